@@ -1,0 +1,73 @@
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+INSTALLED := $(VENV)/.installed
+PROTOS := $(wildcard protos/safelight/v1/*.proto)
+STUBS := clients/python
+BREAKING_AGAINST ?= .git\#ref=$(shell git rev-parse --verify --quiet origin/main || git rev-parse HEAD)
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: install
+install: $(INSTALLED) ## Create .venv with both distributions and the tools
+
+# torch comes first and pinned: asked for loosely, pip would choose another build.
+$(INSTALLED): requirements.txt requirements-dev.txt service/pyproject.toml clients/python/pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep '^torch==' requirements.txt)"
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e $(STUBS) -e service
+	touch $@
+
+.PHONY: demo
+demo: $(INSTALLED) ## Start the service, watch one generation, write demo.png
+	scripts/demo
+
+.PHONY: serve
+serve: $(INSTALLED) ## Serve the embedded model on 127.0.0.1:50051
+	safelight-service
+
+.PHONY: test
+test: $(INSTALLED) ## Run all tests
+	pytest
+
+.PHONY: check
+check: $(INSTALLED) ## Lint, types, contract, freshness of the stubs
+	ruff check
+	ruff format --check
+	mypy
+	buf lint
+	buf format --diff --exit-code
+	buf breaking --against '$(BREAKING_AGAINST)'
+	scripts/check-stubs
+
+.PHONY: format
+format: $(INSTALLED) ## Format Python and the contract
+	ruff check --fix
+	ruff format
+	buf format --write
+
+.PHONY: generate
+generate: $(INSTALLED) ## Regenerate the stubs from protos/
+	scripts/generate-stubs $(STUBS)
+
+.PHONY: bench
+bench: $(INSTALLED) ## Measure the service against the bare pipeline
+	python -m benchmarks
+
+.PHONY: image
+image: ## Build the container image safelight
+	docker build --tag safelight .
+
+.PHONY: clean
+clean: ## Remove everything that was made
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache demo.png

@@ -1,0 +1,93 @@
+"""Safelight's client: images from text over gRPC, with progress and previews.
+
+>>> from safelight import Client
+>>> client = Client("localhost:50051")
+>>> image = client.text_to_image("a red circle on a blue background")
+>>> image.save("circle.png")
+"""
+
+from safelight._async_client import AsyncClient, AsyncGeneration
+from safelight._client import Client, Generation
+from safelight._connection import Tls
+from safelight._version import __version__
+from safelight.errors import (
+    CallCancelledError,
+    DeadlineExceededError,
+    FieldViolation,
+    GenerationExistsError,
+    IntegrityError,
+    InternalServiceError,
+    InvalidRequestError,
+    ModelFailedError,
+    ModelLoadingError,
+    ModelNotFoundError,
+    OutOfMemoryError,
+    PermissionDeniedError,
+    ProtocolError,
+    QueueFullError,
+    ResourceExhaustedError,
+    SafelightError,
+    ServiceError,
+    ServiceUnavailableError,
+    UnauthenticatedError,
+)
+from safelight.events import (
+    Accepted,
+    Completed,
+    Event,
+    Image,
+    ModelLoading,
+    Preview,
+    Progress,
+    Queued,
+    Timings,
+)
+from safelight.models import Capabilities, Limits, Model, ModelState, Scheduler
+from safelight.options import CallOptions, GenerateOptions, TextToImageOptions
+from safelight.parameters import Parameters
+
+__all__ = [
+    "Accepted",
+    "AsyncClient",
+    "AsyncGeneration",
+    "CallCancelledError",
+    "CallOptions",
+    "Capabilities",
+    "Client",
+    "Completed",
+    "DeadlineExceededError",
+    "Event",
+    "FieldViolation",
+    "GenerateOptions",
+    "Generation",
+    "GenerationExistsError",
+    "Image",
+    "IntegrityError",
+    "InternalServiceError",
+    "InvalidRequestError",
+    "Limits",
+    "Model",
+    "ModelFailedError",
+    "ModelLoading",
+    "ModelLoadingError",
+    "ModelNotFoundError",
+    "ModelState",
+    "OutOfMemoryError",
+    "Parameters",
+    "PermissionDeniedError",
+    "Preview",
+    "Progress",
+    "ProtocolError",
+    "QueueFullError",
+    "Queued",
+    "ResourceExhaustedError",
+    "SafelightError",
+    "Scheduler",
+    "ServiceError",
+    "ServiceUnavailableError",
+    "TextToImageOptions",
+    "Timings",
+    "Tls",
+    "UnauthenticatedError",
+    "__version__",
+]

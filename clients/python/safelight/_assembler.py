@@ -1,0 +1,120 @@
+"""The assembler: the messages of one stream become events that add up."""
+
+import hashlib
+
+from safelight import _convert as convert
+from safelight.errors import IntegrityError, ProtocolError
+from safelight.events import Accepted, Completed, Event, Image
+from safelight.v1 import text_to_image_pb2 as pb
+
+
+class EventAssembler:
+    """Turns the messages of a stream into events, without doing any I/O.
+
+    Attributes:
+        accepted: The event of this name, once it has come.
+        images: The images that are complete.
+    """
+
+    def __init__(self, image_count: int) -> None:
+        """Expect `image_count` images."""
+        self.accepted: Accepted | None = None
+        self.images: list[Image] = []
+        self._image_count = image_count
+        self._header: pb.ImageHeader | None = None
+        self._data = bytearray()
+        self._is_completed = False
+
+    def feed(self, response: pb.GenerateResponse) -> Event | None:
+        """Take the next message and return the event that it completes, if any.
+
+        Raises:
+            ProtocolError: the message cannot follow those before it.
+            IntegrityError: an image's bytes are not the announced ones.
+        """
+        if self._is_completed:
+            raise ProtocolError("the service went on after the generation had ended")
+        match response.WhichOneof("event"):
+            case "accepted":
+                self.accepted = convert.accepted_from_proto(response.accepted)
+                return self.accepted
+            case "queued":
+                return convert.queued_from_proto(response.queued)
+            case "model_loading":
+                return convert.model_loading_from_proto(response.model_loading)
+            case "progress":
+                return convert.progress_from_proto(response.progress)
+            case "preview":
+                return convert.preview_from_proto(response.preview)
+            case "image":
+                self._begin_image(response.image)
+                return None
+            case "chunk":
+                return self._extend_image(response.chunk)
+            case "completed":
+                return self._complete(response.completed)
+            case None:  # An event of a newer contract.
+                return None
+
+    def finish(self) -> None:
+        """Take the end of the stream.
+
+        Raises:
+            ProtocolError: the generation had not ended.
+        """
+        if not self._is_completed:
+            raise ProtocolError("the service closed the stream before the generation had ended")
+
+    def _begin_image(self, header: pb.ImageHeader) -> None:
+        if self._header is not None or header.index != len(self.images):
+            raise ProtocolError(f"image {header.index} was announced out of turn")
+        if header.size_bytes < 1:
+            raise ProtocolError(f"image {header.index} was announced without bytes")
+        self._header = header
+        self._data = bytearray()
+
+    def _extend_image(self, chunk: pb.ImageChunk) -> Image | None:
+        header = self._header
+        if header is None or chunk.image_index != header.index:
+            raise ProtocolError(f"a chunk of image {chunk.image_index} came out of turn")
+        if chunk.offset_bytes != len(self._data):
+            raise ProtocolError(
+                f"a chunk of image {header.index} starts at byte {chunk.offset_bytes} "
+                f"where byte {len(self._data)} was due"
+            )
+        self._data += chunk.data
+        if len(self._data) < header.size_bytes:
+            return None
+        self._header = None
+        return self._complete_image(header)
+
+    def _complete_image(self, header: pb.ImageHeader) -> Image:
+        data = bytes(self._data)
+        if len(data) != header.size_bytes:
+            raise IntegrityError(
+                f"image {header.index} has {len(data)} bytes where {header.size_bytes} "
+                "were announced"
+            )
+        if hashlib.sha256(data).hexdigest() != header.sha256:
+            raise IntegrityError(f"the SHA-256 of image {header.index} is not the announced one")
+        image = Image(
+            index=header.index,
+            mime_type=header.mime_type,
+            width=header.width,
+            height=header.height,
+            seed=header.seed,
+            is_flagged=header.is_flagged,
+            sha256=header.sha256,
+            data=data,
+        )
+        self.images.append(image)
+        return image
+
+    def _complete(self, message: pb.GenerationCompleted) -> Completed:
+        if len(self.images) != self._image_count:
+            raise ProtocolError(
+                f"the generation ended with {len(self.images)} images "
+                f"where {self._image_count} were asked for"
+            )
+        self._is_completed = True
+        return convert.completed_from_proto(message)

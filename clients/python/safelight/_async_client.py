@@ -1,0 +1,228 @@
+"""The client for asyncio."""
+
+import asyncio
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, Unpack
+
+import grpc
+import grpc.aio
+
+from safelight._connection import CallArguments, Connection, Tls
+from safelight._convert import model_from_proto, request_to_proto
+from safelight._generation import GenerationState
+from safelight.errors import CallCancelledError, service_errors
+from safelight.events import Event, Image
+from safelight.models import Model
+from safelight.options import (
+    CallOptions,
+    GenerateOptions,
+    Metadata,
+    TextToImageOptions,
+    refuse_unknown_options,
+)
+from safelight.v1 import text_to_image_pb2 as pb
+from safelight.v1.text_to_image_pb2_grpc import TextToImageServiceStub
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+    from safelight.v1.text_to_image_pb2_grpc import TextToImageServiceAsyncStub
+
+
+class AsyncClient:
+    """Generates images in asyncio code; the same as `Client` but for `await`.
+
+    It belongs to the event loop of its first call, and may be made before the
+    loop runs. Close it when done, or use it in an `async with` block.
+
+    >>> import asyncio
+    >>> from safelight import AsyncClient
+    >>> async def main():
+    ...     async with AsyncClient("localhost:50051") as client:
+    ...         return await client.text_to_image("a red circle on a blue background", seed=7)
+    >>> asyncio.run(main()).format
+    'PNG'
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        token: str | None = None,
+        tls: bool | Tls | grpc.ChannelCredentials = False,
+        timeout: float | None = None,
+        metadata: Metadata = (),
+    ) -> None:
+        """Make a client of the service at `target`; the arguments are those of `Client`.
+
+        Raises:
+            ValueError: the target is a URL, or the token cannot be sent.
+        """
+        self._connection = Connection(
+            target, token=token, tls=tls, timeout=timeout, metadata=metadata
+        )
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._channel: grpc.aio.Channel | None = None
+
+    async def text_to_image(
+        self, prompt: str, **options: Unpack[TextToImageOptions]
+    ) -> "PIL.Image.Image":
+        """Generate an image and return it as a Pillow image.
+
+        The options are those of huggingface_hub's `AsyncInferenceClient.text_to_image`
+        and more: see `TextToImageOptions`. `generate` shows the progress as well.
+
+        Raises:
+            ServiceError: the generation failed; its subclasses say why.
+            ProtocolError: the service broke the contract.
+        """
+        refuse_unknown_options(options, TextToImageOptions.__optional_keys__)
+        async with self.generate(prompt, **options) as generation:
+            return (await generation.images())[0].pil
+
+    def generate(self, prompt: str, **options: Unpack[GenerateOptions]) -> "AsyncGeneration":
+        """Prepare a generation, which starts when its `async with` block is entered.
+
+        The options are those of `text_to_image` and more: see `GenerateOptions`.
+
+        >>> from safelight import Image
+        >>> async def main():
+        ...     async with AsyncClient("localhost:50051") as client:
+        ...         async with client.generate("a red circle", image_count=2) as generation:
+        ...             return [event.index async for event in generation if type(event) is Image]
+        >>> asyncio.run(main())
+        [0, 1]
+
+        Raises:
+            TypeError: an option does not exist or has the wrong type.
+            ValueError: a number does not fit the contract's type.
+        """
+        arguments = self._connection.generate_arguments(options)
+        return AsyncGeneration(self, request_to_proto(prompt, options), arguments)
+
+    async def list_models(self, **options: Unpack[CallOptions]) -> list[Model]:
+        """Return the models that are served, the default one first.
+
+        Raises:
+            ServiceError: the call failed; its subclasses say why.
+        """
+        arguments = self._connection.call_arguments(options)
+        with service_errors():
+            response = await self._stub().ListModels(pb.ListModelsRequest(), **arguments)
+        return [model_from_proto(model) for model in response.models]
+
+    async def get_model(self, name: str = "", **options: Unpack[CallOptions]) -> Model:
+        """Return the model of this name, or the default one.
+
+        Raises:
+            ModelNotFoundError: the model is not one that is served.
+            ServiceError: the call failed; its other subclasses say why.
+        """
+        arguments = self._connection.call_arguments(options)
+        with service_errors():
+            response = await self._stub().GetModel(pb.GetModelRequest(model=name), **arguments)
+        return model_from_proto(response.model)
+
+    async def close(self) -> None:
+        """Close the connection and cancel the calls that run."""
+        if self._channel is not None:
+            await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        """Return the client itself."""
+        return self
+
+    async def __aexit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the client."""
+        await self.close()
+
+    def _stub(self) -> "TextToImageServiceAsyncStub":
+        # gRPC binds a channel to the loop that runs when it is opened.
+        loop = asyncio.get_running_loop()
+        if self._channel is None:
+            self._loop, self._channel = loop, self._connection.open_async_channel()
+        elif self._loop is not loop:
+            raise RuntimeError("an AsyncClient belongs to one event loop; make one for each")
+        return TextToImageServiceStub(self._channel)
+
+
+class AsyncGeneration(GenerationState):
+    """One generation: an iterator over its events, within an `async with` block.
+
+    Leaving the block early, by `break`, an error or the task's cancellation,
+    cancels the generation; the service stops it within one step.
+
+    Iterating raises ServiceError, whose subclasses say why the generation
+    failed, and ProtocolError where the service broke the contract.
+    """
+
+    def __init__(
+        self, client: AsyncClient, request: pb.GenerateRequest, arguments: CallArguments
+    ) -> None:
+        """Prepare the call; `AsyncClient.generate` makes these."""
+        super().__init__(request, arguments)
+        self._client = client
+        self._call: grpc.aio.UnaryStreamCall[pb.GenerateRequest, pb.GenerateResponse] | None = None
+        self._is_cancelled = False
+
+    async def images(self) -> list[Image]:
+        """Wait for the end and return all images of the generation."""
+        async for _ in self:
+            pass
+        return [*self._assembler.images]
+
+    def cancel(self) -> None:
+        """Cancel the generation; iterating then raises CallCancelledError."""
+        if self._call is not None:
+            self._is_cancelled = self._call.cancel() or self._is_cancelled
+
+    async def __aenter__(self) -> Self:
+        """Start the generation."""
+        if self._call is not None:
+            raise RuntimeError("a generation runs once; call generate() again")
+        self._call = self._client._stub().Generate(self._request, **self._arguments)
+        return self
+
+    async def __aexit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Cancel the generation unless it has ended."""
+        self.cancel()
+
+    def __aiter__(self) -> Self:
+        """Return the generation itself, an iterator."""
+        return self
+
+    async def __anext__(self) -> Event:
+        """Wait for the next event."""
+        if self._call is None:
+            raise RuntimeError("a generation runs in an `async with` block; enter it first")
+        while True:
+            try:
+                with service_errors():
+                    response = await self._call.read()
+            except asyncio.CancelledError:
+                self._raise_if_cancelled_by_caller()
+                raise
+            if not isinstance(response, pb.GenerateResponse):  # grpc.aio.EOF
+                self._assembler.finish()
+                raise StopAsyncIteration
+            event = self._assembler.feed(response)
+            if event is not None:
+                return event
+
+    def _raise_if_cancelled_by_caller(self) -> None:
+        """Tell a call that was cancelled from a task that was, as gRPC does not."""
+        task = asyncio.current_task()
+        if self._is_cancelled and not (task and task.cancelling()):
+            raise CallCancelledError(
+                "the generation was cancelled", code=grpc.StatusCode.CANCELLED
+            ) from None

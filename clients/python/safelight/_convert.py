@@ -1,0 +1,172 @@
+"""Between the contract's messages and this package's types."""
+
+from google.protobuf.duration_pb2 import Duration
+
+from safelight.events import Accepted, Completed, ModelLoading, Preview, Progress, Queued, Timings
+from safelight.models import Capabilities, Limits, Model, ModelState, Scheduler
+from safelight.options import GenerateOptions
+from safelight.parameters import Parameters
+from safelight.v1 import text_to_image_pb2 as pb
+
+_MODEL_STATES = {
+    pb.MODEL_STATE_NOT_LOADED: ModelState.NOT_LOADED,
+    pb.MODEL_STATE_LOADING: ModelState.LOADING,
+    pb.MODEL_STATE_READY: ModelState.READY,
+    pb.MODEL_STATE_FAILED: ModelState.FAILED,
+}
+
+
+def request_to_proto(prompt: str, options: GenerateOptions) -> pb.GenerateRequest:
+    """Build the request of a generation.
+
+    Raises:
+        TypeError: an option has the wrong type.
+        ValueError: a number does not fit the contract's type. All other rules
+            are the service's to check.
+    """
+    return pb.GenerateRequest(
+        inputs=prompt,
+        parameters=pb.TextToImageParameters(
+            guidance_scale=options.get("guidance_scale"),
+            negative_prompt=options.get("negative_prompt"),
+            num_inference_steps=options.get("num_inference_steps"),
+            width=options.get("width"),
+            height=options.get("height"),
+            scheduler=options.get("scheduler"),
+            seed=options.get("seed"),
+        ),
+        model=options.get("model") or "",
+        generation_id=options.get("generation_id") or "",
+        image_count=options.get("image_count"),
+        output=pb.OutputOptions(
+            mime_type=options.get("output_mime_type") or "",
+            quality=options.get("output_quality"),
+        ),
+        preview=pb.PreviewOptions(
+            interval_steps=options.get("preview_every") or 0,
+            mime_type=options.get("preview_mime_type") or "",
+            max_side_px=options.get("preview_max_side_px"),
+        ),
+    )
+
+
+def accepted_from_proto(message: pb.GenerationAccepted) -> Accepted:
+    """Convert the event."""
+    output = message.output
+    return Accepted(
+        generation_id=message.generation_id,
+        model=message.model,
+        model_revision=message.model_revision,
+        parameters=_parameters_from_proto(message.parameters),
+        image_count=message.image_count,
+        output_mime_type=output.mime_type,
+        output_quality=output.quality if output.HasField("quality") else None,
+    )
+
+
+def queued_from_proto(message: pb.GenerationQueued) -> Queued:
+    """Convert the event."""
+    is_known = message.HasField("estimated_wait")
+    return Queued(
+        position=message.position,
+        estimated_wait_s=_seconds(message.estimated_wait) if is_known else None,
+    )
+
+
+def model_loading_from_proto(message: pb.ModelLoading) -> ModelLoading:
+    """Convert the event."""
+    return ModelLoading(
+        model=message.model,
+        fraction=message.fraction if message.HasField("fraction") else None,
+        elapsed_s=_seconds(message.elapsed),
+    )
+
+
+def progress_from_proto(message: pb.StepProgress) -> Progress:
+    """Convert the event."""
+    return Progress(
+        step=message.step,
+        step_count=message.step_count,
+        image_index=message.image_index,
+        elapsed_s=_seconds(message.elapsed),
+        estimated_remaining_s=_seconds(message.estimated_remaining),
+    )
+
+
+def preview_from_proto(message: pb.ImagePreview) -> Preview:
+    """Convert the event."""
+    return Preview(
+        image_index=message.image_index,
+        step=message.step,
+        mime_type=message.mime_type,
+        width=message.width,
+        height=message.height,
+        data=message.data,
+    )
+
+
+def completed_from_proto(message: pb.GenerationCompleted) -> Completed:
+    """Convert the event."""
+    timings = message.timings
+    return Completed(
+        timings=Timings(
+            model_load_s=_seconds(timings.model_load),
+            queue_s=_seconds(timings.queue),
+            text_encode_s=_seconds(timings.text_encode),
+            denoise_s=_seconds(timings.denoise),
+            decode_s=_seconds(timings.decode),
+            image_encode_s=_seconds(timings.image_encode),
+            total_s=_seconds(timings.total),
+        ),
+        step_count=message.step_count,
+    )
+
+
+def model_from_proto(message: pb.Model) -> Model:
+    """Convert the description of a model."""
+    is_known = message.HasField("capabilities")
+    return Model(
+        name=message.name,
+        revision=message.revision,
+        is_default=message.is_default,
+        state=_MODEL_STATES.get(message.state, ModelState.UNKNOWN),
+        capabilities=_capabilities_from_proto(message.capabilities) if is_known else None,
+    )
+
+
+def _capabilities_from_proto(message: pb.ModelCapabilities) -> Capabilities:
+    return Capabilities(
+        pipeline_class=message.pipeline_class,
+        honoured_parameters=tuple(message.honoured_parameters),
+        defaults=_parameters_from_proto(message.defaults),
+        schedulers=tuple(
+            Scheduler(name=scheduler.name, aliases=tuple(scheduler.aliases))
+            for scheduler in message.schedulers
+        ),
+        limits=_limits_from_proto(message.limits),
+        has_previews=message.has_previews,
+    )
+
+
+def _limits_from_proto(message: pb.ModelLimits) -> Limits:
+    is_limited = message.HasField("max_prompt_token_count")
+    return Limits(
+        min_side_px=message.min_side_px,
+        max_side_px=message.max_side_px,
+        size_multiple_px=message.size_multiple_px,
+        max_pixel_count=message.max_pixel_count,
+        max_step_count=message.max_step_count,
+        max_guidance_scale=message.max_guidance_scale,
+        max_image_count=message.max_image_count,
+        max_prompt_token_count=message.max_prompt_token_count if is_limited else None,
+        max_prompt_character_count=message.max_prompt_character_count,
+    )
+
+
+def _parameters_from_proto(message: pb.TextToImageParameters) -> Parameters:
+    # The names are the same on both sides; ListFields gives those that are set.
+    return Parameters(**{field.name: value for field, value in message.ListFields()})
+
+
+def _seconds(duration: Duration) -> float:
+    return duration.ToTimedelta().total_seconds()

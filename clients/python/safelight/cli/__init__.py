@@ -1,0 +1,14 @@
+"""The command line `safelight`; the extra `safelight[cli]` brings what it needs."""
+
+import sys
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        from safelight.cli.app import app
+    except ModuleNotFoundError as error:
+        if error.name not in ("rich", "typer"):
+            raise
+        sys.exit("safelight: the command line needs more packages: pip install 'safelight[cli]'")
+    app(prog_name="safelight")

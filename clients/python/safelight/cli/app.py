@@ -1,0 +1,219 @@
+"""The commands."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from safelight._client import Client
+from safelight._connection import Tls
+from safelight._version import __version__
+from safelight.cli.display import LogDisplay, TerminalDisplay
+from safelight.cli.exits import EPILOG, ExitCode, exit_code_of, explain
+from safelight.cli.models_table import models_table
+from safelight.cli.output import Output
+from safelight.cli.records import error_record, event_record, model_record
+from safelight.errors import SafelightError
+from safelight.events import Image
+
+_TARGET = "127.0.0.1:50051"
+_PREVIEW_SIDE_PX = 128  # More than the pixels that 24 rows show.
+
+app = typer.Typer(
+    help="Generate images with a Safelight service.",
+    epilog=EPILOG,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Target = Annotated[
+    str, typer.Option(envvar="SAFELIGHT_TARGET", help="Where the service is, HOST:PORT.")
+]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True,
+        dir_okay=False,
+        help="File with the token to send; without it, the environment variable "
+        "SAFELIGHT_TOKEN is used.",
+    ),
+]
+UseTls = Annotated[bool, typer.Option("--tls", help="Encrypt the connection.")]
+CaFile = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True, dir_okay=False, help="PEM file with the authorities to trust; implies --tls."
+    ),
+]
+Timeout = Annotated[float | None, typer.Option(help="Seconds after which to give up.")]
+UseJson = Annotated[bool, typer.Option("--json", help="Print lines of JSON to standard output.")]
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(f"safelight {__version__}")
+        raise typer.Exit
+
+
+@app.command(epilog=EPILOG)
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What to draw.")],
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="File to write; its suffix (.png, .jpg, .jpeg, .webp) is the format. "
+            "- is standard output.",
+            show_default="safelight-SEED.png",
+        ),
+    ] = None,
+    negative_prompt: Annotated[
+        str | None, typer.Option(help="What the image should not show.")
+    ] = None,
+    height: Annotated[int | None, typer.Option(help="Height in pixels.")] = None,
+    width: Annotated[int | None, typer.Option(help="Width in pixels.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Number of denoising steps.")] = None,
+    guidance_scale: Annotated[
+        float | None, typer.Option(help="How strongly the image follows the prompt.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Scheduler to denoise with.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the noise, to get the same image again.")
+    ] = None,
+    count: Annotated[
+        int, typer.Option(help="Number of images; the files are numbered: out-0.png, ...")
+    ] = 1,
+    quality: Annotated[
+        int | None, typer.Option(help="Quality of JPEG and WebP, from 1 to 100.")
+    ] = None,
+    wait_for_model: Annotated[
+        bool, typer.Option(help="Whether to wait for a model that is not loaded yet.")
+    ] = True,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Show the image develop, in a terminal.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    json: UseJson = False,
+    target: Target = _TARGET,
+    token_file: TokenFile = None,
+    tls: UseTls = False,
+    ca_file: CaFile = None,
+    timeout: Timeout = None,
+) -> None:
+    """Generate images from a prompt.
+
+    Progress goes to standard error. Standard output gets the names of the files,
+    or with --json each event of the generation as a line of JSON.
+    """
+    console = Console(stderr=True, quiet=quiet, highlight=False, markup=False)
+    has_display = console.is_interactive and not quiet
+    has_previews = preview and has_display
+    with _usage_errors():
+        files = Output(output, count)
+        if json and files.is_stdout:
+            raise ValueError("--json and --output - both take standard output")
+        client = _connect(target, token_file, tls, ca_file, timeout)
+        generation = client.generate(
+            prompt,
+            negative_prompt=negative_prompt,
+            height=height,
+            width=width,
+            num_inference_steps=steps,
+            guidance_scale=guidance_scale,
+            model=model,
+            scheduler=scheduler,
+            seed=seed,
+            wait_for_model=wait_for_model,
+            output_mime_type=files.mime_type,
+            output_quality=quality,
+            image_count=count,
+            preview_every=1 if has_previews else None,
+            preview_max_side_px=_PREVIEW_SIDE_PX if has_previews else None,
+        )
+    display = TerminalDisplay(console, has_previews) if has_display else LogDisplay(console)
+    with _failures(is_json=json), client, generation, display:
+        for event in generation:
+            display.show(event)
+            path = None
+            if isinstance(event, Image):
+                path = files.write(event)
+                if event.is_flagged:
+                    console.print(f"image {event.index} is black: the safety checker flagged it")
+            if json:
+                print(event_record(event, path), flush=True)
+            elif path and not files.is_stdout:
+                print(path, flush=True)
+
+
+@app.command(epilog=EPILOG)
+def models(
+    json: UseJson = False,
+    target: Target = _TARGET,
+    token_file: TokenFile = None,
+    tls: UseTls = False,
+    ca_file: CaFile = None,
+    timeout: Timeout = None,
+) -> None:
+    """List the models of the service: their state, defaults and limits."""
+    with _usage_errors():
+        client = _connect(target, token_file, tls, ca_file, timeout)
+    with _failures(is_json=json), client:
+        listed = client.list_models()
+    if json:
+        for model in listed:
+            print(model_record(model))
+    else:
+        Console(highlight=False, markup=False).print(models_table(listed))
+
+
+def _connect(
+    target: str, token_file: Path | None, tls: bool, ca_file: Path | None, timeout: float | None
+) -> Client:
+    token = token_file.read_text() if token_file else os.environ.get("SAFELIGHT_TOKEN", "")
+    return Client(
+        target,
+        token=token.strip() or None,
+        tls=Tls(root_certificates=ca_file.read_bytes()) if ca_file else tls,
+        timeout=timeout,
+    )
+
+
+@contextmanager
+def _usage_errors() -> Iterator[None]:
+    """Show wrong arguments as typer shows those that it finds itself."""
+    try:
+        yield
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+@contextmanager
+def _failures(*, is_json: bool) -> Iterator[None]:
+    """Explain a failure and exit with its code."""
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    try:
+        yield
+    except SafelightError as error:
+        console.print(explain(error), style="red")
+        if is_json:
+            print(error_record(error), flush=True)
+        raise typer.Exit(exit_code_of(error)) from error
+    except BrokenPipeError:
+        raise  # Whoever read standard output has seen enough; typer exits quietly.
+    except OSError as error:
+        console.print(f"cannot write: {error}", style="red")
+        raise typer.Exit(ExitCode.FAILED) from error
+    except KeyboardInterrupt as error:
+        console.print("cancelled")
+        raise typer.Exit(ExitCode.INTERRUPTED) from error

@@ -1,0 +1,242 @@
+"""A real gRPC server that plays a script, for what the real service never does."""
+
+import hashlib
+import io
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent import futures
+from typing import Self
+
+import grpc
+import PIL.Image
+import PIL.PngImagePlugin
+from google.protobuf.any_pb2 import Any
+from google.protobuf.message import Message
+from google.rpc.status_pb2 import Status
+from grpc_status import rpc_status
+from safelight.v1 import text_to_image_pb2 as pb
+from safelight.v1.text_to_image_pb2_grpc import (
+    TextToImageServiceServicer,
+    add_TextToImageServiceServicer_to_server,
+)
+
+HOLD = object()
+"""A step of a script that lasts until the call ends."""
+
+Script = Sequence[pb.GenerateResponse | Status | object]
+
+
+def status(code: grpc.StatusCode, message: str, *details: Message) -> Status:
+    """Return a step of a script that ends the call with this status."""
+    number: int = code.value[0]
+    packed = []
+    for detail in details:
+        packed.append(Any())
+        packed[-1].Pack(detail)
+    return Status(code=number, message=message, details=packed)
+
+
+def png(color: str = "red", side: int = 16) -> bytes:
+    """Return a PNG image that carries a text."""
+    text = PIL.PngImagePlugin.PngInfo()
+    text.add_text("prompt", "a red circle")
+    file = io.BytesIO()
+    PIL.Image.new("RGB", (side, side), color).save(file, "PNG", pnginfo=text)
+    return file.getvalue()
+
+
+def header(data: bytes, index: int = 0, sha256: str | None = None) -> pb.GenerateResponse:
+    """Return the announcement of an image."""
+    return pb.GenerateResponse(
+        image=pb.ImageHeader(
+            index=index,
+            mime_type="image/png",
+            width=16,
+            height=16,
+            size_bytes=len(data),
+            sha256=hashlib.sha256(data).hexdigest() if sha256 is None else sha256,
+            seed=7 + index,
+        )
+    )
+
+
+def chunk(data: bytes, offset: int = 0, index: int = 0) -> pb.GenerateResponse:
+    """Return a piece of an image."""
+    return pb.GenerateResponse(
+        chunk=pb.ImageChunk(image_index=index, offset_bytes=offset, data=data)
+    )
+
+
+def image(index: int = 0) -> Iterator[pb.GenerateResponse]:
+    """Yield an image in two chunks."""
+    data = png()
+    half = len(data) // 2
+    yield header(data, index)
+    yield chunk(data[:half], 0, index)
+    yield chunk(data[half:], half, index)
+
+
+def accepted(image_count: int = 1, step_count: int = 4) -> pb.GenerateResponse:
+    """Return the event of this name."""
+    return pb.GenerateResponse(
+        accepted=pb.GenerationAccepted(
+            generation_id="generation-1",
+            model="shapes",
+            parameters=pb.TextToImageParameters(
+                seed=7, guidance_scale=0.0, num_inference_steps=step_count
+            ),
+            image_count=image_count,
+            output=pb.OutputOptions(mime_type="image/png"),
+        )
+    )
+
+
+def progress(step: int, step_count: int = 4, image_index: int = 0) -> pb.GenerateResponse:
+    """Return the event of this name, half a second after the one before."""
+    event = pb.StepProgress(step=step, step_count=step_count, image_index=image_index)
+    event.elapsed.FromMilliseconds(500 * step)
+    event.estimated_remaining.FromMilliseconds(500 * (step_count - step))
+    return pb.GenerateResponse(progress=event)
+
+
+def preview(step: int) -> pb.GenerateResponse:
+    """Return the event of this name."""
+    file = io.BytesIO()
+    PIL.Image.new("RGB", (16, 16), "red").save(file, "JPEG")
+    return pb.GenerateResponse(
+        preview=pb.ImagePreview(
+            step=step, mime_type="image/jpeg", width=16, height=16, data=file.getvalue()
+        )
+    )
+
+
+def queued(position: int) -> pb.GenerateResponse:
+    """Return the event of this name, with an estimate for the first in the queue."""
+    event = pb.GenerationQueued(position=position)
+    if position == 1:
+        event.estimated_wait.FromMilliseconds(1500)
+    return pb.GenerateResponse(queued=event)
+
+
+def model_loading(fraction: float | None = None) -> pb.GenerateResponse:
+    """Return the event of this name."""
+    event = pb.ModelLoading(model="shapes", fraction=fraction)
+    event.elapsed.FromMilliseconds(2500)
+    return pb.GenerateResponse(model_loading=event)
+
+
+def completed(step_count: int = 4) -> pb.GenerateResponse:
+    """Return the event of this name."""
+    event = pb.GenerationCompleted(step_count=step_count)
+    event.timings.total.FromMilliseconds(2000)
+    return pb.GenerateResponse(completed=event)
+
+
+def whole_generation() -> Iterator[pb.GenerateResponse]:
+    """Yield all events of a generation that goes well."""
+    yield model_loading()
+    yield accepted()
+    yield queued(2)
+    yield queued(1)
+    for step in range(1, 5):
+        yield progress(step)
+        if step < 4:
+            yield preview(step)
+    yield from image()
+    yield completed()
+
+
+class ScriptedService(TextToImageServiceServicer):
+    """Plays `script` to each call and notes what it was asked.
+
+    Attributes:
+        script: The responses of Generate and the statuses that end any call.
+        models: What the other methods answer, if the script has no status.
+        requests: The requests of Generate so far.
+        metadata: The metadata of the last call.
+        time_remaining: The seconds that the last call was given, if limited.
+        cancelled: Set when a call ended before its script.
+    """
+
+    def __init__(self, credentials: grpc.ServerCredentials | None = None) -> None:
+        self.script: Script = ()
+        self.models: Sequence[pb.Model] = ()
+        self.requests: list[pb.GenerateRequest] = []
+        self.metadata: dict[str, str | bytes] = {}
+        self.time_remaining: float | None = None
+        self.cancelled = threading.Event()
+        self._server = grpc.server(futures.ThreadPoolExecutor(4))
+        add_TextToImageServiceServicer_to_server(self, self._server)
+        if credentials is None:
+            port = self._server.add_insecure_port("localhost:0")
+        else:
+            port = self._server.add_secure_port("localhost:0", credentials)
+        self.target = f"localhost:{port}"
+
+    def play(self, *steps: Iterable[pb.GenerateResponse] | pb.GenerateResponse | object) -> None:
+        """Set the script; iterators are played in full."""
+        self.script = [
+            event for step in steps for event in (step if isinstance(step, Iterator) else (step,))
+        ]
+
+    def Generate(
+        self, request: pb.GenerateRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.GenerateResponse]:
+        """Play the script."""
+        self.requests.append(request)
+        self._note(context)
+        has_ended = threading.Event()
+        is_played = False
+
+        def end() -> None:
+            has_ended.set()
+            if not is_played:
+                self.cancelled.set()
+
+        context.add_callback(end)
+        for step in self.script:
+            if isinstance(step, pb.GenerateResponse):
+                yield step
+            elif step is HOLD:
+                has_ended.wait()
+            else:
+                is_played = True
+                self._abort(context, step)
+        is_played = True
+
+    def ListModels(
+        self, request: pb.ListModelsRequest, context: grpc.ServicerContext
+    ) -> pb.ListModelsResponse:
+        """Answer with the models."""
+        self._note(context)
+        self._play_statuses(context)
+        return pb.ListModelsResponse(models=self.models)
+
+    def GetModel(
+        self, request: pb.GetModelRequest, context: grpc.ServicerContext
+    ) -> pb.GetModelResponse:
+        """Answer with the model of this name, or the first."""
+        self._note(context)
+        self._play_statuses(context)
+        return pb.GetModelResponse(
+            model=next(model for model in self.models if request.model in ("", model.name))
+        )
+
+    def __enter__(self) -> Self:
+        self._server.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.stop(grace=None).wait()
+
+    def _note(self, context: grpc.ServicerContext) -> None:
+        self.metadata = dict(context.invocation_metadata())
+        self.time_remaining = context.time_remaining()
+
+    def _play_statuses(self, context: grpc.ServicerContext) -> None:
+        for step in self.script:
+            self._abort(context, step)
+
+    def _abort(self, context: grpc.ServicerContext, step: object) -> None:
+        if isinstance(step, Status):
+            context.abort_with_status(rpc_status.to_status(step))

@@ -1,0 +1,117 @@
+"""The stream: only events that add up to the announced images are believed."""
+
+from collections.abc import Iterable
+
+import pytest
+from safelight import IntegrityError, ProtocolError
+from safelight._assembler import EventAssembler
+from safelight.events import Completed, Event, Image
+from safelight.v1 import text_to_image_pb2 as pb
+
+from tests.client.scripted_service import (
+    accepted,
+    chunk,
+    completed,
+    header,
+    image,
+    png,
+    progress,
+    whole_generation,
+)
+
+DATA = png()
+
+
+def assemble(responses: Iterable[pb.GenerateResponse], image_count: int = 1) -> list[Event]:
+    """Feed a whole stream."""
+    assembler = EventAssembler(image_count)
+    events = [event for response in responses if (event := assembler.feed(response))]
+    assembler.finish()
+    return events
+
+
+def test_chunks_become_one_image_with_the_announced_bytes() -> None:
+    image_event, end = assemble([*image(), completed()])
+    assert isinstance(image_event, Image)
+    assert (image_event.data, image_event.seed) == (DATA, 7)
+    assert isinstance(end, Completed)
+
+
+def test_event_that_the_client_does_not_know_is_skipped() -> None:
+    assert len(assemble([pb.GenerateResponse(), *image(), completed()])) == 2
+
+
+def test_image_is_decoded_with_the_text_of_its_png() -> None:
+    image_event, _ = assemble([*image(), completed()])
+    assert isinstance(image_event, Image)
+    assert image_event.pil.info == {"prompt": "a red circle"}
+
+
+def test_bytes_of_an_image_stay_out_of_its_repr() -> None:
+    image_event, _ = assemble([*image(), completed()])
+    assert "data" not in repr(image_event)
+
+
+def test_several_images_keep_their_order() -> None:
+    events = assemble([*image(0), *image(1), completed()], image_count=2)
+    assert [event.index for event in events if isinstance(event, Image)] == [0, 1]
+
+
+def test_wrong_sha256_is_an_integrity_error() -> None:
+    with pytest.raises(IntegrityError, match="SHA-256 of image 0"):
+        assemble([header(DATA, sha256="0" * 64), chunk(DATA)])
+
+
+def test_more_bytes_than_announced_are_an_integrity_error() -> None:
+    with pytest.raises(IntegrityError, match=f"has {len(DATA) + 1} bytes where {len(DATA)}"):
+        assemble([header(DATA), chunk(DATA + b"!")])
+
+
+def test_chunk_at_the_wrong_offset_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="starts at byte 5 where byte 0 was due"):
+        assemble([header(DATA), chunk(DATA[5:], offset=5)])
+
+
+def test_chunk_without_an_image_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="a chunk of image 0 came out of turn"):
+        assemble([chunk(DATA)])
+
+
+def test_chunk_of_another_image_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="a chunk of image 1 came out of turn"):
+        assemble([header(DATA), chunk(DATA, index=1)])
+
+
+def test_image_that_interrupts_another_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="image 1 was announced out of turn"):
+        assemble([header(DATA), header(DATA, index=1)])
+
+
+def test_image_that_skips_another_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="image 1 was announced out of turn"):
+        assemble(image(1))
+
+
+def test_image_without_bytes_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="without bytes"):
+        assemble([header(b"")])
+
+
+def test_end_with_fewer_images_than_asked_for_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="ended with 1 images where 2 were asked for"):
+        assemble([*image(), completed()], image_count=2)
+
+
+def test_end_within_an_image_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="ended with 0 images"):
+        assemble([header(DATA), chunk(DATA[:5]), completed()])
+
+
+def test_stream_without_completed_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="closed the stream before"):
+        assemble([accepted(), progress(1), *image()])
+
+
+def test_event_after_the_end_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="went on after"):
+        assemble([*whole_generation(), progress(1)])

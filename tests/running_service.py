@@ -1,0 +1,60 @@
+"""A real service in a process of its own, for tests that call it as users do."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+_READY = "Safelight is ready on "
+
+
+@dataclass(frozen=True, slots=True)
+class RunningService:
+    """A service that has said that it is ready."""
+
+    target: str
+    process: subprocess.Popen[str]
+
+    def stop(self) -> int:
+        """Stop it as a supervisor does, and return its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=60)
+
+
+def service_environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment in which only the given settings are set."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("SAFELIGHT_")}
+    return {**inherited, **settings, "PYTHONWARNINGS": "error"}
+
+
+@contextmanager
+def run_service(**settings: str) -> Iterator[RunningService]:
+    """Run a service on a free port; `settings` are SAFELIGHT_... variables, lower case.
+
+    Warnings are errors inside it, too. What it logged is shown if it fails to start.
+    """
+    variables = {f"SAFELIGHT_{name.upper()}": value for name, value in settings.items()}
+    command = [sys.executable, "-m", "safelight_service", "--listen", "127.0.0.1:0"]
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=service_environment(variables),
+        ) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            if not line.startswith(_READY):
+                log.seek(0)
+                raise AssertionError(f"the service did not start:\n{log.read()}")
+            yield RunningService(line.removeprefix(_READY).strip(), process)
+        finally:
+            process.kill()
