@@ -1,0 +1,71 @@
+"""What a model takes: the parameters that it honours, its defaults and limits."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The bounds of what requests may ask for; sizes in pixels."""
+
+    min_side_px: int
+    max_side_px: int
+    size_multiple_px: int
+    max_pixel_count: int
+    max_step_count: int
+    max_guidance_scale: float
+    max_image_count: int
+    max_prompt_token_count: int | None
+    max_prompt_character_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What unset parameters become; `guidance_scale` is None if not honoured."""
+
+    guidance_scale: float | None
+    num_inference_steps: int
+    width: int
+    height: int
+    scheduler: str
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerInfo:
+    """A diffusers scheduler class, the short names for it, and its own step limit."""
+
+    name: str
+    aliases: tuple[str, ...]
+    max_step_count: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """All that a caller needs to know to use a loaded model."""
+
+    pipeline_class: str
+    honoured_parameters: tuple[str, ...]
+    defaults: Defaults
+    schedulers: tuple[SchedulerInfo, ...]
+    limits: Limits
+    has_previews: bool
+
+
+class ModelState(Enum):
+    """Whether a model can be used at once."""
+
+    NOT_LOADED = "not loaded"
+    LOADING = "loading"
+    READY = "ready"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A model that is served; `capabilities` is None until it has been loaded."""
+
+    name: str
+    revision: str
+    is_default: bool
+    state: ModelState
+    capabilities: Capabilities | None

@@ -1,0 +1,101 @@
+"""The command `safelight-service`: reads the settings, serves until it is told to stop."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import structlog
+import typer
+from pydantic import ValidationError
+
+from safelight_service import __version__
+from safelight_service.errors import ModelFailedError
+from safelight_service.logs import configure_logs
+from safelight_service.settings import Settings, load_settings
+
+_EXIT_FAILURE, _EXIT_USAGE = 1, 2
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def main() -> None:
+    """Run the command."""
+    app(prog_name="safelight-service")
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"safelight-service {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def serve(
+    listen: Annotated[
+        str | None,
+        typer.Option(help="HOST:PORT to serve on; port 0 picks a free one.", show_default=False),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with settings.", show_default=False)
+    ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")
+    ] = False,
+) -> None:
+    """Serve text-to-image models over gRPC.
+
+    Every setting can be given in the TOML file or as a SAFELIGHT_... environment
+    variable; options win over variables, variables over the file.
+    """
+    try:
+        settings = load_settings({"listen": listen} if listen is not None else {}, config)
+    except ValidationError as error:
+        _fail("\n".join(_describe(error)), _EXIT_USAGE)
+    except (ValueError, OSError) as error:
+        _fail(str(error), _EXIT_USAGE)
+    configure_logs(settings)
+    # Read when the libraries are imported; what they warn of is of no use to an operator.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    asyncio.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    # Imported here, since torch takes seconds that --help and usage errors need not wait.
+    from safelight_service.server.server import AddressInUseError, Server
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _request_stop, stop)
+    log = structlog.get_logger()
+    try:
+        async with Server(settings) as server:
+            typer.echo(f"Safelight is ready on {server.address}")
+            await stop.wait()
+            log.info("stopping", grace_s=settings.grace_s)
+    except (AddressInUseError, ModelFailedError) as error:
+        _fail(str(error), _EXIT_FAILURE)
+    log.info("stopped")
+
+
+def _request_stop(stop: asyncio.Event) -> None:
+    if stop.is_set():
+        os._exit(_EXIT_FAILURE)  # told twice: no more patience
+    stop.set()
+
+
+def _describe(error: ValidationError) -> list[str]:
+    lines = []
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
+        lines.append(f"{where}: {message}" if where else message)
+    return lines
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    typer.echo(f"safelight-service: {message}", err=True)
+    raise typer.Exit(code)

@@ -1,0 +1,55 @@
+"""The clean image that a model predicts halfway, read off a scheduler's step."""
+
+from typing import Any
+
+import torch
+
+
+def predict_clean(
+    scheduler: Any,
+    outputs: tuple[torch.Tensor, ...],
+    model_output: torch.Tensor,
+    timestep: torch.Tensor | float,
+    sample: torch.Tensor,
+) -> torch.Tensor:
+    """Return the clean latents predicted by the step that has just been made.
+
+    `outputs` is what `scheduler.step(model_output, timestep, sample)` returned as
+    a tuple. Latents keep the pipeline's own layout and normalisation. Where the
+    prediction cannot be had, the partly denoised sample stands in for it.
+    """
+    if type(scheduler).__name__.startswith("FlowMatch"):
+        return sample.float() - _sigma_of_step(scheduler) * model_output.float()
+    if hasattr(scheduler, "alphas_cumprod") and not hasattr(scheduler, "sigmas"):
+        alpha = scheduler.alphas_cumprod[int(timestep)].to(sample.device, torch.float32)
+        return _remove_noise(scheduler, model_output, sample, alpha.sqrt(), (1 - alpha).sqrt())
+    if len(outputs) > 1:
+        return outputs[1]  # Euler, Heun, KDPM2 and LMS return it
+    if hasattr(scheduler, "_sigma_to_alpha_sigma_t"):  # DPM-Solver, DEIS and UniPC
+        signal, noise = scheduler._sigma_to_alpha_sigma_t(_sigma_of_step(scheduler))
+        return _remove_noise(scheduler, model_output, sample, signal, noise)
+    return outputs[0]
+
+
+def _sigma_of_step(scheduler: Any) -> torch.Tensor:
+    sigma: torch.Tensor = scheduler.sigmas[scheduler.step_index - 1]
+    return sigma
+
+
+def _remove_noise(
+    scheduler: Any,
+    model_output: torch.Tensor,
+    sample: torch.Tensor,
+    signal: torch.Tensor,
+    noise: torch.Tensor,
+) -> torch.Tensor:
+    """x0 from x = signal x0 + noise e (e: Ho et al. 2020; v: Salimans & Ho 2022)."""
+    match scheduler.config.prediction_type:
+        case "epsilon":
+            return (sample - noise * model_output) / signal.clamp(min=1e-3)
+        case "v_prediction":
+            return signal * sample - noise * model_output
+        case "flow_prediction":  # signal is 1 - noise, and the flow is e - x0
+            return sample - noise * model_output
+        case _:
+            return model_output

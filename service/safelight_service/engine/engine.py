@@ -1,0 +1,159 @@
+"""Engine: runs generations, and tells what happens to them as events.
+
+It knows no gRPC: requests and events are frozen dataclasses, so the same engine
+runs under any server. Its methods belong to one event loop; torch runs in threads.
+"""
+
+import asyncio
+import time
+import traceback
+import uuid
+from collections.abc import AsyncGenerator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import structlog
+import torch
+
+from safelight_service.capabilities import ModelInfo
+from safelight_service.engine.catalog import Catalog
+from safelight_service.engine.device import Device
+from safelight_service.engine.job import Job, JobTimings
+from safelight_service.errors import GenerationExistsError, InternalError
+from safelight_service.generation import (
+    Accepted,
+    Completed,
+    Event,
+    GenerationRequest,
+    Queued,
+    Timings,
+)
+from safelight_service.mailbox import Mailbox
+from safelight_service.settings import Settings
+from safelight_service.validation import resolve
+
+_log = structlog.get_logger()
+_ENCODER_THREADS = 2
+
+
+class Engine:
+    """The models, the device that runs them, and the generations in progress."""
+
+    def __init__(self, settings: Settings) -> None:
+        if settings.torch_threads is not None:
+            torch.set_num_threads(settings.torch_threads)
+        self._heartbeat_s = settings.heartbeat_s
+        self._catalog = Catalog(settings.models, settings.default_model)
+        self._device = Device(settings.queue_size, report_fault)
+        self._encoders = ThreadPoolExecutor(
+            _ENCODER_THREADS, thread_name_prefix="safelight-encoder"
+        )
+        self._generation_ids: set[str] = set()
+
+    async def start(self) -> None:
+        """Load the models that are to be there from the start.
+
+        Raises:
+            ModelFailedError: one of them cannot be loaded.
+        """
+        await self._catalog.preload()
+
+    async def close(self) -> None:
+        """Cancel what runs and end the engine's threads."""
+        self._catalog.close()
+        await asyncio.to_thread(self._device.stop)
+        self._encoders.shutdown(cancel_futures=True)
+
+    def list_models(self) -> tuple[ModelInfo, ...]:
+        """Describe all models, the default one first."""
+        return self._catalog.list()
+
+    def get_model(self, name: str) -> ModelInfo:
+        """Describe one model; an empty name is the default one.
+
+        Raises:
+            ModelNotFoundError: no such model is served.
+        """
+        return self._catalog.describe(name)
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+        """Run a generation, yielding its events; closing the generator cancels it.
+
+        Raises:
+            SafelightError: as `errors.py` lists them.
+        """
+        arrived_at = time.monotonic()
+        model = self._catalog.find(request.model)
+        async for loading in model.wait_until_loaded(may_wait=request.waits_for_model):
+            yield loading
+        loaded = model.loaded
+        assert loaded is not None
+        model_load_s = time.monotonic() - arrived_at
+        resolved = resolve(request, loaded.capabilities, loaded.adapter.count_tokens)
+        with self._hold_id(request.generation_id) as generation_id:
+            mailbox: Mailbox[JobTimings] = Mailbox(asyncio.get_running_loop())
+            job = Job(loaded, resolved, mailbox, self._encoders)
+            self._device.submit(job)
+            try:
+                yield Accepted(generation_id, loaded.name, loaded.revision, resolved)
+                async for event in self._read(mailbox, job):
+                    yield event
+            finally:
+                self._device.cancel(job)
+            yield Completed(
+                _total(mailbox.summary, model_load_s, arrived_at),
+                resolved.parameters.num_inference_steps * resolved.image_count,
+            )
+
+    async def _read(self, mailbox: Mailbox[JobTimings], job: Job) -> AsyncGenerator[Event, None]:
+        """Yield a job's events; while it waits in silence, repeat its position."""
+        while True:
+            reading = asyncio.ensure_future(mailbox.get())
+            try:
+                while not (await asyncio.wait({reading}, timeout=self._heartbeat_s))[0]:
+                    position = self._device.position(job)
+                    if position is not None:
+                        yield Queued(*position)
+                event = await reading
+            finally:
+                reading.cancel()
+            if event is None:
+                return
+            yield event
+
+    @contextmanager
+    def _hold_id(self, asked: str) -> Iterator[str]:
+        """Reserve a generation's id while it runs; make one if none was asked for."""
+        generation_id = asked or uuid.uuid4().hex
+        if generation_id in self._generation_ids:
+            raise GenerationExistsError(generation_id)
+        self._generation_ids.add(generation_id)
+        try:
+            yield generation_id
+        finally:
+            self._generation_ids.remove(generation_id)
+
+
+def report_fault(fault: BaseException) -> InternalError:
+    """Log an unexpected exception under an id, and return the error that tells the id.
+
+    The log names the exception's type and where it came from, not its text, which
+    may hold parts of a prompt.
+    """
+    error_id = uuid.uuid4().hex[:12]
+    frames = traceback.extract_tb(fault.__traceback__)
+    where = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames[-6:]]
+    _log.error("internal_error", id=error_id, error_type=type(fault).__name__, where=where)
+    return InternalError(error_id)
+
+
+def _total(job: JobTimings, model_load_s: float, arrived_at: float) -> Timings:
+    return Timings(
+        model_load_s=model_load_s,
+        queue_s=job.queue_s,
+        text_encode_s=job.text_encode_s,
+        denoise_s=job.denoise_s,
+        decode_s=job.decode_s,
+        image_encode_s=job.image_encode_s,
+        total_s=time.monotonic() - arrived_at,
+    )

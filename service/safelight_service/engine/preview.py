@@ -1,0 +1,87 @@
+"""Previews: small pictures of unfinished latents by a linear map to colours.
+
+Decoding latents with the VAE would cost as much as several denoising steps. A
+least-squares fit from each latent cell to its mean colour costs next to nothing
+and shows composition and colours. It is fitted once per model, on the model's own
+VAE, so that it needs no table of known models.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import PIL.Image
+import torch
+from torch.nn.functional import interpolate
+
+_SAMPLE_COUNT = 16
+_CELLS = 8
+"""Side of the sample pictures in latent cells; each colour covers 2 x 2 cells."""
+
+
+@dataclass(frozen=True, slots=True)
+class LatentColours:
+    """The linear map; `weight` is (channels + 1, 3), its last row the offset."""
+
+    weight: torch.Tensor
+
+    @classmethod
+    def fit(cls, pipeline: Any) -> Self | None:
+        """Fit the map on random colour fields; None for VAEs of an unknown kind."""
+        vae = pipeline.vae
+        if getattr(vae, "encoder", None) is None or hasattr(vae, "bn"):
+            return None  # FLUX.2 denoises latents that are patched and batch-normalised
+        generator = torch.Generator("cpu").manual_seed(0)
+        colours = torch.rand(_SAMPLE_COUNT, 3, _CELLS // 2, _CELLS // 2, generator=generator)
+        cells = interpolate(colours * 2 - 1, scale_factor=2)
+        pixels = interpolate(cells, scale_factor=int(pipeline.vae_scale_factor))
+        latents = _encode(vae, pixels.to(vae.device, vae.dtype)).float().cpu()
+        if latents.shape[-2:] != cells.shape[-2:]:
+            return None
+        inputs = latents.movedim(1, -1).flatten(0, -2)
+        inputs = torch.cat([inputs, torch.ones(len(inputs), 1)], dim=1)
+        targets = cells.movedim(1, -1).flatten(0, -2)
+        # Not every channel speaks of colour, so the normal equations need a little damping.
+        gram = inputs.T @ inputs + 1e-3 * len(inputs) * torch.eye(inputs.shape[1])
+        return cls(torch.linalg.solve(gram, inputs.T @ targets))
+
+    def draw(self, latents: torch.Tensor) -> PIL.Image.Image | None:
+        """Draw latents (1, channels, height, width) as one pixel a cell.
+
+        None where the latents are not of the layout that the map was fitted on.
+        """
+        if latents.ndim != 4 or latents.shape[1] != len(self.weight) - 1:
+            return None
+        cells = latents[0].movedim(0, -1).float().cpu()
+        colours = cells @ self.weight[:-1] + self.weight[-1]
+        pixels = ((colours + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        return PIL.Image.fromarray(pixels.numpy())
+
+
+def unpack(pipeline: Any, latents: torch.Tensor, width: int, height: int) -> torch.Tensor:
+    """Bring a pipeline's latents to (1, channels, height, width) cells.
+
+    FLUX and its relatives denoise a sequence of 2 x 2 patches; Qwen-Image adds a
+    time axis of one frame.
+    """
+    if latents.ndim == 3 and hasattr(pipeline, "_unpack_latents"):
+        latents = pipeline._unpack_latents(latents, height, width, pipeline.vae_scale_factor)
+    return latents.squeeze(2) if latents.ndim == 5 else latents
+
+
+@torch.no_grad()
+def _encode(vae: Any, pixels: torch.Tensor) -> torch.Tensor:
+    """Encode pixels (batch, 3, height, width) in [-1, 1] to latents as denoised."""
+    is_video = hasattr(vae, "temperal_downsample")
+    encoded = vae.encode(pixels.unsqueeze(2) if is_video else pixels)
+    if hasattr(encoded, "latent_dist"):
+        latents = encoded.latent_dist.mode()
+    else:
+        latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent
+    latents = latents.squeeze(2) if is_video else latents
+    config = vae.config
+    scale = config.get("scaling_factor") or 1.0
+    if config.get("latents_mean") is not None and config.get("latents_std") is not None:
+        mean = torch.tensor(config["latents_mean"]).view(1, -1, 1, 1).to(latents)
+        std = torch.tensor(config["latents_std"]).view(1, -1, 1, 1).to(latents)
+        return (latents - mean) * scale / std
+    return (latents - (config.get("shift_factor") or 0.0)) * scale

@@ -1,0 +1,107 @@
+"""The errors of the domain, free of gRPC.
+
+SafelightError
+├── InvalidRequestError      fields outside their rules, all of them
+├── ModelNotFoundError       a model that is not served
+├── GenerationExistsError    a generation id that is in use
+├── QueueFullError           too many generations wait
+├── OutOfMemoryError         the device is too small for the request
+├── ModelLoadingError        the model is not in memory yet
+├── ModelFailedError         the model cannot be loaded
+├── StoppingError            the service takes no new work
+└── InternalError            a fault of the service, told by an id only
+
+`server/status.py` maps each to a gRPC status. A message says what was wrong and
+what is allowed; it never holds a path, a prompt or the text of an exception.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class SafelightError(Exception):
+    """The root of all errors that a caller is told about."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldViolation:
+    """One field that breaks its rule; `field` is its path in the contract."""
+
+    field: str
+    description: str
+
+
+class InvalidRequestError(SafelightError):
+    """Fields outside their rules, all of them at once."""
+
+    def __init__(self, violations: Sequence[FieldViolation]) -> None:
+        super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations))
+        self.violations = tuple(violations)
+
+
+class ModelNotFoundError(SafelightError):
+    """A model that is not served."""
+
+    def __init__(self, model: str, served: Sequence[str]) -> None:
+        super().__init__(f"model {model!r} is not served; choose one of: {', '.join(served)}")
+
+
+class GenerationExistsError(SafelightError):
+    """A generation id that a running generation holds."""
+
+    def __init__(self, generation_id: str) -> None:
+        super().__init__(f"generation_id {generation_id!r} names a generation that is running")
+
+
+class RetryableError(SafelightError):
+    """An error that goes away; `retry_after_s` is when, in seconds, to try again."""
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class QueueFullError(RetryableError):
+    """As many generations wait as may."""
+
+    def __init__(self, queue_size: int, retry_after_s: float) -> None:
+        super().__init__(f"{queue_size} generations wait already; try again later", retry_after_s)
+
+
+class OutOfMemoryError(SafelightError):
+    """The device has too little memory for this request."""
+
+    def __init__(self) -> None:
+        super().__init__("the device ran out of memory; ask for a smaller image")
+
+
+class ModelLoadingError(RetryableError):
+    """The model is being loaded and the caller did not want to wait."""
+
+    def __init__(self, model: str, retry_after_s: float) -> None:
+        super().__init__(
+            f"model {model!r} is being loaded; try again, or send x-wait-for-model: true",
+            retry_after_s,
+        )
+
+
+class ModelFailedError(SafelightError):
+    """The model cannot be loaded; the service's log says why."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"model {model!r} cannot be loaded; the service's log says why")
+
+
+class StoppingError(RetryableError):
+    """The service is stopping and takes no new work."""
+
+    def __init__(self, retry_after_s: float = 1.0) -> None:
+        super().__init__("the service is stopping", retry_after_s)
+
+
+class InternalError(SafelightError):
+    """A fault of the service; the log repeats the id beside what happened."""
+
+    def __init__(self, error_id: str) -> None:
+        super().__init__(f"internal error, id={error_id}")
+        self.error_id = error_id

@@ -1,0 +1,89 @@
+"""Faults: an interceptor through which every failure leaves as a rich status.
+
+Without it grpc.aio sends the text of an uncaught exception to the caller, and a
+CancelledError that leaks from an inner task leaves the caller waiting for ever.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from safelight_service.engine import report_fault
+from safelight_service.errors import FieldViolation, InvalidRequestError, SafelightError
+from safelight_service.server.status import to_status
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+_Handler = Any
+"""grpc.RpcMethodHandler, whose stubs know the behaviours of the synchronous server only."""
+
+_Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]]
+
+
+class FaultInterceptor(grpc.aio.ServerInterceptor):
+    """Turns errors of the named service's methods into statuses."""
+
+    def __init__(self, service: str) -> None:
+        self._prefix = f"/{service}/"
+
+    async def intercept_service(
+        self,
+        continuation: _Continuation,
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> _Handler:
+        """Wrap the method's behaviour, and its deserializer with it."""
+        handler = await continuation(handler_call_details)
+        if handler is None or not handler_call_details.method.startswith(self._prefix):
+            return handler
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(
+                _guard_stream(handler), None, handler.response_serializer
+            )
+        return grpc.unary_unary_rpc_method_handler(
+            _guard_unary(handler), None, handler.response_serializer
+        )
+
+
+def _guard_unary(handler: _Handler) -> Callable[[bytes, _Context], Awaitable[Any]]:
+    async def behaviour(raw: bytes, context: _Context) -> Any:
+        try:
+            return await handler.unary_unary(_parse(handler, raw), context)
+        except BaseException as error:
+            await _abort(context, error)
+
+    return behaviour
+
+
+def _guard_stream(handler: _Handler) -> Callable[[bytes, _Context], AsyncIterator[Any]]:
+    async def behaviour(raw: bytes, context: _Context) -> AsyncIterator[Any]:
+        try:
+            async with aclosing(handler.unary_stream(_parse(handler, raw), context)) as responses:
+                async for response in responses:
+                    yield response
+        except BaseException as error:
+            await _abort(context, error)
+
+    return behaviour
+
+
+def _parse(handler: _Handler, raw: bytes) -> Any:
+    try:
+        return handler.request_deserializer(raw)
+    except DecodeError:
+        raise InvalidRequestError(
+            [FieldViolation("", "the bytes are not a message of the method's request type")]
+        ) from None
+
+
+async def _abort(context: _Context, error: BaseException) -> None:
+    """End the call with the error's status; let a real cancellation pass."""
+    if isinstance(error, SafelightError):
+        await context.abort_with_status(to_status(error))
+    task = asyncio.current_task()
+    is_leaked = isinstance(error, asyncio.CancelledError) and not (task and task.cancelling())
+    if is_leaked or (isinstance(error, Exception) and not isinstance(error, grpc.aio.AbortError)):
+        await context.abort_with_status(to_status(report_fault(error)))
+    raise error

@@ -1,0 +1,103 @@
+"""The server: a grpc.aio server with health and reflection, from start to stop."""
+
+from typing import Self
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health
+from grpc_reflection.v1alpha import reflection
+from safelight.v1 import text_to_image_pb2 as pb
+from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
+
+from safelight_service.engine import Engine
+from safelight_service.server.faults import FaultInterceptor
+from safelight_service.server.servicer import TextToImageServicer
+from safelight_service.settings import Settings
+
+SERVICE = pb.DESCRIPTOR.services_by_name["TextToImageService"].full_name
+
+_Status = health_pb2.HealthCheckResponse
+
+_OPTIONS = [
+    # A second server on the same port must fail, not silently take half the calls.
+    ("grpc.so_reuseport", 0),
+    # Notice clients whose connection has died silently.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # Let clients notice the same of us; by default their pings end in GOAWAY.
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+]
+
+
+class AddressInUseError(Exception):
+    """The listen address cannot be bound."""
+
+
+class Server:
+    """Serves an engine; `async with` starts it, and stops it gracefully."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._engine = Engine(settings)
+        self._health = health.HealthServicer()
+        self._server = grpc.aio.server(interceptors=[FaultInterceptor(SERVICE)], options=_OPTIONS)
+        self._port = 0
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT that it serves on."""
+        host = self._settings.listen.rpartition(":")[0]
+        return f"{host}:{self._port}"
+
+    async def start(self) -> None:
+        """Listen, then load the models; health says SERVING once they are there.
+
+        Raises:
+            AddressInUseError: the address cannot be bound.
+            ModelFailedError: a model that is to be preloaded cannot be loaded.
+        """
+        try:
+            self._port = self._server.add_insecure_port(self._settings.listen)
+        except RuntimeError:
+            raise AddressInUseError(
+                f"cannot listen on {self._settings.listen}: the port is taken, or the host is "
+                "not an address of this machine"
+            ) from None
+        pb_grpc.add_TextToImageServiceServicer_to_server(
+            TextToImageServicer(self._engine), self._server
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        if self._settings.reflection:
+            names = (
+                SERVICE,
+                health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+                reflection.SERVICE_NAME,
+            )
+            reflection.enable_server_reflection(names, self._server)
+        await self._tell_health(_Status.NOT_SERVING)
+        await self._server.start()
+        await self._engine.start()
+        await self._tell_health(_Status.SERVING)
+
+    async def stop(self) -> None:
+        """Take no new calls, let those in progress finish within the grace time."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(self._settings.grace_s)
+        await self._engine.close()
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.stop()
+
+    async def _tell_health(self, status: int) -> None:
+        for service in ("", SERVICE):
+            await self._health.set(service, status)

@@ -1,0 +1,71 @@
+"""Status: one table from the domain's errors to gRPC statuses with rich details.
+
+Every failure carries a google.rpc.Status whose details hold an ErrorInfo (a stable
+reason, domain "safelight"), and BadRequest or RetryInfo where they apply.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from safelight_service import errors
+
+DOMAIN = "safelight"
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    code: code_pb2.Code.ValueType
+    reason: str
+
+
+TABLE: dict[type[errors.SafelightError], _Row] = {
+    errors.InvalidRequestError: _Row(code_pb2.INVALID_ARGUMENT, "INVALID_REQUEST"),
+    errors.ModelNotFoundError: _Row(code_pb2.NOT_FOUND, "MODEL_NOT_FOUND"),
+    errors.GenerationExistsError: _Row(code_pb2.ALREADY_EXISTS, "GENERATION_EXISTS"),
+    errors.QueueFullError: _Row(code_pb2.RESOURCE_EXHAUSTED, "QUEUE_FULL"),
+    errors.OutOfMemoryError: _Row(code_pb2.RESOURCE_EXHAUSTED, "OUT_OF_MEMORY"),
+    errors.ModelLoadingError: _Row(code_pb2.UNAVAILABLE, "MODEL_LOADING"),
+    errors.ModelFailedError: _Row(code_pb2.FAILED_PRECONDITION, "MODEL_FAILED"),
+    errors.StoppingError: _Row(code_pb2.UNAVAILABLE, "STOPPING"),
+    errors.InternalError: _Row(code_pb2.INTERNAL, "INTERNAL"),
+}
+
+
+def to_status(error: errors.SafelightError) -> grpc.Status:
+    """Return what `context.abort_with_status` takes."""
+    row = TABLE[type(error)]
+    status = status_pb2.Status(code=row.code, message=str(error))
+    status.details.extend(_pack(_details(error, row.reason)))
+    rich: grpc.Status = rpc_status.to_status(status)
+    return rich
+
+
+def _details(error: errors.SafelightError, reason: str) -> Sequence[Message]:
+    details: list[Message] = [error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN)]
+    if isinstance(error, errors.InvalidRequestError):
+        violations = [
+            error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description)
+            for v in error.violations
+        ]
+        details.append(error_details_pb2.BadRequest(field_violations=violations))
+    if isinstance(error, errors.RetryableError):
+        delay = Duration()
+        delay.FromNanoseconds(round(error.retry_after_s * 1e9))
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    return details
+
+
+def _pack(details: Sequence[Message]) -> list[AnyMessage]:
+    packed = []
+    for detail in details:
+        message = AnyMessage()
+        message.Pack(detail)
+        packed.append(message)
+    return packed

@@ -1,0 +1,202 @@
+"""Settings: read once at start, checked there, passed down, never changed.
+
+Sources, strongest first: the command line, `SAFELIGHT_...` environment
+variables (`SAFELIGHT_QUEUE_SIZE=8`; nested ones as JSON), and the TOML file that
+`SAFELIGHT_CONFIG` or `--config` names. A name that does not exist is an error.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+EMBEDDED_MODEL = "shapes"
+"""Name of the model that ships with the service, and the `source` that means it."""
+
+_ENV_PREFIX = "SAFELIGHT_"
+_CLIENT_VARIABLES = frozenset({"SAFELIGHT_TARGET", "SAFELIGHT_TOKEN"})
+_CONFIG_VARIABLE = "SAFELIGHT_CONFIG"
+
+
+def _check_address(listen: str) -> str:
+    match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]\s]+):(\d{1,5})", listen)
+    if not match or int(match[2]) > 65535:
+        raise ValueError(f"must be HOST:PORT with a port from 0 to 65535, not {listen!r}")
+    return listen
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LimitSettings(_Table):
+    """The most that requests may ask of a model."""
+
+    min_side_px: int = Field(64, ge=8, description="Smallest width and height.")
+    max_side_px: int = Field(2048, ge=8, description="Largest width and height.")
+    max_pixel_count: int = Field(2048 * 2048, ge=64, description="Largest width times height.")
+    max_step_count: int = Field(150, ge=1, description="Most denoising steps.")
+    max_guidance_scale: float = Field(50.0, ge=0, description="Highest guidance scale.")
+    max_image_count: int = Field(8, ge=1, le=64, description="Most images in one request.")
+    max_prompt_character_count: int = Field(
+        10_000, ge=1, description="Most characters of a prompt, checked before it is tokenised."
+    )
+
+    @model_validator(mode="after")
+    def _check_sides(self) -> "LimitSettings":
+        if self.min_side_px > self.max_side_px:
+            raise ValueError("min_side_px must not be larger than max_side_px")
+        return self
+
+
+class DefaultSettings(_Table):
+    """What unset parameters become, where it should not be the pipeline's own default."""
+
+    guidance_scale: float | None = Field(None, ge=0)
+    num_inference_steps: int | None = Field(None, ge=1)
+    width: int | None = Field(None, ge=8)
+    height: int | None = Field(None, ge=8)
+    scheduler: str | None = None
+
+
+class ModelSettings(_Table):
+    """One model that is served."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}$", description="Name in calls.")
+    source: str = Field(
+        min_length=1,
+        description='A folder, a Hub id ("owner/name"), or "shapes" for the embedded model.',
+    )
+    revision: str = Field("", description="Hub commit, tag or branch; for a folder, a label.")
+    variant: str | None = Field(None, description='Weights variant, such as "fp16".')
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="Precision. auto: bfloat16 on a GPU, float32 on a CPU. float16 overflows in "
+        "the VAE of some models (SDXL).",
+    )
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        description="Torch device. auto: cuda where there is one, else cpu.",
+    )
+    preload: bool = Field(True, description="Load before the service says that it is ready.")
+    limits: LimitSettings = LimitSettings()
+    defaults: DefaultSettings = DefaultSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _know_the_embedded_model(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("source") == EMBEDDED_MODEL:
+            return {"limits": _EMBEDDED_LIMITS, "defaults": _EMBEDDED_DEFAULTS, **values}
+        return values
+
+
+_EMBEDDED_LIMITS = LimitSettings(max_side_px=512, max_pixel_count=512 * 512)
+_EMBEDDED_DEFAULTS = DefaultSettings(num_inference_steps=20, guidance_scale=4.0)
+
+
+class Settings(BaseSettings):
+    """All settings of the service."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=_ENV_PREFIX, extra="forbid", frozen=True, validate_default=True
+    )
+
+    listen: Annotated[str, AfterValidator(_check_address)] = Field(
+        "127.0.0.1:50051", description="HOST:PORT to serve on; port 0 picks a free one."
+    )
+    models: tuple[ModelSettings, ...] = Field(
+        (ModelSettings(name=EMBEDDED_MODEL, source=EMBEDDED_MODEL),),
+        description="The models; no others are served.",
+    )
+    default_model: str = Field("", description="Model of calls that name none. Empty: the first.")
+    queue_size: int = Field(
+        64, ge=0, description="Generations that may wait; more are refused (RESOURCE_EXHAUSTED)."
+    )
+    heartbeat_s: float = Field(
+        5.0,
+        gt=0,
+        description="Seconds of silence after which an event is repeated as a sign of life; "
+        "below the idle time-outs of common proxies.",
+    )
+    grace_s: float = Field(
+        30.0, ge=0, description="Seconds that running generations get to finish on SIGTERM."
+    )
+    torch_threads: int | None = Field(
+        None, ge=1, description="Threads of CPU inference. Unset: torch decides."
+    )
+    reflection: bool = Field(True, description="Whether gRPC server reflection is on.")
+    log_format: Literal["console", "json"] = "console"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @model_validator(mode="after")
+    def _check_models(self) -> "Settings":
+        if not self.models:
+            raise ValueError("models: at least one is needed")
+        names = [model.name for model in self.models]
+        doubled = sorted({name for name in names if names.count(name) > 1})
+        if doubled:
+            raise ValueError(f"models: each name once, but these repeat: {', '.join(doubled)}")
+        if self.default_model and self.default_model not in names:
+            raise ValueError(
+                f"default_model: {self.default_model!r} is not one of: {', '.join(names)}"
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the command line, the environment and the TOML file, in this order."""
+        assert isinstance(init_settings, InitSettingsSource)
+        assert isinstance(env_settings, EnvSettingsSource)
+        config_file = init_settings.init_kwargs.pop("config_file", None)
+        toml = TomlConfigSettingsSource(settings_cls, config_file)
+        return init_settings, env_settings, toml
+
+
+def load_settings(
+    overrides: Mapping[str, object] | None = None,
+    config_file: Path | None = None,
+) -> Settings:
+    """Read the settings from all sources; `overrides` come from the command line.
+
+    Raises:
+        ValueError: a value is not allowed (pydantic's ValidationError, which
+            names it), or a `SAFELIGHT_...` variable is not a setting.
+        FileNotFoundError: the configuration file does not exist.
+    """
+    _refuse_unknown_variables()
+    if config_file is None and os.environ.get(_CONFIG_VARIABLE):
+        config_file = Path(os.environ[_CONFIG_VARIABLE])
+    if config_file is not None and not config_file.is_file():
+        raise FileNotFoundError(f"no configuration file at {config_file}")
+    values: dict[str, object] = {**(overrides or {}), "config_file": config_file}
+    return Settings(**values)  # type: ignore[arg-type]
+
+
+def _refuse_unknown_variables() -> None:
+    known = {f"{_ENV_PREFIX}{name.upper()}" for name in Settings.model_fields}
+    allowed = known | _CLIENT_VARIABLES | {_CONFIG_VARIABLE}
+    for name in sorted(os.environ):
+        if name.upper().startswith(_ENV_PREFIX) and name.upper() not in allowed:
+            close = difflib.get_close_matches(name.upper(), allowed, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise ValueError(f"the environment variable {name} is not a setting{hint}")

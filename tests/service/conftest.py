@@ -1,0 +1,18 @@
+"""Fixtures of the service's tests."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.service.tiny_models import TinyModels
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyModels]:
+    """A tiny model of each family, saved and loaded when a test first asks for it."""
+    thread_count = torch.get_num_threads()
+    torch.set_num_threads(1)  # layers this small are slower on several
+    yield TinyModels(Path(tmp_path_factory.mktemp("models")))
+    torch.set_num_threads(thread_count)

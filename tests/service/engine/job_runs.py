@@ -1,0 +1,131 @@
+"""Runs jobs in the test's own thread and keeps their events."""
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import PIL.Image
+
+from safelight_service.engine.job import Job, JobTimings
+from safelight_service.engine.loading import LoadedModel
+from safelight_service.generation import (
+    Event,
+    GenerationRequest,
+    Image,
+    Parameters,
+    PreviewOptions,
+    Progress,
+)
+from safelight_service.validation import resolve
+
+SMALL: dict[str, Any] = {"width": 64, "height": 96, "num_inference_steps": 3, "seed": 7}
+"""Parameters that all families make a picture of quickly."""
+
+
+class Recorder:
+    """An outbox that keeps all events in their order."""
+
+    def __init__(self, on_event: Callable[[Event], None] | None = None) -> None:
+        self.events: list[Event] = []
+        self._on_event = on_event
+
+    def post(self, event: Event) -> None:
+        self.events.append(event)
+        if self._on_event is not None:
+            self._on_event(event)
+
+    def post_image(self, image: Future[Event]) -> None:
+        self.post(image.result())
+
+    def post_preview(self, preview: Future[Event]) -> None:
+        self.post(preview.result())
+
+    def close(self, outcome: JobTimings | BaseException) -> None:
+        raise AssertionError(f"only a device closes a job's outbox: {outcome}")
+
+
+class InlineExecutor(Executor):
+    """Runs what is submitted at once."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+def make_job(
+    model: LoadedModel,
+    recorder: Recorder,
+    *,
+    inputs: str = "a red circle",
+    image_count: int | None = None,
+    preview_interval: int = 0,
+    **parameters: Any,
+) -> Job:
+    """Make a job of a small request, resolved as the engine does."""
+    request = GenerationRequest(
+        inputs,
+        Parameters(**{**SMALL, **parameters}),
+        image_count=image_count,
+        preview=PreviewOptions(interval_steps=preview_interval),
+    )
+    resolved = resolve(request, model.capabilities, model.adapter.count_tokens)
+    return Job(model, resolved, recorder, InlineExecutor())
+
+
+def run_job(model: LoadedModel, **request: Any) -> list[Event]:
+    """Run a small request and return its events."""
+    recorder = Recorder()
+    make_job(model, recorder, **request).run()
+    return recorder.events
+
+
+def draw(model: LoadedModel, **request: Any) -> bytes:
+    """Return the pixels of a small request's only image."""
+    [image] = images_of(run_job(model, **request))
+    return pixels_of(image)
+
+
+def images_of(events: Sequence[Event]) -> list[Image]:
+    """Return the images among the events."""
+    return [event for event in events if isinstance(event, Image)]
+
+
+def steps_of(events: Sequence[Event]) -> list[int]:
+    """Return the numbers of the steps that were told."""
+    return [event.step for event in events if isinstance(event, Progress)]
+
+
+def pixels_of(image: Image) -> bytes:
+    """Decode an image event."""
+    return np.asarray(PIL.Image.open(io.BytesIO(image.data))).tobytes()
+
+
+@dataclass
+class Forwards:
+    """How often a denoiser was run."""
+
+    count: int = 0
+
+
+@contextmanager
+def count_forwards(
+    model: LoadedModel, on_forward: Callable[[], None] = lambda: None
+) -> Iterator[Forwards]:
+    """Count the forwards of the model's denoiser, and have `on_forward` called in each."""
+    forwards = Forwards()
+
+    def note(*_: Any) -> None:
+        forwards.count += 1
+        on_forward()
+
+    denoiser = getattr(model.adapter.pipeline, model.adapter.denoiser_name)
+    hook = denoiser.register_forward_pre_hook(note)
+    try:
+        yield forwards
+    finally:
+        hook.remove()

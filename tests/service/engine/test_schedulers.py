@@ -1,0 +1,157 @@
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DiffusionPipeline,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    PNDMScheduler,
+)
+
+from safelight_service.engine.loading import LoadedModel
+from safelight_service.engine.schedulers import SchedulerChoice
+from safelight_service.errors import InvalidRequestError
+from tests.service.engine.job_runs import run_job, steps_of
+from tests.service.pipelines.families import FAMILIES
+from tests.service.tiny_models import TinyModels
+
+STEP_COUNTS = (1, 2, 3, 8)
+
+
+@pytest.fixture(params=FAMILIES)
+def model(
+    request: pytest.FixtureRequest, tiny_models: TinyModels, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[LoadedModel]:
+    """A model whose denoiser answers at once; what matters here is who asks, and when."""
+    model = tiny_models[request.param]
+    denoiser = getattr(model.adapter.pipeline, model.adapter.denoiser_name)
+    answers: dict[Any, Any] = {}
+
+    def answer(*args: Any, **kwargs: Any) -> Any:
+        latents = args[0] if args else kwargs["hidden_states"]
+        key = len(latents) if isinstance(latents, list) else latents.shape
+        if key not in answers:
+            answers[key] = forward(*args, **kwargs)
+        return answers[key]
+
+    forward = denoiser.forward
+    monkeypatch.setattr(denoiser, "forward", answer)
+    yield model
+
+
+@pytest.mark.parametrize("step_count", STEP_COUNTS)
+def test_each_scheduler_makes_the_steps_that_were_asked_for(
+    model: LoadedModel, step_count: int
+) -> None:
+    for info in model.capabilities.schedulers:
+        # The names of classes differ from their aliases in settings only: one count will do.
+        names = (info.name, *info.aliases) if step_count == STEP_COUNTS[-1] else info.aliases
+        for name in names or (info.name,):
+            events = run_job(model, scheduler=name, num_inference_steps=step_count, height=64)
+            assert steps_of(events) == list(range(1, step_count + 1)), name
+
+
+def test_models_own_scheduler_comes_first(model: LoadedModel) -> None:
+    own = type(model.adapter.pipeline.scheduler).__name__
+    assert model.capabilities.schedulers[0].name == own
+
+
+def test_names_and_aliases_are_unique(model: LoadedModel) -> None:
+    names = [name for info in model.capabilities.schedulers for name in (info.name, *info.aliases)]
+    assert len(names) == len(set(names))
+
+
+def test_scheduler_of_another_kind_is_refused_with_those_that_fit(
+    tiny_models: TinyModels,
+) -> None:
+    with pytest.raises(InvalidRequestError) as refusal:
+        run_job(tiny_models["flux-dev"], scheduler="ddim")
+    [violation] = refusal.value.violations
+    assert violation.field == "parameters.scheduler"
+    assert violation.description == (
+        "must be one of euler, lcm, unipc, FlowMatchEulerDiscreteScheduler, "
+        "FlowMatchLCMScheduler, UniPCMultistepScheduler, not 'ddim'"
+    )
+
+
+@pytest.mark.parametrize("name", ["lcm", "LCMScheduler", "tcd"])
+def test_consistency_samplers_refuse_more_steps_than_they_pick_from(
+    tiny_models: TinyModels, name: str
+) -> None:
+    with pytest.raises(InvalidRequestError) as refusal:
+        run_job(tiny_models["sd15"], scheduler=name, num_inference_steps=51)
+    [violation] = refusal.value.violations
+    assert violation.field == "parameters.num_inference_steps"
+    assert violation.description == "must be from 1 to 50, not 51"
+
+
+def test_each_job_has_a_scheduler_of_its_own(tiny_models: TinyModels) -> None:
+    pipeline: DiffusionPipeline = tiny_models["sd15"].adapter.pipeline
+    before = dict(vars(pipeline.scheduler))
+    run_job(tiny_models["sd15"])
+    assert vars(pipeline.scheduler).keys() == before.keys()
+    assert pipeline.scheduler.timesteps is before["timesteps"]
+
+
+def test_alias_sets_what_its_name_says() -> None:
+    choice = SchedulerChoice(EulerDiscreteScheduler(use_karras_sigmas=True))
+    assert not choice.make("dpm++_2m").config["use_karras_sigmas"]
+    assert choice.make("dpm++_2m_karras").config["use_karras_sigmas"]
+    assert choice.make("dpm++_2m_sde").config["algorithm_type"] == "sde-dpmsolver++"
+
+
+def test_class_name_keeps_the_models_configuration() -> None:
+    own = EulerDiscreteScheduler(
+        beta_start=0.001, prediction_type="v_prediction", use_karras_sigmas=True
+    )
+    made = SchedulerChoice(own).make("DPMSolverMultistepScheduler")
+    assert made.config["beta_start"] == 0.001
+    assert made.config["prediction_type"] == "v_prediction"
+    assert made.config["use_karras_sigmas"]
+
+
+def test_clean_latents_are_not_clipped_unless_the_model_says_so() -> None:
+    silent, clipping = EulerDiscreteScheduler(), DDIMScheduler(clip_sample=True)
+    assert not SchedulerChoice(silent).make("ddim").config["clip_sample"]
+    assert SchedulerChoice(clipping).make("ddpm").config["clip_sample"]
+
+
+def test_pndm_makes_no_runge_kutta_steps() -> None:
+    own = PNDMScheduler(skip_prk_steps=False)
+    made: Any = SchedulerChoice(own).make("PNDMScheduler")
+    made.set_timesteps(8)
+    assert len(made.timesteps) == 9
+
+
+def test_shift_of_a_flow_is_kept_under_its_other_name() -> None:
+    made = SchedulerChoice(FlowMatchEulerDiscreteScheduler(shift=3.0)).make("unipc")
+    assert made.config["flow_shift"] == 3.0
+    assert made.config["use_flow_sigmas"]
+    assert made.config["prediction_type"] == "flow_prediction"
+
+
+def test_only_schedulers_that_can_start_from_pure_noise_fit_a_model_trained_to() -> None:
+    own = DDIMScheduler(rescale_betas_zero_snr=True, prediction_type="v_prediction")
+    choice = SchedulerChoice(own)
+    for info in choice.list():
+        for name in (info.name, *info.aliases):
+            assert choice.make(name).config["rescale_betas_zero_snr"], name
+
+
+def test_schedulers_are_finite_on_a_model_that_starts_from_pure_noise() -> None:
+    own = DDIMScheduler(
+        rescale_betas_zero_snr=True, prediction_type="v_prediction", timestep_spacing="trailing"
+    )
+    choice = SchedulerChoice(own)
+    for info in choice.list():
+        for alias in info.aliases:
+            scheduler: Any = choice.make(alias)
+            scheduler.set_timesteps(4)
+            sample = torch.full((1, 1, 2, 2), float(scheduler.init_noise_sigma))
+            for timestep in scheduler.timesteps:
+                model_input = scheduler.scale_model_input(sample, timestep)
+                sample = scheduler.step(model_input * 0.5, timestep, sample).prev_sample
+            assert sample.isfinite().all(), alias

@@ -1,0 +1,1 @@
+"""Tiny pipelines with random weights, one of each family that is served."""

@@ -1,0 +1,97 @@
+"""Text encoders of one or two small layers, one of each class that a pipeline takes."""
+
+from typing import Any
+
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    Gemma2Config,
+    Gemma2Model,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen3Config,
+    Qwen3Model,
+    T5Config,
+    T5EncoderModel,
+)
+
+TEXT_WIDTH = 16
+"""Width of every encoder's states."""
+
+_SIZES: dict[str, Any] = {
+    "hidden_size": TEXT_WIDTH,
+    "intermediate_size": 2 * TEXT_WIDTH,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
+_CAUSAL_SIZES = {**_SIZES, "num_key_value_heads": 1, "initializer_range": 0.2}
+
+
+def make_clip_encoder(tokenizer: Any) -> CLIPTextModel:
+    """Make the encoder of SD 1.5, and the first of SDXL and FLUX."""
+    return CLIPTextModel(_make_clip_config(tokenizer)).eval()
+
+
+def make_clip_projection_encoder(tokenizer: Any) -> CLIPTextModelWithProjection:
+    """Make the encoder with a projected sentence that SDXL and SD3 take."""
+    return CLIPTextModelWithProjection(_make_clip_config(tokenizer)).eval()
+
+
+def make_t5_encoder(tokenizer: Any, width: int = TEXT_WIDTH) -> T5EncoderModel:
+    """Make the encoder that SD3, FLUX and PixArt take."""
+    config = T5Config(
+        vocab_size=len(tokenizer), d_model=width, d_kv=8, d_ff=32, num_layers=2, num_heads=2
+    )
+    return T5EncoderModel(config).eval()
+
+
+def make_gemma_encoder(tokenizer: Any) -> Gemma2Model:
+    """Make Sana's encoder."""
+    config = Gemma2Config(
+        vocab_size=len(tokenizer),
+        head_dim=8,
+        query_pre_attn_scalar=8,
+        attn_logit_softcapping=None,  # twice as slow on Sana's long instruction
+        **_CAUSAL_SIZES,
+    )
+    return Gemma2Model(config).eval()
+
+
+def make_qwen_vl_encoder(tokenizer: Any) -> Qwen2_5_VLForConditionalGeneration:
+    """Make Qwen-Image's encoder; its eyes are there but see nothing."""
+    config = Qwen2_5_VLConfig(
+        text_config={
+            **_CAUSAL_SIZES,
+            "vocab_size": len(tokenizer),
+            "bos_token_id": None,
+            "eos_token_id": tokenizer.eos_token_id,
+            "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2]},
+        },
+        vision_config={
+            "depth": 1,
+            "hidden_size": TEXT_WIDTH,
+            "intermediate_size": TEXT_WIDTH,
+            "num_heads": 2,
+            "out_hidden_size": TEXT_WIDTH,
+        },
+    )
+    return Qwen2_5_VLForConditionalGeneration(config).eval()
+
+
+def make_qwen3_encoder(tokenizer: Any) -> Qwen3Model:
+    """Make Z-Image's encoder."""
+    config = Qwen3Config(vocab_size=len(tokenizer), head_dim=8, **_CAUSAL_SIZES)
+    return Qwen3Model(config).eval()
+
+
+def _make_clip_config(tokenizer: Any) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        projection_dim=TEXT_WIDTH,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        initializer_factor=10.0,
+        **_SIZES,
+    )

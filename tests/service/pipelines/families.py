@@ -1,0 +1,280 @@
+"""Tiny pipelines with random weights, one of each family: real classes, a second to run.
+
+A family is one function in `FAMILIES`. What can be told from outside is as in the
+real models: latent layout, patch and downscale factors, schedulers, tokenizers.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from diffusers import (
+    DiffusionPipeline,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    PixArtSigmaPipeline,
+    PixArtTransformer2DModel,
+    PNDMScheduler,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
+    SanaPipeline,
+    SanaTransformer2DModel,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
+)
+
+from tests.service.pipelines import autoencoders, encoders, tokenizers
+from tests.service.pipelines.encoders import TEXT_WIDTH
+
+_SD_NOISE: dict[str, Any] = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+}
+
+
+def make_sd15() -> DiffusionPipeline:
+    """Stable Diffusion 1.5."""
+    tokenizer = tokenizers.make_clip_tokenizer()
+    return StableDiffusionPipeline(
+        vae=autoencoders.make_autoencoder(4),
+        text_encoder=encoders.make_clip_encoder(tokenizer),
+        tokenizer=tokenizer,
+        unet=_make_unet(),
+        scheduler=PNDMScheduler(
+            skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1, **_SD_NOISE
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def make_sdxl() -> DiffusionPipeline:
+    """Stable Diffusion XL."""
+    tokenizer, tokenizer_2 = (tokenizers.make_clip_tokenizer() for _ in range(2))
+    return StableDiffusionXLPipeline(
+        vae=autoencoders.make_autoencoder(4, scaling_factor=0.13025, force_upcast=False),
+        text_encoder=encoders.make_clip_encoder(tokenizer),
+        text_encoder_2=encoders.make_clip_projection_encoder(tokenizer_2),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer_2,
+        unet=_make_unet(
+            cross_attention_dim=2 * TEXT_WIDTH,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=TEXT_WIDTH + 6 * 8,
+        ),
+        scheduler=EulerDiscreteScheduler(steps_offset=1, timestep_spacing="leading", **_SD_NOISE),
+        add_watermarker=False,
+    )
+
+
+def make_sd3() -> DiffusionPipeline:
+    """Stable Diffusion 3."""
+    tokenizer, tokenizer_2 = (tokenizers.make_clip_tokenizer() for _ in range(2))
+    tokenizer_3 = tokenizers.make_t5_tokenizer()
+    return StableDiffusion3Pipeline(
+        vae=_make_shifted_autoencoder(),
+        text_encoder=encoders.make_clip_projection_encoder(tokenizer),
+        text_encoder_2=encoders.make_clip_projection_encoder(tokenizer_2),
+        text_encoder_3=encoders.make_t5_encoder(tokenizer_3, 2 * TEXT_WIDTH),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer_2,
+        tokenizer_3=tokenizer_3,
+        transformer=SD3Transformer2DModel(
+            num_layers=1,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            caption_projection_dim=16,
+            joint_attention_dim=2 * TEXT_WIDTH,
+            pooled_projection_dim=2 * TEXT_WIDTH,
+            pos_embed_max_size=96,
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+    )
+
+
+def make_flux_dev() -> DiffusionPipeline:
+    """FLUX.1-dev, which takes its guidance as an input."""
+    return _make_flux(
+        guidance_embeds=True,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+    )
+
+
+def make_flux_schnell() -> DiffusionPipeline:
+    """FLUX.1-schnell, which knows no guidance but the classifier-free one."""
+    return _make_flux(guidance_embeds=False, scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0))
+
+
+def make_pixart_sigma() -> DiffusionPipeline:
+    """PixArt-Sigma."""
+    tokenizer = tokenizers.make_t5_tokenizer()
+    return PixArtSigmaPipeline(
+        tokenizer=tokenizer,
+        text_encoder=encoders.make_t5_encoder(tokenizer),
+        vae=autoencoders.make_autoencoder(4, scaling_factor=0.13025),
+        transformer=PixArtTransformer2DModel(
+            num_attention_heads=2,
+            attention_head_dim=8,
+            num_layers=1,
+            norm_num_groups=2,
+            cross_attention_dim=16,
+            caption_channels=TEXT_WIDTH,
+            use_additional_conditions=False,
+        ),
+        scheduler=DPMSolverMultistepScheduler(
+            beta_start=0.0001, beta_end=0.02, beta_schedule="linear"
+        ),
+    )
+
+
+def make_sana() -> DiffusionPipeline:
+    """Sana."""
+    tokenizer = tokenizers.make_gemma_tokenizer()
+    return SanaPipeline(
+        tokenizer=tokenizer,
+        text_encoder=encoders.make_gemma_encoder(tokenizer),
+        vae=autoencoders.make_deep_autoencoder(8),
+        transformer=SanaTransformer2DModel(
+            in_channels=8,
+            out_channels=8,
+            num_attention_heads=2,
+            attention_head_dim=8,
+            num_layers=1,
+            num_cross_attention_heads=2,
+            cross_attention_head_dim=8,
+            cross_attention_dim=16,
+            caption_channels=TEXT_WIDTH,
+        ),
+        scheduler=DPMSolverMultistepScheduler(
+            flow_shift=3.0, prediction_type="flow_prediction", use_flow_sigmas=True
+        ),
+    )
+
+
+def make_qwen_image() -> DiffusionPipeline:
+    """Qwen-Image."""
+    tokenizer = tokenizers.make_qwen_tokenizer()
+    return QwenImagePipeline(
+        tokenizer=tokenizer,
+        text_encoder=encoders.make_qwen_vl_encoder(tokenizer),
+        vae=autoencoders.make_video_autoencoder(4),
+        transformer=QwenImageTransformer2DModel(
+            in_channels=16,
+            out_channels=4,
+            num_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=TEXT_WIDTH,
+            axes_dims_rope=(4, 6, 6),
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(
+            base_shift=0.5,
+            max_shift=0.9,
+            base_image_seq_len=256,
+            max_image_seq_len=8192,
+            shift_terminal=0.02,
+            use_dynamic_shifting=True,
+        ),
+    )
+
+
+def make_z_image() -> DiffusionPipeline:
+    """Z-Image."""
+    tokenizer = tokenizers.make_qwen_tokenizer()
+    return ZImagePipeline(
+        tokenizer=tokenizer,
+        text_encoder=encoders.make_qwen3_encoder(tokenizer),
+        vae=_make_shifted_autoencoder(),
+        transformer=ZImageTransformer2DModel(
+            dim=32,
+            n_layers=1,
+            n_refiner_layers=1,
+            n_heads=2,
+            n_kv_heads=2,
+            cap_feat_dim=TEXT_WIDTH,
+            axes_dims=[4, 6, 6],
+            axes_lens=[1024, 512, 512],
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=6.0),
+    )
+
+
+FAMILIES: dict[str, Callable[[], DiffusionPipeline]] = {
+    "sd15": make_sd15,
+    "sdxl": make_sdxl,
+    "sd3": make_sd3,
+    "flux-dev": make_flux_dev,
+    "flux-schnell": make_flux_schnell,
+    "pixart-sigma": make_pixart_sigma,
+    "sana": make_sana,
+    "qwen-image": make_qwen_image,
+    "z-image": make_z_image,
+}
+
+
+def make_pipeline(family: str) -> DiffusionPipeline:
+    """Make a family's pipeline, always with the same weights; the global seed stays."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        pipeline = FAMILIES[family]()
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def _make_unet(**config: Any) -> UNet2DConditionModel:
+    sizes: dict[str, Any] = {"cross_attention_dim": TEXT_WIDTH, **config}
+    return UNet2DConditionModel(
+        sample_size=64,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        attention_head_dim=2,
+        norm_num_groups=2,
+        **sizes,
+    )
+
+
+def _make_shifted_autoencoder() -> Any:
+    return autoencoders.make_autoencoder(
+        16,
+        scaling_factor=0.3611,
+        shift_factor=0.1159,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+    )
+
+
+def _make_flux(
+    *, guidance_embeds: bool, scheduler: FlowMatchEulerDiscreteScheduler
+) -> DiffusionPipeline:
+    tokenizer, tokenizer_2 = tokenizers.make_clip_tokenizer(), tokenizers.make_t5_tokenizer()
+    return FluxPipeline(
+        vae=_make_shifted_autoencoder(),
+        text_encoder=encoders.make_clip_encoder(tokenizer),
+        text_encoder_2=encoders.make_t5_encoder(tokenizer_2),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer_2,
+        transformer=FluxTransformer2DModel(
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=TEXT_WIDTH,
+            pooled_projection_dim=TEXT_WIDTH,
+            guidance_embeds=guidance_embeds,
+            axes_dims_rope=(4, 6, 6),
+        ),
+        scheduler=scheduler,
+    )

@@ -1,0 +1,100 @@
+"""Whatever goes wrong in a handler, the caller gets a rich status and no inner detail."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+import pytest
+from safelight.v1 import text_to_image_pb2 as pb
+from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
+
+from safelight_service.errors import QueueFullError
+from safelight_service.server.faults import FaultInterceptor
+
+SECRET = "the-prompt-is-a-secret"
+SERVICE = "safelight.v1.TextToImageService"
+
+
+async def cancel_an_inner_task() -> None:
+    inner = asyncio.ensure_future(asyncio.sleep(60))
+    inner.cancel()
+    await inner
+
+
+class FaultyServicer(pb_grpc.TextToImageServiceServicer):
+    """Fails in every method, the way it is told to."""
+
+    def __init__(self, fail: Callable[[], Awaitable[None]]) -> None:
+        self.fail = fail
+
+    async def Generate(  # type: ignore[override]
+        self, request: pb.GenerateRequest, context: Any
+    ) -> AsyncIterator[pb.GenerateResponse]:
+        yield pb.GenerateResponse(accepted=pb.GenerationAccepted(model="x"))
+        await self.fail()
+
+    async def GetModel(  # type: ignore[override]
+        self, request: pb.GetModelRequest, context: Any
+    ) -> pb.GetModelResponse:
+        await self.fail()
+        return pb.GetModelResponse()
+
+
+async def read(stub: Any) -> None:
+    async for _ in stub.Generate(pb.GenerateRequest()):
+        pass
+
+
+def failure_of(method: str, fail: Callable[[], Awaitable[None]]) -> grpc.aio.AioRpcError:
+    """Call a method whose handler fails so, and return what the caller sees."""
+
+    async def run() -> grpc.aio.AioRpcError:
+        server = grpc.aio.server(interceptors=[FaultInterceptor(SERVICE)])
+        pb_grpc.add_TextToImageServiceServicer_to_server(FaultyServicer(fail), server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub: Any = pb_grpc.TextToImageServiceStub(channel)
+            call = read(stub) if method == "Generate" else stub.GetModel(pb.GetModelRequest())
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await asyncio.wait_for(call, timeout=10)
+        await server.stop(None)
+        return raised.value
+
+    return asyncio.run(run())
+
+
+METHODS = pytest.mark.parametrize("method", ["Generate", "GetModel"])
+
+
+@METHODS
+def test_an_unexpected_exception_tells_an_id_and_nothing_else(
+    method: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def fail() -> None:
+        raise ValueError(SECRET)
+
+    error = failure_of(method, fail)
+    assert error.code() is grpc.StatusCode.INTERNAL
+    message = error.details() or ""
+    assert message.startswith("internal error, id=")
+    logged = "".join(capfd.readouterr())
+    assert message.removeprefix("internal error, id=") in logged
+    assert "ValueError" in logged
+    assert SECRET not in message + logged
+
+
+@METHODS
+def test_a_cancellation_that_leaks_from_inside_is_internal(method: str) -> None:
+    assert failure_of(method, cancel_an_inner_task).code() is grpc.StatusCode.INTERNAL
+
+
+@METHODS
+def test_a_domain_error_has_its_own_status(method: str) -> None:
+    async def fail() -> None:
+        raise QueueFullError(queue_size=4, retry_after_s=1)
+
+    error = failure_of(method, fail)
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert error.details() == "4 generations wait already; try again later"

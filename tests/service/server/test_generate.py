@@ -1,0 +1,271 @@
+"""Generate, as a plain grpcio client with default options sees it."""
+
+import hashlib
+import io
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import PIL.Image
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from safelight.v1 import text_to_image_pb2 as pb
+from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
+
+from tests.running_service import RunningService
+
+PROMPT = "a red circle on a blue background"
+LONG_STEP_COUNT = 150
+
+
+@pytest.fixture
+def stub(service: RunningService) -> Iterator[pb_grpc.TextToImageServiceStub]:
+    with grpc.insecure_channel(service.target) as channel:
+        yield pb_grpc.TextToImageServiceStub(channel)
+
+
+def request(steps: int = 4, seed: int = 1, **fields: object) -> pb.GenerateRequest:
+    parameters = pb.TextToImageParameters(num_inference_steps=steps, seed=seed)
+    return pb.GenerateRequest(inputs=PROMPT, parameters=parameters, **fields)  # type: ignore[arg-type]
+
+
+def long_request() -> pb.GenerateRequest:
+    """A generation that takes far longer than any test may."""
+    parameters = pb.TextToImageParameters(
+        num_inference_steps=LONG_STEP_COUNT, width=512, height=512, seed=1
+    )
+    return pb.GenerateRequest(inputs=PROMPT, parameters=parameters, image_count=8)
+
+
+def kinds(events: list[pb.GenerateResponse]) -> list[str]:
+    return [event.WhichOneof("event") or "" for event in events]
+
+
+def image_bytes(events: list[pb.GenerateResponse], index: int = 0) -> bytes:
+    chunks = [event.chunk for event in events if event.WhichOneof("event") == "chunk"]
+    return b"".join(chunk.data for chunk in chunks if chunk.image_index == index)
+
+
+def violations(error: grpc.RpcError) -> dict[str, str]:
+    assert isinstance(error, grpc.Call)
+    status = rpc_status.from_call(error)
+    assert status is not None
+    bad_request = error_details_pb2.BadRequest()
+    assert any(detail.Unpack(bad_request) for detail in status.details)
+    return {v.field: v.description for v in bad_request.field_violations}
+
+
+def assert_device_is_free(stub: pb_grpc.TextToImageServiceStub) -> None:
+    """A generation that is asked for now runs to its end, far sooner than a long one would."""
+    events = list(stub.Generate(request(steps=1), timeout=30))
+    assert kinds(events)[-1] == "completed"
+
+
+def test_events_come_in_the_promised_order(stub: pb_grpc.TextToImageServiceStub) -> None:
+    events = kinds(list(stub.Generate(request())))
+    assert events[0] == "accepted"
+    assert events[-3:] == ["image", "chunk", "completed"]
+    assert set(events[1:-3]) <= {"queued", "progress"}
+
+
+def test_accepted_tells_every_parameter_as_resolved(stub: pb_grpc.TextToImageServiceStub) -> None:
+    accepted = next(iter(stub.Generate(pb.GenerateRequest(inputs=PROMPT)))).accepted
+    assert accepted.model == "shapes"
+    assert accepted.parameters.num_inference_steps == 20
+    assert (accepted.parameters.width, accepted.parameters.height) == (128, 128)
+    assert accepted.parameters.HasField("seed")
+    assert accepted.parameters.scheduler
+    assert accepted.output.mime_type == "image/png"
+
+
+def test_the_image_is_what_its_header_announces(stub: pb_grpc.TextToImageServiceStub) -> None:
+    events = list(stub.Generate(request()))
+    header = next(event.image for event in events if event.WhichOneof("event") == "image")
+    data = image_bytes(events)
+    assert header.size_bytes == len(data)
+    assert header.sha256 == hashlib.sha256(data).hexdigest()
+    picture = PIL.Image.open(io.BytesIO(data))
+    assert (picture.width, picture.height) == (header.width, header.height) == (128, 128)
+
+
+def test_the_same_seed_gives_the_same_bytes(stub: pb_grpc.TextToImageServiceStub) -> None:
+    first, again, other = (
+        image_bytes(list(stub.Generate(request(seed=seed)))) for seed in (0, 0, 1)
+    )
+    assert first == again != other
+
+
+def test_each_image_of_a_request_has_a_seed_of_its_own(
+    stub: pb_grpc.TextToImageServiceStub,
+) -> None:
+    pair = list(stub.Generate(request(seed=5, image_count=2)))
+    seeds = [event.image.seed for event in pair if event.WhichOneof("event") == "image"]
+    alone = list(stub.Generate(request(seed=6)))
+    assert seeds == [5, 6]
+    # The parameters in the PNG are those of the image, so the files are the same, too.
+    assert image_bytes(pair, index=1) == image_bytes(alone)
+
+
+def test_a_png_carries_its_parameters_as_text(stub: pb_grpc.TextToImageServiceStub) -> None:
+    data = image_bytes(list(stub.Generate(request(steps=3, seed=9))))
+    picture = PIL.Image.open(io.BytesIO(data))
+    assert isinstance(picture.info["parameters"], str)
+    assert picture.info["parameters"].startswith(f"{PROMPT}\nSteps: 3, ")
+    assert "Seed: 9, Size: 128x128, Model: shapes" in picture.info["parameters"]
+
+
+@pytest.mark.parametrize(("mime_type", "format_"), [("image/jpeg", "JPEG"), ("image/webp", "WEBP")])
+def test_other_formats_are_sent_as_asked_for(
+    mime_type: str, format_: str, stub: pb_grpc.TextToImageServiceStub
+) -> None:
+    output = pb.OutputOptions(mime_type=mime_type, quality=80)
+    data = image_bytes(list(stub.Generate(request(steps=2, output=output))))
+    assert PIL.Image.open(io.BytesIO(data)).format == format_
+
+
+def test_previews_come_at_the_interval_asked_for(stub: pb_grpc.TextToImageServiceStub) -> None:
+    preview = pb.PreviewOptions(interval_steps=2, max_side_px=64)
+    events = list(stub.Generate(request(steps=6, preview=preview)))
+    previews = [event.preview for event in events if event.WhichOneof("event") == "preview"]
+    # A reader that falls behind gets the latest only, so not all of them need to arrive.
+    assert {preview.step for preview in previews} <= {2, 4}
+    assert previews
+    for preview_event in previews:
+        picture = PIL.Image.open(io.BytesIO(preview_event.data))
+        assert (picture.format, picture.size) == ("JPEG", (64, 64))
+
+
+def test_all_bad_fields_are_named_at_once(stub: pb_grpc.TextToImageServiceStub) -> None:
+    bad = pb.GenerateRequest(
+        inputs=" ",
+        parameters=pb.TextToImageParameters(width=100, scheduler="nope", seed=-1),
+        image_count=0,
+    )
+    with pytest.raises(grpc.RpcError) as raised:
+        list(stub.Generate(bad))
+    found = violations(raised.value)
+    assert list(found) == [
+        "inputs",
+        "image_count",
+        "parameters.width",
+        "parameters.scheduler",
+        "parameters.seed",
+    ]
+    assert found["parameters.width"] == "must be a multiple of 8 between 64 and 512, not 100"
+    assert "EulerDiscreteScheduler" in found["parameters.scheduler"]
+
+
+def test_an_unknown_model_is_not_found(stub: pb_grpc.TextToImageServiceStub) -> None:
+    with pytest.raises(grpc.RpcError) as raised:
+        list(stub.Generate(request(model="nope")))
+    assert isinstance(raised.value, grpc.Call)
+    assert raised.value.code() is grpc.StatusCode.NOT_FOUND
+    assert "choose one of: shapes" in (raised.value.details() or "")
+
+
+def test_bytes_that_are_no_request_are_an_invalid_argument(service: RunningService) -> None:
+    with grpc.insecure_channel(service.target) as channel:
+        generate: Any = channel.unary_stream("/safelight.v1.TextToImageService/Generate")
+        call = generate(b"\xff\xff")
+        with pytest.raises(grpc.RpcError):
+            list(call)
+        assert call.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_a_flag_that_is_none_is_an_invalid_argument(stub: pb_grpc.TextToImageServiceStub) -> None:
+    with pytest.raises(grpc.RpcError) as raised:
+        list(stub.Generate(request(), metadata=(("x-wait-for-model", "perhaps"),)))
+    assert "x-wait-for-model" in violations(raised.value)
+
+
+def test_a_cancelled_generation_frees_the_device(stub: pb_grpc.TextToImageServiceStub) -> None:
+    call = stub.Generate(long_request())
+    for event in call:
+        if event.progress.step == 2:
+            break
+    call.cancel()
+    assert_device_is_free(stub)
+
+
+def test_a_closed_connection_frees_the_device(
+    service: RunningService, stub: pb_grpc.TextToImageServiceStub
+) -> None:
+    with grpc.insecure_channel(service.target) as channel:
+        events = pb_grpc.TextToImageServiceStub(channel).Generate(long_request())
+        assert next(iter(events)).WhichOneof("event") == "accepted"
+    assert_device_is_free(stub)
+
+
+def test_a_passed_deadline_frees_the_device(stub: pb_grpc.TextToImageServiceStub) -> None:
+    with pytest.raises(grpc.RpcError) as raised:
+        list(stub.Generate(long_request(), timeout=1.0))
+    assert isinstance(raised.value, grpc.Call)
+    assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert_device_is_free(stub)
+
+
+def test_a_generation_behind_another_is_told_its_position(
+    stub: pb_grpc.TextToImageServiceStub,
+) -> None:
+    running = stub.Generate(long_request())
+    wait_for(running, "progress")
+    waiting = stub.Generate(request(steps=1))
+    assert wait_for(waiting, "queued").queued.position == 1
+    running.cancel()
+    assert kinds(list(waiting))[-1] == "completed"
+
+
+def test_a_generation_that_is_cancelled_while_it_waits_never_starts(
+    stub: pb_grpc.TextToImageServiceStub,
+) -> None:
+    running = stub.Generate(long_request())
+    wait_for(running, "progress")
+    first, second = stub.Generate(long_request()), stub.Generate(request(steps=1))
+    assert wait_for(first, "queued").queued.position == 1
+    assert wait_for(second, "queued").queued.position == 2
+    first.cancel()
+    while wait_for(second, "queued").queued.position != 1:
+        pass
+    running.cancel()
+    assert kinds(list(second))[-1] == "completed"
+
+
+def test_an_id_that_is_in_use_is_refused_and_free_again_afterwards(
+    stub: pb_grpc.TextToImageServiceStub,
+) -> None:
+    running = stub.Generate(pb.GenerateRequest(inputs=PROMPT, generation_id="mine", image_count=8))
+    assert wait_for(running, "accepted").accepted.generation_id == "mine"
+    with pytest.raises(grpc.RpcError) as raised:
+        list(stub.Generate(pb.GenerateRequest(inputs=PROMPT, generation_id="mine")))
+    assert isinstance(raised.value, grpc.Call)
+    assert raised.value.code() is grpc.StatusCode.ALREADY_EXISTS
+    assert kinds(list(running))[-1] == "completed"
+    again = pb.GenerateRequest(inputs=PROMPT, generation_id="mine")
+    assert kinds(list(stub.Generate(again)))[-1] == "completed"
+
+
+def test_concurrent_generations_all_get_their_own_image(
+    stub: pb_grpc.TextToImageServiceStub,
+) -> None:
+    alone = {seed: image_bytes(list(stub.Generate(request(seed=seed)))) for seed in range(4)}
+    together: dict[int, bytes] = {}
+
+    def generate(seed: int) -> None:
+        together[seed] = image_bytes(list(stub.Generate(request(seed=seed))))
+
+    threads = [threading.Thread(target=generate, args=(seed,)) for seed in alone]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert together == alone
+
+
+def wait_for(events: Iterator[pb.GenerateResponse], kind: str) -> pb.GenerateResponse:
+    """Read events until one of that kind comes."""
+    for event in events:
+        if event.WhichOneof("event") == kind:
+            return event
+    raise AssertionError(f"the stream ended without {kind}")

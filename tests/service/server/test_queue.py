@@ -1,0 +1,89 @@
+"""A full queue, and a model that is loaded on demand, on services of their own."""
+
+import json
+from pathlib import Path
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from safelight.v1 import text_to_image_pb2 as pb
+from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
+
+from tests.running_service import run_service
+
+LONG = pb.GenerateRequest(
+    inputs="a red circle",
+    parameters=pb.TextToImageParameters(num_inference_steps=150, width=512, height=512),
+    image_count=8,
+)
+WAITS = (("x-wait-for-model", "true"),)
+
+
+def status_of(error: grpc.RpcError) -> tuple[grpc.StatusCode, float | None]:
+    """The code, and the seconds after which to try again, if it says so."""
+    assert isinstance(error, grpc.Call)
+    status = rpc_status.from_call(error)
+    assert status is not None
+    retry = error_details_pb2.RetryInfo()
+    has_retry = any(detail.Unpack(retry) for detail in status.details)
+    return error.code(), retry.retry_delay.ToNanoseconds() / 1e9 if has_retry else None
+
+
+def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
+    with run_service(queue_size="1") as service, grpc.insecure_channel(service.target) as channel:
+        stub = pb_grpc.TextToImageServiceStub(channel)
+        running, waiting = stub.Generate(LONG), stub.Generate(LONG)
+        assert next(running).WhichOneof("event") == "accepted"
+        assert next(waiting).WhichOneof("event") == "accepted"
+        with pytest.raises(grpc.RpcError) as raised:
+            list(stub.Generate(LONG))
+        code, retry_after_s = status_of(raised.value)
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert retry_after_s
+        running.cancel()
+        waiting.cancel()
+
+
+def test_a_model_that_is_not_preloaded_is_loaded_on_demand() -> None:
+    models = json.dumps([{"name": "lazy", "source": "shapes", "preload": False}])
+    with run_service(models=models) as service, grpc.insecure_channel(service.target) as channel:
+        stub = pb_grpc.TextToImageServiceStub(channel)
+        model = stub.GetModel(pb.GetModelRequest()).model
+        assert model.state == pb.MODEL_STATE_NOT_LOADED
+        assert not model.HasField("capabilities")
+
+        quick = pb.GenerateRequest(
+            inputs="a red circle", parameters=pb.TextToImageParameters(num_inference_steps=1)
+        )
+        with pytest.raises(grpc.RpcError) as raised:
+            list(stub.Generate(quick))
+        code, retry_after_s = status_of(raised.value)
+        assert code is grpc.StatusCode.UNAVAILABLE
+        assert retry_after_s
+
+        kinds = [event.WhichOneof("event") for event in stub.Generate(quick, metadata=WAITS)]
+        assert kinds[-1] == "completed"
+        assert stub.GetModel(pb.GetModelRequest()).model.state == pb.MODEL_STATE_READY
+
+
+def test_a_model_that_cannot_be_loaded_fails_its_own_calls_only(tmp_path: Path) -> None:
+    models = json.dumps(
+        [
+            {"name": "good", "source": "shapes"},
+            {"name": "broken", "source": str(tmp_path), "preload": False},
+        ]
+    )
+    with run_service(models=models) as service, grpc.insecure_channel(service.target) as channel:
+        stub = pb_grpc.TextToImageServiceStub(channel)
+        for _ in range(2):  # each call tries anew
+            with pytest.raises(grpc.RpcError) as raised:
+                list(stub.Generate(pb.GenerateRequest(inputs="x", model="broken"), metadata=WAITS))
+            assert status_of(raised.value) == (grpc.StatusCode.FAILED_PRECONDITION, None)
+            assert str(tmp_path) not in str(raised.value)
+        broken = stub.GetModel(pb.GetModelRequest(model="broken")).model
+        assert broken.state == pb.MODEL_STATE_FAILED
+        good = pb.GenerateRequest(
+            inputs="a red circle", parameters=pb.TextToImageParameters(num_inference_steps=1)
+        )
+        assert [e.WhichOneof("event") for e in stub.Generate(good)][-1] == "completed"

@@ -1,0 +1,63 @@
+"""The layout shows the architecture, and these tests hold it."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import safelight_service
+
+PACKAGE = Path(safelight_service.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imported_names(module: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+
+
+def importers(*packages: str) -> set[str]:
+    """Modules that import one of the packages, as paths below the service's package."""
+    return {
+        module.relative_to(PACKAGE).as_posix()
+        for module in MODULES
+        for name in imported_names(module)
+        if any(name == package or name.startswith(f"{package}.") for package in packages)
+    }
+
+
+def test_torch_and_diffusers_are_imported_below_engine_only() -> None:
+    users = importers("torch", "diffusers", "transformers")
+    assert users
+    assert all(user.startswith("engine/") for user in users)
+
+
+def test_grpc_and_protobuf_are_imported_below_server_only() -> None:
+    users = importers(
+        "grpc", "google", "grpc_health", "grpc_reflection", "grpc_status", "safelight"
+    )
+    assert users
+    assert all(user.startswith("server/") for user in users)
+
+
+def test_the_service_uses_only_the_stubs_of_the_client_distribution() -> None:
+    names = {
+        name
+        for module in MODULES
+        for name in imported_names(module)
+        if name.split(".")[0] == "safelight"
+    }
+    assert names == {"safelight.v1"}
+
+
+@pytest.mark.parametrize(
+    "module", MODULES, ids=lambda module: module.relative_to(PACKAGE).as_posix()
+)
+def test_every_module_says_in_one_line_what_it_is(module: Path) -> None:
+    docstring = ast.get_docstring(ast.parse(module.read_text()))
+    assert docstring
+    assert docstring.splitlines()[0].endswith(".")

@@ -1,0 +1,113 @@
+"""A setting that is wrong stops the service at start, with its name."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from safelight_service.settings import (
+    DefaultSettings,
+    LimitSettings,
+    ModelSettings,
+    Settings,
+    load_settings,
+)
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SAFELIGHT_CONFIG", raising=False)
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "safelight.toml"
+    path.write_text(text)
+    return path
+
+
+def test_without_any_setting_the_embedded_model_is_served_on_loopback() -> None:
+    settings = load_settings()
+    assert settings.listen == "127.0.0.1:50051"
+    assert [model.name for model in settings.models] == ["shapes"]
+
+
+def test_the_command_line_wins_over_the_environment_and_it_over_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = write(tmp_path, 'listen = "127.0.0.1:1"\nqueue_size = 1\ngrace_s = 1.0\n')
+    monkeypatch.setenv("SAFELIGHT_QUEUE_SIZE", "2")
+    monkeypatch.setenv("SAFELIGHT_LISTEN", "127.0.0.1:2")
+    settings = load_settings({"listen": "127.0.0.1:3"}, config)
+    assert (settings.listen, settings.queue_size, settings.grace_s) == ("127.0.0.1:3", 2, 1.0)
+
+
+def test_the_environment_can_name_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAFELIGHT_CONFIG", str(write(tmp_path, "queue_size = 5\n")))
+    assert load_settings().queue_size == 5
+
+
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.toml"):
+        load_settings({}, tmp_path / "nowhere.toml")
+
+
+def test_models_are_read_from_the_environment_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    models = '[{"name": "a", "source": "owner/a", "limits": {"max_side_px": 512}}]'
+    monkeypatch.setenv("SAFELIGHT_MODELS", models)
+    assert load_settings().models[0].limits.max_side_px == 512
+
+
+def test_a_mistyped_variable_is_an_error_that_suggests_the_right_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SAFELIGHT_LISTN", "127.0.0.1:1")
+    with pytest.raises(ValueError, match=r"SAFELIGHT_LISTN.*did you mean SAFELIGHT_LISTEN\?"):
+        load_settings()
+
+
+@pytest.mark.parametrize("name", ["SAFELIGHT_TARGET", "SAFELIGHT_TOKEN"])
+def test_the_client_s_variables_are_left_to_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "x")
+    load_settings()
+
+
+MODEL = '[[models]]\nname = "a"\nsource = "owner/a"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("queue_sizes = 3", "queue_sizes"),
+        ("queue_size = -1", "queue_size"),
+        ('listen = "localhost"', "HOST:PORT"),
+        ('listen = "localhost:70000"', "HOST:PORT"),
+        ('log_format = "xml"', "log_format"),
+        ("models = []", "at least one"),
+        (MODEL + 'dtipe = "float32"', "dtipe"),
+        (MODEL + 'device = "gpu"', "device"),
+        (MODEL + MODEL, "each name once.*a"),
+        ('default_model = "b"\n' + MODEL, "'b' is not one of: a"),
+        (MODEL + "[models.limits]\nmin_side_px = 64\nmax_side_px = 32", "min_side_px"),
+        ('[[models]]\nname = "a b"\nsource = "x"', "name"),
+    ],
+)
+def test_a_value_that_is_not_allowed_is_an_error_that_names_it(
+    text: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_settings({}, write(tmp_path, text))
+
+
+def test_the_embedded_model_brings_its_limits_under_any_name(tmp_path: Path) -> None:
+    config = write(tmp_path, '[[models]]\nname = "toys"\nsource = "shapes"\n')
+    model = load_settings({}, config).models[0]
+    assert (model.limits.max_side_px, model.defaults.num_inference_steps) == (512, 20)
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    text = Path("docs/settings.md").read_text()
+    for table in (Settings, ModelSettings, LimitSettings, DefaultSettings):
+        for name, field in table.model_fields.items():
+            assert f"`{name}`" in text
+            if type(field.default) in (int, float):
+                assert re.search(rf"\| `{name}` \| {field.default:.10g} \|", text), name

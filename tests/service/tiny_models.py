@@ -1,0 +1,32 @@
+"""The tiny pipelines as models that the service has loaded from a folder."""
+
+from pathlib import Path
+
+from safelight_service.engine.loading import LoadedModel, load_model
+from safelight_service.settings import ModelSettings
+from tests.service.pipelines.families import make_pipeline
+
+
+class TinyModels:
+    """Loaded models by family, each saved and loaded only once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._loaded: dict[str, LoadedModel] = {}
+
+    def __getitem__(self, family: str) -> LoadedModel:
+        """The family's model."""
+        if family not in self._loaded:
+            self._loaded[family] = load_model(self.settings(family))
+        return self._loaded[family]
+
+    def settings(self, family: str) -> ModelSettings:
+        """Settings that serve the family's model."""
+        return ModelSettings(name=family, source=str(self.folder(family)), device="cpu")
+
+    def folder(self, family: str) -> Path:
+        """The folder that the family's pipeline was saved to."""
+        folder = self._folder / family
+        if not folder.exists():
+            make_pipeline(family).save_pretrained(folder)
+        return folder
