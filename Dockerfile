@@ -12,9 +12,9 @@ COPY requirements.txt /tmp/
 RUN pip install "$(grep '^torch==' /tmp/requirements.txt)"
 RUN pip install --requirement /tmp/requirements.txt
 COPY --from=wheels /wheels /tmp/wheels
-RUN pip install --no-deps /tmp/wheels/*.whl && useradd --create-home safelight
+RUN pip install --no-deps /tmp/wheels/*.whl && useradd --create-home --uid 10001 safelight
 
-USER safelight
+USER 10001
 WORKDIR /home/safelight
 EXPOSE 50051
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s \

@@ -49,6 +49,7 @@ check: $(INSTALLED) ## Lint, types, contract, freshness of the stubs
 	buf format --diff --exit-code
 	buf breaking --against '$(BREAKING_AGAINST)'
 	scripts/check-stubs
+	hadolint Dockerfile
 
 .PHONY: format
 format: $(INSTALLED) ## Format Python and the contract

@@ -26,6 +26,8 @@ PROMPT = "a red circle on a blue background"
 STEPS = 20
 GUIDANCE_SCALE = 4.0
 ROUNDS = 15
+SETTLE_S = 0.5
+"""Torch's idle threads spin for a while; the next way must not have to share with them."""
 RESULTS = Path(__file__).parent / "results" / "overhead.json"
 
 Way = Callable[[], object]
@@ -83,6 +85,7 @@ def compare(ways: Mapping[str, Way]) -> dict[str, Figure]:
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for round_ in range(ROUNDS + 1):
         for name, way in ways.items():
+            time.sleep(SETTLE_S)
             begun_at = time.perf_counter()
             way()
             if round_:

@@ -1,34 +1,27 @@
 """The connection: the token, the metadata, TLS and what is refused before any call."""
 
-import shutil
-from pathlib import Path
-from subprocess import run
-
 import grpc
 import pytest
 import safelight
+import trustme
 from safelight import Client, Tls
 
 from tests.client.scripted_service import ScriptedService
 
+AUTHORITY = trustme.CA()
+
 
 @pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
-    """A key and a certificate of localhost that signs itself, both PEM."""
-    if shutil.which("openssl") is None:
-        pytest.skip("the certificate is made by openssl, which is not installed")
-    folder: Path = tmp_path_factory.mktemp("certificate")
-    run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
-            *("-nodes", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"),
-            *("-keyout", "key.pem", "-out", "certificate.pem"),
-        ],
-        cwd=folder,
-        check=True,
-        capture_output=True,
-    )
-    return (folder / "key.pem").read_bytes(), (folder / "certificate.pem").read_bytes()
+def authority() -> bytes:
+    """The certificate of the authority that vouches for localhost, PEM."""
+    return AUTHORITY.cert_pem.bytes()
+
+
+@pytest.fixture(scope="session")
+def certificate() -> tuple[bytes, bytes]:
+    """A key and a certificate of localhost, PEM."""
+    issued = AUTHORITY.issue_cert("localhost", "127.0.0.1")
+    return issued.private_key_pem.bytes(), issued.cert_chain_pems[0].bytes()
 
 
 def test_token_travels_as_a_bearer_token(scripted: ScriptedService) -> None:
@@ -64,11 +57,11 @@ def test_url_is_refused_as_a_target() -> None:
         Client("http://localhost:50051")
 
 
-def test_tls_trusts_the_given_authority(certificate: tuple[bytes, bytes]) -> None:
+def test_tls_trusts_the_given_authority(authority: bytes, certificate: tuple[bytes, bytes]) -> None:
     credentials = grpc.ssl_server_credentials([certificate])
     with (
         ScriptedService(credentials) as service,
-        Client(service.target, tls=Tls(root_certificates=certificate[1])) as client,
+        Client(service.target, tls=Tls(root_certificates=authority)) as client,
     ):
         assert client.list_models() == []
 
@@ -84,18 +77,20 @@ def test_tls_refuses_an_authority_that_it_does_not_know(certificate: tuple[bytes
 
 
 def test_client_certificate_is_shown_to_a_service_that_asks(
-    certificate: tuple[bytes, bytes],
+    authority: bytes, certificate: tuple[bytes, bytes]
 ) -> None:
     key, chain = certificate
-    credentials = grpc.ssl_server_credentials([certificate], chain, require_client_auth=True)
-    tls = Tls(root_certificates=chain, private_key=key, certificate_chain=chain)
+    credentials = grpc.ssl_server_credentials([certificate], authority, require_client_auth=True)
+    tls = Tls(root_certificates=authority, private_key=key, certificate_chain=chain)
     with ScriptedService(credentials) as service, Client(service.target, tls=tls) as client:
         assert client.list_models() == []
 
 
-def test_credentials_of_grpc_are_taken_as_they_are(certificate: tuple[bytes, bytes]) -> None:
+def test_credentials_of_grpc_are_taken_as_they_are(
+    authority: bytes, certificate: tuple[bytes, bytes]
+) -> None:
     credentials = grpc.ssl_server_credentials([certificate])
-    tls = grpc.ssl_channel_credentials(certificate[1])
+    tls = grpc.ssl_channel_credentials(authority)
     with ScriptedService(credentials) as service, Client(service.target, tls=tls) as client:
         assert client.list_models() == []
 

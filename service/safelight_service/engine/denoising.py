@@ -34,6 +34,7 @@ class DenoiserProxy:
         self._before_forward = before_forward
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the denoiser, unless `before_forward` raises."""
         self._before_forward()
         return self._denoiser(*args, **kwargs)
 
@@ -83,7 +84,7 @@ class _RunAhead:
     def bound(self, device: torch.device) -> None:
         if device.type != "cuda":
             return
-        mark = torch.cuda.Event()
+        mark = torch.cuda.Event()  # type: ignore[no-untyped-call]
         mark.record(torch.cuda.current_stream(device))
         self._marks.append(mark)
         if len(self._marks) > 1:

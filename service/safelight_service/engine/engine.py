@@ -19,6 +19,7 @@ from safelight_service.capabilities import ModelInfo
 from safelight_service.engine.catalog import Catalog
 from safelight_service.engine.device import Device
 from safelight_service.engine.job import Job, JobTimings
+from safelight_service.engine.loading import silence_libraries
 from safelight_service.errors import GenerationExistsError, InternalError
 from safelight_service.generation import (
     Accepted,
@@ -40,6 +41,7 @@ class Engine:
     """The models, the device that runs them, and the generations in progress."""
 
     def __init__(self, settings: Settings) -> None:
+        silence_libraries()
         if settings.torch_threads is not None:
             torch.set_num_threads(settings.torch_threads)
         self._heartbeat_s = settings.heartbeat_s

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+import diffusers
 import torch
+import transformers
 from diffusers import DiffusionPipeline
 
 from safelight_service.capabilities import Capabilities
@@ -54,6 +56,13 @@ def load_model(settings: ModelSettings) -> LoadedModel:
         capabilities=adapter.capabilities(has_previews=latent_colours is not None),
         latent_colours=latent_colours,
     )
+
+
+def silence_libraries() -> None:
+    """Keep the progress bars and the advice of diffusers and transformers out of the log."""
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
 
 
 def _locate(source: str) -> str:

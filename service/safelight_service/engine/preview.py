@@ -17,6 +17,9 @@ _SAMPLE_COUNT = 16
 _CELLS = 8
 """Side of the sample pictures in latent cells; each colour covers 2 x 2 cells."""
 
+_DAMPING = 1e-4
+"""Of the channels' mean variance."""
+
 
 @dataclass(frozen=True, slots=True)
 class LatentColours:
@@ -38,11 +41,14 @@ class LatentColours:
         if latents.shape[-2:] != cells.shape[-2:]:
             return None
         inputs = latents.movedim(1, -1).flatten(0, -2)
-        inputs = torch.cat([inputs, torch.ones(len(inputs), 1)], dim=1)
         targets = cells.movedim(1, -1).flatten(0, -2)
+        mean = inputs.mean(dim=0)
+        spread = (inputs - mean).T @ (inputs - mean)
         # Not every channel speaks of colour, so the normal equations need a little damping.
-        gram = inputs.T @ inputs + 1e-3 * len(inputs) * torch.eye(inputs.shape[1])
-        return cls(torch.linalg.solve(gram, inputs.T @ targets))
+        damping = _DAMPING * spread.diagonal().mean() * torch.eye(len(spread))
+        slope = torch.linalg.solve(spread + damping, (inputs - mean).T @ targets)
+        offset = targets.mean(dim=0) - mean @ slope
+        return cls(torch.cat([slope, offset.unsqueeze(0)]))
 
     def draw(self, latents: torch.Tensor) -> PIL.Image.Image | None:
         """Draw latents (1, channels, height, width) as one pixel a cell.
@@ -73,15 +79,17 @@ def _encode(vae: Any, pixels: torch.Tensor) -> torch.Tensor:
     """Encode pixels (batch, 3, height, width) in [-1, 1] to latents as denoised."""
     is_video = hasattr(vae, "temperal_downsample")
     encoded = vae.encode(pixels.unsqueeze(2) if is_video else pixels)
+    latents: torch.Tensor
     if hasattr(encoded, "latent_dist"):
         latents = encoded.latent_dist.mode()
     else:
         latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent
     latents = latents.squeeze(2) if is_video else latents
     config = vae.config
-    scale = config.get("scaling_factor") or 1.0
+    scale: float = config.get("scaling_factor") or 1.0
+    shift: float = config.get("shift_factor") or 0.0
     if config.get("latents_mean") is not None and config.get("latents_std") is not None:
         mean = torch.tensor(config["latents_mean"]).view(1, -1, 1, 1).to(latents)
         std = torch.tensor(config["latents_std"]).view(1, -1, 1, 1).to(latents)
         return (latents - mean) * scale / std
-    return (latents - (config.get("shift_factor") or 0.0)) * scale
+    return (latents - shift) * scale

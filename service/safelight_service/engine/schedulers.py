@@ -37,6 +37,7 @@ _KARRAS = {"use_karras_sigmas": True}
 _SDE = {"algorithm_type": "sde-dpmsolver++"}
 
 # Short names for models trained on a noise schedule (epsilon, v, sample).
+# Not KDPM2AncestralDiscreteScheduler: two steps from a high to a low noise give NaN.
 _DIFFUSION = {
     "ddim": _Recipe("DDIMScheduler"),
     "ddpm": _Recipe("DDPMScheduler"),
@@ -49,7 +50,6 @@ _DIFFUSION = {
     "heun": _Recipe("HeunDiscreteScheduler", _PLAIN),
     "dpm2": _Recipe("KDPM2DiscreteScheduler", _PLAIN),
     "dpm2_karras": _Recipe("KDPM2DiscreteScheduler", _KARRAS),
-    "dpm2_a": _Recipe("KDPM2AncestralDiscreteScheduler", _PLAIN),
     "dpm++_2m": _Recipe("DPMSolverMultistepScheduler", _PLAIN),
     "dpm++_2m_karras": _Recipe("DPMSolverMultistepScheduler", _KARRAS),
     "dpm++_2m_sde": _Recipe("DPMSolverMultistepScheduler", {**_PLAIN, **_SDE}),
@@ -85,6 +85,11 @@ _NEEDS: Mapping[str, Mapping[str, object]] = {
     # It would set this itself, with a warning each time.
     "DPMSolverSinglestepScheduler": {"lower_order_final": True},
 }
+
+# Classes that do not know models which predict the clean image itself.
+_NOT_FOR_SAMPLE_PREDICTION = frozenset(
+    {"PNDMScheduler", "EulerAncestralDiscreteScheduler", "KDPM2DiscreteScheduler"}
+)
 
 # Defaults of some classes that suit models of pixels: latents are not bounded by [-1, 1].
 _FOR_LATENTS = {"clip_sample": False}
@@ -126,10 +131,11 @@ class SchedulerChoice:
         if name == self._own_name and needs.items() <= self._own.config.items():
             return _mend(copy.deepcopy(self._own))
         scheduler_class = getattr(diffusers, recipe.class_name)
+        taken = inspect.signature(scheduler_class.__init__).parameters
         own_config = {
             key: value
             for key, value in {**_FOR_LATENTS, **self._own.config}.items()
-            if key.startswith("_") or _takes(scheduler_class, key)
+            if key.startswith("_") or key in taken
         }
         overrides = {**self._translated_config(recipe.class_name), **needs, **recipe.config}
         return _mend(scheduler_class.from_config(own_config, **overrides))
@@ -137,6 +143,9 @@ class SchedulerChoice:
     def _fits(self, recipe: _Recipe) -> bool:
         scheduler_class = getattr(diffusers, recipe.class_name)
         if "_backends" in vars(scheduler_class):  # needs a package that is not installed
+            return False
+        predicts_sample = self._own.config.get("prediction_type") == "sample"
+        if predicts_sample and recipe.class_name in _NOT_FOR_SAMPLE_PREDICTION:
             return False
         # A schedule with zero terminal SNR must be rebuilt as such, or every
         # noise level would differ from those the model was trained on.

@@ -71,7 +71,7 @@ def test_clean_latents_are_those_of_an_exact_denoiser(
     ) -> torch.Tensor:
         noised = scheduler.scale_model_input(sample, timestep)
         signal, noise = find_levels(own, float(timestep))
-        epsilon = (noised - signal * clean) / noise
+        epsilon: torch.Tensor = (noised - signal * clean) / noise
         return epsilon if prediction_type == "epsilon" else signal * epsilon - noise * clean
 
     for predicted in predictions(own, alias, denoise, clean):
@@ -87,7 +87,8 @@ def test_clean_latents_are_those_of_an_exact_flow(
     clean: torch.Tensor, own: Any, alias: str
 ) -> None:
     def denoise(scheduler: Any, sample: torch.Tensor, _: torch.Tensor, index: int) -> torch.Tensor:
-        return (sample - clean) / scheduler.sigmas[index]
+        sigma: torch.Tensor = scheduler.sigmas[index]
+        return (sample - clean) / sigma
 
     for predicted in predictions(own, alias, denoise, clean):
         torch.testing.assert_close(predicted, clean, atol=0.02, rtol=0)

@@ -24,7 +24,7 @@ from tests.service.engine.job_runs import (
 from tests.service.pipelines.families import FAMILIES
 from tests.service.tiny_models import TinyModels
 
-GUIDED = {"inputs": "a red circle", "guidance_scale": 3.0}
+GUIDED: dict[str, Any] = {"inputs": "a red circle", "guidance_scale": 3.0}
 """What each family makes a guided picture of."""
 
 PLAIN_ARGUMENTS: dict[str, dict[str, Any]] = {

@@ -28,17 +28,21 @@ class FaultyServicer(pb_grpc.TextToImageServiceServicer):
     def __init__(self, fail: Callable[[], Awaitable[None]]) -> None:
         self.fail = fail
 
-    async def Generate(  # type: ignore[override]
+    async def Generate(
         self, request: pb.GenerateRequest, context: Any
     ) -> AsyncIterator[pb.GenerateResponse]:
         yield pb.GenerateResponse(accepted=pb.GenerationAccepted(model="x"))
         await self.fail()
 
-    async def GetModel(  # type: ignore[override]
-        self, request: pb.GetModelRequest, context: Any
-    ) -> pb.GetModelResponse:
+    async def GetModel(self, request: pb.GetModelRequest, context: Any) -> pb.GetModelResponse:
         await self.fail()
         return pb.GetModelResponse()
+
+    async def ListModels(
+        self, request: pb.ListModelsRequest, context: Any
+    ) -> pb.ListModelsResponse:
+        await self.fail()
+        return pb.ListModelsResponse()
 
 
 async def read(stub: Any) -> None:

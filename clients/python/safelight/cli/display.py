@@ -66,6 +66,10 @@ class TerminalDisplay:
         if self._has_pictures and isinstance(event, Preview | Image):
             self._bar.picture = HalfBlocks(event.pil)
 
+    def __rich__(self) -> RenderableType:
+        """Return what it shows right now."""
+        return self._bar.get_renderable()
+
     def __enter__(self) -> Self:
         self._bar.start()
         return self

@@ -1,0 +1,85 @@
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+
+from safelight_service.engine import Engine
+from safelight_service.generation import (
+    Accepted,
+    Completed,
+    Event,
+    GenerationRequest,
+    Parameters,
+    Progress,
+)
+from safelight_service.settings import Settings
+from tests.service.engine.job_runs import SMALL, count_forwards, images_of, steps_of
+from tests.service.tiny_models import TinyModels
+
+REQUEST = GenerationRequest("a red circle", Parameters(**SMALL), waits_for_model=True)
+
+
+@asynccontextmanager
+async def open_engine(tiny_models: TinyModels, family: str) -> AsyncIterator[Engine]:
+    engine = Engine(Settings(models=(tiny_models.settings(family),), torch_threads=1))
+    await engine.start()
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
+async def collect(engine: Engine, request: GenerationRequest) -> list[Event]:
+    async with aclosing(engine.generate(request)) as events:
+        return [event async for event in events]
+
+
+def with_engine(
+    tiny_models: TinyModels, family: str, act: Callable[[Engine], Awaitable[None]]
+) -> None:
+    async def run() -> None:
+        async with open_engine(tiny_models, family) as engine:
+            await act(engine)
+
+    asyncio.run(run())
+
+
+def test_generation_begins_with_accepted_and_ends_with_completed(
+    tiny_models: TinyModels,
+) -> None:
+    async def act(engine: Engine) -> None:
+        events = await collect(engine, REQUEST)
+        accepted, completed = events[0], events[-1]
+        assert isinstance(accepted, Accepted)
+        assert (accepted.model, accepted.request.parameters.seed) == ("sd15", SMALL["seed"])
+        assert isinstance(completed, Completed)
+        assert completed.step_count == SMALL["num_inference_steps"]
+        assert completed.timings.denoise_s > 0
+        assert len(images_of(events)) == 1
+        assert steps_of(events)[-1] == SMALL["num_inference_steps"]
+
+    with_engine(tiny_models, "sd15", act)
+
+
+def test_generations_at_the_same_time_do_not_disturb_each_other(tiny_models: TinyModels) -> None:
+    async def act(engine: Engine) -> None:
+        [alone] = images_of(await collect(engine, REQUEST))
+        together = await asyncio.gather(*(collect(engine, REQUEST) for _ in range(3)))
+        assert [images_of(events)[0].data for events in together] == [alone.data] * 3
+
+    with_engine(tiny_models, "flux-dev", act)
+
+
+def test_closing_the_events_stops_the_generation(tiny_models: TinyModels) -> None:
+    async def act(engine: Engine) -> None:
+        parameters = Parameters(**{**SMALL, "num_inference_steps": 100})
+        model = engine._catalog.find("").loaded
+        assert model is not None
+        with count_forwards(model) as forwards:
+            async with aclosing(engine.generate(GenerationRequest("x", parameters))) as events:
+                async for event in events:
+                    if isinstance(event, Progress):
+                        break
+            await collect(engine, REQUEST)  # runs once the device is free
+        assert forwards.count < 100
+
+    with_engine(tiny_models, "flux-dev", act)
