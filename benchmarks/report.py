@@ -1,0 +1,30 @@
+"""The report of a benchmark: its figures, with the machine that they were measured on."""
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+
+_FOLDER = Path(__file__).parent / "results"
+
+
+def write_report(name: str, figures: Mapping[str, object]) -> None:
+    """Write benchmarks/results/NAME.json."""
+    machine = {
+        "processor": _find_processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        **{package: metadata.version(package) for package in ("torch", "diffusers", "grpcio")},
+    }
+    _FOLDER.mkdir(exist_ok=True)
+    text = json.dumps({"machine": machine, "figures": figures}, indent=2)
+    (_FOLDER / f"{name}.json").write_text(text + "\n")
+
+
+def _find_processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
