@@ -1,0 +1,1 @@
+"""Training of the embedded text-to-image model, from nothing, on a processor."""

@@ -1,0 +1,308 @@
+"""Captions: many ways to put a scene, or a part of it, into words."""
+
+import random
+from dataclasses import dataclass
+
+from training.scenes import SCENERIES, UNSAID, Scene, Thing
+
+SHAPE_WORDS: dict[str, tuple[str, ...]] = {
+    "circle": ("circle", "circle", "circle", "disc", "disk", "ball", "dot"),
+    "square": ("square", "square", "square", "box"),
+    "triangle": ("triangle",),
+    "star": ("star",),
+    "heart": ("heart",),
+    "ring": ("ring", "ring", "ring", "hoop", "donut"),
+    "cross": ("cross", "cross", "cross", "plus", "plus sign"),
+    "diamond": ("diamond", "diamond", "diamond", "rhombus"),
+}
+COLOUR_WORDS: dict[str, tuple[str, ...]] = {
+    "red": ("red", "red", "red", "red", "crimson", "scarlet"),
+    "orange": ("orange",),
+    "yellow": ("yellow",),
+    "green": ("green",),
+    "turquoise": ("turquoise", "turquoise", "cyan", "teal"),
+    "blue": ("blue",),
+    "purple": ("purple", "purple", "purple", "violet"),
+    "pink": ("pink",),
+    "brown": ("brown",),
+    "black": ("black",),
+    "white": ("white",),
+    "grey": ("grey", "gray"),
+}
+SIZE_WORDS: dict[str, tuple[str, ...]] = {
+    "small": ("small", "small", "little", "tiny", "mini"),
+    "medium": ("", "", "", "", "", "", "medium", "medium sized", "normal"),
+    "large": ("large", "large", "big", "big", "huge", "giant", "enormous"),
+}
+SCENERY_PHRASES: dict[str, tuple[str, ...]] = {
+    "night": (
+        "at night",
+        "at night",
+        "in the night",
+        "under the stars",
+        "in the night sky",
+        "at midnight",
+        "under a night sky",
+    ),
+    "grass": (
+        "on grass",
+        "on the grass",
+        "on green grass",
+        "in a meadow",
+        "on a lawn",
+        "in the grass",
+        "in a green field",
+    ),
+    "sunset": (
+        "at sunset",
+        "at sunset",
+        "at dusk",
+        "in the sunset",
+        "in front of a sunset",
+        "in the evening",
+    ),
+    "snow": ("in the snow", "in snow", "on snow", "on the snow", "in winter", "in a snowy field"),
+    "desert": (
+        "in the desert",
+        "in a desert",
+        "on sand",
+        "on the sand",
+        "in the dunes",
+        "in the sand",
+    ),
+    "sea": (
+        "under water",
+        "underwater",
+        "in the sea",
+        "under the sea",
+        "in the ocean",
+        "in water",
+        "in the water",
+    ),
+}
+POSITION_PHRASES: dict[str, tuple[str, ...]] = {
+    "centre": ("in the centre", "in the center", "in the middle", "at the centre", "at the center"),
+    "top": ("at the top", "at the top", "near the top", "at the top centre", "at the upper edge"),
+    "bottom": ("at the bottom", "at the bottom", "near the bottom", "at the lower edge"),
+    "left": ("on the left", "at the left", "on the left side", "to the left"),
+    "right": ("on the right", "at the right", "on the right side", "to the right"),
+} | {
+    f"{vertical} {side}": (
+        f"at the {vertical} {side}",
+        f"at the {vertical} {side}",
+        f"in the {vertical} {side} corner",
+        f"in the {vertical} {side}",
+        f"{vertical} {side}",
+        f"in the {other} {side}",
+        f"in the {other} {side} corner",
+    )
+    for vertical, other in (("top", "upper"), ("bottom", "lower"))
+    for side in ("left", "right")
+}
+RELATION_PHRASES: dict[str, tuple[str, ...]] = {
+    "above": ("above", "above", "over", "on top of"),
+    "below": ("below", "below", "under", "beneath", "underneath"),
+    "left": ("to the left of", "left of", "and", "and", "next to", "beside", "with"),
+    "right": ("to the right of", "right of"),
+}
+PLAIN_PHRASES = (
+    "on a {} background",
+    "on a {} background",
+    "on {}",
+    "against a {} background",
+    "with a {} background",
+    "{} background",
+    "in front of a {} background",
+    "in front of a {} wall",
+    "on a plain {} background",
+    "on a {} backdrop",
+    "on a {} canvas",
+    "over {}",
+    "against {}",
+)
+OPENINGS = (
+    *("",) * 12,
+    "a photo of",
+    "a picture of",
+    "an image of",
+    "a drawing of",
+    "draw",
+    "paint",
+    "show me",
+    "make",
+    "there is",
+    "an illustration of",
+    "i want",
+    "please draw",
+)
+ADJECTIVES = ("bright", "nice", "vivid", "plain", "simple", "beautiful", "coloured", "cute")
+
+_COLOURED = ("coloured", "colored")
+
+# Words the model cannot know are made of these; captions hold some, to be robust to them.
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+# How often a caption is empty, partial, or has a word the model cannot know.
+EMPTY_SHARE = 0.1
+PARTIAL_SHARE = 0.15
+STRANGER_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Caption:
+    """Words, and what they say of the scene; None where they say nothing."""
+
+    text: str
+    shape: str | None = None
+    colour: str | None = None
+    size: str | None = None
+    position: str | None = None
+    relation: str | None = None
+    second_shape: str | None = None
+    second_colour: str | None = None
+    second_size: str | None = None
+    background: str | None = None
+
+
+def caption(scene: Scene, rng: random.Random) -> Caption:
+    """One of the many captions of a scene, at times only of a part of it, or none at all."""
+    if rng.random() < EMPTY_SHARE:
+        return Caption("")
+    says = _Choice(rng)
+    first = scene.things[0]
+    if len(scene.things) == 2:
+        subject, said = _pair(scene, says)
+    else:
+        subject, said = _single(first, says)
+    background = None if says.partial(0.5) else scene.background
+    if background is not None:
+        said["background"] = background
+    text = _sentence(subject, _background_phrase(background, rng), rng)
+    if rng.random() < STRANGER_SHARE:
+        text = _with_stranger(text, rng)
+    if rng.random() < 0.1:
+        text = rng.choice((text.upper(), text.capitalize(), text.title()))
+    return Caption(text, **said)
+
+
+def vocabulary() -> list[str]:
+    """Every word that captions use, sorted."""
+    tables = (SHAPE_WORDS, COLOUR_WORDS, SIZE_WORDS, SCENERY_PHRASES, POSITION_PHRASES)
+    phrases = [phrase for table in tables for group in table.values() for phrase in group]
+    phrases += [phrase for group in RELATION_PHRASES.values() for phrase in group]
+    phrases += [phrase.format("") for phrase in PLAIN_PHRASES]
+    phrases += [
+        *OPENINGS,
+        *ADJECTIVES,
+        "a an the that is in colour color coloured colored one two shape shapes",
+    ]
+    return sorted({word for phrase in phrases for word in phrase.split()})
+
+
+class _Choice:
+    """Whether this caption is a partial one, and which parts it then leaves out."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self._is_partial = rng.random() < PARTIAL_SHARE
+
+    def partial(self, share: float) -> bool:
+        """Whether to leave a part out; never in a complete caption."""
+        return self._is_partial and self.rng.random() < share
+
+
+def _single(thing: Thing, says: _Choice) -> tuple[str, dict[str, str | None]]:
+    said: dict[str, str | None] = {"position": "centre"}
+    leaves_shape, leaves_colour = says.partial(0.3), says.partial(0.4)
+    leaves_size, leaves_position = says.partial(0.4), says.partial(0.4)
+    said["shape"] = None if leaves_shape else thing.shape
+    said["colour"] = None if leaves_colour else thing.colour
+    said["size"] = None if leaves_size else thing.size
+    words = _thing_words(said["shape"], said["colour"], said["size"], says.rng)
+    said["position"] = None if leaves_position else thing.position
+    # What is in the centre is seldom said to be there.
+    if thing.position == "centre" and says.rng.random() < 0.75:
+        return words, said
+    if not leaves_position:
+        words += " " + says.rng.choice(POSITION_PHRASES[thing.position])
+    return words, said
+
+
+def _pair(scene: Scene, says: _Choice) -> tuple[str, dict[str, str | None]]:
+    first, second = scene.things
+    relation = scene.relation
+    assert relation is not None
+    leaves_colours = says.partial(0.3)
+    said: dict[str, str | None] = {
+        "shape": first.shape,
+        "colour": None if leaves_colours else first.colour,
+        "size": first.size,
+        "relation": relation,
+        "second_shape": second.shape,
+        "second_colour": None if leaves_colours else second.colour,
+        "second_size": second.size,
+    }
+    subject = " ".join(
+        (
+            _thing_words(first.shape, said["colour"], first.size, says.rng),
+            says.rng.choice(RELATION_PHRASES[relation]),
+            _thing_words(second.shape, said["second_colour"], second.size, says.rng),
+        )
+    )
+    return subject, said
+
+
+def _thing_words(
+    shape: str | None, colour: str | None, size: str | None, rng: random.Random
+) -> str:
+    size_word = rng.choice(SIZE_WORDS[size]) if size else ""
+    adjective = rng.choice(ADJECTIVES) if rng.random() < 0.08 else ""
+    colour_word = rng.choice(COLOUR_WORDS[colour]) if colour else ""
+    shape_word = rng.choice(SHAPE_WORDS[shape]) if shape else rng.choice(("", "shape"))
+    kind = rng.random()
+    if colour and shape and kind < 0.05:
+        words = [size_word, adjective, shape_word, "that is", colour_word]
+    elif colour and shape and kind < 0.1:
+        words = [size_word, adjective, shape_word, "in", colour_word]
+    elif colour and kind < 0.15:
+        words = [size_word, f"{colour_word}-{rng.choice(_COLOURED)}", shape_word]
+    else:
+        words = [size_word, adjective, colour_word, shape_word]
+    phrase = " ".join(word for word in words if word)
+    article = rng.random()
+    if not shape_word or article < 0.15:
+        return phrase
+    if article < 0.2:
+        return f"the {phrase}"
+    if article < 0.22:
+        return f"one {phrase}"
+    return f"an {phrase}" if phrase[0] in "aeiou" else f"a {phrase}"
+
+
+def _background_phrase(background: str | None, rng: random.Random) -> str:
+    if background is None or background in UNSAID:
+        return ""
+    if background in SCENERIES:
+        return rng.choice(SCENERY_PHRASES[background])
+    phrase = rng.choice(PLAIN_PHRASES).format(rng.choice(COLOUR_WORDS[background]))
+    return phrase.replace(" a orange", " an orange")
+
+
+def _sentence(subject: str, background: str, rng: random.Random) -> str:
+    opening = rng.choice(OPENINGS)
+    kind = rng.random()
+    if background and kind < 0.12:
+        parts = [f"{background},", opening, subject]
+    elif background and kind < 0.3:
+        parts = [opening, f"{subject},", background]
+    else:
+        parts = [opening, subject, background]
+    text = " ".join(part for part in parts if part).strip()
+    return text + rng.choice(("", "", "", "", ".", "!"))
+
+
+def _with_stranger(text: str, rng: random.Random) -> str:
+    stranger = "".join(rng.choices(_LETTERS, k=rng.randint(4, 9)))
+    words = text.split(" ")
+    words.insert(rng.randint(0, len(words)), stranger)
+    return " ".join(words)

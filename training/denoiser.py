@@ -1,0 +1,251 @@
+"""The denoiser: from noise to latents, guided by a caption."""
+
+import copy
+import math
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderTiny, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextModel, PreTrainedTokenizerFast
+
+from training.autoencoder import LATENT_CHANNELS
+from training.captions import caption
+from training.device import autocast, best_device
+from training.render import mask, render
+from training.scenes import Scene, draw_scene
+from training.schedule import Schedule
+from training.scheduler import build_scheduler
+from training.text_encoder import POOLED_WIDTH, POOLING_HEADS, WIDTH, tokenize
+
+PEAK_RATE = 1.5e-3
+# Pictures of 128x128 a step, and scenes to draw them from. Enough for two processor cores; a
+# graphics card does better with ten times as many of both.
+BATCH = 24
+SCENE_COUNT = 12_000
+AVERAGING = 0.998
+# Things are a tenth of a picture and most of what there is to learn.
+THING_WEIGHT = 6.0
+# Little is left to decide below this timestep, so few of a batch are from there.
+LATE_TIMESTEP, LATE_SHARE = 300, 0.15
+CHECKPOINT_S = 180
+
+# Sizes in pixels, width and height, and how often a step has each of them.
+SIZES: dict[tuple[int, int], float] = {
+    (128, 128): 0.56,
+    (96, 96): 0.12,
+    (128, 96): 0.05,
+    (96, 128): 0.05,
+    (160, 128): 0.03,
+    (128, 160): 0.03,
+    (160, 96): 0.02,
+    (96, 160): 0.02,
+    (192, 128): 0.02,
+    (128, 192): 0.02,
+    (192, 192): 0.03,
+    (256, 96): 0.01,
+    (96, 256): 0.01,
+    (256, 128): 0.01,
+    (128, 256): 0.01,
+    (256, 256): 0.01,
+}
+
+
+def build_denoiser() -> UNet2DConditionModel:
+    """An untrained denoiser.
+
+    The pooled caption joins the timestep embedding and so scales and shifts every block:
+    colours and background are learnt that way. Attention to the words is at the lowest
+    level alone, where it is cheap and settles what lies where.
+    """
+    return UNet2DConditionModel(
+        sample_size=16,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        block_out_channels=(48, 128, 128),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+        # The number of heads, whatever its name says.
+        attention_head_dim=4,
+        cross_attention_dim=WIDTH,
+        norm_num_groups=8,
+        resnet_time_scale_shift="scale_shift",
+        time_embedding_dim=POOLED_WIDTH,
+        addition_embed_type="text",
+        addition_embed_type_num_heads=POOLING_HEADS,
+    )
+
+
+@dataclass
+class Samples:
+    """Scenes of one size with their scaled latents: (count, channels, height, width), float32.
+
+    `weights` says how much each latent pixel counts: (count, 1, height, width), at least 1.
+    """
+
+    scenes: list[Scene]
+    latents: Tensor
+    weights: Tensor
+
+
+def make_samples(
+    autoencoder: AutoencoderTiny, width: int, height: int, count: int, rng: random.Random
+) -> Samples:
+    """Draw, render and encode scenes of one size."""
+    scenes = [draw_scene(rng, width, height) for _ in range(count)]
+    latents = []
+    with torch.no_grad():
+        for start in range(0, count, 16):
+            picture = render(scenes[start : start + 16]).to(autoencoder.device)
+            scaled = autoencoder.encoder(picture) * autoencoder.config.scaling_factor
+            latents.append(scaled.cpu())
+    return Samples(scenes, torch.cat(latents), weigh(scenes))
+
+
+def weigh(scenes: list[Scene]) -> Tensor:
+    """Weights of the latent pixels of scenes of one size: THING_WEIGHT at things, 1 elsewhere."""
+    width, height = scenes[0].width // 8, scenes[0].height // 8
+    weights = torch.ones(len(scenes), 1, height, width)
+    for number, scene in enumerate(scenes):
+        for thing in scene.things:
+            near = mask(
+                "circle", thing.centre_x / 8, thing.centre_y / 8, thing.radius / 6, width, height
+            )
+            weights[number] = torch.maximum(weights[number], 1 + (THING_WEIGHT - 1) * near)
+    return weights
+
+
+class Training:
+    """Denoiser and text encoder in training; a checkpoint holds it and a later run resumes it."""
+
+    def __init__(self, text_encoder: CLIPTextModel, denoiser: UNet2DConditionModel) -> None:
+        self.device = best_device()
+        denoiser.to(memory_format=torch.channels_last)
+        self.model = nn.ModuleDict({"text_encoder": text_encoder, "denoiser": denoiser})
+        self.model.to(self.device).train()
+        self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), PEAK_RATE, betas=(0.9, 0.99), weight_decay=1e-3, fused=True
+        )
+        self.step = 0
+        self.spent_s = 0.0
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint; an interrupted write leaves the last one whole."""
+        aside = path.with_suffix(".partial")
+        torch.save(
+            {
+                "model": self.model.state_dict(),
+                "average": self.average.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "step": self.step,
+                "spent_s": self.spent_s,
+            },
+            aside,
+        )
+        aside.rename(path)
+
+    def load(self, path: Path) -> None:
+        """Continue from a checkpoint."""
+        state: dict[str, Any] = torch.load(path, map_location=self.device)
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.spent_s = state["step"], state["spent_s"]
+
+    def update_average(self) -> None:
+        """Move the average towards the weights, faster at first."""
+        share = 1 - min(AVERAGING, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(
+                list(self.average.parameters()), list(self.model.parameters()), share
+            )
+
+
+def draw_timesteps(batch: int, count: int) -> Tensor:
+    """Random timesteps below `count`, one of each part of their distribution: (batch,), int64."""
+    shares = (torch.arange(batch) + torch.rand(batch)) / batch
+    late = shares / LATE_SHARE * LATE_TIMESTEP
+    early = LATE_TIMESTEP + (shares - LATE_SHARE) / (1 - LATE_SHARE) * (count - LATE_TIMESTEP)
+    return torch.where(shares < LATE_SHARE, late, early).long().clamp(max=count - 1)
+
+
+def velocity_loss(
+    model: nn.ModuleDict, latents: Tensor, weights: Tensor, tokens: Tensor, alphas: Tensor
+) -> Tensor:
+    """Weighted error of the velocity predicted from tokens and noisy latents.
+
+    The velocity is that of Salimans and Ho, "Progressive Distillation for Fast Sampling of
+    Diffusion Models" (2022), appendix D. `alphas` are the cumulative ones: (timesteps,).
+    """
+    timesteps = draw_timesteps(len(latents), len(alphas)).to(latents.device)
+    alpha = alphas[timesteps].view(-1, 1, 1, 1)
+    signal, sigma = alpha.sqrt(), (1 - alpha).sqrt()
+    noise = torch.randn_like(latents)
+    noisy = signal * latents + sigma * noise
+    target = signal * noise - sigma * latents
+    noisy = noisy.contiguous(memory_format=torch.channels_last)
+    with autocast(latents.device):
+        words = model["text_encoder"](tokens).last_hidden_state
+        predicted = model["denoiser"](noisy, timesteps, words, return_dict=False)[0]
+    error: Tensor = (predicted.float() - target).pow(2)
+    return (error * weights).mean() / weights.mean()
+
+
+def train_denoiser(
+    run: Training,
+    tokenizer: PreTrainedTokenizerFast,
+    autoencoder: AutoencoderTiny,
+    minutes: float,
+    checkpoint: Path,
+    peak_rate: float = PEAK_RATE,
+    batch: int = BATCH,
+    scene_count: int = SCENE_COUNT,
+    seed: int = 3,
+) -> None:
+    """Train for so many minutes in all, earlier runs counted in, writing checkpoints."""
+    # Other scenes, captions and noise than those of an earlier run.
+    torch.manual_seed(seed + run.step)
+    rng = random.Random(seed + run.step)
+    autoencoder.to(run.device)
+    samples = {}
+    for (width, height), share in SIZES.items():
+        # Of small pictures a step has more.
+        count = math.ceil(scene_count * share * 128 * 128 / (width * height))
+        samples[width, height] = make_samples(autoencoder, width, height, count, rng)
+    print(f"{sum(len(s.scenes) for s in samples.values())} scenes", flush=True)
+    alphas = build_scheduler().alphas_cumprod.to(run.device)
+    schedule = Schedule(run.optimizer, peak_rate, minutes, run.spent_s)
+    last_saved_s, recent = run.spent_s, 0.0
+    for _ in schedule.steps():
+        width, height = rng.choices(tuple(SIZES), tuple(SIZES.values()))[0]
+        pool = samples[width, height]
+        count = max(1, batch * 128 * 128 // (width * height))
+        chosen = [rng.randrange(len(pool.scenes)) for _ in range(count)]
+        texts = [caption(pool.scenes[i], rng).text for i in chosen]
+        loss = velocity_loss(
+            run.model,
+            pool.latents[chosen].to(run.device),
+            pool.weights[chosen].to(run.device),
+            tokenize(tokenizer, texts).to(run.device),
+            alphas,
+        )
+        run.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(run.model.parameters(), 1.0)
+        run.optimizer.step()
+        run.step += 1
+        run.update_average()
+        run.spent_s = schedule.spent_s
+        error = loss.item()
+        recent = error if recent == 0 else 0.98 * recent + 0.02 * error
+        if run.step % 50 == 0:
+            print(f"{run.spent_s / 60:5.1f} min  step {run.step}  loss {recent:.4f}", flush=True)
+        if run.spent_s - last_saved_s > CHECKPOINT_S:
+            run.save(checkpoint)
+            last_saved_s = run.spent_s
+    run.save(checkpoint)

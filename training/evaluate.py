@@ -1,0 +1,118 @@
+"""The evaluation: how often a model draws what the fixed prompts ask for."""
+
+import argparse
+import time
+from collections import Counter
+from pathlib import Path
+
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DiffusionPipeline,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+)
+from PIL import Image
+from torch import Tensor
+
+from training.judge import Verdict, judge
+from training.prompts import Prompt, evaluation_prompts
+from training.scenes import SHAPES
+
+SCHEDULERS = {
+    "ddim": DDIMScheduler,
+    "euler": EulerDiscreteScheduler,
+    "dpm": DPMSolverMultistepScheduler,
+}
+SHEET_COLUMNS, SHEET_ROWS = 12, 4
+BATCH = 12
+
+
+def load_pipeline(folder: Path, scheduler: str = "ddim") -> DiffusionPipeline:
+    """A model folder as a pipeline, in single precision, with one of SCHEDULERS."""
+    pipeline = DiffusionPipeline.from_pretrained(
+        folder, use_safetensors=True, dtype=torch.float32, local_files_only=True
+    )
+    pipeline.scheduler = SCHEDULERS[scheduler].from_config(pipeline.scheduler.config)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def draw(
+    pipeline: DiffusionPipeline, texts: list[str], steps: int, guidance_scale: float, seed: int
+) -> Tensor:
+    """Pictures of prompts, with seeds counted up from one: (batch, 3, height, width), in [0, 1]."""
+    generators = [torch.Generator().manual_seed(seed + number) for number in range(len(texts))]
+    pictures: Tensor = pipeline(
+        texts,
+        num_inference_steps=steps,
+        guidance_scale=guidance_scale,
+        generator=generators,
+        output_type="pt",
+    ).images
+    return pictures
+
+
+def report(prompts: list[Prompt], verdicts: list[Verdict]) -> str:
+    """The shares of prompts with the right colour, background and shape, and shapes one by one."""
+    pairs = list(zip(prompts, verdicts, strict=True))
+    colours = sum(prompt.colour == seen.colour for prompt, seen in pairs)
+    backgrounds = sum(prompt.background == seen.background for prompt, seen in pairs)
+    shapes = sum(prompt.shape == seen.shape for prompt, seen in pairs)
+    count = len(pairs)
+    lines = [
+        f"foreground colour  {colours}/{count}  {colours / count:.1%}",
+        f"background         {backgrounds}/{count}  {backgrounds / count:.1%}",
+        f"shape              {shapes}/{count}  {shapes / count:.1%}",
+        "",
+    ]
+    for shape in SHAPES:
+        seen = Counter(str(verdict.shape) for prompt, verdict in pairs if prompt.shape == shape)
+        right, others = seen.pop(shape, 0), ", ".join(f"{n} {s}" for s, n in seen.most_common())
+        lines.append(
+            f"{shape:9} {right}/{right + seen.total()}" + (f"  ({others})" if others else "")
+        )
+    return "\n".join(lines)
+
+
+def contact_sheet(pictures: list[Tensor]) -> Image.Image:
+    """The first pictures of one size in rows; none that would leave a row unfilled."""
+    rows = min(len(pictures) // SHEET_COLUMNS, SHEET_ROWS)
+    grid = torch.stack(pictures[: rows * SHEET_COLUMNS])
+    height, width = grid.shape[2:]
+    grid = grid.view(rows, SHEET_COLUMNS, 3, height, width).permute(0, 3, 1, 4, 2)
+    pixels = (grid.reshape(rows * height, SHEET_COLUMNS * width, 3) * 255).round().byte()
+    return Image.fromarray(pixels.numpy())
+
+
+def main() -> None:
+    """Draw the prompts, judge the pictures and print the shares."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, required=True, help="a model folder")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--guidance-scale", type=float, default=4.0)
+    parser.add_argument("--scheduler", choices=SCHEDULERS, default="ddim")
+    parser.add_argument("--limit", type=int, help="only so many prompts")
+    parser.add_argument("--sheet", type=Path, help="write a contact sheet to this PNG")
+    parser.add_argument("--misses", action="store_true", help="print what went wrong")
+    arguments = parser.parse_args()
+    pipeline = load_pipeline(arguments.model, arguments.scheduler)
+    prompts = evaluation_prompts()[: arguments.limit]
+    pictures: list[Tensor] = []
+    started = time.monotonic()
+    for start in range(0, len(prompts), BATCH):
+        texts = [prompt.text for prompt in prompts[start : start + BATCH]]
+        pictures += draw(pipeline, texts, arguments.steps, arguments.guidance_scale, start)
+    print(f"{(time.monotonic() - started) / len(prompts):.2f} s a picture, {BATCH} at a time")
+    verdicts = [judge(picture) for picture in pictures]
+    print(report(prompts, verdicts))
+    for prompt, seen in zip(prompts, verdicts, strict=True):
+        wanted = (prompt.shape, prompt.colour, prompt.background)
+        if arguments.misses and wanted != (seen.shape, seen.colour, seen.background):
+            print(f"{prompt.text!r}: {seen.colour} {seen.shape} on {seen.background}")
+    if arguments.sheet:
+        contact_sheet(pictures).save(arguments.sheet, optimize=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""The export: trained parts to an ordinary pipeline folder in half precision."""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from diffusers import AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextModel, PreTrainedTokenizerFast
+
+from training.scheduler import build_scheduler
+
+MAX_BYTES = 15_000_000
+
+
+def export(
+    folder: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    text_encoder: CLIPTextModel,
+    autoencoder: AutoencoderTiny,
+    denoiser: UNet2DConditionModel,
+) -> None:
+    """Replace a model folder, leaving a README.md there in its place.
+
+    The folder is written aside and renamed, so that a reader never finds half a model.
+    Raises ValueError above MAX_BYTES.
+    """
+    pipeline = StableDiffusionPipeline(
+        vae=autoencoder.half(),
+        text_encoder=text_encoder.half(),
+        tokenizer=tokenizer,
+        unet=denoiser.half(),
+        scheduler=build_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as aside:
+        fresh = Path(aside) / "fresh"
+        pipeline.save_pretrained(fresh, safe_serialization=True)
+        _tidy(fresh)
+        if (folder / "README.md").exists():
+            shutil.copy2(folder / "README.md", fresh / "README.md")
+        size = sum(path.stat().st_size for path in fresh.rglob("*") if path.is_file())
+        if size > MAX_BYTES:
+            raise ValueError(f"a model must have at most {MAX_BYTES} bytes, not {size}")
+        if folder.exists():
+            folder.rename(Path(aside) / "old")
+        fresh.rename(folder)
+
+
+def _tidy(folder: Path) -> None:
+    """Drop what loading would complain of, and name the tokenizer as every transformers does."""
+    for path in folder.rglob("*.json"):
+        text = path.read_text().replace("TokenizersBackend", "PreTrainedTokenizerFast")
+        content = json.loads(text)
+        for trace in (
+            "_name_or_path",
+            "is_local",
+            "local_files_only",
+        ):  # of where it was loaded from
+            content.pop(trace, None)
+        if path.parent.name == "vae":
+            # A copy of decoder_block_out_channels, which AutoencoderTiny writes and does not take.
+            content.pop("block_out_channels", None)
+        path.write_text(json.dumps(content, indent=2) + "\n")
+    for path in folder.rglob("*.safetensors"):
+        # Written for the owner alone, which a service that runs as somebody else cannot read.
+        path.chmod(0o644)

@@ -1,0 +1,57 @@
+"""The parts of a model, as they lie in a working folder between the stages of training."""
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderTiny, UNet2DConditionModel
+from transformers import CLIPTextModel, PreTrainedTokenizerFast
+
+from training.denoiser import Training, build_denoiser
+
+
+class Parts:
+    """Reads and names what the stages leave in a working folder.
+
+    What is not there yet is taken from `start`, a model folder, where one is given: so a
+    finished model can be trained further.
+    """
+
+    def __init__(self, folder: Path, start: Path | None = None) -> None:
+        self.autoencoder_folder = folder / "vae"
+        self.tokenizer_folder = folder / "tokenizer"
+        self.text_encoder_folder = folder / "text_encoder"
+        self.pooling_file = folder / "pooling.pt"
+        self.checkpoint = folder / "denoiser.pt"
+        self._start = start
+
+    def autoencoder(self) -> AutoencoderTiny:
+        """The trained autoencoder."""
+        return AutoencoderTiny.from_pretrained(
+            self._latest(self.autoencoder_folder), dtype=torch.float32
+        )
+
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """The tokenizer that the text encoder was trained with."""
+        return PreTrainedTokenizerFast.from_pretrained(self._latest(self.tokenizer_folder))
+
+    def training(self) -> Training:
+        """The denoiser and its text encoder, as far as they are trained."""
+        text_encoder = CLIPTextModel.from_pretrained(
+            self._latest(self.text_encoder_folder), dtype=torch.float32
+        )
+        if self._start is None:
+            denoiser = build_denoiser()
+            denoiser.add_embedding.load_state_dict(torch.load(self.pooling_file))
+        else:
+            denoiser = UNet2DConditionModel.from_pretrained(
+                self._start / "unet", dtype=torch.float32
+            )
+        run = Training(text_encoder, denoiser)
+        if self.checkpoint.exists():
+            run.load(self.checkpoint)
+        return run
+
+    def _latest(self, folder: Path) -> Path:
+        if folder.exists() or self._start is None:
+            return folder
+        return self._start / folder.name

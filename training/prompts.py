@@ -1,0 +1,84 @@
+"""The fixed prompts of the evaluation: combinations and wordings that training never had."""
+
+import itertools
+import random
+from dataclasses import dataclass
+
+from training.scenes import (
+    COLOURS,
+    POSITIONS,
+    RADII,
+    SCENERIES,
+    SHAPES,
+    is_held_out,
+    unsaid_background,
+)
+
+COUNT = 240
+
+# Wordings in this order of words are in no training caption.
+_WORDINGS = (
+    "{thing} {background}",
+    "there should be {thing} {background}",
+    "{background} we see {thing}",
+    "Could you paint {thing} {background}?",
+    "{thing}, and it is {background}",
+)
+_PLAIN = ("on a {} background", "on {}", "on a plain {} wall", "with {} behind it")
+_SCENIC = {
+    "night": ("at night", "in the dark night"),
+    "grass": ("on grass", "lying on the grass"),
+    "sunset": ("at sunset", "during the sunset"),
+    "snow": ("in the snow", "out in the snow"),
+    "desert": ("in the desert", "in the hot desert"),
+    "sea": ("under water", "deep in the sea"),
+}
+_SIZES = {"small": ("small", "tiny"), "medium": ("",), "large": ("large", "big")}
+_POSITIONS = {name: "in the centre" if name == "centre" else f"at the {name}" for name in POSITIONS}
+
+# Shapes that could hardly be told from what is behind them.
+_INVISIBLE = {("black", "night"), ("white", "snow"), ("turquoise", "sea")}
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt and what must be seen in its picture."""
+
+    text: str
+    shape: str
+    colour: str
+    background: str
+
+
+def evaluation_prompts() -> list[Prompt]:
+    """Each held-out combination of colour, shape and background, some in two wordings."""
+    rng = random.Random(2024)
+    combinations = []
+    for colour in COLOURS:
+        plain = [name for name in COLOURS if name != colour]
+        for background in (*plain, *SCENERIES, unsaid_background((colour,))):
+            for shape in SHAPES:
+                is_visible = (colour, background) not in _INVISIBLE
+                if is_visible and is_held_out(colour, shape, background):
+                    combinations.append((colour, shape, background))
+    rng.shuffle(combinations)
+    return [
+        Prompt(_word(colour, shape, background, rng), shape, colour, background)
+        for colour, shape, background in itertools.islice(itertools.cycle(combinations), COUNT)
+    ]
+
+
+def _word(colour: str, shape: str, background: str, rng: random.Random) -> str:
+    size = rng.choice(_SIZES[rng.choice(tuple(RADII))])
+    words = [word for word in (size, colour, shape) if word]
+    thing = " ".join(["an" if words[0][0] in "aeiou" else "a", *words])
+    if rng.random() < 0.4:
+        thing += " " + _POSITIONS[rng.choice(tuple(POSITIONS))]
+    if background in SCENERIES:
+        behind = rng.choice(_SCENIC[background])
+    elif background in COLOURS:
+        behind = rng.choice(_PLAIN).format(background)
+    else:
+        behind = ""
+    wording = _WORDINGS[0] if not behind else rng.choice(_WORDINGS)
+    return wording.format(thing=thing, background=behind).strip()

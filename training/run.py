@@ -1,0 +1,86 @@
+"""All stages of the training, from nothing to a model folder."""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from training.autoencoder import train_autoencoder, tune_decoder
+from training.denoiser import BATCH, PEAK_RATE, SCENE_COUNT, train_denoiser
+from training.export import export
+from training.parts import Parts
+from training.text_encoder import train_text_encoder
+from training.tokenizer import build_tokenizer
+
+STAGES = ("autoencoder", "text", "denoiser", "decoder", "export")
+DEFAULT_MINUTES = {"autoencoder": 6.0, "text": 4.0, "denoiser": 90.0, "decoder": 5.0}
+
+
+def main() -> None:
+    """Run the stages asked for; each takes what the earlier ones left in the working folder."""
+    arguments = parse_arguments()
+    stages = arguments.stages
+    parts = Parts(arguments.work, arguments.start)
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    if "autoencoder" in stages:
+        autoencoder = train_autoencoder(arguments.autoencoder_minutes)
+        autoencoder.save_pretrained(parts.autoencoder_folder)
+    if "text" in stages:
+        tokenizer = build_tokenizer()
+        text_encoder, pooling = train_text_encoder(tokenizer, arguments.text_minutes)
+        tokenizer.save_pretrained(parts.tokenizer_folder)
+        text_encoder.save_pretrained(parts.text_encoder_folder)
+        torch.save(pooling.state_dict(), parts.pooling_file)
+    if "denoiser" in stages:
+        train_denoiser(
+            parts.training(),
+            parts.tokenizer(),
+            parts.autoencoder(),
+            arguments.denoiser_minutes,
+            parts.checkpoint,
+            arguments.peak_rate,
+            arguments.batch,
+            arguments.scenes,
+        )
+    if "decoder" in stages:
+        autoencoder = parts.autoencoder()
+        tune_decoder(autoencoder, arguments.decoder_minutes)
+        autoencoder.save_pretrained(parts.autoencoder_folder)
+    if "export" in stages:
+        average = parts.training().average.cpu()
+        export(
+            arguments.model,
+            parts.tokenizer(),
+            average["text_encoder"],
+            parts.autoencoder(),
+            average["denoiser"],
+        )
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument(
+        "--work", type=Path, default=Path("build/training"), help="the working folder"
+    )
+    parser.add_argument("--model", type=Path, default=Path("build/shapes"), help="where to export")
+    parser.add_argument("--start", type=Path, help="a model folder to train further")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="what to run")
+    for name, minutes in DEFAULT_MINUTES.items():
+        parser.add_argument(
+            f"--{name}-minutes", type=float, default=minutes, help=f"for the {name} stage"
+        )
+    parser.add_argument(
+        "--peak-rate", type=float, default=PEAK_RATE, help="the denoiser's highest learning rate"
+    )
+    parser.add_argument("--batch", type=int, default=BATCH, help="pictures a step of the denoiser")
+    parser.add_argument(
+        "--scenes", type=int, default=SCENE_COUNT, help="scenes that the denoiser learns from"
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""The text encoder, trained first and alone to tell what a caption says of its scene."""
+
+import random
+
+import torch
+from diffusers.models.embeddings import TextTimeEmbedding
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
+
+from training.captions import Caption, caption
+from training.device import best_device
+from training.scenes import COLOURS, POSITIONS, RADII, RELATIONS, SCENERIES, SHAPES, draw_scene
+from training.schedule import Schedule
+from training.tokenizer import MAX_TOKENS
+
+WIDTH = 128
+# The size of the denoiser's timestep embedding, which the pooled caption is added to.
+POOLED_WIDTH = 256
+POOLING_HEADS = 8
+BATCH = 64
+PEAK_RATE = 2e-3
+
+# What a caption can say, by field of Caption; silence is one more class of each.
+CLASSES: dict[str, tuple[str, ...]] = {
+    "shape": SHAPES,
+    "colour": tuple(COLOURS),
+    "size": tuple(RADII),
+    "position": tuple(POSITIONS),
+    "relation": tuple(RELATIONS),
+    "second_shape": SHAPES,
+    "second_colour": tuple(COLOURS),
+    "second_size": tuple(RADII),
+    "background": (*COLOURS, *SCENERIES, "paper", "slate"),
+}
+
+
+def build_text_encoder(tokenizer: PreTrainedTokenizerFast) -> CLIPTextModel:
+    """An untrained text encoder for this tokenizer."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=WIDTH,
+            intermediate_size=3 * WIDTH,
+            projection_dim=WIDTH,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            max_position_embeddings=MAX_TOKENS,
+            hidden_act="gelu",
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
+
+
+def build_pooling() -> TextTimeEmbedding:
+    """The denoiser's own pooling of a caption, to be trained here and moved there."""
+    return TextTimeEmbedding(WIDTH, POOLED_WIDTH, POOLING_HEADS)
+
+
+def tokenize(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> Tensor:
+    """Token numbers as the pipeline makes them: (batch, MAX_TOKENS), int64."""
+    encoded = tokenizer(
+        texts, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
+    )
+    numbers: Tensor = encoded.input_ids
+    return numbers
+
+
+def train_text_encoder(
+    tokenizer: PreTrainedTokenizerFast, minutes: float, seed: int = 2
+) -> tuple[CLIPTextModel, TextTimeEmbedding]:
+    """Train encoder and pooling until a linear layer can read the scene off the pooled caption.
+
+    The denoiser then starts from embeddings in which it is already settled which colour
+    belongs to which shape.
+    """
+    torch.manual_seed(seed)
+    rng = random.Random(seed)
+    encoder, pooling = build_text_encoder(tokenizer), build_pooling()
+    heads = nn.ModuleDict(
+        {field: nn.Linear(POOLED_WIDTH, len(names) + 1) for field, names in CLASSES.items()}
+    )
+    device = best_device()
+    modules = nn.ModuleList([encoder, pooling, heads]).to(device)
+    optimizer = torch.optim.AdamW(modules.parameters(), PEAK_RATE, weight_decay=1e-2)
+    schedule = Schedule(optimizer, PEAK_RATE, minutes)
+    for step in schedule.steps():
+        captions = [caption(draw_scene(rng, 128, 128, 0.5), rng) for _ in range(BATCH)]
+        tokens = tokenize(tokenizer, [item.text for item in captions]).to(device)
+        pooled = pooling(encoder(tokens).last_hidden_state)
+        loss = torch.zeros((), device=device)
+        correct = {}
+        for field in CLASSES:
+            scores, target = heads[field](pooled), _targets(captions, field).to(device)
+            loss = loss + functional.cross_entropy(scores, target)
+            correct[field] = (scores.argmax(1) == target).float().mean().item()
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(modules.parameters(), 1.0)
+        optimizer.step()
+        if step % 100 == 0:
+            shares = " ".join(f"{field} {share:.2f}" for field, share in correct.items())
+            minutes_spent = schedule.spent_s / 60
+            print(f"{minutes_spent:5.1f} min  step {step}  loss {loss:.3f}  {shares}", flush=True)
+    modules.cpu().eval()
+    return encoder, pooling
+
+
+def _targets(captions: list[Caption], field: str) -> Tensor:
+    names = CLASSES[field]
+    said = [getattr(item, field) for item in captions]
+    return torch.tensor([len(names) if name is None else names.index(name) for name in said])
