@@ -45,11 +45,12 @@ class Device:
         with self._changed:
             if self._is_stopping:
                 raise StoppingError
-            is_busy = self._running is not None or bool(self._waiting)
-            if is_busy and len(self._waiting) >= self._queue_size:
+            # Beside those that may wait, one more: it runs, or is about to be taken.
+            pending = len(self._waiting) + (self._running is not None)
+            if pending > self._queue_size:
                 raise QueueFullError(self._queue_size, self._remaining_s() or _RETRY_AFTER_S)
             self._waiting.append(job)
-            if is_busy:
+            if pending:
                 job.tell_position(*self._position(len(self._waiting) - 1))
             self._changed.notify_all()
 
