@@ -147,7 +147,7 @@ class Preview:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A finished image, compressed."""
+    """A finished image, compressed; `sha256` of its bytes in lower-case hexadecimal."""
 
     index: int
     mime_type: str
@@ -155,6 +155,7 @@ class Image:
     height: int
     seed: int
     is_flagged: bool
+    sha256: str
     data: bytes
 
 

@@ -18,7 +18,7 @@ def preview(step: int) -> Preview:
 
 
 def image(index: int) -> Image:
-    return Image(index, "image/png", 1, 1, 0, False, b"png")
+    return Image(index, "image/png", 1, 1, 0, False, "", b"png")
 
 
 def done(event: Event) -> Future[Event]:

@@ -1,6 +1,7 @@
 """Job: one generation on the device, from its place in the queue to its last image."""
 
 import copy
+import hashlib
 import threading
 import time
 from concurrent.futures import Executor, Future
@@ -186,7 +187,9 @@ class Job:
         data = encode_image(picture, self.request, seed=seed, model=self.model.name)
         self.timings.image_encode_s += time.monotonic() - begun_at
         mime_type = self.request.output.mime_type
-        return Image(index, mime_type, picture.width, picture.height, seed, is_flagged, data)
+        sha256 = hashlib.sha256(data).hexdigest()
+        size = picture.width, picture.height
+        return Image(index, mime_type, *size, seed, is_flagged, sha256, data)
 
 
 class _PhaseClock:

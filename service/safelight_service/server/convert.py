@@ -3,7 +3,6 @@
 A pure mapping, field by field; the rules are checked in the core.
 """
 
-import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -140,7 +139,7 @@ def _image(image: gen.Image) -> Iterator[pb.GenerateResponse]:
             width=image.width,
             height=image.height,
             size_bytes=len(image.data),
-            sha256=hashlib.sha256(image.data).hexdigest(),
+            sha256=image.sha256,
             seed=image.seed,
             is_flagged=image.is_flagged,
         )
