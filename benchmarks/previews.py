@@ -13,6 +13,7 @@ import torch
 from benchmarks.report import write_report
 from safelight_service.engine.loading import load_model
 from safelight_service.engine.preview import unpack
+from safelight_service.engine.rendering import Pixels
 from safelight_service.image_file import encode_preview
 from safelight_service.settings import load_settings
 
@@ -39,9 +40,9 @@ def main() -> None:
     def draw() -> object:
         return colours.draw(unpack(pipeline, latents, SIZE_PX, SIZE_PX))
 
-    picture = colours.draw(latents)
-    assert picture is not None
-    picture = picture.resize((SIZE_PX, SIZE_PX))
+    cells_drawn = colours.draw(latents)
+    assert cells_drawn is not None
+    picture = Pixels(cells_drawn).take().resize((SIZE_PX, SIZE_PX))
     figures = {
         "guided_step_ms": thread_ms(make_step, REPEATS // 10),
         "preview_on_the_device_thread_ms": thread_ms(draw, REPEATS),

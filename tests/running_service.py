@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 _READY = "Safelight is ready on "
+_DEFAULTS = {"SAFELIGHT_BATCHING": '{"max_width": 8}'}
+"""No width is measured, and nothing is kept in the home folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ class RunningService:
 def service_environment(settings: Mapping[str, str]) -> dict[str, str]:
     """Return an environment in which only the given settings are set."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("SAFELIGHT_")}
-    return {**inherited, **settings, "PYTHONWARNINGS": "error"}
+    return {**inherited, **_DEFAULTS, **settings, "PYTHONWARNINGS": "error"}
 
 
 @contextmanager

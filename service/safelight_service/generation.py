@@ -3,6 +3,7 @@
 Field names are those of the contract, so that an error can name the field.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
@@ -161,7 +162,10 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Seconds by phase, all images together."""
+    """Seconds by phase.
+
+    Those from `text_encode_s` on are sums over the images, which are made side by side.
+    """
 
     model_load_s: float
     queue_s: float
@@ -178,6 +182,8 @@ class Completed:
 
     timings: Timings
     step_count: int
+    widths: Mapping[int, int]
+    """How many images shared the forwards of this one: forwards by width."""
 
 
 Event = Accepted | Queued | ModelLoading | Progress | Preview | Image | Completed

@@ -10,44 +10,50 @@ import contextlib
 import threading
 from collections import deque
 from concurrent.futures import Future
-from typing import Generic, TypeVar
 
 from safelight_service.generation import Event, Progress, Queued
-
-_Summary = TypeVar("_Summary")
 
 Letter = Event | Future[Event]
 """An event, or one that is still being made in another thread."""
 
+_State = tuple[str, int]
+"""What a letter tells the present state of, and of which image; a newer one replaces it."""
 
-class Mailbox(Generic[_Summary]):
-    """A queue of events that ends with a summary or an error."""
+
+class Mailbox:
+    """A queue of events that ends, well or with an error."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._lock = threading.Lock()
-        self._letters: deque[tuple[str, Letter]] = deque()
-        self._outcome: _Summary | BaseException | None = None
+        self._letters: deque[tuple[_State | None, Letter]] = deque()
+        self._is_closed = False
+        self._error: BaseException | None = None
         self._has_mail = asyncio.Event()
 
     def post(self, event: Event) -> None:
         """Add an event; from any thread."""
-        is_state = isinstance(event, Queued | Progress)
-        self._add(type(event).__name__ if is_state else "", event)
+        match event:
+            case Queued():
+                self._add(("queued", 0), event)
+            case Progress():
+                self._add(("progress", event.image_index), event)
+            case _:
+                self._add(None, event)
 
     def post_image(self, image: Future[Event]) -> None:
         """Add an image that is being encoded; from any thread."""
-        self._add("", image)
+        self._add(None, image)
 
-    def post_preview(self, preview: Future[Event]) -> None:
-        """Add a preview that is being encoded, in place of an unread one."""
-        self._add("Preview", preview)
+    def post_preview(self, image_index: int, preview: Future[Event]) -> None:
+        """Add a preview that is being encoded, in place of an unread one of that image."""
+        self._add(("preview", image_index), preview)
 
-    def close(self, outcome: _Summary | BaseException) -> None:
-        """End the mailbox; what has been posted can still be read."""
+    def close(self, error: BaseException | None = None) -> None:
+        """End the mailbox, only once; what has been posted can still be read."""
         with self._lock:
-            if self._outcome is None:
-                self._outcome = outcome
+            if not self._is_closed:
+                self._is_closed, self._error = True, error
         self._wake()
 
     async def get(self) -> Event | None:
@@ -59,33 +65,26 @@ class Mailbox(Generic[_Summary]):
         while True:
             with self._lock:
                 letter = self._letters.popleft()[1] if self._letters else None
-                outcome = self._outcome
+                is_closed, error = self._is_closed, self._error
                 if letter is None:
                     self._has_mail.clear()
             if isinstance(letter, Future):
                 return await asyncio.wrap_future(letter)
             if letter is not None:
                 return letter
-            if isinstance(outcome, BaseException):
-                raise outcome
-            if outcome is not None:
+            if error is not None:
+                raise error
+            if is_closed:
                 return None
             await self._has_mail.wait()
 
-    @property
-    def summary(self) -> _Summary:
-        """What the mailbox was closed with, after `get` has returned None."""
-        assert self._outcome is not None
-        assert not isinstance(self._outcome, BaseException)
-        return self._outcome
-
-    def _add(self, kind: str, letter: Letter) -> None:
+    def _add(self, state: _State | None, letter: Letter) -> None:
         with self._lock:
-            if self._outcome is not None:
+            if self._is_closed:
                 return
-            if kind:
-                self._letters = deque(pair for pair in self._letters if pair[0] != kind)
-            self._letters.append((kind, letter))
+            if state is not None:
+                self._letters = deque(pair for pair in self._letters if pair[0] != state)
+            self._letters.append((state, letter))
         self._wake()
 
     def _wake(self) -> None:

@@ -12,7 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -38,7 +45,7 @@ def _check_address(listen: str) -> str:
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 class LimitSettings(_Table):
@@ -69,6 +76,39 @@ class DefaultSettings(_Table):
     width: int | None = Field(None, ge=8)
     height: int | None = Field(None, ge=8)
     scheduler: str | None = None
+
+
+class BatchingSettings(_Table):
+    """How concurrent generations share forwards of the denoiser."""
+
+    max_width: int | None = Field(
+        None,
+        ge=1,
+        description="Most images that share a forward; 1: none do. Unset: as wide as "
+        "measurements show to pay.",
+    )
+    deterministic: bool = Field(
+        False,
+        description="Whether equal requests must give equal bytes whatever runs beside them. "
+        "Nothing is merged then.",
+    )
+    order: Literal["first_come", "shortest_remaining"] = Field(
+        "first_come",
+        description="Who comes first when the device cannot serve all at once. "
+        "shortest_remaining: lower mean latency, longer tail.",
+    )
+    prompt_cache_mib: int = Field(
+        256, ge=0, description="Memory for the embeddings of recent prompts, for each model."
+    )
+    profiles_file: Path | None = Field(
+        Path("~/.cache/safelight/profiles.json"),
+        description="Where measured widths are kept. Empty: nowhere.",
+    )
+
+    @field_validator("profiles_file", mode="after")
+    @classmethod
+    def _find_home(cls, path: Path | None) -> Path | None:
+        return None if path in (None, Path()) else path.expanduser()
 
 
 class ModelSettings(_Table):
@@ -122,6 +162,7 @@ class Settings(BaseSettings):
         description="The models; no others are served.",
     )
     default_model: str = Field("", description="Model of calls that name none. Empty: the first.")
+    batching: BatchingSettings = BatchingSettings()
     queue_size: int = Field(
         64, ge=0, description="Generations that may wait; more are refused (RESOURCE_EXHAUSTED)."
     )

@@ -27,7 +27,7 @@ def done(event: Event) -> Future[Event]:
     return future
 
 
-async def drain(mailbox: Mailbox[str]) -> list[Event]:
+async def drain(mailbox: Mailbox) -> list[Event]:
     events = []
     while (event := await mailbox.get()) is not None:
         events.append(event)
@@ -36,15 +36,15 @@ async def drain(mailbox: Mailbox[str]) -> list[Event]:
 
 def test_a_slow_reader_gets_the_latest_state_and_every_image() -> None:
     async def read_late() -> list[Event]:
-        mailbox: Mailbox[str] = Mailbox(asyncio.get_running_loop())
+        mailbox = Mailbox(asyncio.get_running_loop())
         mailbox.post(Queued(2, None))
         mailbox.post(Queued(1, None))
         for index in range(2):
             for step in range(1, 21):
                 mailbox.post(progress(step))
-                mailbox.post_preview(done(preview(step)))
+                mailbox.post_preview(0, done(preview(step)))
             mailbox.post_image(done(image(index)))
-        mailbox.close("end")
+        mailbox.close()
         return await drain(mailbox)
 
     events = asyncio.run(read_late())
@@ -53,7 +53,7 @@ def test_a_slow_reader_gets_the_latest_state_and_every_image() -> None:
 
 def test_a_quick_reader_gets_everything_in_order() -> None:
     async def read_at_once() -> list[Event | None]:
-        mailbox: Mailbox[str] = Mailbox(asyncio.get_running_loop())
+        mailbox = Mailbox(asyncio.get_running_loop())
         events = []
         for step in range(1, 4):
             mailbox.post(progress(step))
@@ -65,7 +65,7 @@ def test_a_quick_reader_gets_everything_in_order() -> None:
 
 def test_a_waiting_reader_is_woken_from_another_thread() -> None:
     async def read_first() -> Event | None:
-        mailbox: Mailbox[str] = Mailbox(asyncio.get_running_loop())
+        mailbox = Mailbox(asyncio.get_running_loop())
         reading = asyncio.ensure_future(mailbox.get())
         await asyncio.to_thread(mailbox.post, progress(1))
         return await reading
@@ -75,7 +75,7 @@ def test_a_waiting_reader_is_woken_from_another_thread() -> None:
 
 def test_an_image_that_is_still_being_encoded_is_waited_for() -> None:
     async def read_early() -> Event | None:
-        mailbox: Mailbox[str] = Mailbox(asyncio.get_running_loop())
+        mailbox = Mailbox(asyncio.get_running_loop())
         encoding: Future[Event] = Future()
         mailbox.post_image(encoding)
         reading = asyncio.ensure_future(mailbox.get())
@@ -87,10 +87,10 @@ def test_an_image_that_is_still_being_encoded_is_waited_for() -> None:
 
 def test_what_was_posted_before_an_error_is_read_first() -> None:
     async def read_to_the_error() -> None:
-        mailbox: Mailbox[str] = Mailbox(asyncio.get_running_loop())
+        mailbox = Mailbox(asyncio.get_running_loop())
         mailbox.post(progress(1))
         mailbox.close(ValueError("late"))
-        mailbox.close("too late to matter")
+        mailbox.close()  # too late to matter
         assert await mailbox.get() == progress(1)
         with pytest.raises(ValueError, match="late"):
             await mailbox.get()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from safelight_service.settings import (
+    BatchingSettings,
     DefaultSettings,
     LimitSettings,
     ModelSettings,
@@ -106,7 +107,7 @@ def test_the_embedded_model_brings_its_limits_under_any_name(tmp_path: Path) -> 
 
 def test_every_setting_is_documented_with_its_default() -> None:
     text = Path("docs/settings.md").read_text()
-    for table in (Settings, ModelSettings, LimitSettings, DefaultSettings):
+    for table in (Settings, BatchingSettings, ModelSettings, LimitSettings, DefaultSettings):
         for name, field in table.model_fields.items():
             assert f"`{name}`" in text
             if type(field.default) in (int, float):

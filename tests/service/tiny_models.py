@@ -3,8 +3,11 @@
 from pathlib import Path
 
 from safelight_service.engine.loading import LoadedModel, load_model
-from safelight_service.settings import ModelSettings
+from safelight_service.settings import BatchingSettings, ModelSettings
 from tests.service.pipelines.families import make_pipeline
+
+MERGING = BatchingSettings(max_width=8)
+"""Merges as wide as the tests need, with no width measured."""
 
 
 class TinyModels:
@@ -17,7 +20,7 @@ class TinyModels:
     def __getitem__(self, family: str) -> LoadedModel:
         """The family's model."""
         if family not in self._loaded:
-            self._loaded[family] = load_model(self.settings(family))
+            self._loaded[family] = load_model(self.settings(family), MERGING)
         return self._loaded[family]
 
     def settings(self, family: str) -> ModelSettings:

@@ -5,6 +5,7 @@ import inspect
 import math
 from typing import Any
 
+import torch
 from diffusers import DiffusionPipeline
 
 from safelight_service.capabilities import Capabilities, Defaults, Limits
@@ -46,6 +47,7 @@ class PipelineAdapter:
         self._arguments = inspect.signature(type(pipeline).__call__).parameters
         self._check_task()
         self.denoiser_name = self._find_denoiser()
+        self.execution_device: torch.device = self.pipeline._execution_device
         self.schedulers = SchedulerChoice(self.pipeline.scheduler)
         self._tokens = PromptTokens(pipeline, self._arguments)
         self._has_true_cfg = "true_cfg_scale" in self._arguments
@@ -81,7 +83,7 @@ class PipelineAdapter:
             "width": parameters.width,
             "height": parameters.height,
             "num_inference_steps": parameters.num_inference_steps,
-            "output_type": "pil",
+            "output_type": "pt",
         }
         if parameters.guidance_scale is not None:
             arguments |= self._guidance_arguments(

@@ -1,17 +1,19 @@
 """Catalog: the models that are served, and whether each is in memory."""
 
 import asyncio
+import functools
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
 from safelight_service.capabilities import ModelInfo, ModelState
 from safelight_service.engine.loading import LoadedModel, load_model
+from safelight_service.engine.widths import ProfileStore
 from safelight_service.errors import ModelFailedError, ModelLoadingError, ModelNotFoundError
 from safelight_service.generation import ModelLoading
-from safelight_service.settings import ModelSettings
+from safelight_service.settings import BatchingSettings, ModelSettings
 
 _log = structlog.get_logger()
 _TELL_EVERY_S = 0.5
@@ -22,8 +24,14 @@ _RETRY_AFTER_S = 10.0
 class ServedModel:
     """One model, loaded when it is first needed; belongs to one event loop."""
 
-    def __init__(self, settings: ModelSettings, loader: ThreadPoolExecutor) -> None:
+    def __init__(
+        self,
+        settings: ModelSettings,
+        load: Callable[[ModelSettings], LoadedModel],
+        loader: ThreadPoolExecutor,
+    ) -> None:
         self.settings = settings
+        self._load_model = load
         self._loader = loader
         self._loaded: LoadedModel | None = None
         self._loading: asyncio.Future[LoadedModel] | None = None
@@ -77,7 +85,7 @@ class ServedModel:
         log = _log.bind(model=self.settings.name)
         try:
             loop = asyncio.get_running_loop()
-            self._loaded = await loop.run_in_executor(self._loader, load_model, self.settings)
+            self._loaded = await loop.run_in_executor(self._loader, self._load_model, self.settings)
         except Exception as reason:
             self._has_failed = True
             log.error("model_failed", error_type=type(reason).__name__, error=str(reason))
@@ -104,9 +112,16 @@ class ServedModel:
 class Catalog:
     """All models that are served, by name."""
 
-    def __init__(self, models: Sequence[ModelSettings], default_model: str) -> None:
+    def __init__(
+        self,
+        models: Sequence[ModelSettings],
+        default_model: str,
+        batching: BatchingSettings,
+        profiles: ProfileStore,
+    ) -> None:
+        load = functools.partial(load_model, batching=batching, profiles=profiles)
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="safelight-loader")
-        self._models = {model.name: ServedModel(model, self._loader) for model in models}
+        self._models = {model.name: ServedModel(model, load, self._loader) for model in models}
         self._default = default_model or models[0].name
 
     def find(self, name: str) -> ServedModel:

@@ -1,35 +1,37 @@
-"""Device: one thread that runs jobs on the torch device, first come, first served.
+"""Device: one thread that does all heavy work, on the jobs that are handed to it.
 
-Every heavy forward happens on this thread: grad mode and CUDA state are local to a
-thread, and on a CPU each further thread would bring a team of OpenMP threads.
+Every forward, of text encoders and VAEs too, happens on this thread: grad mode and CUDA state
+are local to a thread, and on a CPU each further thread would bring a team of OpenMP threads.
 """
 
 import threading
-from collections import deque
-from collections.abc import Callable
+import time
 
 import torch
 
-from safelight_service.engine.job import Job, JobCancelledError
-from safelight_service.engine.pace import Pace
-from safelight_service.errors import OutOfMemoryError, QueueFullError, SafelightError, StoppingError
-
-ReportFault = Callable[[BaseException], SafelightError]
-"""Logs an unexpected exception and returns what the caller may know of it."""
+from safelight_service.engine.batcher import StepBatcher
+from safelight_service.engine.job import Job
+from safelight_service.errors import QueueFullError, StoppingError
+from safelight_service.generation import Queued
 
 _RETRY_AFTER_S = 1.0
 """When to come back to a full queue, while nothing has been measured."""
+
+_LOOK_EVERY_S = 0.5
+"""How old estimates may become while no job comes, starts or ends."""
 
 
 class Device:
     """A bounded queue of jobs, and the thread that runs them."""
 
-    def __init__(self, queue_size: int, report_fault: ReportFault) -> None:
+    def __init__(self, queue_size: int, batcher: StepBatcher) -> None:
         self._queue_size = queue_size
-        self._report_fault = report_fault
-        self._pace = Pace()
-        self._waiting: deque[Job] = deque()
-        self._running: Job | None = None
+        self._batcher = batcher
+        self._arrived: list[Job] = []
+        self._waiting: list[Job] = []
+        self._is_running = False
+        self._seen: list[tuple[Job, bool]] = []
+        self._looked_at = 0.0
         self._is_stopping = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="safelight-device", daemon=True)
@@ -45,13 +47,13 @@ class Device:
         with self._changed:
             if self._is_stopping:
                 raise StoppingError
-            # Beside those that may wait, one more: it runs, or is about to be taken.
-            pending = len(self._waiting) + (self._running is not None)
-            if pending > self._queue_size:
-                raise QueueFullError(self._queue_size, self._remaining_s() or _RETRY_AFTER_S)
+            # Beside those that may wait, one more where none runs: it is about to be taken.
+            if len(self._waiting) + self._is_running > self._queue_size:
+                raise QueueFullError(self._queue_size, self._next_start_s())
+            if self._waiting or self._is_running:
+                job.outbox.post(Queued(len(self._waiting) + 1, None))
+            self._arrived.append(job)
             self._waiting.append(job)
-            if pending:
-                job.tell_position(*self._position(len(self._waiting) - 1))
             self._changed.notify_all()
 
     def cancel(self, job: Job) -> None:
@@ -61,70 +63,59 @@ class Device:
             if job in self._waiting:
                 self._waiting.remove(job)
                 self._tell_positions()
+            self._changed.notify_all()
 
     def position(self, job: Job) -> tuple[int, float | None] | None:
         """A waiting job's place, from 1, and its estimated wait in seconds."""
         with self._changed:
-            return self._position(self._waiting.index(job)) if job in self._waiting else None
+            if job not in self._waiting:
+                return None
+            return self._waiting.index(job) + 1, job.estimated_wait_s
 
     def stop(self) -> None:
         """Cancel all jobs and end the thread; returns when it has ended."""
         with self._changed:
             self._is_stopping = True
-            for job in self._waiting:
-                job.outbox.close(StoppingError())
-            self._waiting.clear()
-            if self._running is not None:
-                self._running.cancel()
             self._changed.notify_all()
         self._thread.join()
 
     def _work(self) -> None:
-        while (job := self._take()) is not None:
-            self._run(job)
-            with self._changed:
-                self._running = None
+        with torch.no_grad():
+            while self._take_in():
+                self._batcher.turn()
+                self._look_ahead()
+            self._batcher.stop()
 
-    def _take(self) -> Job | None:
-        """Wait for the next job; None when the device is stopping."""
+    def _take_in(self) -> bool:
+        """Wait until there is something to do; false when the device is stopping."""
         with self._changed:
-            self._changed.wait_for(lambda: self._is_stopping or self._waiting)
-            if self._is_stopping:
-                return None
-            self._running = self._waiting.popleft()
-            self._tell_positions()
-            return self._running
+            self._changed.wait_for(lambda: self._is_stopping or self._arrived or self._batcher.jobs)
+            for job in self._arrived:
+                self._batcher.add(job)
+            self._arrived.clear()
+            return not self._is_stopping
 
-    def _run(self, job: Job) -> None:
-        try:
-            job.run()
-        except JobCancelledError:
-            job.outbox.close(StoppingError())  # heard only if it was the device that cancelled
-        except torch.OutOfMemoryError:
-            torch.cuda.empty_cache()
-            job.outbox.close(OutOfMemoryError())
-        except Exception as fault:
-            job.outbox.close(self._report_fault(fault))
-        else:
-            self._pace.note(job.model.name, job.request, job.elapsed_s)
-            job.outbox.close(job.timings)
+    def _look_ahead(self) -> None:
+        """Bring the queue and the estimates up to date, when something has changed."""
+        jobs = self._batcher.jobs
+        seen = [(job, job.is_started) for job in jobs]
+        now = time.monotonic()
+        if seen == self._seen and now < self._looked_at + _LOOK_EVERY_S:
+            return
+        self._seen, self._looked_at = seen, now
+        self._batcher.forecast()
+        with self._changed:
+            before = self._waiting
+            self._waiting = [job for job in jobs if not job.is_started] + self._arrived
+            self._is_running = len(self._waiting) < len(jobs) + len(self._arrived)
+            if self._waiting != before:
+                self._tell_positions()
 
     def _tell_positions(self) -> None:
         for index, job in enumerate(self._waiting):
-            job.tell_position(*self._position(index))
+            job.outbox.post(Queued(index + 1, job.estimated_wait_s))
 
-    def _position(self, index: int) -> tuple[int, float | None]:
-        return index + 1, self._remaining_s(index)
-
-    def _remaining_s(self, waiting_count: int | None = None) -> float | None:
-        """Seconds until the running job and the first waiting ones are done."""
-        jobs = list(self._waiting)[:waiting_count]
-        if self._running is not None:
-            jobs.append(self._running)
-        total = 0.0
-        for job in jobs:
-            estimate = self._pace.estimate_s(job.model.name, job.request)
-            if estimate is None:
-                return None
-            total += max(0.0, estimate - job.elapsed_s)
-        return total
+    def _next_start_s(self) -> float:
+        """Seconds until the first waiting job will leave the queue."""
+        waits = [job.estimated_wait_s for job in self._waiting[:1]]
+        return (waits[0] if waits else None) or _RETRY_AFTER_S

@@ -16,10 +16,13 @@ import structlog
 import torch
 
 from safelight_service.capabilities import ModelInfo
+from safelight_service.engine.batcher import StepBatcher
 from safelight_service.engine.catalog import Catalog
 from safelight_service.engine.device import Device
-from safelight_service.engine.job import Job, JobTimings
+from safelight_service.engine.job import Job
 from safelight_service.engine.loading import silence_libraries
+from safelight_service.engine.order import ORDERS
+from safelight_service.engine.widths import ProfileStore
 from safelight_service.errors import GenerationExistsError, InternalError
 from safelight_service.generation import (
     Accepted,
@@ -45,8 +48,13 @@ class Engine:
         if settings.torch_threads is not None:
             torch.set_num_threads(settings.torch_threads)
         self._heartbeat_s = settings.heartbeat_s
-        self._catalog = Catalog(settings.models, settings.default_model)
-        self._device = Device(settings.queue_size, report_fault)
+        batching = settings.batching
+        self._catalog = Catalog(
+            settings.models, settings.default_model, batching, ProfileStore(batching.profiles_file)
+        )
+        self._device = Device(
+            settings.queue_size, StepBatcher(ORDERS[batching.order], report_fault)
+        )
         self._encoders = ThreadPoolExecutor(
             _ENCODER_THREADS, thread_name_prefix="safelight-encoder"
         )
@@ -93,7 +101,7 @@ class Engine:
         model_load_s = time.monotonic() - arrived_at
         resolved = resolve(request, loaded.capabilities, loaded.adapter.count_tokens)
         with self._hold_id(request.generation_id) as generation_id:
-            mailbox: Mailbox[JobTimings] = Mailbox(asyncio.get_running_loop())
+            mailbox = Mailbox(asyncio.get_running_loop())
             job = Job(loaded, resolved, mailbox, self._encoders)
             self._device.submit(job)
             try:
@@ -102,12 +110,9 @@ class Engine:
                     yield event
             finally:
                 self._device.cancel(job)
-            yield Completed(
-                _total(mailbox.summary, model_load_s, arrived_at),
-                resolved.parameters.num_inference_steps * resolved.image_count,
-            )
+            yield _completed(job, model_load_s, arrived_at)
 
-    async def _read(self, mailbox: Mailbox[JobTimings], job: Job) -> AsyncGenerator[Event, None]:
+    async def _read(self, mailbox: Mailbox, job: Job) -> AsyncGenerator[Event, None]:
         """Yield a job's events; while it waits in silence, repeat its position."""
         while True:
             reading = asyncio.ensure_future(mailbox.get())
@@ -149,13 +154,18 @@ def report_fault(fault: BaseException) -> InternalError:
     return InternalError(error_id)
 
 
-def _total(job: JobTimings, model_load_s: float, arrived_at: float) -> Timings:
-    return Timings(
-        model_load_s=model_load_s,
-        queue_s=job.queue_s,
-        text_encode_s=job.text_encode_s,
-        denoise_s=job.denoise_s,
-        decode_s=job.decode_s,
-        image_encode_s=job.image_encode_s,
-        total_s=time.monotonic() - arrived_at,
+def _completed(job: Job, model_load_s: float, arrived_at: float) -> Completed:
+    timings = [image.timings for image in job.images]
+    return Completed(
+        Timings(
+            model_load_s=model_load_s,
+            queue_s=job.queue_s,
+            text_encode_s=sum(image.text_encode_s for image in timings),
+            denoise_s=sum(image.denoise_s for image in timings),
+            decode_s=sum(image.decode_s for image in timings),
+            image_encode_s=sum(image.image_encode_s for image in timings),
+            total_s=time.monotonic() - arrived_at,
+        ),
+        sum(image.step_count for image in job.images),
+        dict(sorted(job.widths.items())),
     )

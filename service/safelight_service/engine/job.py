@@ -1,64 +1,35 @@
-"""Job: one generation on the device, from its place in the queue to its last image."""
+"""Job: one generation on the device, from its place in the queue to its last image.
 
-import copy
-import hashlib
+Each image is made by an unmodified pipeline in a greenlet: it can be left in the middle of a
+heavy call and resumed with the call's result, always by the same thread. So many pipelines
+share the device thread, with no locks and no handing over between threads, and whoever
+schedules them sees at any moment what all of them wait for.
+"""
+
 import threading
 import time
-from concurrent.futures import Executor, Future
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-import PIL.Image
+import greenlet
 import torch
 
-from safelight_service.engine.denoising import DenoiserProxy, Step, observe_steps
+from safelight_service.engine.calls import Call, Decode, Forward
+from safelight_service.engine.denoising import Step, observe_steps
+from safelight_service.engine.lane import Demand, Lane
 from safelight_service.engine.loading import LoadedModel
+from safelight_service.engine.outbox import Outbox
 from safelight_service.engine.preview import unpack
-from safelight_service.generation import (
-    Event,
-    Image,
-    Preview,
-    Progress,
-    Queued,
-    ResolvedPreview,
-    ResolvedRequest,
-)
-from safelight_service.image_file import encode_image, encode_preview
-
-
-class JobCancelledError(Exception):
-    """Raised inside a pipeline to stop it; never leaves the engine."""
-
-
-@dataclass(slots=True)
-class JobTimings:
-    """Seconds by phase, all images together."""
-
-    queue_s: float = 0.0
-    text_encode_s: float = 0.0
-    denoise_s: float = 0.0
-    decode_s: float = 0.0
-    image_encode_s: float = 0.0
-
-
-class Outbox(Protocol):
-    """Where a job's events go; `mailbox.py` describes the methods."""
-
-    def post(self, event: Event) -> None:
-        """Add an event."""
-
-    def post_image(self, image: Future[Event]) -> None:
-        """Add an image that is being encoded."""
-
-    def post_preview(self, preview: Future[Event]) -> None:
-        """Add a preview that is being encoded."""
-
-    def close(self, outcome: JobTimings | BaseException) -> None:
-        """End with what the job took, or why it failed."""
+from safelight_service.engine.proxies import DenoiserProxy, VaeProxy
+from safelight_service.engine.rendering import Pixels, render_image, render_preview
+from safelight_service.generation import Event, Progress, ResolvedRequest
 
 
 class Job:
-    """A valid request, bound to a loaded model."""
+    """A valid request, bound to a loaded model; its images are made side by side."""
 
     def __init__(
         self, model: LoadedModel, request: ResolvedRequest, outbox: Outbox, encoders: Executor
@@ -66,12 +37,10 @@ class Job:
         self.model = model
         self.request = request
         self.outbox = outbox
-        self.timings = JobTimings()
-        self._encoders = encoders
+        self.encoders = encoders
+        self.arrived_at = time.monotonic()
+        self.images = [ImageRun(self, index) for index in range(request.image_count)]
         self._cancelled = threading.Event()
-        self._created_at = time.monotonic()
-        self._started_at = 0.0
-        self._steps_made = 0
 
     def cancel(self) -> None:
         """Have the job stop before its next denoising step; from any thread."""
@@ -83,135 +52,216 @@ class Job:
         return self._cancelled.is_set()
 
     @property
-    def elapsed_s(self) -> float:
-        """Seconds since the job was started; 0 before."""
-        return time.monotonic() - self._started_at if self._started_at else 0.0
+    def lane(self) -> Lane:
+        """What is known of the model at this size."""
+        return self.model.lane(self.request.parameters.width, self.request.parameters.height)
 
-    def tell_position(self, position: int, estimated_wait_s: float | None) -> None:
-        """Tell the caller the job's place in the queue."""
-        self.outbox.post(Queued(position, estimated_wait_s))
+    @property
+    def is_guided(self) -> bool:
+        """Whether steps have two forwards, or two rows."""
+        return (self.request.parameters.guidance_scale or 0) > 1
 
-    def run(self) -> None:
-        """Make all images, on the device thread.
+    @property
+    def is_started(self) -> bool:
+        """Whether any of the images has been started; the first one always is the first."""
+        return self.images[0].is_started
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether all images have been made."""
+        return all(image.has_ended for image in self.images)
+
+    @property
+    def estimated_wait_s(self) -> float | None:
+        """Seconds until the first image is expected to start."""
+        starts_at = self.images[0].starts_at
+        return None if starts_at is None else max(0.0, starts_at - time.monotonic())
+
+    @property
+    def queue_s(self) -> float:
+        """Seconds until the first image was started."""
+        started_at = self.images[0].started_at
+        assert started_at is not None
+        return started_at - self.arrived_at
+
+    @property
+    def widths(self) -> Counter[int]:
+        """How many images shared the job's forwards: forwards by width."""
+        return sum((image.widths for image in self.images), Counter())
+
+
+@dataclass(slots=True)
+class ImageTimings:
+    """Seconds by phase; each phase ends where the next begins."""
+
+    text_encode_s: float = 0.0
+    denoise_s: float = 0.0
+    decode_s: float = 0.0
+    image_encode_s: float = 0.0
+
+
+class ImageRun:
+    """One image of a job, as its pipeline makes it; belongs to the device thread."""
+
+    def __init__(self, job: "Job", index: int) -> None:
+        self.job = job
+        self.index = index
+        self.call: Call | None = None
+        """What the pipeline waits for."""
+        self.started_at: float | None = None
+        self.starts_at: float | None = None
+        self.finishes_at: float | None = None
+        """When it is expected to start and to be done, by the clock of time.monotonic."""
+        self.step_count = 0
+        self.row_count = 0
+        """Rows of its forwards, once there has been one."""
+        self.widths: Counter[int] = Counter()
+        """How many images shared its forwards: forwards by width."""
+        self.timings = ImageTimings()
+        self._greenlet: greenlet.greenlet | None = None
+        self._mark = 0.0
+
+    @property
+    def is_started(self) -> bool:
+        """Whether the pipeline has been called."""
+        return self.started_at is not None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the pipeline has returned."""
+        return self.is_started and self.call is None
+
+    @property
+    def steps_left(self) -> int:
+        """Denoising steps still to be made."""
+        return self.job.request.parameters.num_inference_steps - self.step_count
+
+    @property
+    def demand(self) -> Demand:
+        """What its steps ask for, as seen so far, or as seen of others like it."""
+        if self.step_count == 0:
+            return self.job.lane.demand(is_guided=self.job.is_guided)
+        return Demand(self.widths.total() / self.step_count, self.row_count)
+
+    def start(self) -> None:
+        """Call the pipeline, and return when it waits for its first heavy call."""
+        self.started_at = self._mark = time.monotonic()
+        self._greenlet = greenlet.greenlet(self._make)
+        self.resume()
+
+    def resume(self, result: Any = None) -> None:
+        """Go on with the result of `call`, up to the next one or to the end.
 
         Raises:
-            JobCancelledError: the job was cancelled.
+            Exception: whatever ended the pipeline.
         """
-        self._started_at = time.monotonic()
-        self.timings.queue_s = self._started_at - self._created_at
-        for index in range(self.request.image_count):
-            self._make_image(index)
+        assert self._greenlet is not None
+        self.call = self._greenlet.switch(result)
 
-    def _make_image(self, index: int) -> None:
-        seed = self.request.parameters.seed + index
-        phases = _PhaseClock(self.timings)
-        pipeline = self._prepare_pipeline(index, phases)
+    def fail(self, error: Exception) -> None:
+        """Go on as though `call` had raised this error.
+
+        Raises:
+            Exception: the same, as a rule.
+        """
+        assert self._greenlet is not None
+        self.call = self._greenlet.throw(error)
+
+    def stop(self) -> None:
+        """End the pipeline where it is."""
+        if self._greenlet is not None:
+            self._greenlet.throw()  # GreenletExit, which ends it silently
+
+    def _make(self, _: None) -> None:
+        """Call the pipeline and hand its picture on; the body of the greenlet."""
+        adapter = self.job.model.adapter
+        seed = self.job.request.parameters.seed + self.index
         generator = torch.Generator("cpu").manual_seed(seed)
-        result = pipeline(**self.model.adapter.call_arguments(self.request), generator=generator)
-        phases.end()
-        picture = result.images[0]
+        pipeline = self._prepare_pipeline(generator)
+        result = pipeline(**adapter.call_arguments(self.job.request), generator=generator)
         is_flagged = bool((getattr(result, "nsfw_content_detected", None) or [False])[0])
-        self.outbox.post_image(
-            self._encoders.submit(self._encode_image, index, seed, picture, is_flagged)
-        )
+        pixels = Pixels(result.images[0])
+        self.timings.decode_s = self._lap()
+        self.job.outbox.post_image(self.job.encoders.submit(self._render, pixels, seed, is_flagged))
 
-    def _prepare_pipeline(self, index: int, phases: "_PhaseClock") -> Any:
-        """Make a shallow copy of the pipeline that this job alone observes."""
-
-        def before_forward() -> None:
-            self._stop_if_cancelled()
-            phases.enter_denoising()
-
-        def on_step(step: Step) -> None:
-            phases.end_step()
-            self._tell_progress(index, step.number)
-            self._send_preview(index, step)
-            self._stop_if_cancelled()
-
-        self._stop_if_cancelled()
-        adapter = self.model.adapter
-        pipeline = copy.copy(adapter.pipeline)
-        parameters = self.request.parameters
-        scheduler = adapter.schedulers.make(parameters.scheduler)
-        observe_steps(scheduler, parameters.num_inference_steps, on_step)
-        denoiser = getattr(pipeline, adapter.denoiser_name)
-        # Past diffusers' __setattr__, which would look the proxy's class up as a component.
-        vars(pipeline)["scheduler"] = scheduler
-        vars(pipeline)[adapter.denoiser_name] = DenoiserProxy(denoiser, before_forward)
-        return pipeline
-
-    def _stop_if_cancelled(self) -> None:
-        if self.is_cancelled:
-            raise JobCancelledError
-
-    def _tell_progress(self, index: int, step: int) -> None:
-        step_count = self.request.parameters.num_inference_steps
-        self._steps_made += 1
-        remaining = self.request.image_count * step_count - self._steps_made
-        elapsed = self.elapsed_s
-        estimate = elapsed / self._steps_made * remaining
-        self.outbox.post(Progress(step, step_count, index, elapsed, estimate))
-
-    def _send_preview(self, index: int, step: Step) -> None:
-        wanted = self.request.preview
-        colours = self.model.latent_colours
-        is_last = step.number == self.request.parameters.num_inference_steps
-        if wanted is None or colours is None or is_last or step.number % wanted.interval_steps:
-            return
-        parameters = self.request.parameters
-        latents = unpack(
-            self.model.adapter.pipeline, step.predict_clean(), parameters.width, parameters.height
-        )
-        picture = colours.draw(latents)
-        if picture is not None:
-            encoding = self._encoders.submit(
-                self._encode_preview, index, step.number, picture, wanted
-            )
-            self.outbox.post_preview(encoding)
-
-    def _encode_preview(
-        self, index: int, step: int, picture: PIL.Image.Image, wanted: ResolvedPreview
-    ) -> Event:
-        parameters = self.request.parameters
-        scale = wanted.max_side_px / max(parameters.width, parameters.height)
-        width = max(1, round(parameters.width * scale))
-        height = max(1, round(parameters.height * scale))
-        picture = picture.resize((width, height), PIL.Image.Resampling.BICUBIC)
-        data = encode_preview(picture, wanted.mime_type)
-        return Preview(index, step, wanted.mime_type, width, height, data)
-
-    def _encode_image(
-        self, index: int, seed: int, picture: PIL.Image.Image, is_flagged: bool
-    ) -> Event:
+    def _render(self, pixels: Pixels, seed: int, is_flagged: bool) -> Event:
         begun_at = time.monotonic()
-        data = encode_image(picture, self.request, seed=seed, model=self.model.name)
-        self.timings.image_encode_s += time.monotonic() - begun_at
-        mime_type = self.request.output.mime_type
-        sha256 = hashlib.sha256(data).hexdigest()
-        size = picture.width, picture.height
-        return Image(index, mime_type, *size, seed, is_flagged, sha256, data)
+        image = render_image(
+            pixels, self.job.request, self.job.model.name, self.index, seed, is_flagged
+        )
+        self.timings.image_encode_s = time.monotonic() - begun_at
+        return image
 
+    def _prepare_pipeline(self, generator: torch.Generator) -> Any:
+        """Make a shallow copy of the pipeline that this run alone observes."""
+        adapter = self.job.model.adapter
+        parameters = self.job.request.parameters
+        scheduler = adapter.schedulers.make(parameters.scheduler)
+        observe_steps(scheduler, parameters.num_inference_steps, generator, self._on_step)
+        return self.job.model.copies.make(
+            scheduler=scheduler,
+            vae=VaeProxy(adapter.pipeline.vae, self._decode),
+            **{adapter.denoiser_name: DenoiserProxy(self.job.model.denoiser, self._forward)},
+            **self.job.model.text_encoders,
+        )
 
-class _PhaseClock:
-    """Splits one pipeline call into text encoding, denoising and decoding."""
+    def _forward(self, *args: Any, **kwargs: Any) -> Any:
+        if self.row_count == 0:
+            self.timings.text_encode_s = self._lap()
+        merger = self.job.model.merger
+        arguments = merger.bind(args, kwargs)
+        self.row_count = merger.count_rows(arguments)
+        return _wait_for(Forward(arguments, self.row_count, merger.key(arguments)))
 
-    def __init__(self, timings: JobTimings) -> None:
-        self._timings = timings
-        self._mark = time.monotonic()
-        self._is_denoising = False
+    def _decode(self, latents: torch.Tensor, run: Callable[[], Any]) -> Any:
+        self.timings.denoise_s = self._lap()
+        return _wait_for(Decode(latents, run))
 
-    def enter_denoising(self) -> None:
-        if not self._is_denoising:
-            self._is_denoising = True
-            self._timings.text_encode_s += self._lap()
+    def _on_step(self, step: Step) -> None:
+        self.step_count = step.number
+        self._tell_progress()
+        self._send_preview(step)
 
-    def end_step(self) -> None:
-        self._timings.denoise_s += self._lap()
+    def _tell_progress(self) -> None:
+        now = time.monotonic()
+        assert self.started_at is not None
+        elapsed = now - self.started_at
+        if self.finishes_at is None:
+            remaining = elapsed / self.step_count * self.steps_left
+        else:
+            remaining = max(0.0, self.finishes_at - now)
+        step_total = self.job.request.parameters.num_inference_steps
+        self.job.outbox.post(Progress(self.step_count, step_total, self.index, elapsed, remaining))
 
-    def end(self) -> None:
-        self._timings.decode_s += self._lap()
+    def _send_preview(self, step: Step) -> None:
+        wanted = self.job.request.preview
+        colours = self.job.model.latent_colours
+        if wanted is None or colours is None or not self.steps_left:
+            return
+        if step.number % wanted.interval_steps:
+            return
+        parameters = self.job.request.parameters
+        latents = unpack(
+            self.job.model.adapter.pipeline,
+            step.predict_clean(),
+            parameters.width,
+            parameters.height,
+        )
+        cells = colours.draw(latents)
+        if cells is not None:
+            preview = self.job.encoders.submit(
+                render_preview, Pixels(cells), self.job.request, self.index, step.number
+            )
+            self.job.outbox.post_preview(self.index, preview)
 
     def _lap(self) -> float:
         now = time.monotonic()
         lap, self._mark = now - self._mark, now
         return lap
+
+
+def _wait_for(call: Call) -> Any:
+    """Leave the greenlet until the call has been run."""
+    hub = greenlet.getcurrent().parent
+    assert hub is not None
+    return hub.switch(call)

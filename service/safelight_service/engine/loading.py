@@ -1,35 +1,101 @@
 """Loading: from a model's settings to a pipeline that is ready to run."""
 
 import re
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import torch
 import transformers
 from diffusers import DiffusionPipeline
 
-from safelight_service.capabilities import Capabilities
 from safelight_service.engine.adapter import PipelineAdapter
+from safelight_service.engine.calls import Forward
+from safelight_service.engine.families import RULES
+from safelight_service.engine.lane import Lane
+from safelight_service.engine.memo import Memo
+from safelight_service.engine.merging import Merger
 from safelight_service.engine.preview import LatentColours
-from safelight_service.settings import EMBEDDED_MODEL, ModelSettings
+from safelight_service.engine.proxies import PipelineCopies, wrap_text_encoders
+from safelight_service.engine.widths import MOST_ROWS, ProfileStore, measure
+from safelight_service.settings import EMBEDDED_MODEL, BatchingSettings, ModelSettings
 
 _HUB_SNAPSHOT = re.compile(r"/snapshots/([0-9a-f]{40})/?$")
 
 
-@dataclass(frozen=True, slots=True)
 class LoadedModel:
     """A pipeline in memory, and what is known of it."""
 
-    name: str
-    revision: str
-    adapter: PipelineAdapter
-    capabilities: Capabilities
-    latent_colours: LatentColours | None
+    def __init__(
+        self,
+        name: str,
+        revision: str,
+        adapter: PipelineAdapter,
+        batching: BatchingSettings,
+        profiles: ProfileStore,
+    ) -> None:
+        self.name = name
+        self.revision = revision
+        self.adapter = adapter
+        self.latent_colours = LatentColours.fit(adapter.pipeline)
+        self.capabilities = adapter.capabilities(has_previews=self.latent_colours is not None)
+        self.denoiser: Any = getattr(adapter.pipeline, adapter.denoiser_name)
+        rule = RULES.get(type(adapter.pipeline).__name__)
+        self.merger = Merger(self.denoiser, rule)
+        self.copies = PipelineCopies(adapter.pipeline)
+        self.text_encoders = wrap_text_encoders(
+            adapter.pipeline, Memo(batching.prompt_cache_mib << 20)
+        )
+        self._most_members = batching.max_width if rule else 1
+        if batching.deterministic:
+            self._most_members = 1
+        self._profiles = profiles
+        self._lanes: dict[tuple[int, int], Lane] = {}
+
+    def lane(self, width: int, height: int) -> Lane:
+        """Return what is known of the model at this size in pixels."""
+        if (width, height) not in self._lanes:
+            lane = Lane(self._most_members)
+            profile = self._profiles.get(self._profile_key(width, height))
+            if profile is not None:
+                lane.set_profile(profile)
+            self._lanes[width, height] = lane
+        return self._lanes[width, height]
+
+    def measure_widths(self, width: int, height: int, call: Forward) -> None:
+        """Find out, with a call at hand, how many rows a forward should have at this size."""
+
+        def run(calls: int) -> None:
+            self.merger.run(self.denoiser, [call.arguments] * calls)
+            if self.adapter.execution_device.type == "cuda":
+                torch.cuda.synchronize(self.adapter.execution_device)
+
+        profile = measure(run, call.row_count, MOST_ROWS)
+        self._profiles.put(self._profile_key(width, height), profile)
+        self._lanes[width, height].set_profile(profile)
+
+    def _profile_key(self, width: int, height: int) -> str:
+        """Everything that the seconds of a forward depend on."""
+        device = self.adapter.execution_device
+        is_cuda = device.type == "cuda"
+        parts = (
+            self.name,
+            self.revision,
+            type(self.denoiser).__name__,
+            f"{width}x{height}",
+            str(self.denoiser.dtype).removeprefix("torch."),
+            torch.cuda.get_device_name(device) if is_cuda else f"cpu x{torch.get_num_threads()}",
+            f"torch {torch.__version__}",
+        )
+        return ", ".join(part for part in parts if part)
 
 
-def load_model(settings: ModelSettings) -> LoadedModel:
+def load_model(
+    settings: ModelSettings,
+    batching: BatchingSettings = BatchingSettings(),  # noqa: B008 (frozen)
+    profiles: ProfileStore | None = None,
+) -> LoadedModel:
     """Load a model from safetensors, without running any code that comes with it.
 
     Raises:
@@ -47,14 +113,12 @@ def load_model(settings: ModelSettings) -> LoadedModel:
         use_safetensors=True,
     ).to(device)
     pipeline.set_progress_bar_config(disable=True)
-    adapter = PipelineAdapter(pipeline, settings.limits, settings.defaults)
-    latent_colours = LatentColours.fit(pipeline)
     return LoadedModel(
-        name=settings.name,
-        revision=_find_revision(settings, pipeline),
-        adapter=adapter,
-        capabilities=adapter.capabilities(has_previews=latent_colours is not None),
-        latent_colours=latent_colours,
+        settings.name,
+        _find_revision(settings, pipeline),
+        PipelineAdapter(pipeline, settings.limits, settings.defaults),
+        batching,
+        profiles or ProfileStore(None),
     )
 
 

@@ -9,7 +9,6 @@ VAE, so that it needs no table of known models.
 from dataclasses import dataclass
 from typing import Any, Self
 
-import PIL.Image
 import torch
 from torch.nn.functional import interpolate
 
@@ -48,19 +47,19 @@ class LatentColours:
         damping = _DAMPING * spread.diagonal().mean() * torch.eye(len(spread))
         slope = torch.linalg.solve(spread + damping, (inputs - mean).T @ targets)
         offset = targets.mean(dim=0) - mean @ slope
-        return cls(torch.cat([slope, offset.unsqueeze(0)]))
+        return cls(torch.cat([slope, offset.unsqueeze(0)]).to(vae.device))
 
-    def draw(self, latents: torch.Tensor) -> PIL.Image.Image | None:
-        """Draw latents (1, channels, height, width) as one pixel a cell.
+    def draw(self, latents: torch.Tensor) -> torch.Tensor | None:
+        """Draw latents (1, channels, height, width) as one pixel a cell: (3, height, width).
 
-        None where the latents are not of the layout that the map was fitted on.
+        In [0, 1], on the latents' device. None where the latents are not of the layout that the
+        map was fitted on.
         """
         if latents.ndim != 4 or latents.shape[1] != len(self.weight) - 1:
             return None
-        cells = latents[0].movedim(0, -1).float().cpu()
-        colours = cells @ self.weight[:-1] + self.weight[-1]
-        pixels = ((colours + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-        return PIL.Image.fromarray(pixels.numpy())
+        weight = self.weight.to(latents.device)
+        colours = latents[0].movedim(0, -1).float() @ weight[:-1] + weight[-1]
+        return ((colours + 1) / 2).clamp(0, 1).movedim(-1, 0)
 
 
 def unpack(pipeline: Any, latents: torch.Tensor, width: int, height: int) -> torch.Tensor:

@@ -90,7 +90,12 @@ def to_generate_responses(event: gen.Event) -> Iterator[pb.GenerateResponse]:
         case gen.Completed():
             yield pb.GenerateResponse(
                 completed=pb.GenerationCompleted(
-                    timings=_timings(event.timings), step_count=event.step_count
+                    timings=_timings(event.timings),
+                    step_count=event.step_count,
+                    batch_widths=[
+                        pb.BatchWidth(image_count=width, forward_count=count)
+                        for width, count in event.widths.items()
+                    ],
                 )
             )
 

@@ -1,4 +1,4 @@
-"""Runs jobs in the test's own thread and keeps their events."""
+"""Runs jobs in the test's own thread, by a batcher as on a device, and keeps their events."""
 
 import io
 from collections.abc import Callable, Iterator, Sequence
@@ -9,9 +9,13 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
+import torch
 
-from safelight_service.engine.job import Job, JobTimings
+from safelight_service.engine.batcher import StepBatcher
+from safelight_service.engine.job import Job
 from safelight_service.engine.loading import LoadedModel
+from safelight_service.engine.order import Order, first_come_first_served
+from safelight_service.errors import InternalError
 from safelight_service.generation import (
     Event,
     GenerationRequest,
@@ -31,6 +35,8 @@ class Recorder:
 
     def __init__(self, on_event: Callable[[Event], None] | None = None) -> None:
         self.events: list[Event] = []
+        self.is_closed = False
+        self.error: BaseException | None = None
         self._on_event = on_event
 
     def post(self, event: Event) -> None:
@@ -41,11 +47,12 @@ class Recorder:
     def post_image(self, image: Future[Event]) -> None:
         self.post(image.result())
 
-    def post_preview(self, preview: Future[Event]) -> None:
+    def post_preview(self, image_index: int, preview: Future[Event]) -> None:
         self.post(preview.result())
 
-    def close(self, outcome: JobTimings | BaseException) -> None:
-        raise AssertionError(f"only a device closes a job's outbox: {outcome}")
+    def close(self, error: BaseException | None = None) -> None:
+        assert not self.is_closed
+        self.is_closed, self.error = True, error
 
 
 class InlineExecutor(Executor):
@@ -77,10 +84,27 @@ def make_job(
     return Job(model, resolved, recorder, InlineExecutor())
 
 
+def make_batcher(order: Order = first_come_first_served) -> StepBatcher:
+    """Make a batcher that tells what a fault was."""
+    return StepBatcher(order, lambda fault: InternalError(repr(fault)))
+
+
+def run_jobs(*jobs: Job) -> None:
+    """Run jobs, all submitted at once, until they have ended."""
+    batcher = make_batcher()
+    for job in jobs:
+        batcher.add(job)
+    with torch.no_grad():
+        while batcher.jobs:
+            batcher.turn()
+
+
 def run_job(model: LoadedModel, **request: Any) -> list[Event]:
     """Run a small request and return its events."""
     recorder = Recorder()
-    make_job(model, recorder, **request).run()
+    run_jobs(make_job(model, recorder, **request))
+    if recorder.error is not None:
+        raise recorder.error
     return recorder.events
 
 
@@ -103,6 +127,12 @@ def steps_of(events: Sequence[Event]) -> list[int]:
 def pixels_of(image: Image) -> bytes:
     """Decode an image event."""
     return np.asarray(PIL.Image.open(io.BytesIO(image.data))).tobytes()
+
+
+def difference(pixels: bytes, others: bytes) -> int:
+    """Return the largest difference between two pictures, in levels of 0 to 255."""
+    first, second = (np.frombuffer(data, np.uint8).astype(int) for data in (pixels, others))
+    return int(np.abs(first - second).max())
 
 
 @dataclass

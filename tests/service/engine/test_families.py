@@ -7,18 +7,19 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from safelight_service.engine.job import JobCancelledError
 from safelight_service.engine.loading import LoadedModel
-from safelight_service.generation import Event, Preview, Progress
+from safelight_service.generation import Event, Image, Preview, Progress
 from tests.service.engine.job_runs import (
     SMALL,
     Recorder,
     count_forwards,
+    difference,
     draw,
     images_of,
     make_job,
     pixels_of,
     run_job,
+    run_jobs,
     steps_of,
 )
 from tests.service.pipelines.families import FAMILIES
@@ -100,10 +101,15 @@ def test_every_parameter_of_the_contract_is_honoured(model: LoadedModel) -> None
 
 def test_progress_of_each_step_comes_before_the_image(model: LoadedModel) -> None:
     events = run_job(model, image_count=2, num_inference_steps=2)
-    assert [type(event).__name__ for event in events] == ["Progress", "Progress", "Image"] * 2
-    assert steps_of(events) == [1, 2, 1, 2]
-    indices = [event.image_index for event in events if isinstance(event, Progress)]
-    assert indices == [0, 0, 1, 1]
+    for index in range(2):
+        of_image = [
+            type(event).__name__
+            for event in events
+            if (isinstance(event, Progress) and event.image_index == index)
+            or (isinstance(event, Image) and event.index == index)
+        ]
+        assert of_image == ["Progress", "Progress", "Image"]
+    assert sorted(steps_of(events)) == [1, 1, 2, 2]
 
 
 def test_image_has_exactly_the_size_that_was_asked_for(model: LoadedModel) -> None:
@@ -139,7 +145,8 @@ def test_each_further_image_is_that_of_the_next_seed(model: LoadedModel) -> None
     first, second = images_of(run_job(model, image_count=2, seed=5))
     assert (first.seed, second.seed) == (5, 6)
     assert pixels_of(first) != pixels_of(second)
-    assert pixels_of(second) == draw(model, seed=6)
+    # Side by side in one batch, and so the same but for rounding.
+    assert difference(pixels_of(second), draw(model, seed=6)) <= 1
 
 
 def test_prompt_and_guidance_change_the_picture(model: LoadedModel) -> None:
@@ -184,8 +191,8 @@ def test_cancelling_after_a_step_stops_before_the_next_forward(
             job.cancel()
 
     job = make_job(model, Recorder(cancel_after_second_step), num_inference_steps=4, **GUIDED)
-    with count_forwards(model) as forwards, pytest.raises(JobCancelledError):
-        job.run()
+    with count_forwards(model) as forwards:
+        run_jobs(job)
     assert forwards.count == FORWARDS_OF_TWO_STEPS.get(family, 2)
 
 
@@ -194,16 +201,16 @@ def test_cancelling_between_the_two_forwards_of_a_step_skips_the_second(
 ) -> None:
     model = tiny_models["qwen-image"]
     job = make_job(model, Recorder(), **GUIDED)
-    with count_forwards(model, job.cancel) as forwards, pytest.raises(JobCancelledError):
-        job.run()
+    with count_forwards(model, job.cancel) as forwards:
+        run_jobs(job)
     assert forwards.count == 1
 
 
 def test_job_that_was_cancelled_leaves_the_model_as_it_was(model: LoadedModel) -> None:
     before = draw(model)
     job = make_job(model, Recorder())
-    with count_forwards(model, job.cancel), pytest.raises(JobCancelledError):
-        job.run()
+    with count_forwards(model, job.cancel):
+        run_jobs(job)
     assert draw(model) == before
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import grpc
+import numpy as np
 import PIL.Image
 import pytest
 from google.rpc import error_details_pb2
@@ -259,7 +260,10 @@ def test_concurrent_generations_all_get_their_own_image(
         thread.start()
     for thread in threads:
         thread.join()
-    assert together == alone
+    for seed, data in together.items():
+        first, second = (np.asarray(PIL.Image.open(io.BytesIO(d))) for d in (data, alone[seed]))
+        # But for rounding: a wider batch adds up in another order.
+        assert np.abs(first.astype(int) - second).max() <= 1
 
 
 def wait_for(events: Iterator[pb.GenerateResponse], kind: str) -> pb.GenerateResponse:

@@ -17,6 +17,7 @@ LONG = pb.GenerateRequest(
     parameters=pb.TextToImageParameters(num_inference_steps=150, width=512, height=512),
     image_count=8,
 )
+ALONE = json.dumps({"max_width": 1})
 WAITS = (("x-wait-for-model", "true"),)
 
 
@@ -31,7 +32,10 @@ def status_of(error: grpc.RpcError) -> tuple[grpc.StatusCode, float | None]:
 
 
 def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
-    with run_service(queue_size="1") as service, grpc.insecure_channel(service.target) as channel:
+    with (
+        run_service(queue_size="1", batching=ALONE) as service,
+        grpc.insecure_channel(service.target) as channel,
+    ):
         stub = pb_grpc.TextToImageServiceStub(channel)
         running, waiting = stub.Generate(LONG), stub.Generate(LONG)
         assert next(running).WhichOneof("event") == "accepted"

@@ -731,25 +731,57 @@ class GenerationCompleted(_message.Message):
 
     TIMINGS_FIELD_NUMBER: _builtins.int
     STEP_COUNT_FIELD_NUMBER: _builtins.int
+    BATCH_WIDTHS_FIELD_NUMBER: _builtins.int
     step_count: _builtins.int
     """Denoising steps run, all images together."""
     @_builtins.property
     def timings(self) -> Global___GenerationTimings:
         """Where the time went."""
 
+    @_builtins.property
+    def batch_widths(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchWidth]:
+        """How many images shared the forwards of these ones, by width, narrowest first."""
+
     def __init__(
         self,
         *,
         timings: Global___GenerationTimings | None = ...,
         step_count: _builtins.int = ...,
+        batch_widths: _abc.Iterable[Global___BatchWidth] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["step_count", b"step_count", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_widths", b"batch_widths", "step_count", b"step_count", "timings", b"timings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GenerationCompleted: _TypeAlias = GenerationCompleted  # noqa: Y015
+
+@_typing.final
+class BatchWidth(_message.Message):
+    """Forwards of the denoiser that were shared by the same number of images."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGE_COUNT_FIELD_NUMBER: _builtins.int
+    FORWARD_COUNT_FIELD_NUMBER: _builtins.int
+    image_count: _builtins.int
+    """Images that shared a forward, this generation's own included; 1: it ran alone."""
+    forward_count: _builtins.int
+    """Forwards of that width. A guided step takes one or two, and some schedulers take more."""
+    def __init__(
+        self,
+        *,
+        image_count: _builtins.int = ...,
+        forward_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["forward_count", b"forward_count", "image_count", b"image_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchWidth: _TypeAlias = BatchWidth  # noqa: Y015
 
 @_typing.final
 class GenerationTimings(_message.Message):

@@ -1,0 +1,221 @@
+"""StepBatcher: runs jobs turn by turn, sharing forwards among all that can.
+
+In a turn the first image that wants to be decoded is decoded, one that waits is started if
+there is room for it, and one forward is run for the first image and all that can be merged
+with it. Between two turns every pipeline stands at a heavy call, so none that could have
+shared a forward is ever missed.
+"""
+
+import functools
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from safelight_service.engine.calls import Decode, Forward
+from safelight_service.engine.forecast import Plan, play
+from safelight_service.engine.job import ImageRun, Job
+from safelight_service.engine.lane import Lane
+from safelight_service.engine.order import Claim, Order
+from safelight_service.errors import OutOfMemoryError, SafelightError, StoppingError
+
+ReportFault = Callable[[BaseException], SafelightError]
+"""Logs an unexpected exception and returns what the caller may know of it."""
+
+
+class StepBatcher:
+    """The jobs of one device; belongs to the device thread."""
+
+    def __init__(self, order: Order, report_fault: ReportFault) -> None:
+        self.jobs: list[Job] = []
+        self._order = order
+        self._report_fault = report_fault
+        self._run_ahead = _RunAhead()
+
+    def add(self, job: Job) -> None:
+        """Take a job in; its outbox is closed when it has ended."""
+        self.jobs.append(job)
+
+    def stop(self) -> None:
+        """End all jobs."""
+        for job in tuple(self.jobs):
+            self._end(job, StoppingError())
+
+    def turn(self) -> None:
+        """Bring the jobs on by one forward."""
+        for job in [job for job in self.jobs if job.is_cancelled]:
+            self._end(job, StoppingError())  # heard only if it was not the caller who cancelled
+        self._rank()
+        self._decode()
+        self._step()
+
+    def forecast(self) -> None:
+        """Work out when each image will start and finish."""
+        now = time.monotonic()
+        images = [image for image in self._images() if not image.has_ended]
+        plans = [_plan(image) for image in images]
+        play(plans)
+        for image, plan in zip(images, plans, strict=True):
+            image.starts_at = _after(now, plan.starts_s)
+            image.finishes_at = _after(now, plan.finishes_s)
+
+    def _images(self) -> list[ImageRun]:
+        """All images, first those of the job that comes first."""
+        return [image for job in self.jobs for image in job.images]
+
+    def _rank(self) -> None:
+        now = time.monotonic()
+        self.jobs.sort(key=lambda job: (self._order(_claim(job, now)), job.arrived_at))
+
+    def _decode(self) -> None:
+        """Run one decode: it costs as much as a forward, and must not hold up the others."""
+        for image in self._images():
+            if isinstance(image.call, Decode):
+                self._go_on(image, functools.partial(_decode, image, image.call))
+                return
+
+    def _step(self) -> None:
+        """Run one forward for the first image that wants one, and those that can share it."""
+        members = self._gather()
+        if not members:
+            return
+        lane = members[0].job.lane
+        if lane.wants_profile:
+            parameters = members[0].job.request.parameters
+            members[0].job.model.measure_widths(
+                parameters.width, parameters.height, _forward_of(members[0])
+            )
+        begun_at = time.monotonic()
+        row_count = sum(_forward_of(image).row_count for image in members)
+        for image, outcome in zip(members, self._forward(members), strict=True):
+            go = image.fail if isinstance(outcome, Exception) else image.resume
+            self._go_on(image, functools.partial(go, outcome))
+        self._run_ahead.bound(members[0].job.model.adapter.execution_device)
+        lane.note_forward(row_count, time.monotonic() - begun_at)
+
+    def _gather(self) -> list[ImageRun]:
+        """Choose the members of the next forward, starting one image that has not been."""
+        members: list[ImageRun] = []
+        row_count = 0
+        has_started_one = False
+        lane: Lane | None = None
+        for image in self._images():
+            if image.has_ended or isinstance(image.call, Decode):
+                continue
+            lane = lane or image.job.lane
+            if image.job.lane is not lane:
+                continue
+            if not image.is_started:
+                expected = lane.demand(is_guided=image.job.is_guided).row_count
+                if has_started_one or not lane.has_room(len(members) + 1, row_count + expected):
+                    break
+                has_started_one = True
+                self._go_on(image, image.start)
+            if not isinstance(image.call, Forward):
+                continue
+            if members and image.call.key != _forward_of(members[0]).key:
+                continue
+            if not lane.has_room(len(members) + 1, row_count + image.call.row_count):
+                break
+            members.append(image)
+            row_count += image.call.row_count
+        return members
+
+    def _forward(self, members: Sequence[ImageRun]) -> list[Any]:
+        """Run the members' forwards as one; return what each alone would return or raise."""
+        model, lane = members[0].job.model, members[0].job.lane
+        calls = [_forward_of(image) for image in members]
+        try:
+            results = model.merger.run(model.denoiser, [call.arguments for call in calls])
+        except torch.OutOfMemoryError as error:
+            torch.cuda.empty_cache()
+            if len(members) == 1:
+                return [error]
+            lane.halve_cap(sum(call.row_count for call in calls))
+            half = len(members) // 2
+            return self._forward(members[:half]) + self._forward(members[half:])
+        except Exception as error:
+            if len(members) == 1:
+                return [error]
+            return [outcome for image in members for outcome in self._forward([image])]
+        for image in members:
+            image.widths[len(members)] += 1
+        return results
+
+    def _go_on(self, image: ImageRun, go: Callable[[], None]) -> None:
+        """Let an image go on to its next call, and see to it if that was the end of it."""
+        try:
+            go()
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            self._end(image.job, OutOfMemoryError())
+        except Exception as fault:
+            self._end(image.job, self._report_fault(fault))
+        else:
+            if image.job.has_ended:
+                self._end(image.job, None)
+
+    def _end(self, job: Job, error: SafelightError | None) -> None:
+        if job not in self.jobs:
+            return
+        self.jobs.remove(job)
+        for image in job.images:
+            image.stop()
+        job.outbox.close(error)
+
+
+class _RunAhead:
+    """Keeps the host at most one forward ahead of a device that works asynchronously.
+
+    Otherwise progress would be told, and cancellations heeded, long before the device has
+    caught up.
+    """
+
+    def __init__(self) -> None:
+        self._marks: deque[torch.cuda.Event] = deque()
+
+    def bound(self, device: torch.device) -> None:
+        if device.type != "cuda":
+            return
+        mark = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        mark.record(torch.cuda.current_stream(device))
+        self._marks.append(mark)
+        if len(self._marks) > 1:
+            self._marks.popleft().synchronize()
+
+
+def _decode(image: ImageRun, call: Decode) -> None:
+    image.resume(call.run())
+
+
+def _forward_of(image: ImageRun) -> Forward:
+    assert isinstance(image.call, Forward)
+    return image.call
+
+
+def _claim(job: Job, now: float) -> Claim:
+    remaining = sum(_remaining_s(image) for image in job.images)
+    return Claim(job.arrived_at, remaining, now - job.arrived_at)
+
+
+def _remaining_s(image: ImageRun) -> float:
+    """Seconds that an image would take alone; its steps, while nothing like it was measured."""
+    demand = image.demand
+    forward_s = image.job.lane.forward_s(demand.row_count) or 1.0
+    return image.steps_left * demand.forwards_per_step * forward_s
+
+
+def _after(now: float, seconds: float | None) -> float | None:
+    return None if seconds is None else now + seconds
+
+
+def _plan(image: ImageRun) -> Plan:
+    demand = image.demand
+    return Plan(
+        image.job.lane,
+        demand.row_count,
+        image.steps_left * demand.forwards_per_step,
+        is_started=image.is_started,
+    )

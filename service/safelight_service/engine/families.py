@@ -1,0 +1,75 @@
+"""Families: how the forwards of each kind of pipeline are merged.
+
+By the name of the pipeline's class. What the denoiser takes beyond what a rule names must be
+equal for calls to be merged: sizes, positions of patches and tokens, options. A pipeline that
+is not listed is never merged: it runs step by step like the others, one image at a time.
+That is the right place for those whose attention mixes the rows of a batch (perturbed
+attention guidance) or whose denoiser remembers earlier calls (key and value caches).
+"""
+
+from collections.abc import Mapping
+
+from safelight_service.engine.merging import (
+    EQUAL_ITEMS,
+    ITEMS,
+    ROWS,
+    ROWS_BY_NAME,
+    TEXT,
+    TIMESTEP,
+    MergeRule,
+    rows,
+    text_mask,
+)
+
+_UNET: MergeRule = {
+    "sample": ROWS,
+    "timestep": TIMESTEP,
+    "encoder_hidden_states": ROWS,
+    "timestep_cond": ROWS,
+    "added_cond_kwargs": ROWS_BY_NAME,
+}
+# All that the transformers call by these names has a row for each image.
+_TRANSFORMER: MergeRule = {
+    "hidden_states": ROWS,
+    "timestep": TIMESTEP,
+    "encoder_hidden_states": ROWS,
+    "guidance": ROWS,
+}
+_POOLED = {**_TRANSFORMER, "pooled_projections": ROWS}
+_PIXART = {**_TRANSFORMER, "encoder_attention_mask": ROWS, "added_cond_kwargs": ROWS_BY_NAME}
+
+RULES: Mapping[str, MergeRule] = {
+    "StableDiffusionPipeline": _UNET,
+    "LatentConsistencyModelPipeline": _UNET,
+    "StableDiffusionXLPipeline": _UNET,
+    "StableDiffusion3Pipeline": _POOLED,
+    "FluxPipeline": _POOLED,
+    "Flux2Pipeline": _TRANSFORMER,
+    "Flux2KleinPipeline": _TRANSFORMER,
+    "ChromaPipeline": {**_TRANSFORMER, "attention_mask": ROWS},
+    "QwenImagePipeline": {
+        **_TRANSFORMER,
+        "encoder_hidden_states": TEXT,
+        "encoder_hidden_states_mask": text_mask("encoder_hidden_states"),
+        "img_shapes": EQUAL_ITEMS,
+    },
+    "ZImagePipeline": {"x": ITEMS, "t": TIMESTEP, "cap_feats": ITEMS},
+    "PixArtAlphaPipeline": _PIXART,
+    "PixArtSigmaPipeline": _PIXART,
+    "SanaPipeline": {**_TRANSFORMER, "encoder_attention_mask": ROWS},
+    "Lumina2Pipeline": {**_TRANSFORMER, "encoder_attention_mask": ROWS},
+    "AuraFlowPipeline": _TRANSFORMER,
+    "CogView4Pipeline": {
+        **_TRANSFORMER,
+        "original_size": ROWS,
+        "target_size": ROWS,
+        "crop_coords": ROWS,
+    },
+    "HiDreamImagePipeline": {
+        "hidden_states": ROWS,
+        "timesteps": TIMESTEP,
+        "encoder_hidden_states_t5": ROWS,
+        "encoder_hidden_states_llama3": rows(dim=1),  # (layers, rows, tokens, width)
+        "pooled_embeds": ROWS,
+    },
+}

@@ -1,0 +1,36 @@
+"""Order: which generations come first when the device cannot serve all at once."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a generation brings forward: when it came, and what it still needs, in seconds."""
+
+    arrived_at: float
+    remaining_s: float
+    waited_s: float
+
+
+Order = Callable[[Claim], float]
+"""Ranks a claim; the lowest is served first, and what can be merged with it rides along."""
+
+AGEING = 0.5
+"""Seconds of waiting that outweigh one of remaining work, so that long ones are served at last."""
+
+
+def first_come_first_served(claim: Claim) -> float:
+    """Rank by arrival. What was passed by rides along with others, or becomes the oldest."""
+    return claim.arrived_at
+
+
+def shortest_remaining_first(claim: Claim) -> float:
+    """Rank by the work that is left, less for every second waited: lower mean, longer tail."""
+    return claim.remaining_s - AGEING * claim.waited_s
+
+
+ORDERS: Mapping[str, Order] = {
+    "first_come": first_come_first_served,
+    "shortest_remaining": shortest_remaining_first,
+}

@@ -1,0 +1,61 @@
+"""Rendering: tensors on the device to compressed pictures, in the encoders' threads."""
+
+import hashlib
+
+import PIL.Image
+import torch
+from torch import Tensor
+
+from safelight_service.generation import Event, Image, Preview, ResolvedRequest
+from safelight_service.image_file import encode_image, encode_preview
+
+
+class Pixels:
+    """A picture on the device, (3, height, width) in [0, 1], on its way to the host.
+
+    Made on the device thread, which does not wait for it: whoever takes it does.
+    """
+
+    def __init__(self, picture: Tensor) -> None:
+        self._bytes = (picture.float() * 255).round().to(torch.uint8).movedim(0, -1)
+        self._is_drawn: torch.cuda.Event | None = None
+        if picture.is_cuda:
+            self._is_drawn = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._is_drawn.record()
+
+    def take(self) -> PIL.Image.Image:
+        """Wait until it is drawn, and copy it to the host."""
+        if self._is_drawn is None:
+            return PIL.Image.fromarray(self._bytes.contiguous().numpy())
+        # On a stream of its own: the device thread's is full of later steps.
+        with torch.cuda.stream(torch.cuda.Stream(self._bytes.device)):  # type: ignore[no-untyped-call]
+            torch.cuda.current_stream().wait_event(self._is_drawn)
+            return PIL.Image.fromarray(self._bytes.contiguous().cpu().numpy())
+
+
+def render_image(
+    pixels: Pixels,
+    request: ResolvedRequest,
+    model: str,
+    index: int,
+    seed: int,
+    is_flagged: bool,
+) -> Event:
+    """Compress a finished image."""
+    picture = pixels.take()
+    data = encode_image(picture, request, seed=seed, model=model)
+    sha256 = hashlib.sha256(data).hexdigest()
+    size = picture.width, picture.height
+    return Image(index, request.output.mime_type, *size, seed, is_flagged, sha256, data)
+
+
+def render_preview(pixels: Pixels, request: ResolvedRequest, index: int, step: int) -> Event:
+    """Enlarge a preview from one pixel a latent cell, and compress it."""
+    wanted, parameters = request.preview, request.parameters
+    assert wanted is not None
+    scale = wanted.max_side_px / max(parameters.width, parameters.height)
+    width = max(1, round(parameters.width * scale))
+    height = max(1, round(parameters.height * scale))
+    picture = pixels.take().resize((width, height), PIL.Image.Resampling.BICUBIC)
+    data = encode_preview(picture, wanted.mime_type)
+    return Preview(index, step, wanted.mime_type, width, height, data)
