@@ -6,6 +6,7 @@ import torch
 from diffusers import AutoencoderTiny, UNet2DConditionModel
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
+from training.autoencoder import build_autoencoder
 from training.denoiser import Training, build_denoiser
 
 
@@ -25,10 +26,11 @@ class Parts:
         self._start = start
 
     def autoencoder(self) -> AutoencoderTiny:
-        """The trained autoencoder."""
-        return AutoencoderTiny.from_pretrained(
-            self._latest(self.autoencoder_folder), dtype=torch.float32
-        )
+        """The autoencoder; its encoder needs no training, its decoder may be untrained."""
+        folder = self._latest(self.autoencoder_folder)
+        if not folder.exists():
+            return build_autoencoder()
+        return AutoencoderTiny.from_pretrained(folder, dtype=torch.float32)
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The tokenizer that the text encoder was trained with."""

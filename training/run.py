@@ -5,15 +5,15 @@ from pathlib import Path
 
 import torch
 
-from training.autoencoder import train_autoencoder, tune_decoder
+from training.autoencoder import train_decoder
 from training.denoiser import BATCH, PEAK_RATE, SCENE_COUNT, train_denoiser
 from training.export import export
 from training.parts import Parts
 from training.text_encoder import train_text_encoder
 from training.tokenizer import build_tokenizer
 
-STAGES = ("autoencoder", "text", "denoiser", "decoder", "export")
-DEFAULT_MINUTES = {"autoencoder": 6.0, "text": 4.0, "denoiser": 90.0, "decoder": 5.0}
+STAGES = ("text", "denoiser", "decoder", "export")
+DEFAULT_MINUTES = {"text": 4.0, "denoiser": 110.0, "decoder": 8.0}
 
 
 def main() -> None:
@@ -22,9 +22,6 @@ def main() -> None:
     stages = arguments.stages
     parts = Parts(arguments.work, arguments.start)
     arguments.work.mkdir(parents=True, exist_ok=True)
-    if "autoencoder" in stages:
-        autoencoder = train_autoencoder(arguments.autoencoder_minutes)
-        autoencoder.save_pretrained(parts.autoencoder_folder)
     if "text" in stages:
         tokenizer = build_tokenizer()
         text_encoder, pooling = train_text_encoder(tokenizer, arguments.text_minutes)
@@ -44,7 +41,7 @@ def main() -> None:
         )
     if "decoder" in stages:
         autoencoder = parts.autoencoder()
-        tune_decoder(autoencoder, arguments.decoder_minutes)
+        train_decoder(autoencoder, arguments.decoder_minutes)
         autoencoder.save_pretrained(parts.autoencoder_folder)
     if "export" in stages:
         average = parts.training().average.cpu()
