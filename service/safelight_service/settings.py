@@ -111,6 +111,42 @@ class BatchingSettings(_Table):
         return None if path in (None, Path()) else path.expanduser()
 
 
+class AccelerationSettings(_Table):
+    """What makes a model faster or smaller, and what that costs."""
+
+    compile: Literal["off", "regional", "full"] = Field(
+        "off",
+        description="torch.compile of the denoiser: its repeated blocks, or all of it. Minutes "
+        "for the first picture, and seconds for a new width.",
+    )
+    attention_backend: str | None = Field(
+        None, description="Of diffusers, such as native, flash, _flash_3, sage or xformers."
+    )
+    channels_last: bool = Field(False, description="Memory layout for the convolutions of a UNet.")
+    vae_tiling: bool = Field(False, description="Decode large pictures in tiles: slower, smaller.")
+    quantization: Literal["none", "int8", "fp8"] = Field(
+        "none",
+        description="Of the denoiser's linear layers, by torchao: int8 weights, or weights and "
+        "activations in 8-bit floats scaled row by row.",
+    )
+    offload: Literal["none", "model", "group"] = Field(
+        "none",
+        description="Keep weights in the host's memory until they are needed: whole models, or "
+        "groups of layers. Nothing is merged then.",
+    )
+
+    @model_validator(mode="after")
+    def _check_combination(self) -> "AccelerationSettings":
+        for name in ("compile", "quantization"):
+            value = getattr(self, name)
+            if self.offload != "none" and value not in ("off", "none"):
+                raise ValueError(
+                    f"offload = {self.offload!r} and {name} = {value!r} cannot be combined: "
+                    "offloaded weights move, and the other needs them to stay"
+                )
+        return self
+
+
 class ModelSettings(_Table):
     """One model that is served."""
 
@@ -132,6 +168,10 @@ class ModelSettings(_Table):
         description="Torch device. auto: cuda where there is one, else cpu.",
     )
     preload: bool = Field(True, description="Load before the service says that it is ready.")
+    warm_up: bool = Field(
+        True, description="Make a picture of one step after loading, before anybody waits for one."
+    )
+    acceleration: AccelerationSettings = AccelerationSettings()
     limits: LimitSettings = LimitSettings()
     defaults: DefaultSettings = DefaultSettings()
 
@@ -160,6 +200,12 @@ class Settings(BaseSettings):
     models: tuple[ModelSettings, ...] = Field(
         (ModelSettings(name=EMBEDDED_MODEL, source=EMBEDDED_MODEL),),
         description="The models; no others are served.",
+    )
+    model_memory_gib: float | None = Field(
+        None,
+        gt=0,
+        description="Memory for the weights of all models; beyond it, the least recently used "
+        "model that is idle makes room. Unset: all stay.",
     )
     default_model: str = Field("", description="Model of calls that name none. Empty: the first.")
     batching: BatchingSettings = BatchingSettings()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from safelight_service.settings import (
+    AccelerationSettings,
     BatchingSettings,
     DefaultSettings,
     LimitSettings,
@@ -107,7 +108,15 @@ def test_the_embedded_model_brings_its_limits_under_any_name(tmp_path: Path) -> 
 
 def test_every_setting_is_documented_with_its_default() -> None:
     text = Path("docs/settings.md").read_text()
-    for table in (Settings, BatchingSettings, ModelSettings, LimitSettings, DefaultSettings):
+    tables = (
+        Settings,
+        BatchingSettings,
+        ModelSettings,
+        AccelerationSettings,
+        LimitSettings,
+        DefaultSettings,
+    )
+    for table in tables:
         for name, field in table.model_fields.items():
             assert f"`{name}`" in text
             if type(field.default) in (int, float):

@@ -3,11 +3,14 @@
 from pathlib import Path
 
 from safelight_service.engine.loading import LoadedModel, load_model
-from safelight_service.settings import BatchingSettings, ModelSettings
+from safelight_service.settings import BatchingSettings, DefaultSettings, ModelSettings
 from tests.service.pipelines.families import make_pipeline
 
 MERGING = BatchingSettings(max_width=8)
 """Merges as wide as the tests need, with no width measured."""
+
+DEFAULTS = {"hidream": DefaultSettings(width=256, height=256)}
+"""Where the pipeline's own size is more than the tiny denoiser makes."""
 
 
 class TinyModels:
@@ -25,7 +28,13 @@ class TinyModels:
 
     def settings(self, family: str) -> ModelSettings:
         """Settings that serve the family's model."""
-        return ModelSettings(name=family, source=str(self.folder(family)), device="cpu")
+        return ModelSettings(
+            name=family,
+            source=str(self.folder(family)),
+            device="cpu",
+            warm_up=False,
+            defaults=DEFAULTS.get(family, DefaultSettings()),
+        )
 
     def folder(self, family: str) -> Path:
         """The folder that the family's pipeline was saved to."""

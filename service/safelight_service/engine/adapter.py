@@ -37,6 +37,20 @@ class UnsupportedPipelineError(Exception):
     """A pipeline that is not an ordinary text-to-image pipeline; says why."""
 
 
+def find_denoiser_name(pipeline: Any) -> str:
+    """Return the name of the component that denoises.
+
+    Raises:
+        UnsupportedPipelineError: there is none.
+    """
+    for name in _DENOISERS:
+        if getattr(pipeline, name, None) is not None:
+            return name
+    raise UnsupportedPipelineError(
+        f"{type(pipeline).__name__} has neither of: {', '.join(_DENOISERS)}"
+    )
+
+
 class PipelineAdapter:
     """Maps the contract's parameters to the arguments of one pipeline's call."""
 
@@ -46,12 +60,14 @@ class PipelineAdapter:
         self.pipeline: Any = pipeline
         self._arguments = inspect.signature(type(pipeline).__call__).parameters
         self._check_task()
-        self.denoiser_name = self._find_denoiser()
+        self.denoiser_name = find_denoiser_name(pipeline)
         self.execution_device: torch.device = self.pipeline._execution_device
-        self.schedulers = SchedulerChoice(self.pipeline.scheduler)
+        self.schedulers = SchedulerChoice(self.pipeline.scheduler, type(pipeline).__name__)
         self._tokens = PromptTokens(pipeline, self._arguments)
         self._has_true_cfg = "true_cfg_scale" in self._arguments
         self._has_distilled_guidance = bool(self._denoiser_config("guidance_embeds", False))
+        is_distilled = self.pipeline.config.get("is_distilled", False)  # FLUX.2-klein
+        self._takes_guidance = "guidance_scale" in self._arguments and not is_distilled
         self._defaults = self._find_defaults(defaults)
         self._limits = self._find_limits(limits)
 
@@ -97,6 +113,13 @@ class PipelineAdapter:
             arguments["clean_caption"] = False  # would rewrite the prompt
         return arguments
 
+    def pipeline_attributes(self, request: ResolvedRequest) -> dict[str, Any]:
+        """Return what the call takes from the pipeline's own attributes instead of arguments."""
+        area = request.parameters.width * request.parameters.height
+        # HiDream scales every size to this square's, and then rounds it down: hence the hair more.
+        side = math.sqrt(area) / self.pipeline.vae_scale_factor * (1 + 1e-6)
+        return {"default_sample_size": side}
+
     def _guidance_arguments(self, scale: float, negative_prompt: str | None) -> dict[str, Any]:
         name = self._guidance_argument(negative_prompt)
         if name == "true_cfg_scale" and scale > 1:
@@ -124,10 +147,10 @@ class PipelineAdapter:
         return bool(getattr(probe, "do_classifier_free_guidance", False))
 
     def _honoured_parameters(self) -> tuple[str, ...]:
-        candidates = ["guidance_scale"]
-        if self._denoiser_config("time_cond_proj_dim", None) is None:  # else guidance is embedded
-            candidates.append("negative_prompt")
-        optional = [name for name in candidates if name in self._arguments]
+        optional = ["guidance_scale"] if self._takes_guidance else []
+        embeds_guidance = self._denoiser_config("time_cond_proj_dim", None) is not None
+        if "negative_prompt" in self._arguments and not embeds_guidance:
+            optional.append("negative_prompt")
         return (*optional, "num_inference_steps", "width", "height", "scheduler", "seed")
 
     def _check_task(self) -> None:
@@ -171,20 +194,14 @@ class PipelineAdapter:
                 f"the default scheduler {defaults.scheduler!r} is not one of: {', '.join(names)}"
             )
 
-    def _find_denoiser(self) -> str:
-        for name in _DENOISERS:
-            if getattr(self.pipeline, name, None) is not None:
-                return name
-        raise UnsupportedPipelineError(
-            f"{type(self.pipeline).__name__} has neither of: {', '.join(_DENOISERS)}"
-        )
-
     def _denoiser_config(self, key: str, default: Any) -> Any:
         return getattr(self.pipeline, self.denoiser_name).config.get(key, default)
 
     def _find_defaults(self, settings: DefaultSettings) -> Defaults:
         guidance_scale = settings.guidance_scale
-        if guidance_scale is None and "guidance_scale" in self._arguments:
+        if not self._takes_guidance:
+            guidance_scale = None
+        elif guidance_scale is None:
             guidance_scale = self._argument_default(self._guidance_argument(None))
         return Defaults(
             guidance_scale=guidance_scale,
@@ -210,12 +227,21 @@ class PipelineAdapter:
         return int(side)
 
     def _find_limits(self, settings: LimitSettings) -> Limits:
-        multiple = self._size_multiple_px()
+        patch = self._patch_px()
+        multiple = math.lcm(patch, _COMMON_MULTIPLE_PX)
+        max_side, max_pixel_count = settings.max_side_px, settings.max_pixel_count
+        denoiser = getattr(self.pipeline, self.denoiser_name)
+        positions: Any = getattr(denoiser, "pos_embed", None)
+        if getattr(positions, "pos_embed_max_size", None) is not None:
+            # SD3 and AuraFlow cut the positions of a picture out of a square.
+            max_side = min(max_side, math.isqrt(positions.pos_embed.shape[1]) * patch)
+        if hasattr(denoiser, "max_seq"):  # HiDream fills the patches of a picture up to so many
+            max_pixel_count = min(max_pixel_count, denoiser.max_seq * patch**2)
         return Limits(
             min_side_px=-(-settings.min_side_px // multiple) * multiple,
-            max_side_px=settings.max_side_px // multiple * multiple,
+            max_side_px=max_side // multiple * multiple,
             size_multiple_px=multiple,
-            max_pixel_count=settings.max_pixel_count,
+            max_pixel_count=max_pixel_count,
             max_step_count=settings.max_step_count,
             max_guidance_scale=settings.max_guidance_scale,
             max_image_count=settings.max_image_count,
@@ -223,7 +249,7 @@ class PipelineAdapter:
             max_prompt_character_count=settings.max_prompt_character_count,
         )
 
-    def _size_multiple_px(self) -> int:
+    def _patch_px(self) -> int:
         """Pixels per latent cell, times the cells that the denoiser takes as one patch."""
         if hasattr(self.pipeline, "_pack_latents"):
             patch = 2
@@ -233,4 +259,4 @@ class PipelineAdapter:
                 patch = self._denoiser_config("all_patch_size", 1)
             if isinstance(patch, list | tuple):
                 patch = max(patch)
-        return math.lcm(int(self.pipeline.vae_scale_factor) * int(patch), _COMMON_MULTIPLE_PX)
+        return int(self.pipeline.vae_scale_factor) * int(patch)

@@ -155,6 +155,7 @@ class StepBatcher:
             self._end(image.job, self._report_fault(fault))
         else:
             if image.job.has_ended:
+                _learn(image.job)
                 self._end(image.job, None)
 
     def _end(self, job: Job, error: SafelightError | None) -> None:
@@ -184,6 +185,14 @@ class _RunAhead:
         self._marks.append(mark)
         if len(self._marks) > 1:
             self._marks.popleft().synchronize()
+
+
+def _learn(job: Job) -> None:
+    """Take what a job that has ended cost into account for the next ones like it."""
+    for image in job.images:
+        job.lane.before_steps.note(image.timings.text_encode_s)
+        job.lane.after_steps.note(image.timings.decode_s)
+        job.lane.note_demand(image.demand, is_guided=job.is_guided)
 
 
 def _decode(image: ImageRun, call: Decode) -> None:

@@ -1,38 +1,44 @@
-"""Catalog: the models that are served, and whether each is in memory."""
+"""Catalog: the models that are served, and which of them are in memory."""
 
 import asyncio
-import functools
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import structlog
 
 from safelight_service.capabilities import ModelInfo, ModelState
-from safelight_service.engine.loading import LoadedModel, load_model
-from safelight_service.engine.widths import ProfileStore
+from safelight_service.engine.loading import LoadedModel, free_memory
 from safelight_service.errors import ModelFailedError, ModelLoadingError, ModelNotFoundError
 from safelight_service.generation import ModelLoading
-from safelight_service.settings import BatchingSettings, ModelSettings
+from safelight_service.settings import ModelSettings
 
 _log = structlog.get_logger()
 _TELL_EVERY_S = 0.5
 _RETRY_AFTER_S = 10.0
 """When to come back for a model whose load time has not been measured yet."""
 
+LoadModel = Callable[[ModelSettings], LoadedModel]
+"""Loads a model, in a thread of its own."""
+
+WarmUp = Callable[[LoadedModel], Awaitable[None]]
+"""Makes a first picture with a model that has just been loaded."""
+
 
 class ServedModel:
     """One model, loaded when it is first needed; belongs to one event loop."""
 
     def __init__(
-        self,
-        settings: ModelSettings,
-        load: Callable[[ModelSettings], LoadedModel],
-        loader: ThreadPoolExecutor,
+        self, settings: ModelSettings, make_ready: "MakeReady", released: asyncio.Event
     ) -> None:
         self.settings = settings
-        self._load_model = load
-        self._loader = loader
+        self.used_at = 0.0
+        self.size_bytes = 0
+        """Of the weights, once they have been loaded."""
+        self._make_ready = make_ready
+        self._released = released
+        self._user_count = 0
         self._loaded: LoadedModel | None = None
         self._loading: asyncio.Future[LoadedModel] | None = None
         self._loading_since = 0.0
@@ -52,6 +58,26 @@ class ServedModel:
     def loaded(self) -> LoadedModel | None:
         """The model in memory, if it is there."""
         return self._loaded
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the model is in memory and nobody uses it."""
+        return self._loaded is not None and self._user_count == 0
+
+    def forget(self) -> None:
+        """Let go of the model in memory."""
+        self._loaded = None
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep the model in memory, once it is there."""
+        self._user_count += 1
+        try:
+            yield
+        finally:
+            self._user_count -= 1
+            self.used_at = time.monotonic()
+            self._released.set()
 
     def start_loading(self) -> asyncio.Future[LoadedModel]:
         """Load the model in another thread, unless that goes on already.
@@ -84,8 +110,7 @@ class ServedModel:
     async def _load(self) -> LoadedModel:
         log = _log.bind(model=self.settings.name)
         try:
-            loop = asyncio.get_running_loop()
-            self._loaded = await loop.run_in_executor(self._loader, self._load_model, self.settings)
+            self._loaded = await self._make_ready(self)
         except Exception as reason:
             self._has_failed = True
             log.error("model_failed", error_type=type(reason).__name__, error=str(reason))
@@ -109,20 +134,30 @@ class ServedModel:
         return max(1.0, self._last_load_s - (time.monotonic() - self._loading_since))
 
 
+MakeReady = Callable[[ServedModel], Awaitable[LoadedModel]]
+"""Loads a model and warms it up, after room has been made for it."""
+
+
 class Catalog:
-    """All models that are served, by name."""
+    """All models that are served, by name, of which as many are in memory as fit a budget."""
 
     def __init__(
         self,
         models: Sequence[ModelSettings],
         default_model: str,
-        batching: BatchingSettings,
-        profiles: ProfileStore,
+        budget_bytes: float,
+        load: LoadModel,
+        warm_up: WarmUp,
     ) -> None:
-        load = functools.partial(load_model, batching=batching, profiles=profiles)
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="safelight-loader")
-        self._models = {model.name: ServedModel(model, load, self._loader) for model in models}
+        self._released = asyncio.Event()
+        self._models = {
+            model.name: ServedModel(model, self._make_ready, self._released) for model in models
+        }
         self._default = default_model or models[0].name
+        self._budget_bytes = budget_bytes
+        self._load = load
+        self._warm_up = warm_up
 
     def find(self, name: str) -> ServedModel:
         """Return the model of that name; the default one for an empty name.
@@ -169,3 +204,34 @@ class Catalog:
     def close(self) -> None:
         """Stop loading."""
         self._loader.shutdown(wait=False, cancel_futures=True)
+
+    async def _make_ready(self, model: ServedModel) -> LoadedModel:
+        await self._make_room(model.size_bytes)
+        loop = asyncio.get_running_loop()
+        loaded = await loop.run_in_executor(self._loader, self._load, model.settings)
+        model.size_bytes = loaded.size_bytes
+        # What its size was is known only now, the first time.
+        await self._make_room(model.size_bytes)
+        if model.settings.warm_up:
+            await self._warm_up(loaded)
+        return loaded
+
+    async def _make_room(self, size_bytes: int) -> None:
+        """Let go of idle models, the least recently used first, until that many bytes fit.
+
+        Waits for models that are in use. What is larger than the budget gets all of it.
+        """
+        while True:
+            self._released.clear()
+            resident = [model for model in self._models.values() if model.loaded is not None]
+            needed = sum(model.size_bytes for model in resident) + size_bytes
+            if needed <= self._budget_bytes or not resident:
+                return
+            idle = [model for model in resident if model.is_idle]
+            if not idle:
+                await self._released.wait()
+                continue
+            oldest = min(idle, key=lambda model: model.used_at)
+            oldest.forget()
+            _log.info("model_evicted", model=oldest.settings.name)
+            await asyncio.get_running_loop().run_in_executor(self._loader, free_memory)

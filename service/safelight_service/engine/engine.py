@@ -5,12 +5,14 @@ runs under any server. Its methods belong to one event loop; torch runs in threa
 """
 
 import asyncio
+import contextlib
+import functools
+import math
 import time
 import traceback
 import uuid
 from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import structlog
 import torch
@@ -20,16 +22,23 @@ from safelight_service.engine.batcher import StepBatcher
 from safelight_service.engine.catalog import Catalog
 from safelight_service.engine.device import Device
 from safelight_service.engine.job import Job
-from safelight_service.engine.loading import silence_libraries
+from safelight_service.engine.loading import LoadedModel, load_model, silence_libraries
 from safelight_service.engine.order import ORDERS
 from safelight_service.engine.widths import ProfileStore
-from safelight_service.errors import GenerationExistsError, InternalError
+from safelight_service.errors import (
+    GenerationExistsError,
+    InternalError,
+    QueueFullError,
+    StoppingError,
+)
 from safelight_service.generation import (
     Accepted,
     Completed,
     Event,
     GenerationRequest,
+    Parameters,
     Queued,
+    ResolvedRequest,
     Timings,
 )
 from safelight_service.mailbox import Mailbox
@@ -50,7 +59,13 @@ class Engine:
         self._heartbeat_s = settings.heartbeat_s
         batching = settings.batching
         self._catalog = Catalog(
-            settings.models, settings.default_model, batching, ProfileStore(batching.profiles_file)
+            settings.models,
+            settings.default_model,
+            math.inf if settings.model_memory_gib is None else settings.model_memory_gib * 2**30,
+            functools.partial(
+                load_model, batching=batching, profiles=ProfileStore(batching.profiles_file)
+            ),
+            self._warm_up,
         )
         self._device = Device(
             settings.queue_size, StepBatcher(ORDERS[batching.order], report_fault)
@@ -94,23 +109,37 @@ class Engine:
         """
         arrived_at = time.monotonic()
         model = self._catalog.find(request.model)
-        async for loading in model.wait_until_loaded(may_wait=request.waits_for_model):
-            yield loading
-        loaded = model.loaded
-        assert loaded is not None
-        model_load_s = time.monotonic() - arrived_at
-        resolved = resolve(request, loaded.capabilities, loaded.adapter.count_tokens)
-        with self._hold_id(request.generation_id) as generation_id:
-            mailbox = Mailbox(asyncio.get_running_loop())
-            job = Job(loaded, resolved, mailbox, self._encoders)
-            self._device.submit(job)
-            try:
-                yield Accepted(generation_id, loaded.name, loaded.revision, resolved)
-                async for event in self._read(mailbox, job):
-                    yield event
-            finally:
-                self._device.cancel(job)
-            yield _completed(job, model_load_s, arrived_at)
+        with model.hold():
+            async for loading in model.wait_until_loaded(may_wait=request.waits_for_model):
+                yield loading
+            loaded = model.loaded
+            assert loaded is not None
+            model_load_s = time.monotonic() - arrived_at
+            resolved = resolve(request, loaded.capabilities, loaded.adapter.count_tokens)
+            with self._hold_id(request.generation_id) as generation_id:
+                job, mailbox = self._submit(loaded, resolved)
+                try:
+                    yield Accepted(generation_id, loaded.name, loaded.revision, resolved)
+                    async for event in self._read(mailbox, job):
+                        yield event
+                finally:
+                    self._device.cancel(job)
+                yield _completed(job, model_load_s, arrived_at)
+
+    def _submit(self, model: LoadedModel, request: ResolvedRequest) -> tuple[Job, Mailbox]:
+        mailbox = Mailbox(asyncio.get_running_loop())
+        job = Job(model, request, mailbox, self._encoders)
+        self._device.submit(job)
+        return job, mailbox
+
+    async def _warm_up(self, model: LoadedModel) -> None:
+        """Make a picture of one step, so that no caller waits for what the first one costs."""
+        request = GenerationRequest("a picture", Parameters(num_inference_steps=1, seed=0))
+        resolved = resolve(request, model.capabilities, model.adapter.count_tokens)
+        with contextlib.suppress(QueueFullError, StoppingError):
+            _, mailbox = self._submit(model, resolved)
+            while await mailbox.get() is not None:
+                pass
 
     async def _read(self, mailbox: Mailbox, job: Job) -> AsyncGenerator[Event, None]:
         """Yield a job's events; while it waits in silence, repeat its position."""
@@ -128,7 +157,7 @@ class Engine:
                 return
             yield event
 
-    @contextmanager
+    @contextlib.contextmanager
     def _hold_id(self, asked: str) -> Iterator[str]:
         """Reserve a generation's id while it runs; make one if none was asked for."""
         generation_id = asked or uuid.uuid4().hex

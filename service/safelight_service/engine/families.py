@@ -59,6 +59,7 @@ RULES: Mapping[str, MergeRule] = {
     "SanaPipeline": {**_TRANSFORMER, "encoder_attention_mask": ROWS},
     "Lumina2Pipeline": {**_TRANSFORMER, "encoder_attention_mask": ROWS},
     "AuraFlowPipeline": _TRANSFORMER,
+    # Its texts must be equally long: the mask that CogView4 takes does not hide what it masks.
     "CogView4Pipeline": {
         **_TRANSFORMER,
         "original_size": ROWS,

@@ -201,6 +201,7 @@ class ImageRun:
         return self.job.model.copies.make(
             scheduler=scheduler,
             vae=VaeProxy(adapter.pipeline.vae, self._decode),
+            **adapter.pipeline_attributes(self.job.request),
             **{adapter.denoiser_name: DenoiserProxy(self.job.model.denoiser, self._forward)},
             **self.job.model.text_encoders,
         )

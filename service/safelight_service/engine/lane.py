@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from safelight_service.engine.widths import Profile, choose_cap
 
-_WEIGHT = 0.2
+_WEIGHT = 0.25
 """Weight of the newest measurement in the moving averages."""
 
 

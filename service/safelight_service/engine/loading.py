@@ -1,5 +1,6 @@
 """Loading: from a model's settings to a pipeline that is ready to run."""
 
+import gc
 import re
 from importlib import resources
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 import transformers
 from diffusers import DiffusionPipeline
 
+from safelight_service.engine.acceleration import accelerate
 from safelight_service.engine.adapter import PipelineAdapter
 from safelight_service.engine.calls import Forward
 from safelight_service.engine.families import RULES
@@ -18,7 +20,7 @@ from safelight_service.engine.memo import Memo
 from safelight_service.engine.merging import Merger
 from safelight_service.engine.preview import LatentColours
 from safelight_service.engine.proxies import PipelineCopies, wrap_text_encoders
-from safelight_service.engine.widths import MOST_ROWS, ProfileStore, measure
+from safelight_service.engine.widths import ProfileStore, measure
 from safelight_service.settings import EMBEDDED_MODEL, BatchingSettings, ModelSettings
 
 _HUB_SNAPSHOT = re.compile(r"/snapshots/([0-9a-f]{40})/?$")
@@ -50,6 +52,12 @@ class LoadedModel:
         self._most_members = batching.max_width if rule else 1
         if batching.deterministic:
             self._most_members = 1
+        self.size_bytes = sum(
+            tensor.nbytes
+            for module in adapter.pipeline.components.values()
+            if isinstance(module, torch.nn.Module)
+            for tensor in (*module.parameters(), *module.buffers())
+        )
         self._profiles = profiles
         self._lanes: dict[tuple[int, int], Lane] = {}
 
@@ -71,7 +79,7 @@ class LoadedModel:
             if self.adapter.execution_device.type == "cuda":
                 torch.cuda.synchronize(self.adapter.execution_device)
 
-        profile = measure(run, call.row_count, MOST_ROWS)
+        profile = measure(run, call.row_count)
         self._profiles.put(self._profile_key(width, height), profile)
         self._lanes[width, height].set_profile(profile)
 
@@ -102,6 +110,7 @@ def load_model(
         OSError: a file is missing.
         ValueError: the folder is not a diffusers pipeline.
         UnsupportedPipelineError: it is not an ordinary text-to-image pipeline.
+        AccelerationError: it cannot be accelerated as the settings ask.
     """
     device = _choose_device(settings.device)
     source = _locate(settings.source)
@@ -111,8 +120,11 @@ def load_model(
         variant=settings.variant,
         dtype=_choose_dtype(settings.dtype, device),
         use_safetensors=True,
-    ).to(device)
+    )
+    accelerate(pipeline, settings.acceleration, device)
     pipeline.set_progress_bar_config(disable=True)
+    if settings.acceleration.offload != "none":
+        batching = batching.model_copy(update={"max_width": 1})
     return LoadedModel(
         settings.name,
         _find_revision(settings, pipeline),
@@ -120,6 +132,13 @@ def load_model(
         batching,
         profiles or ProfileStore(None),
     )
+
+
+def free_memory() -> None:
+    """Give back the memory of models that nobody holds any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def silence_libraries() -> None:

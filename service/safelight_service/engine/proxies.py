@@ -99,10 +99,10 @@ class PipelineCopies:
         known = {"_execution_device": pipeline._execution_device, "device": pipeline.device}
         self._class = type(original.__name__, (original,), known)
 
-    def make(self, **components: Any) -> Any:
-        """Copy the pipeline, with other components in place of its own."""
+    def make(self, **attributes: Any) -> Any:
+        """Copy the pipeline, with other components and attributes in place of its own."""
         duplicate = copy.copy(self._pipeline)
         duplicate.__class__ = self._class
         # Past diffusers' __setattr__, which would look a proxy's class up as a component.
-        vars(duplicate).update(components)
+        vars(duplicate).update(attributes)
         return duplicate

@@ -91,15 +91,24 @@ _NOT_FOR_SAMPLE_PREDICTION = frozenset(
     {"PNDMScheduler", "EulerAncestralDiscreteScheduler", "KDPM2DiscreteScheduler"}
 )
 
+# Pipelines whose calls only these classes understand: LCM decodes what its own scheduler returns
+# beside the sample, and CogView4 hands over sigmas together with timesteps that do not follow from
+# them.
+_ONLY_FOR_PIPELINE = {
+    "LatentConsistencyModelPipeline": {"LCMScheduler"},
+    "CogView4Pipeline": {"FlowMatchEulerDiscreteScheduler", "FlowMatchLCMScheduler"},
+}
+
 # Defaults of some classes that suit models of pixels: latents are not bounded by [-1, 1].
 _FOR_LATENTS = {"clip_sample": False}
 
 
 class SchedulerChoice:
-    """The schedulers that fit one model."""
+    """The schedulers that fit one model, in a pipeline of that class."""
 
-    def __init__(self, own: DiffusersScheduler) -> None:
+    def __init__(self, own: DiffusersScheduler, pipeline_class: str = "") -> None:
         self._own = own
+        self._only = _ONLY_FOR_PIPELINE.get(pipeline_class)
         self._own_name = type(own).__name__
         self._recipes = {
             alias: recipe for alias, recipe in _table_for(own).items() if self._fits(recipe)
@@ -144,6 +153,8 @@ class SchedulerChoice:
         scheduler_class = getattr(diffusers, recipe.class_name)
         if "_backends" in vars(scheduler_class):  # needs a package that is not installed
             return False
+        if self._only is not None and recipe.class_name not in self._only:
+            return False
         predicts_sample = self._own.config.get("prediction_type") == "sample"
         if predicts_sample and recipe.class_name in _NOT_FOR_SAMPLE_PREDICTION:
             return False
@@ -176,16 +187,19 @@ def _mend(scheduler: Any) -> DiffusersScheduler:
         # A schedule of one step cannot be stretched: 0 would be divided by 0.
         stretch = scheduler.stretch_shift_to_terminal
         scheduler.stretch_shift_to_terminal = lambda t: stretch(t) if len(t) > 1 else t
-    if type(scheduler).__name__ == "UniPCMultistepScheduler":
-        set_timesteps = scheduler.set_timesteps
+    set_timesteps = scheduler.set_timesteps
 
-        @functools.wraps(set_timesteps)  # pipelines inspect the signature
-        def set_array(*args: Any, sigmas: Any = None, **kwargs: Any) -> None:
-            # Z-Image hands over a list, which it cannot multiply.
-            array = None if sigmas is None else np.asarray(sigmas)
-            set_timesteps(*args, sigmas=array, **kwargs)
+    @functools.wraps(set_timesteps)  # pipelines inspect the signature
+    def set_mended(*args: Any, **kwargs: Any) -> None:
+        if kwargs.get("sigmas") is not None:
+            # Z-Image hands over a list, which UniPC cannot multiply.
+            kwargs["sigmas"] = np.asarray(kwargs["sigmas"])
+        if not scheduler.config.get("use_dynamic_shifting"):
+            # HiDream hands over a shift, on which DPM-Solver and DEIS insist that they use it.
+            kwargs.pop("mu", None)
+        set_timesteps(*args, **kwargs)
 
-        scheduler.set_timesteps = set_array
+    scheduler.set_timesteps = set_mended
     return cast(DiffusersScheduler, scheduler)
 
 

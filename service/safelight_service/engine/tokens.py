@@ -15,6 +15,7 @@ _UNBOUNDED = 100_000
 
 _CHAT_OPTIONS: Mapping[str, Mapping[str, object]] = {
     "ZImagePipeline": {"add_generation_prompt": True, "enable_thinking": True},
+    "Flux2KleinPipeline": {"add_generation_prompt": True, "enable_thinking": False},
 }
 """Pipelines that put the prompt into their tokenizer's chat template, and how."""
 
@@ -25,53 +26,57 @@ class PromptTokens:
     def __init__(self, pipeline: Any, arguments: Mapping[str, inspect.Parameter]) -> None:
         self._pipeline = pipeline
         self._arguments = arguments
-        self._tokenizer, self.max_count = self._find_tokenizer()
+        self._tokenizers, self.max_count = self._find_tokenizers()
         self._lock = threading.Lock()
 
     def count(self, prompt: str) -> int:
         """Count the tokens that the prompt becomes, special ones included."""
-        if self._tokenizer is None:
-            return 0
         if hasattr(self._pipeline, "_text_preprocessing"):  # PixArt and Sana lower the case
             prompt = self._pipeline._text_preprocessing(prompt)[0]
         with self._lock:
-            return self._count_in_template(prompt)
+            return max((self._count(each, prompt) for each in self._tokenizers), default=0)
 
-    def _count_in_template(self, prompt: str) -> int:
+    def _count(self, tokenizer: Any, prompt: str) -> int:
         """Count what a template adds to the prompt only if the limit includes it."""
         chat_options = _CHAT_OPTIONS.get(type(self._pipeline).__name__)
         if chat_options is not None:
             messages = [{"role": "user", "content": prompt}]
-            return self._count(
-                self._tokenizer.apply_chat_template(messages, tokenize=False, **chat_options)
-            )
+            chat = tokenizer.apply_chat_template(messages, tokenize=False, **chat_options)
+            return _length(tokenizer, chat)
         template = getattr(self._pipeline, "prompt_template_encode", None)
         if isinstance(template, str):  # Qwen-Image drops the part before the prompt
             dropped: int = self._pipeline.prompt_template_encode_start_idx
-            return self._count(template.format(prompt)) - dropped
+            return _length(tokenizer, template.format(prompt)) - dropped
         if "complex_human_instruction" in self._arguments:
             # Sana puts these lines first and makes room for all but two of their tokens.
             lines = "\n".join(self._arguments["complex_human_instruction"].default)
-            return self._count(lines + prompt) - self._count(lines) + 2
-        return self._count(prompt)
+            return _length(tokenizer, lines + prompt) - _length(tokenizer, lines) + 2
+        if hasattr(self._pipeline, "system_prompt"):  # Lumina reads it, and this mark, first
+            prompt = f"{self._pipeline.system_prompt} <Prompt Start> {prompt}"
+        return _length(tokenizer, prompt)
 
-    def _count(self, text: str) -> int:
-        return len(self._tokenizer(text, truncation=False, verbose=False).input_ids)
+    def _find_tokenizers(self) -> tuple[list[Any], int | None]:
+        """Return the tokenizers that read the most of a prompt, and how much.
 
-    def _find_tokenizer(self) -> tuple[Any, int | None]:
-        """Return the tokenizer that reads the most of a prompt, and how much.
-
-        A copy: a tokenizer that is shared by threads silently returns ids of
+        Copies: a tokenizer that is shared by threads silently returns ids of
         the wrong length.
         """
-        longest, most = None, 0
-        sequence_length = self._arguments.get("max_sequence_length")
-        for name, tokenizer in self._pipeline.components.items():
-            if not name.startswith("tokenizer") or tokenizer is None:
-                continue
-            limit = tokenizer.model_max_length
-            if sequence_length is not None and "CLIP" not in type(tokenizer).__name__:
-                limit = sequence_length.default
-            if most < limit < _UNBOUNDED:
-                longest, most = tokenizer, limit
-        return copy.deepcopy(longest), most or None
+        limits = [
+            (tokenizer, self._limit(tokenizer))
+            for name, tokenizer in self._pipeline.components.items()
+            if name.startswith("tokenizer") and tokenizer is not None
+        ]
+        most = max((limit for _, limit in limits if limit < _UNBOUNDED), default=None)
+        longest = [copy.deepcopy(tokenizer) for tokenizer, limit in limits if limit == most]
+        return longest, most
+
+    def _limit(self, tokenizer: Any) -> int:
+        limit: int = tokenizer.model_max_length
+        if "max_sequence_length" not in self._arguments:
+            return limit
+        asked: int = self._arguments["max_sequence_length"].default
+        return min(limit, asked) if "CLIP" in type(tokenizer).__name__ else asked
+
+
+def _length(tokenizer: Any, text: str) -> int:
+    return len(tokenizer(text, truncation=False, verbose=False).input_ids)

@@ -24,11 +24,14 @@ _RUNS = 3
 _LEAST_GAIN = 1.02
 """Of throughput from one width to the next, below which wider ones are not tried."""
 
+_BUDGET_S = 8.0
+"""Seconds after which no wider forward is tried: a device that slow is saturated already."""
+
 Profile = Mapping[int, float]
 """Seconds of a forward by its rows."""
 
 
-def measure(run: Callable[[int], None], rows_per_call: int, most_calls: int) -> Profile:
+def measure(run: Callable[[int], None], rows_per_call: int) -> Profile:
     """Time `run(calls)` for 1, 2, 4... calls merged, until that gains nothing more.
 
     `run` returns when the device has finished. Out of memory ends it too.
@@ -36,7 +39,8 @@ def measure(run: Callable[[int], None], rows_per_call: int, most_calls: int) -> 
     profile: dict[int, float] = {}
     best = 0.0
     calls = 1
-    while calls <= most_calls and (calls == 1 or calls * rows_per_call <= MOST_ROWS):
+    begun_at = time.perf_counter()
+    while calls == 1 or calls * rows_per_call <= MOST_ROWS:
         try:
             run(calls)
             seconds = min(_time(run, calls) for _ in range(_RUNS))
@@ -45,7 +49,7 @@ def measure(run: Callable[[int], None], rows_per_call: int, most_calls: int) -> 
             break
         profile[calls * rows_per_call] = seconds
         throughput = calls / seconds
-        if throughput < best * _LEAST_GAIN:
+        if throughput < best * _LEAST_GAIN or time.perf_counter() - begun_at > _BUDGET_S:
             break
         best = max(best, throughput)
         calls *= 2
@@ -66,8 +70,8 @@ class ProfileStore:
         self._profiles: dict[str, dict[str, float]] = {}
         if path is not None and path.exists():
             try:
-                self._profiles = json.loads(path.read_text("utf-8"))
-            except (OSError, ValueError):
+                self._profiles = dict(json.loads(path.read_text("utf-8")))
+            except (OSError, ValueError, TypeError):
                 _log.warning("profiles_unreadable", path=str(path))
 
     def get(self, key: str) -> Profile | None:

@@ -82,23 +82,46 @@ def test_defaults_that_no_request_could_take_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("family", "multiple", "width"),
+    ("family", "multiple", "most", "width"),
     [
-        ("sd15", 8, 100),
-        ("sd3", 16, 72),
-        ("flux-dev", 16, 72),
-        ("pixart-sigma", 16, 72),
-        ("sana", 32, 80),
-        ("qwen-image", 16, 72),
-        ("z-image", 16, 72),
+        ("sd15", 8, 2048, 100),
+        ("sd3", 16, 1536, 72),
+        ("sd3", 16, 1536, 1552),
+        ("flux-dev", 16, 2048, 72),
+        ("flux2-klein", 16, 2048, 72),
+        ("chroma", 16, 2048, 72),
+        ("pixart-sigma", 16, 2048, 72),
+        ("sana", 32, 2048, 80),
+        ("lumina2", 16, 2048, 72),
+        ("aura-flow", 16, 1536, 72),
+        ("aura-flow", 16, 1536, 1552),
+        ("cogview4", 16, 2048, 72),
+        ("hidream", 16, 2048, 72),
+        ("qwen-image", 16, 2048, 72),
+        ("z-image", 16, 2048, 72),
     ],
 )
 def test_size_that_the_family_cannot_make_is_refused_with_the_rule(
-    tiny_models: TinyModels, family: str, multiple: int, width: int
+    tiny_models: TinyModels, family: str, multiple: int, most: int, width: int
 ) -> None:
     assert refusal_of(tiny_models, family, width=width) == (
-        f"parameters.width: must be a multiple of {multiple} between 64 and 2048, not {width}"
+        f"parameters.width: must be a multiple of {multiple} between 64 and {most}, not {width}"
     )
+
+
+def test_more_patches_than_the_denoiser_has_room_for_are_refused(tiny_models: TinyModels) -> None:
+    assert refusal_of(tiny_models, "hidream", width=512, height=256) == (
+        "parameters.width: width times height must be at most 65536, not 512 x 256 = 131072"
+    )
+
+
+def test_distilled_pipeline_honours_no_guidance(tmp_path: Path) -> None:
+    pipeline = make_pipeline("flux2-klein")
+    pipeline.register_to_config(is_distilled=True)
+    pipeline.save_pretrained(tmp_path)
+    model = load_model(ModelSettings(name="tiny", source=str(tmp_path), device="cpu"))
+    assert "guidance_scale" not in model.capabilities.honoured_parameters
+    assert model.capabilities.defaults.guidance_scale is None
 
 
 @pytest.mark.parametrize(
@@ -109,7 +132,13 @@ def test_size_that_the_family_cannot_make_is_refused_with_the_rule(
         ("sd3", 254, 256),  # T5 reads more than CLIP: a space and the end
         ("flux-dev", 510, 512),
         ("pixart-sigma", 298, 300),
+        ("flux2-klein", 498, 512),  # an empty thought follows what Z-Image's template adds
+        ("chroma", 510, 512),
         ("sana", 298, 300),  # the two tokens that the pipeline keeps back
+        ("lumina2", 91, 256),  # its instruction comes before the prompt
+        ("aura-flow", 254, 256),
+        ("cogview4", 1022, 1024),  # two tokens of the start
+        ("hidream", 126, 128),  # T5 and CLIP read one character less than Llama
         ("qwen-image", 507, 512),  # five tokens of its template follow the prompt
         ("z-image", 504, 512),  # eight tokens of its template surround the prompt
     ],
@@ -124,7 +153,22 @@ def test_prompt_is_refused_from_the_first_token_that_is_not_read(
     )
 
 
-@pytest.mark.parametrize("family", ["sd3", "pixart-sigma", "sana", "qwen-image", "z-image"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        "sd3",
+        "flux2-klein",
+        "chroma",
+        "pixart-sigma",
+        "sana",
+        "lumina2",
+        "aura-flow",
+        "cogview4",
+        "hidream",
+        "qwen-image",
+        "z-image",
+    ],
+)
 def test_last_token_of_the_longest_prompt_is_read(tiny_models: TinyModels, family: str) -> None:
     model = tiny_models[family]
     most = model.capabilities.limits.max_prompt_token_count

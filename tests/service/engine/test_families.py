@@ -1,4 +1,5 @@
 import io
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from safelight_service.engine.loading import LoadedModel
-from safelight_service.generation import Event, Image, Preview, Progress
+from safelight_service.generation import Event, Image, Parameters, Preview, Progress
 from tests.service.engine.job_runs import (
     SMALL,
     Recorder,
@@ -36,8 +37,31 @@ PLAIN_ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 """How one calls the pipeline oneself for the same picture, where it is not by the same name."""
 
-FORWARDS_OF_TWO_STEPS = {"flux-schnell": 4, "qwen-image": 4, "sd15": 3}
+PLAIN_SAMPLE_SIZES = {"hidream": 10}
+"""What one sets beside, where the pipeline would scale 64 x 96 to another area."""
+
+WITHOUT_NEGATIVE_PROMPT = ("lcm", "flux2-klein")
+
+WITHOUT_PREVIEWS = ("flux2-klein",)
+
+EMBEDDED_GUIDANCE = ("lcm", "flux-dev")
+"""Their guidance is an input of the denoiser, with no value that is off."""
+
+FORWARDS_OF_TWO_STEPS = {
+    "sd15": 3,
+    "flux-schnell": 4,
+    "flux2-klein": 4,
+    "chroma": 4,
+    "lumina2": 4,
+    "cogview4": 4,
+    "qwen-image": 4,
+}
 """Not 2 where guidance takes forwards of its own; PNDM takes two for its first step."""
+
+
+def families_but(exceptions: Collection[str]) -> pytest.MarkDecorator:
+    """Run a test on all families but these."""
+    return pytest.mark.parametrize("family", [f for f in FAMILIES if f not in exceptions])
 
 
 @pytest.fixture(params=FAMILIES)
@@ -54,12 +78,19 @@ def model(tiny_models: TinyModels, family: str) -> LoadedModel:
     ("family", "pipeline_class", "guidance_scale", "steps", "side", "multiple", "tokens"),
     [
         ("sd15", "StableDiffusionPipeline", 7.5, 50, 512, 8, 77),
+        ("lcm", "LatentConsistencyModelPipeline", 8.5, 4, 512, 8, 77),
         ("sdxl", "StableDiffusionXLPipeline", 5.0, 50, 512, 8, 77),
         ("sd3", "StableDiffusion3Pipeline", 7.0, 28, 1024, 16, 256),
         ("flux-dev", "FluxPipeline", 3.5, 28, 1024, 16, 512),
         ("flux-schnell", "FluxPipeline", 1.0, 28, 1024, 16, 512),
+        ("flux2-klein", "Flux2KleinPipeline", 4.0, 50, 1024, 16, 512),
+        ("chroma", "ChromaPipeline", 5.0, 35, 1024, 16, 512),
         ("pixart-sigma", "PixArtSigmaPipeline", 4.5, 20, 1024, 16, 300),
         ("sana", "SanaPipeline", 4.5, 20, 1024, 32, 300),
+        ("lumina2", "Lumina2Pipeline", 4.0, 30, 1024, 16, 256),
+        ("aura-flow", "AuraFlowPipeline", 3.5, 50, 1024, 16, 256),
+        ("cogview4", "CogView4Pipeline", 5.0, 50, 1024, 16, 1024),
+        ("hidream", "HiDreamImagePipeline", 5.0, 50, 256, 16, 128),
         ("qwen-image", "QwenImagePipeline", 4.0, 50, 1024, 16, 512),
         ("z-image", "ZImagePipeline", 5.0, 50, 1024, 16, 512),
     ],
@@ -87,16 +118,11 @@ def test_capabilities_are_those_of_the_family(
     assert capabilities.limits.max_prompt_token_count == tokens
 
 
-def test_every_parameter_of_the_contract_is_honoured(model: LoadedModel) -> None:
-    assert model.capabilities.honoured_parameters == (
-        "guidance_scale",
-        "negative_prompt",
-        "num_inference_steps",
-        "width",
-        "height",
-        "scheduler",
-        "seed",
-    )
+def test_every_parameter_of_the_contract_is_honoured_that_the_family_knows(
+    model: LoadedModel, family: str
+) -> None:
+    unknown = {"negative_prompt"} if family in WITHOUT_NEGATIVE_PROMPT else set()
+    assert set(model.capabilities.honoured_parameters) == set(Parameters.__slots__) - unknown
 
 
 def test_progress_of_each_step_comes_before_the_image(model: LoadedModel) -> None:
@@ -123,9 +149,11 @@ def test_image_equals_that_of_the_plain_pipeline(
 ) -> None:
     pipeline: Any = DiffusionPipeline.from_pretrained(tiny_models.folder(family))
     pipeline.set_progress_bar_config(disable=True)
+    if family in PLAIN_SAMPLE_SIZES:
+        pipeline.default_sample_size = PLAIN_SAMPLE_SIZES[family]
     guidance = PLAIN_ARGUMENTS.get(family, {"guidance_scale": 3.0})
     plain = pipeline(
-        GUIDED["inputs"],
+        prompt=GUIDED["inputs"],
         width=SMALL["width"],
         height=SMALL["height"],
         num_inference_steps=SMALL["num_inference_steps"],
@@ -159,13 +187,13 @@ def test_prompt_and_guidance_change_the_picture(model: LoadedModel) -> None:
     assert len(pictures) == 4
 
 
+@families_but(WITHOUT_NEGATIVE_PROMPT)
 def test_negative_prompt_changes_the_picture(model: LoadedModel) -> None:
     assert draw(model, negative_prompt="blurry", **GUIDED) != draw(model, **GUIDED)
 
 
-def test_guidance_of_one_and_below_are_both_off(model: LoadedModel, family: str) -> None:
-    if family == "flux-dev":
-        pytest.skip("its guidance is an input of the denoiser, with no value that is off")
+@families_but(EMBEDDED_GUIDANCE)
+def test_guidance_of_one_and_below_are_both_off(model: LoadedModel) -> None:
     assert draw(model, guidance_scale=0.0) == draw(model, guidance_scale=1.0)
 
 
@@ -214,6 +242,7 @@ def test_job_that_was_cancelled_leaves_the_model_as_it_was(model: LoadedModel) -
     assert draw(model) == before
 
 
+@families_but(WITHOUT_PREVIEWS)
 def test_previews_follow_the_steps_but_not_the_last(model: LoadedModel) -> None:
     events = run_job(model, num_inference_steps=4, preview_interval=2, width=96, height=64)
     kinds = ["Progress", "Progress", "Preview", "Progress", "Progress", "Image"]
@@ -224,5 +253,6 @@ def test_previews_follow_the_steps_but_not_the_last(model: LoadedModel) -> None:
     assert (picture.format, picture.size) == ("JPEG", (96, 64))
 
 
+@families_but(WITHOUT_PREVIEWS)
 def test_previews_do_not_change_the_image(model: LoadedModel) -> None:
     assert draw(model, preview_interval=1) == draw(model)

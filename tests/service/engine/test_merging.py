@@ -29,10 +29,18 @@ REQUESTS: Sequence[dict[str, Any]] = (
 )
 """Mixed in all that may differ: steps, seeds, guidance, on and off, and lengths of prompts."""
 
+NEVER_MERGED = {"cogview4": {2}}
+"""Requests whose texts are longer than the others', where a mask would not hide the difference."""
+
 
 @pytest.fixture(params=FAMILIES)
-def model(request: pytest.FixtureRequest, tiny_models: TinyModels) -> LoadedModel:
-    return tiny_models[request.param]
+def family(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def model(tiny_models: TinyModels, family: str) -> LoadedModel:
+    return tiny_models[family]
 
 
 def run_to_latents(jobs: Sequence[Job], turns_between: int = 2) -> list[torch.Tensor]:
@@ -55,8 +63,14 @@ def run_to_latents(jobs: Sequence[Job], turns_between: int = 2) -> list[torch.Te
 
 
 def make_jobs(model: LoadedModel, schedulers: Sequence[str | None]) -> list[Job]:
+    known = {"inputs", *model.capabilities.honoured_parameters}
     return [
-        make_job(model, Recorder(), scheduler=scheduler, **request)
+        make_job(
+            model,
+            Recorder(),
+            scheduler=scheduler,
+            **{name: value for name, value in request.items() if name in known},
+        )
         for request, scheduler in zip(REQUESTS, schedulers, strict=True)
     ]
 
@@ -64,14 +78,15 @@ def make_jobs(model: LoadedModel, schedulers: Sequence[str | None]) -> list[Job]
 def schedulers_of(model: LoadedModel) -> list[str | None]:
     """As many different schedulers as there are requests, if the family has them."""
     names = [info.name for info in model.capabilities.schedulers if info.max_step_count is None]
-    return [names[number % len(names)] for number in range(len(REQUESTS))]
+    return [names[number % len(names)] if names else None for number in range(len(REQUESTS))]
 
 
-def test_merged_latents_are_those_of_each_alone(model: LoadedModel) -> None:
+def test_merged_latents_are_those_of_each_alone(model: LoadedModel, family: str) -> None:
     schedulers = schedulers_of(model)
     alone = [run_to_latents([job])[0] for job in make_jobs(model, schedulers)]
     jobs = make_jobs(model, schedulers)
     merged = run_to_latents(jobs)
-    assert all(max(job.widths) > 1 for job in jobs)
+    never_merged = {number for number, job in enumerate(jobs) if max(job.widths) == 1}
+    assert never_merged == NEVER_MERGED.get(family, set())
     for latents, expected in zip(merged, alone, strict=True):
         assert (latents - expected).abs().max() <= TOLERANCE * expected.abs().max()

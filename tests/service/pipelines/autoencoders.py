@@ -2,19 +2,35 @@
 
 from typing import Any
 
-from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderKLQwenImage
+from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderKLFlux2, AutoencoderKLQwenImage
+
+_SIZES: dict[str, Any] = {
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "block_out_channels": (4, 4, 8, 8),
+    "norm_num_groups": 2,
+}
 
 
 def make_autoencoder(latent_channels: int, **config: Any) -> AutoencoderKL:
     """Make the f8 autoencoder of most families."""
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(4, 4, 8, 8),
-        norm_num_groups=2,
-        latent_channels=latent_channels,
-        **config,
+    return AutoencoderKL(latent_channels=latent_channels, **_SIZES, **config)
+
+
+def make_shifted_autoencoder() -> AutoencoderKL:
+    """Make the f8 autoencoder of 16 channels that FLUX and many others take."""
+    return make_autoencoder(
+        16,
+        scaling_factor=0.3611,
+        shift_factor=0.1159,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
     )
+
+
+def make_normalising_autoencoder(latent_channels: int) -> AutoencoderKLFlux2:
+    """Make FLUX.2's f8 autoencoder, which normalises its latents in patches."""
+    return AutoencoderKLFlux2(latent_channels=latent_channels, **_SIZES)
 
 
 def make_deep_autoencoder(latent_channels: int) -> AutoencoderDC:

@@ -8,12 +8,19 @@ from transformers import (
     CLIPTextModelWithProjection,
     Gemma2Config,
     Gemma2Model,
+    GlmConfig,
+    GlmModel,
+    LlamaConfig,
+    LlamaForCausalLM,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen3Config,
+    Qwen3ForCausalLM,
     Qwen3Model,
     T5Config,
     T5EncoderModel,
+    UMT5Config,
+    UMT5EncoderModel,
 )
 
 TEXT_WIDTH = 16
@@ -26,28 +33,33 @@ _SIZES: dict[str, Any] = {
     "num_attention_heads": 2,
 }
 _CAUSAL_SIZES = {**_SIZES, "num_key_value_heads": 1, "initializer_range": 0.2}
+_T5_SIZES: dict[str, Any] = {"d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
 
 
 def make_clip_encoder(tokenizer: Any) -> CLIPTextModel:
-    """Make the encoder of SD 1.5, and the first of SDXL and FLUX."""
+    """Make the encoder of SD 1.5 and LCM, and the first of SDXL and FLUX."""
     return CLIPTextModel(_make_clip_config(tokenizer)).eval()
 
 
 def make_clip_projection_encoder(tokenizer: Any) -> CLIPTextModelWithProjection:
-    """Make the encoder with a projected sentence that SDXL and SD3 take."""
+    """Make the encoder with a projected sentence that SDXL, SD3 and HiDream take."""
     return CLIPTextModelWithProjection(_make_clip_config(tokenizer)).eval()
 
 
 def make_t5_encoder(tokenizer: Any, width: int = TEXT_WIDTH) -> T5EncoderModel:
-    """Make the encoder that SD3, FLUX and PixArt take."""
-    config = T5Config(
-        vocab_size=len(tokenizer), d_model=width, d_kv=8, d_ff=32, num_layers=2, num_heads=2
-    )
+    """Make the encoder that SD3, FLUX, PixArt, Chroma and HiDream take."""
+    config = T5Config(vocab_size=len(tokenizer), d_model=width, **_T5_SIZES)
     return T5EncoderModel(config).eval()
 
 
+def make_umt5_encoder(tokenizer: Any) -> UMT5EncoderModel:
+    """Make AuraFlow's encoder."""
+    config = UMT5Config(vocab_size=len(tokenizer), d_model=TEXT_WIDTH, **_T5_SIZES)
+    return UMT5EncoderModel(config).eval()
+
+
 def make_gemma_encoder(tokenizer: Any) -> Gemma2Model:
-    """Make Sana's encoder."""
+    """Make the encoder that Sana and Lumina take."""
     config = Gemma2Config(
         vocab_size=len(tokenizer),
         head_dim=8,
@@ -85,10 +97,41 @@ def make_qwen3_encoder(tokenizer: Any) -> Qwen3Model:
     return Qwen3Model(config).eval()
 
 
+def make_deep_qwen3_encoder(tokenizer: Any) -> Qwen3ForCausalLM:
+    """Make FLUX.2-klein's encoder, of whose layers the pipeline reads the 9th, 18th and 27th."""
+    sizes = {**_CAUSAL_SIZES, "num_hidden_layers": 27}
+    config = Qwen3Config(vocab_size=len(tokenizer), head_dim=8, **sizes)
+    return Qwen3ForCausalLM(config).eval()
+
+
+def make_glm_encoder(tokenizer: Any) -> GlmModel:
+    """Make CogView4's encoder."""
+    config = GlmConfig(
+        vocab_size=len(tokenizer),
+        head_dim=8,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        **_CAUSAL_SIZES,
+    )
+    return GlmModel(config).eval()
+
+
+def make_llama_encoder(tokenizer: Any) -> LlamaForCausalLM:
+    """Make HiDream's fourth encoder."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        **_CAUSAL_SIZES,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
 def _make_clip_config(tokenizer: Any) -> CLIPTextConfig:
     return CLIPTextConfig(
         vocab_size=len(tokenizer),
         projection_dim=TEXT_WIDTH,
+        max_position_embeddings=tokenizer.model_max_length,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

@@ -9,12 +9,26 @@ from typing import Any
 
 import torch
 from diffusers import (
+    AuraFlowPipeline,
+    AuraFlowTransformer2DModel,
+    ChromaPipeline,
+    ChromaTransformer2DModel,
+    CogView4Pipeline,
+    CogView4Transformer2DModel,
     DiffusionPipeline,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
+    HiDreamImagePipeline,
+    HiDreamImageTransformer2DModel,
+    LatentConsistencyModelPipeline,
+    LCMScheduler,
+    Lumina2Pipeline,
+    Lumina2Transformer2DModel,
     PixArtSigmaPipeline,
     PixArtTransformer2DModel,
     PNDMScheduler,
@@ -27,6 +41,7 @@ from diffusers import (
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    UniPCMultistepScheduler,
     ZImagePipeline,
     ZImageTransformer2DModel,
 )
@@ -58,6 +73,21 @@ def make_sd15() -> DiffusionPipeline:
     )
 
 
+def make_lcm() -> DiffusionPipeline:
+    """Latent Consistency Model, which takes its guidance as an input."""
+    tokenizer = tokenizers.make_clip_tokenizer()
+    return LatentConsistencyModelPipeline(
+        vae=autoencoders.make_autoencoder(4),
+        text_encoder=encoders.make_clip_encoder(tokenizer),
+        tokenizer=tokenizer,
+        unet=_make_unet(time_cond_proj_dim=8),
+        scheduler=LCMScheduler(**_SD_NOISE),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
 def make_sdxl() -> DiffusionPipeline:
     """Stable Diffusion XL."""
     tokenizer, tokenizer_2 = (tokenizers.make_clip_tokenizer() for _ in range(2))
@@ -83,7 +113,7 @@ def make_sd3() -> DiffusionPipeline:
     tokenizer, tokenizer_2 = (tokenizers.make_clip_tokenizer() for _ in range(2))
     tokenizer_3 = tokenizers.make_t5_tokenizer()
     return StableDiffusion3Pipeline(
-        vae=_make_shifted_autoencoder(),
+        vae=autoencoders.make_shifted_autoencoder(),
         text_encoder=encoders.make_clip_projection_encoder(tokenizer),
         text_encoder_2=encoders.make_clip_projection_encoder(tokenizer_2),
         text_encoder_3=encoders.make_t5_encoder(tokenizer_3, 2 * TEXT_WIDTH),
@@ -114,6 +144,49 @@ def make_flux_dev() -> DiffusionPipeline:
 def make_flux_schnell() -> DiffusionPipeline:
     """FLUX.1-schnell, which knows no guidance but the classifier-free one."""
     return _make_flux(guidance_embeds=False, scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0))
+
+
+def make_flux2_klein() -> DiffusionPipeline:
+    """FLUX.2-klein, before its distillation."""
+    tokenizer = tokenizers.make_qwen_tokenizer()
+    return Flux2KleinPipeline(
+        vae=autoencoders.make_normalising_autoencoder(32),
+        text_encoder=encoders.make_deep_qwen3_encoder(tokenizer),
+        tokenizer=tokenizer,
+        transformer=Flux2Transformer2DModel(
+            in_channels=128,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=3 * TEXT_WIDTH,
+            axes_dims_rope=(4, 4, 4, 4),
+            guidance_embeds=False,
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+        is_distilled=False,
+    )
+
+
+def make_chroma() -> DiffusionPipeline:
+    """Chroma."""
+    tokenizer = tokenizers.make_t5_tokenizer()
+    return ChromaPipeline(
+        vae=autoencoders.make_shifted_autoencoder(),
+        text_encoder=encoders.make_t5_encoder(tokenizer),
+        tokenizer=tokenizer,
+        transformer=ChromaTransformer2DModel(
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=TEXT_WIDTH,
+            axes_dims_rope=(4, 6, 6),
+            approximator_hidden_dim=32,
+            approximator_layers=1,
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0),
+    )
 
 
 def make_pixart_sigma() -> DiffusionPipeline:
@@ -162,6 +235,105 @@ def make_sana() -> DiffusionPipeline:
     )
 
 
+def make_lumina2() -> DiffusionPipeline:
+    """Lumina-Image 2.0."""
+    tokenizer = tokenizers.make_gemma_tokenizer()
+    return Lumina2Pipeline(
+        tokenizer=tokenizer,
+        text_encoder=encoders.make_gemma_encoder(tokenizer),
+        vae=autoencoders.make_shifted_autoencoder(),
+        transformer=Lumina2Transformer2DModel(
+            hidden_size=32,
+            num_layers=1,
+            num_refiner_layers=1,
+            num_attention_heads=2,
+            num_kv_heads=1,
+            multiple_of=16,
+            cap_feat_dim=TEXT_WIDTH,
+            axes_dim_rope=(4, 6, 6),
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=6.0),
+    )
+
+
+def make_aura_flow() -> DiffusionPipeline:
+    """AuraFlow."""
+    tokenizer = tokenizers.make_t5_tokenizer()
+    transformer = AuraFlowTransformer2DModel(
+        num_mmdit_layers=1,
+        num_single_dit_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=TEXT_WIDTH,
+        caption_projection_dim=16,
+        pos_embed_max_size=96**2,
+    )
+    transformer.time_step_proj.linear_2.weight.data *= 30  # or its gates would hide the text
+    return AuraFlowPipeline(
+        tokenizer=tokenizer,
+        text_encoder=encoders.make_umt5_encoder(tokenizer),
+        vae=autoencoders.make_autoencoder(4, scaling_factor=0.13025),
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.73),
+    )
+
+
+def make_cogview4() -> DiffusionPipeline:
+    """CogView4."""
+    tokenizer = tokenizers.make_glm_tokenizer()
+    return CogView4Pipeline(
+        tokenizer=tokenizer,
+        text_encoder=encoders.make_glm_encoder(tokenizer),
+        vae=autoencoders.make_autoencoder(16, scaling_factor=1.0),
+        transformer=CogView4Transformer2DModel(
+            num_layers=1,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            text_embed_dim=TEXT_WIDTH,
+            time_embed_dim=16,
+            condition_dim=8,
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(
+            base_shift=0.25, max_shift=0.75, use_dynamic_shifting=True, time_shift_type="linear"
+        ),
+    )
+
+
+def make_hidream() -> DiffusionPipeline:
+    """HiDream-I1."""
+    tokenizer, tokenizer_2 = (tokenizers.make_clip_tokenizer(248) for _ in range(2))
+    tokenizer_3, tokenizer_4 = tokenizers.make_t5_tokenizer(), tokenizers.make_llama_tokenizer()
+    return HiDreamImagePipeline(
+        scheduler=UniPCMultistepScheduler(
+            flow_shift=3.0, prediction_type="flow_prediction", use_flow_sigmas=True
+        ),
+        vae=autoencoders.make_shifted_autoencoder(),
+        text_encoder=encoders.make_clip_projection_encoder(tokenizer),
+        tokenizer=tokenizer,
+        text_encoder_2=encoders.make_clip_projection_encoder(tokenizer_2),
+        tokenizer_2=tokenizer_2,
+        text_encoder_3=encoders.make_t5_encoder(tokenizer_3),
+        tokenizer_3=tokenizer_3,
+        text_encoder_4=encoders.make_llama_encoder(tokenizer_4),
+        tokenizer_4=tokenizer_4,
+        transformer=HiDreamImageTransformer2DModel(
+            patch_size=2,
+            in_channels=16,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=1,
+            caption_channels=[TEXT_WIDTH, TEXT_WIDTH],
+            text_emb_dim=2 * TEXT_WIDTH,
+            num_routed_experts=2,
+            num_activated_experts=1,
+            axes_dims_rope=(8, 4, 4),
+            max_resolution=(32, 32),
+            llama_layers=[0, 1],
+        ),
+    )
+
+
 def make_qwen_image() -> DiffusionPipeline:
     """Qwen-Image."""
     tokenizer = tokenizers.make_qwen_tokenizer()
@@ -195,7 +367,7 @@ def make_z_image() -> DiffusionPipeline:
     return ZImagePipeline(
         tokenizer=tokenizer,
         text_encoder=encoders.make_qwen3_encoder(tokenizer),
-        vae=_make_shifted_autoencoder(),
+        vae=autoencoders.make_shifted_autoencoder(),
         transformer=ZImageTransformer2DModel(
             dim=32,
             n_layers=1,
@@ -212,12 +384,19 @@ def make_z_image() -> DiffusionPipeline:
 
 FAMILIES: dict[str, Callable[[], DiffusionPipeline]] = {
     "sd15": make_sd15,
+    "lcm": make_lcm,
     "sdxl": make_sdxl,
     "sd3": make_sd3,
     "flux-dev": make_flux_dev,
     "flux-schnell": make_flux_schnell,
+    "flux2-klein": make_flux2_klein,
+    "chroma": make_chroma,
     "pixart-sigma": make_pixart_sigma,
     "sana": make_sana,
+    "lumina2": make_lumina2,
+    "aura-flow": make_aura_flow,
+    "cogview4": make_cogview4,
+    "hidream": make_hidream,
     "qwen-image": make_qwen_image,
     "z-image": make_z_image,
 }
@@ -246,22 +425,12 @@ def _make_unet(**config: Any) -> UNet2DConditionModel:
     )
 
 
-def _make_shifted_autoencoder() -> Any:
-    return autoencoders.make_autoencoder(
-        16,
-        scaling_factor=0.3611,
-        shift_factor=0.1159,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-    )
-
-
 def _make_flux(
     *, guidance_embeds: bool, scheduler: FlowMatchEulerDiscreteScheduler
 ) -> DiffusionPipeline:
     tokenizer, tokenizer_2 = tokenizers.make_clip_tokenizer(), tokenizers.make_t5_tokenizer()
     return FluxPipeline(
-        vae=_make_shifted_autoencoder(),
+        vae=autoencoders.make_shifted_autoencoder(),
         text_encoder=encoders.make_clip_encoder(tokenizer),
         text_encoder_2=encoders.make_t5_encoder(tokenizer_2),
         tokenizer=tokenizer,

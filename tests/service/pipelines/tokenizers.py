@@ -2,8 +2,18 @@
 
 import string
 
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import CLIPTokenizer, GemmaTokenizer, Qwen2Tokenizer, T5Tokenizer
+from tokenizers.processors import TemplateProcessing
+from transformers import (
+    CLIPTokenizer,
+    GemmaTokenizer,
+    PreTrainedTokenizerFast,
+    Qwen2Tokenizer,
+    T5Tokenizer,
+)
 
 _CHARACTERS = sorted(set(string.printable) - set(string.whitespace))
 _BYTES = sorted(ByteLevel.alphabet())
@@ -34,14 +44,16 @@ _CHAT_WORDS = [
 _CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
+    "{% if enable_thinking is defined and not enable_thinking %}"
+    "{{ '<think>\n\n</think>\n\n' }}{% endif %}{% endif %}"
 )
 
 
-def make_clip_tokenizer() -> CLIPTokenizer:
-    """Reads 77 tokens: start, up to 75 characters without the spaces, end."""
+def make_clip_tokenizer(length: int = 77) -> CLIPTokenizer:
+    """Reads so many tokens: the start, characters without the spaces, the end."""
     tokens = [*_BYTES, *(f"{byte}</w>" for byte in _BYTES), "<|startoftext|>", "<|endoftext|>"]
-    return CLIPTokenizer(vocab=_number(tokens), merges=[], model_max_length=77)
+    return CLIPTokenizer(vocab=_number(tokens), merges=[], model_max_length=length)
 
 
 def make_t5_tokenizer() -> T5Tokenizer:
@@ -63,15 +75,39 @@ def make_qwen_tokenizer() -> Qwen2Tokenizer:
     merges = [(word[:end], word[end]) for word in _CHAT_WORDS for end in range(1, len(word))]
     merges = list(dict.fromkeys(merges))
     tokens = [*_BYTES, *(left + right for left, right in merges)]
-    tokens += ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    special = ["<|im_start|>", "<|im_end|>", "<think>", "</think>"]
     tokenizer = Qwen2Tokenizer(
-        vocab=_number(tokens),
+        vocab=_number([*tokens, "<|endoftext|>", *special]),
         merges=merges,
-        additional_special_tokens=["<|im_start|>", "<|im_end|>"],
+        additional_special_tokens=special,
         model_max_length=131_072,
     )
     tokenizer.chat_template = _CHAT_TEMPLATE
     return tokenizer
+
+
+def make_glm_tokenizer() -> PreTrainedTokenizerFast:
+    """Make a tokenizer of two tokens for the start and one for each byte."""
+    return _make_byte_tokenizer(
+        ["[gMASK]", "<sop>"], eos_token="<|endoftext|>", pad_token="<|endoftext|>"
+    )
+
+
+def make_llama_tokenizer() -> PreTrainedTokenizerFast:
+    """Make a tokenizer of one token for the start and one for each byte."""
+    start = "<|begin_of_text|>"
+    return _make_byte_tokenizer([start], bos_token=start, eos_token="<|end_of_text|>")
+
+
+def _make_byte_tokenizer(start: list[str], **special: str) -> PreTrainedTokenizerFast:
+    vocabulary = _number([*_BYTES, *start, *special.values()])
+    tokenizer = Tokenizer(BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = ByteLevelDecoder()
+    tokenizer.post_processor = TemplateProcessing(
+        single=[*start, "$A"], special_tokens=[(token, vocabulary[token]) for token in start]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
 
 
 def _number(tokens: list[str]) -> dict[str, int]:

@@ -1,0 +1,99 @@
+"""Acceleration: what makes a loaded pipeline faster or smaller, as its settings ask."""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from safelight_service.engine.adapter import find_denoiser_name
+from safelight_service.engine.families import RULES
+from safelight_service.settings import AccelerationSettings
+
+_MASKLESS_BACKENDS = ("flash", "sage")
+"""Attention backends, by a part of their names, that raise on any mask."""
+
+_FP8_CAPABILITY = (8, 9)
+
+_MASKS = ("encoder_hidden_states_mask", "encoder_attention_mask", "attention_mask")
+
+
+class AccelerationError(Exception):
+    """A setting that this pipeline or this device cannot have; says why."""
+
+
+def accelerate(pipeline: Any, settings: AccelerationSettings, device: torch.device) -> None:
+    """Bring a pipeline to its device, as fast or as small as the settings ask.
+
+    Raises:
+        AccelerationError: the pipeline or the device cannot have it.
+        UnsupportedPipelineError: the pipeline has no denoiser.
+    """
+    name = find_denoiser_name(pipeline)
+    denoiser = getattr(pipeline, name)
+    if settings.quantization != "none":
+        _quantize(denoiser, settings.quantization, device)
+    _place(pipeline, settings.offload, device)
+    if settings.channels_last:
+        if name != "unet":
+            raise _refusal(denoiser, "channels_last", "it has no convolutions to speak of")
+        denoiser.to(memory_format=torch.channels_last)
+    if settings.attention_backend is not None:
+        _set_attention_backend(pipeline, denoiser, settings.attention_backend)
+    if settings.vae_tiling:
+        if not hasattr(pipeline.vae, "enable_tiling"):
+            raise _refusal(pipeline.vae, "vae_tiling", "it cannot decode in tiles")
+        pipeline.vae.enable_tiling()
+    if settings.compile == "full":
+        denoiser.compile(dynamic=True)
+    elif settings.compile == "regional":
+        if not getattr(denoiser, "_repeated_blocks", None):
+            raise _refusal(denoiser, 'compile = "regional"', 'it names no blocks; try "full"')
+        denoiser.compile_repeated_blocks(dynamic=True)
+
+
+def _place(pipeline: Any, offload: str, device: torch.device) -> None:
+    if offload == "none":
+        pipeline.to(device)
+    elif device.type == "cpu":
+        raise AccelerationError(f'offload = "{offload}" needs a device other than the CPU')
+    elif offload == "model":
+        pipeline.enable_model_cpu_offload(device=device)
+    else:
+        pipeline.enable_group_offload(onload_device=device, offload_type="leaf_level")
+
+
+def _set_attention_backend(pipeline: Any, denoiser: Any, backend: str) -> None:
+    rule = RULES.get(type(pipeline).__name__, {})
+    if any(part in backend for part in _MASKLESS_BACKENDS) and any(mask in rule for mask in _MASKS):
+        raise _refusal(denoiser, f"attention_backend = {backend!r}", "it masks its text")
+    try:
+        denoiser.set_attention_backend(backend)
+    except (AttributeError, RuntimeError, ValueError) as reason:
+        raise _refusal(denoiser, f"attention_backend = {backend!r}", str(reason)) from reason
+
+
+def _quantize(denoiser: Any, kind: str, device: torch.device) -> None:
+    try:
+        torchao: Any = importlib.import_module("torchao.quantization")
+    except ImportError as reason:
+        raise AccelerationError(
+            f'quantization = "{kind}" needs torchao: pip install torchao'
+        ) from reason
+    configs: dict[str, Callable[[], Any]] = {
+        "int8": torchao.Int8WeightOnlyConfig,
+        "fp8": lambda: torchao.Float8DynamicActivationFloat8WeightConfig(
+            granularity=torchao.PerRow()
+        ),
+    }
+    if kind == "fp8" and (
+        device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 9)
+    ):
+        raise AccelerationError(
+            'quantization = "fp8" needs a GPU of compute capability 8.9 or more'
+        )
+    torchao.quantize_(denoiser.to(device), configs[kind]())
+
+
+def _refusal(module: Any, setting: str, reason: str) -> AccelerationError:
+    return AccelerationError(f"{type(module).__name__} cannot have {setting}: {reason}")

@@ -1,0 +1,58 @@
+import pytest
+import torch
+from pydantic import ValidationError
+
+from safelight_service.engine.acceleration import AccelerationError, accelerate
+from safelight_service.settings import AccelerationSettings
+from tests.service.engine.job_runs import difference, draw
+from tests.service.engine.test_batcher import reload
+from tests.service.pipelines.families import make_pipeline
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("family", "settings", "message"),
+    [
+        ("flux-dev", {"channels_last": True}, "no convolutions"),
+        ("flux-dev", {"offload": "model"}, "other than the CPU"),
+        ("flux-dev", {"attention_backend": "fast"}, "attention_backend = 'fast'"),
+        ("qwen-image", {"attention_backend": "flash"}, "masks its text"),
+        ("sana", {"attention_backend": "sage"}, "masks its text"),
+    ],
+)
+def test_what_a_pipeline_cannot_have_is_refused_with_the_reason(
+    family: str, settings: dict[str, object], message: str
+) -> None:
+    with pytest.raises(AccelerationError, match=message):
+        accelerate(make_pipeline(family), AccelerationSettings.model_validate(settings), CPU)
+
+
+@pytest.mark.parametrize("other", [{"compile": "full"}, {"quantization": "int8"}])
+def test_what_cannot_work_together_is_refused_at_start(other: dict[str, str]) -> None:
+    with pytest.raises(ValidationError, match="cannot be combined"):
+        AccelerationSettings.model_validate({"offload": "model", **other})
+
+
+def test_memory_layout_changes_no_more_than_rounding() -> None:
+    plain, quick = make_pipeline("sd15"), make_pipeline("sd15")
+    settings = AccelerationSettings(channels_last=True, attention_backend="native")
+    accelerate(quick, settings, CPU)
+    assert quick.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    assert difference(draw(reload(plain)), draw(reload(quick))) <= 1
+
+
+def test_tiling_is_asked_of_the_vae() -> None:
+    pipeline = make_pipeline("sd15")
+    accelerate(pipeline, AccelerationSettings(vae_tiling=True), CPU)
+    assert pipeline.vae.use_tiling
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")
+def test_compiling_is_asked_of_the_denoiser() -> None:
+    whole, blocks = make_pipeline("flux-dev"), make_pipeline("flux-dev")
+    accelerate(whole, AccelerationSettings(compile="full"), CPU)
+    accelerate(blocks, AccelerationSettings(compile="regional"), CPU)
+    assert whole.transformer._compiled_call_impl is not None
+    assert blocks.transformer._compiled_call_impl is None
+    assert blocks.transformer.transformer_blocks[0]._compiled_call_impl is not None

@@ -1,0 +1,310 @@
+"""The batcher: who shares forwards, who goes first, and that no image harms another."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline, StableDiffusionPipeline
+
+from safelight_service.engine.adapter import PipelineAdapter
+from safelight_service.engine.job import Job
+from safelight_service.engine.loading import LoadedModel
+from safelight_service.engine.order import shortest_remaining_first
+from safelight_service.engine.widths import ProfileStore
+from safelight_service.errors import InternalError, OutOfMemoryError
+from safelight_service.settings import BatchingSettings, DefaultSettings, LimitSettings
+from tests.service.engine.job_runs import (
+    Recorder,
+    difference,
+    images_of,
+    make_batcher,
+    make_job,
+    pixels_of,
+    run_jobs,
+)
+from tests.service.tiny_models import MERGING, TinyModels
+
+MARK = 9.0
+"""A guidance scale by which a test recognises a job's rows: FLUX hands it to its denoiser."""
+
+
+@pytest.fixture
+def model(tiny_models: TinyModels) -> LoadedModel:
+    """FLUX.1-dev, a row for each image; every test has lanes of its own."""
+    return reload(tiny_models["flux-dev"].adapter.pipeline)
+
+
+def reload(
+    pipeline: DiffusionPipeline, batching: BatchingSettings = MERGING, store: Any = None
+) -> LoadedModel:
+    """Load a pipeline that is in memory once more, with nothing known of it."""
+    adapter = PipelineAdapter(pipeline, LimitSettings(), DefaultSettings())
+    return LoadedModel("tiny", "", adapter, batching, store or ProfileStore(None))
+
+
+@contextmanager
+def on_forward(
+    model: LoadedModel, look: Callable[[dict[str, Any]], Any], *, after: bool = False
+) -> Iterator[None]:
+    """Have `look` called with the denoiser's arguments before, or with its output after."""
+    if after:
+
+        def change(_: Any, __: Any, arguments: dict[str, Any], output: Any) -> Any:
+            return look({**arguments, "output": output})
+
+        hook = model.denoiser.register_forward_hook(change, with_kwargs=True)
+    else:
+        hook = model.denoiser.register_forward_pre_hook(
+            lambda _, __, arguments: look(arguments), with_kwargs=True
+        )
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def make_jobs(model: LoadedModel, *requests: dict[str, Any]) -> tuple[list[Job], list[Recorder]]:
+    recorders = [Recorder() for _ in requests]
+    jobs = [make_job(model, r, **request) for r, request in zip(recorders, requests, strict=True)]
+    return jobs, recorders
+
+
+def pixels(recorder: Recorder) -> bytes:
+    [image] = images_of(recorder.events)
+    return pixels_of(image)
+
+
+def expect_alone(model: LoadedModel, requests: Sequence[dict[str, Any]]) -> list[bytes]:
+    """Pixels of requests that are run one after another."""
+    found = []
+    for request in requests:
+        jobs, [recorder] = make_jobs(model, request)
+        run_jobs(*jobs)
+        found.append(pixels(recorder))
+    return found
+
+
+def test_jobs_that_arrive_one_by_one_end_up_in_one_batch(model: LoadedModel) -> None:
+    """No cohorts: wherever the others are, a newcomer joins them at its first step."""
+    jobs, _ = make_jobs(model, *({"seed": seed, "num_inference_steps": 6} for seed in range(4)))
+    widths: list[int] = []
+    batcher = make_batcher()
+    with torch.no_grad(), on_forward(model, lambda call: widths.append(len(call["guidance"]))):
+        for job in jobs:
+            batcher.add(job)
+            batcher.turn()
+        while batcher.jobs:
+            batcher.turn()
+    assert widths == [1, 2, 3, 4, 4, 4, 3, 2, 1]
+
+
+def test_images_of_one_request_share_forwards(model: LoadedModel) -> None:
+    [job], _ = make_jobs(model, {"image_count": 3, "num_inference_steps": 4})
+    run_jobs(job)
+    assert max(job.widths) == 3
+
+
+def test_no_more_are_merged_than_the_setting_allows(tiny_models: TinyModels) -> None:
+    pipeline = tiny_models["flux-dev"].adapter.pipeline
+    model = reload(pipeline, BatchingSettings(max_width=2))
+    jobs, _ = make_jobs(model, *({"seed": seed} for seed in range(3)))
+    run_jobs(*jobs)
+    assert max(max(job.widths) for job in jobs) == 2
+
+
+def test_as_many_tokens_in_another_shape_are_never_merged(model: LoadedModel) -> None:
+    sizes = [{"width": 64, "height": 96}, {"width": 96, "height": 64}]
+    alone = expect_alone(model, sizes)
+    jobs, recorders = make_jobs(model, *sizes)
+    run_jobs(*jobs)
+    assert [set(job.widths) for job in jobs] == [{1}, {1}]
+    assert [pixels(recorder) for recorder in recorders] == alone
+
+
+def test_position_ids_of_equal_shape_but_other_content_keep_calls_apart(
+    model: LoadedModel,
+) -> None:
+    call = {"hidden_states": torch.zeros(1, 6, 4), "timestep": 1, "img_ids": torch.zeros(6, 3)}
+    key = model.merger.key
+    assert key(call) == key({**call, "timestep": 2, "img_ids": torch.zeros(6, 3)})
+    assert key(call) != key({**call, "img_ids": torch.ones(6, 3)})
+    assert key(call) != key({**call, "hidden_states": torch.zeros(1, 8, 4)})
+    assert key(call) != key({**call, "hidden_states": torch.zeros(1, 6, 4).bfloat16()})
+    assert key(call) != key({**call, "guidance": None})
+
+
+def test_a_pipeline_without_a_rule_runs_one_image_after_another(tiny_models: TinyModels) -> None:
+    class HomeMadePipeline(StableDiffusionPipeline):  # type: ignore[misc]
+        pass
+
+    pipeline = HomeMadePipeline(
+        **tiny_models["sd15"].adapter.pipeline.components, requires_safety_checker=False
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    model = reload(pipeline)
+    requests: list[dict[str, Any]] = [{"seed": 1}, {"seed": 2, "image_count": 1}]
+    alone = expect_alone(model, requests)
+    jobs, recorders = make_jobs(model, *requests)
+    run_jobs(*jobs)
+    assert [set(job.widths) for job in jobs] == [{1}, {1}]
+    assert [pixels(recorder) for recorder in recorders] == alone
+
+
+def test_a_failing_member_fails_alone(model: LoadedModel) -> None:
+    def refuse(call: dict[str, Any]) -> None:
+        if (call["guidance"] == MARK).any():
+            raise ValueError("marked")
+
+    requests: list[Any] = [{"seed": 1}, {"seed": 2, "guidance_scale": MARK}, {"seed": 3}]
+    jobs, (first, marked, third) = make_jobs(model, *requests)
+    with on_forward(model, refuse):
+        run_jobs(*jobs)
+    assert isinstance(marked.error, InternalError)
+    assert "marked" in str(marked.error)
+    expected = expect_alone(model, [requests[0], requests[2]])
+    assert difference(pixels(first), expected[0]) <= 1
+    assert difference(pixels(third), expected[1]) <= 1
+
+
+def test_nan_stays_with_the_member_that_has_it(model: LoadedModel) -> None:
+    def spoil(call: dict[str, Any]) -> Any:
+        (predicted,) = call["output"]
+        return (predicted.masked_fill(call["guidance"].view(-1, 1, 1) == MARK, torch.nan),)
+
+    requests: list[Any] = [{"seed": 1}, {"seed": 2, "guidance_scale": MARK}]
+    jobs, (first, marked) = make_jobs(model, *requests)
+    with on_forward(model, spoil, after=True):
+        run_jobs(*jobs)
+    assert max(jobs[0].widths) == 2
+    assert difference(pixels(first), expect_alone(model, requests)[0]) <= 1
+    assert set(pixels(marked)) == {0}
+
+
+def test_out_of_memory_halves_the_batch_and_is_not_tried_again(model: LoadedModel) -> None:
+    widths: list[int] = []
+
+    def refuse(call: dict[str, Any]) -> None:
+        widths.append(len(call["guidance"]))
+        if widths[-1] > 2:
+            raise torch.OutOfMemoryError
+
+    requests = [{"seed": seed, "num_inference_steps": 4} for seed in range(4)]
+    alone = expect_alone(model, requests)
+    jobs, recorders = make_jobs(model, *requests)
+    with on_forward(model, refuse):
+        run_jobs(*jobs)
+    assert sum(width > 2 for width in widths) == 1
+    for recorder, expected in zip(recorders, alone, strict=True):
+        assert difference(pixels(recorder), expected) <= 1
+
+
+def test_what_is_too_large_alone_is_told_as_out_of_memory(model: LoadedModel) -> None:
+    def refuse(call: dict[str, Any]) -> None:
+        if (call["guidance"] == MARK).any():
+            raise torch.OutOfMemoryError
+
+    jobs, (fine, marked) = make_jobs(model, {}, {"guidance_scale": MARK})
+    with on_forward(model, refuse):
+        run_jobs(*jobs)
+    assert isinstance(marked.error, OutOfMemoryError)
+    assert fine.error is None
+    assert images_of(fine.events)
+
+
+def test_rows_of_a_cancelled_job_are_gone_from_the_next_forward(model: LoadedModel) -> None:
+    jobs, (kept, cancelled) = make_jobs(model, *({"num_inference_steps": 5} for _ in range(2)))
+    widths: list[int] = []
+    batcher = make_batcher()
+    with torch.no_grad(), on_forward(model, lambda call: widths.append(len(call["guidance"]))):
+        for job in jobs:
+            batcher.add(job)
+        batcher.turn()
+        batcher.turn()
+        jobs[1].cancel()
+        while batcher.jobs:
+            batcher.turn()
+    assert widths == [1, 2, 1, 1, 1]
+    assert images_of(kept.events)
+    assert cancelled.is_closed
+    assert not images_of(cancelled.events)
+
+
+def test_decodes_do_not_hold_up_the_steps_of_others(model: LoadedModel) -> None:
+    short: list[dict[str, Any]] = [{"seed": seed, "num_inference_steps": 1} for seed in range(3)]
+    jobs, _ = make_jobs(model, *short, {"num_inference_steps": 8})
+    log: list[str] = []
+    vae = model.adapter.pipeline.vae
+    hook = vae.decoder.register_forward_pre_hook(lambda *_: log.append("decode"))
+    with on_forward(model, lambda _: log.append("step")):
+        run_jobs(*jobs)
+    hook.remove()
+    assert log.count("decode") == 4
+    assert "decode decode" not in " ".join(log)
+
+
+def test_shortest_remaining_goes_first_where_that_is_the_order(tiny_models: TinyModels) -> None:
+    pipeline = tiny_models["flux-dev"].adapter.pipeline
+    model = reload(pipeline, BatchingSettings(max_width=1))
+    requests = [{"num_inference_steps": 40}, {"num_inference_steps": 2}]
+    jobs, _ = make_jobs(model, *requests)
+    ended: list[Job] = []
+    batcher = make_batcher(shortest_remaining_first)
+    with torch.no_grad():
+        batcher.add(jobs[0])
+        batcher.turn()
+        batcher.add(jobs[1])
+        while batcher.jobs:
+            before = list(batcher.jobs)
+            batcher.turn()
+            ended += [job for job in before if job not in batcher.jobs]
+    assert ended == [jobs[1], jobs[0]]
+
+
+def test_first_come_is_first_served(tiny_models: TinyModels) -> None:
+    pipeline = tiny_models["flux-dev"].adapter.pipeline
+    model = reload(pipeline, BatchingSettings(max_width=1))
+    jobs, _ = make_jobs(model, {"num_inference_steps": 9}, {"num_inference_steps": 1})
+    order: list[float] = []
+    batcher = make_batcher()
+    with torch.no_grad():
+        for job in jobs:
+            batcher.add(job)
+        while batcher.jobs:
+            order.append(len(batcher.jobs))
+            batcher.turn()
+    assert not jobs[1].images[0].started_at < jobs[0].images[0].started_at  # type: ignore[operator]
+    assert order.index(1) > 9
+
+
+def test_prompts_are_encoded_once(model: LoadedModel) -> None:
+    encoded: list[Any] = []
+    encoder = model.adapter.pipeline.text_encoder_2
+    hook = encoder.register_forward_pre_hook(lambda *_: encoded.append(None))
+    for seed in range(3):
+        jobs, _ = make_jobs(model, {"seed": seed, "inputs": "the same words"})
+        run_jobs(*jobs)
+    jobs, _ = make_jobs(model, {"inputs": "other words"})
+    run_jobs(*jobs)
+    hook.remove()
+    assert len(encoded) == 2
+
+
+def test_width_is_measured_once_for_each_size_and_kept(
+    tiny_models: TinyModels, tmp_path: Any
+) -> None:
+    pipeline = tiny_models["flux-dev"].adapter.pipeline
+    file = tmp_path / "profiles" / "profiles.json"
+    forwards: list[int] = []
+    for _ in range(2):
+        model = reload(pipeline, BatchingSettings(), ProfileStore(file))
+        jobs, recorders = make_jobs(model, {"num_inference_steps": 2})
+        with on_forward(model, lambda call: forwards.append(len(call["guidance"]))):
+            run_jobs(*jobs)
+        assert images_of(recorders[0].events)
+        assert not jobs[0].lane.wants_profile
+    measured, made = forwards[:-4], forwards[-4:]
+    assert made == [1, 1, 1, 1]
+    assert measured[:8] == [1, 1, 1, 1, 2, 2, 2, 2]
+    assert "64x96" in file.read_text()

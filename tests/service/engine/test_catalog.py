@@ -1,0 +1,158 @@
+"""Models come and go under a memory budget, and never while they are in use."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from safelight_service.capabilities import ModelState
+from safelight_service.engine import Engine
+from safelight_service.engine.catalog import Catalog
+from safelight_service.engine.loading import LoadedModel
+from safelight_service.errors import ModelFailedError, ModelLoadingError
+from safelight_service.generation import GenerationRequest, ModelLoading, Parameters
+from safelight_service.settings import ModelSettings, Settings
+from tests.service.engine.job_runs import SMALL
+from tests.service.tiny_models import MERGING, TinyModels
+
+NAMES = ("first", "second", "third")
+SIZE = 100
+
+
+class Models:
+    """A catalog of models that are all of SIZE bytes, and of which none is real."""
+
+    def __init__(self, budget_bytes: float) -> None:
+        self.loads: list[str] = []
+        self.warmed: list[str] = []
+        self.broken: set[str] = set()
+        settings = [ModelSettings(name=name, source=name, preload=False) for name in NAMES]
+        self.catalog = Catalog(settings, "", budget_bytes, self._load, self._warm_up)
+
+    def _load(self, settings: ModelSettings) -> LoadedModel:
+        self.loads.append(settings.name)
+        if settings.name in self.broken:
+            raise OSError("no such file")
+        loaded = SimpleNamespace(
+            name=settings.name, size_bytes=SIZE, revision="", capabilities=None
+        )
+        return cast(LoadedModel, loaded)
+
+    async def _warm_up(self, model: LoadedModel) -> None:
+        self.warmed.append(model.name)
+
+    async def use(self, name: str) -> None:
+        """Use a model as a generation does."""
+        model = self.catalog.find(name)
+        with model.hold():
+            async for _ in model.wait_until_loaded(may_wait=True):
+                pass
+            assert model.loaded is not None
+
+    def resident(self) -> set[str]:
+        """Names of the models in memory."""
+        states = {info.name: info.state for info in self.catalog.list()}
+        return {name for name, state in states.items() if state is ModelState.READY}
+
+
+def run(act: Callable[[Models], Awaitable[None]], budget_bytes: float) -> None:
+    async def run() -> None:
+        models = Models(budget_bytes)
+        try:
+            await act(models)
+        finally:
+            models.catalog.close()
+
+    asyncio.run(run())
+
+
+def test_the_least_recently_used_model_makes_room() -> None:
+    async def act(models: Models) -> None:
+        for name in ("first", "second", "first", "third"):
+            await models.use(name)
+        assert models.resident() == {"first", "third"}
+        await models.use("second")
+        assert models.resident() == {"second", "third"}
+        assert models.loads == ["first", "second", "third", "second"]
+        assert models.warmed == models.loads
+
+    run(act, budget_bytes=2 * SIZE)
+
+
+def test_a_model_in_use_stays_and_the_next_one_waits_for_it() -> None:
+    async def act(models: Models) -> None:
+        first = models.catalog.find("first")
+        with first.hold():
+            async for _ in first.wait_until_loaded(may_wait=True):
+                pass
+            waiting = asyncio.ensure_future(models.use("second"))
+            await asyncio.sleep(0)
+            assert not waiting.done()
+            assert models.resident() == {"first"}
+        await waiting
+        assert models.resident() == {"second"}
+
+    run(act, budget_bytes=SIZE)
+
+
+def test_a_model_larger_than_the_budget_is_served_alone() -> None:
+    async def act(models: Models) -> None:
+        await models.use("first")
+        await models.use("second")
+        assert models.resident() == {"second"}
+
+    run(act, budget_bytes=SIZE / 2)
+
+
+def test_a_model_that_failed_is_tried_again() -> None:
+    async def act(models: Models) -> None:
+        models.broken.add("first")
+        with pytest.raises(ModelFailedError):
+            await models.use("first")
+        assert models.catalog.describe("first").state is ModelState.FAILED
+        models.broken.clear()
+        await models.use("first")
+        assert models.resident() == {"first"}
+
+    run(act, budget_bytes=SIZE)
+
+
+def test_a_caller_that_does_not_wait_starts_the_loading_all_the_same() -> None:
+    async def act(models: Models) -> None:
+        model = models.catalog.find("first")
+        with pytest.raises(ModelLoadingError) as raised:
+            async for _ in model.wait_until_loaded(may_wait=False):
+                pass
+        assert raised.value.retry_after_s > 0
+        told = [event async for event in model.wait_until_loaded(may_wait=True)]
+        assert isinstance(told[0], ModelLoading)
+        assert models.loads == ["first"]
+
+    run(act, budget_bytes=SIZE)
+
+
+def test_a_model_is_served_while_another_one_is_being_loaded(tiny_models: TinyModels) -> None:
+    async def act() -> None:
+        models: tuple[Any, ...] = (
+            tiny_models.settings("sd15"),
+            tiny_models.settings("sdxl").model_copy(update={"preload": False}),
+        )
+        engine = Engine(Settings(models=models, torch_threads=1, batching=MERGING))
+        await engine.start()
+        try:
+            with pytest.raises(ModelLoadingError):
+                await collect(engine, "sdxl")
+            events = await collect(engine, "sd15")
+            assert type(events[-1]).__name__ == "Completed"
+        finally:
+            await engine.close()
+
+    async def collect(engine: Engine, model: str) -> list[Any]:
+        request = GenerationRequest("a red circle", Parameters(**SMALL), model)
+        async with aclosing(engine.generate(request)) as events:
+            return [event async for event in events]
+
+    asyncio.run(act())

@@ -1,0 +1,74 @@
+import json
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from safelight_service.engine.widths import ProfileStore, choose_cap, measure
+
+
+class FakeDevice:
+    """A clock that forwards move on: a fixed cost, and one for each row beyond those for free."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, free_rows: int, room: int = 1000) -> None:
+        self._free_rows = free_rows
+        self._room = room
+        self._now = 0.0
+        monkeypatch.setattr(time, "perf_counter", lambda: self._now)
+
+    def run(self, calls: int) -> None:
+        """Run a forward of two rows a call."""
+        if calls * 2 > self._room:
+            raise torch.OutOfMemoryError
+        self._now += max(calls * 2, self._free_rows) * 0.01
+
+
+def test_a_device_that_is_saturated_by_one_call_is_not_given_two(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    profile = measure(FakeDevice(monkeypatch, free_rows=2).run, rows_per_call=2)
+    assert set(profile) == {2, 4}
+    assert choose_cap(profile) == 2
+
+
+def test_a_wide_device_is_given_all_rows_that_are_for_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    profile = measure(FakeDevice(monkeypatch, free_rows=8).run, rows_per_call=2)
+    assert set(profile) == {2, 4, 8, 16}
+    assert choose_cap(profile) == 8
+
+
+def test_out_of_memory_ends_the_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    profile = measure(FakeDevice(monkeypatch, free_rows=100, room=5).run, rows_per_call=2)
+    assert set(profile) == {2, 4}
+    assert choose_cap(profile) == 4
+
+
+def test_the_smallest_width_that_is_nearly_the_best_is_chosen() -> None:
+    assert choose_cap({1: 1.0, 2: 1.05, 4: 2.0, 8: 3.95}) == 4
+
+
+def test_profiles_outlive_the_process(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "profiles.json"
+    ProfileStore(file).put("a model", {1: 0.5, 2: 0.75})
+    assert ProfileStore(file).get("a model") == {1: 0.5, 2: 0.75}
+    assert ProfileStore(file).get("another") is None
+
+
+@pytest.mark.parametrize("text", ["", "{", json.dumps([1])])
+def test_a_damaged_file_of_profiles_is_measured_over(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "profiles.json"
+    file.write_text(text)
+    store = ProfileStore(file)
+    assert store.get("a model") is None
+    store.put("a model", {1: 0.5})
+    assert ProfileStore(file).get("a model") == {1: 0.5}
+
+
+def test_profiles_that_cannot_be_written_are_kept_in_memory(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    store = ProfileStore(tmp_path / "file" / "profiles.json")
+    store.put("a model", {1: 0.5})
+    assert store.get("a model") == {1: 0.5}
