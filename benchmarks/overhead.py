@@ -6,9 +6,8 @@ round.
 """
 
 import io
-import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib import resources
 
@@ -16,7 +15,7 @@ import torch
 from diffusers import DiffusionPipeline
 from safelight import Client
 
-from benchmarks.report import write_report
+from benchmarks.report import Spread, write_report
 from tests.running_service import run_service
 
 PROMPT = "a red circle on a blue background"
@@ -33,12 +32,8 @@ Way = Callable[[], object]
 class Figure:
     """Seconds of one way to make a picture, and its ratio to the bare pipeline by rounds."""
 
-    median_s: float
-    min_s: float
-    max_s: float
-    median_ratio: float
-    min_ratio: float
-    max_ratio: float
+    seconds: Spread
+    ratio: Spread
 
 
 def main() -> None:
@@ -87,24 +82,17 @@ def compare(ways: Mapping[str, Way]) -> dict[str, Figure]:
             if round_:
                 seconds[name].append(time.perf_counter() - begun_at)
     base = next(iter(seconds.values()))
-    return {name: summarise(taken, base) for name, taken in seconds.items()}
-
-
-def summarise(taken: Sequence[float], base: Sequence[float]) -> Figure:
-    """Median and spread of the seconds, and of their ratios to the base's same round."""
-    ratios = [t / b for t, b in zip(taken, base, strict=True)]
-    return Figure(
-        *(statistics.median(taken), min(taken), max(taken)),
-        *(statistics.median(ratios), min(ratios), max(ratios)),
-    )
+    return {
+        name: Figure(Spread.of(taken), Spread.of_ratios(taken, base))
+        for name, taken in seconds.items()
+    }
 
 
 def report(figures: Mapping[str, Figure]) -> None:
     """Print the table and write the results."""
-    print(f"{'one picture, 128 x 128, 20 steps':<34}{'median':>9}{'ratio':>8}   ratio min - max")
+    print(f"{'one picture, 128 x 128, 20 steps':<34}{'median':>9}   ratio")
     for name, figure in figures.items():
-        spread = f"{figure.min_ratio:.3f} - {figure.max_ratio:.3f}"
-        print(f"{name:<34}{figure.median_s:>7.3f} s{figure.median_ratio:>8.3f}   {spread}")
+        print(f"{name:<34}{figure.seconds.median:>7.3f} s   {figure.ratio}")
     write_report("overhead", {name: asdict(figure) for name, figure in figures.items()})
 
 

@@ -3,9 +3,35 @@
 import json
 import os
 import platform
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Self
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Median and extremes of what was measured in several rounds."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, measured: Sequence[float]) -> Self:
+        """Summarise measurements."""
+        return cls(statistics.median(measured), min(measured), max(measured))
+
+    @classmethod
+    def of_ratios(cls, measured: Sequence[float], base: Sequence[float]) -> Self:
+        """Summarise the ratios of measurements to others of the same rounds."""
+        return cls.of([value / other for value, other in zip(measured, base, strict=True)])
+
+    def __str__(self) -> str:
+        return f"{self.median:.3f} ({self.low:.3f} - {self.high:.3f})"
+
 
 _FOLDER = Path(__file__).parent / "results"
 

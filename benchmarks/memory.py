@@ -1,0 +1,38 @@
+"""Memory: the service's resident set over a thousand generations."""
+
+from pathlib import Path
+
+from safelight import Client
+
+from benchmarks.report import write_report
+from tests.running_service import run_service
+
+GENERATIONS = 1000
+EVERY = 100
+
+
+def main() -> None:
+    """Measure, print and write."""
+    resident_mib: dict[int, float] = {}
+    with run_service() as service, Client(service.target) as client:
+        for number in range(1, GENERATIONS + 1):
+            client.text_to_image(
+                f"picture {number}", width=64, height=64, num_inference_steps=2, seed=number
+            )
+            if number % EVERY == 0:
+                resident_mib[number] = read_resident_mib(service.process.pid)
+                print(f"after {number:4} generations {resident_mib[number]:8.1f} MiB")
+    first, last = resident_mib[EVERY], resident_mib[GENERATIONS]
+    print(f"growth from {EVERY} on {last / first - 1:+.1%}")
+    write_report("memory", {"resident_mib": resident_mib, "growth": last / first - 1})
+
+
+def read_resident_mib(pid: int) -> float:
+    """Read a process's resident set on Linux, in MiB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    [line] = [line for line in status.splitlines() if line.startswith("VmRSS:")]
+    return int(line.split()[1]) / 1024
+
+
+if __name__ == "__main__":
+    main()
