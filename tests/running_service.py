@@ -10,6 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 _READY = "Safelight is ready on "
+_WARNINGS = ",".join(
+    (
+        "error",
+        # diffusers' schedulers hand tensors to numpy 2 the way of numpy 1
+        "ignore:__array__ implementation:DeprecationWarning",
+        "ignore:__array_wrap__ must accept context:DeprecationWarning",
+    )
+)
 _DEFAULTS = {"SAFELIGHT_BATCHING": '{"max_width": 8}'}
 """No width is measured, and nothing is kept in the home folder."""
 
@@ -30,7 +38,7 @@ class RunningService:
 def service_environment(settings: Mapping[str, str]) -> dict[str, str]:
     """Return an environment in which only the given settings are set."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("SAFELIGHT_")}
-    return {**inherited, **_DEFAULTS, **settings, "PYTHONWARNINGS": "error"}
+    return {**inherited, **_DEFAULTS, **settings, "PYTHONWARNINGS": _WARNINGS}
 
 
 @contextmanager

@@ -127,7 +127,10 @@ def model_loading(fraction: float | None = None) -> pb.GenerateResponse:
 
 def completed(step_count: int = 4) -> pb.GenerateResponse:
     """Return the event of this name."""
-    event = pb.GenerationCompleted(step_count=step_count)
+    event = pb.GenerationCompleted(
+        step_count=step_count,
+        batch_widths=[pb.BatchWidth(image_count=2, forward_count=step_count)],
+    )
     event.timings.total.FromMilliseconds(2000)
     return pb.GenerateResponse(completed=event)
 

@@ -138,6 +138,7 @@ def test_unset_fields_are_none_and_durations_seconds(
     )
     assert isinstance(events[-1], Completed)
     assert events[-1].timings.total_s == 2.0
+    assert events[-1].batch_widths == {2: 4}
 
 
 def test_accepted_settles_the_parameters(scripted: ScriptedService, client: Client) -> None:

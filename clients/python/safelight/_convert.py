@@ -119,6 +119,7 @@ def completed_from_proto(message: pb.GenerationCompleted) -> Completed:
             total_s=_seconds(timings.total),
         ),
         step_count=message.step_count,
+        batch_widths={width.image_count: width.forward_count for width in message.batch_widths},
     )
 
 

@@ -5,6 +5,7 @@ together from their chunks and their SHA-256 has been checked.
 """
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -166,10 +167,12 @@ class Completed:
     Attributes:
         timings: Where the time went.
         step_count: Denoising steps run, all images together.
+        batch_widths: How many images shared the forwards of these ones: forwards by width.
     """
 
     timings: Timings
     step_count: int
+    batch_widths: Mapping[int, int]
 
 
 Event: TypeAlias = ModelLoading | Accepted | Queued | Progress | Preview | Image | Completed

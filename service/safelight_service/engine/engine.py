@@ -188,7 +188,7 @@ def _completed(job: Job, model_load_s: float, arrived_at: float) -> Completed:
     return Completed(
         Timings(
             model_load_s=model_load_s,
-            queue_s=job.queue_s,
+            queue_s=job.started_at - job.arrived_at,
             text_encode_s=sum(image.text_encode_s for image in timings),
             denoise_s=sum(image.denoise_s for image in timings),
             decode_s=sum(image.decode_s for image in timings),

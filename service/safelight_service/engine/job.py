@@ -78,11 +78,21 @@ class Job:
         return None if starts_at is None else max(0.0, starts_at - time.monotonic())
 
     @property
-    def queue_s(self) -> float:
-        """Seconds until the first image was started."""
+    def started_at(self) -> float:
+        """When the first image was started."""
         started_at = self.images[0].started_at
         assert started_at is not None
-        return started_at - self.arrived_at
+        return started_at
+
+    def remaining_s(self, now: float) -> float:
+        """Seconds until all images are expected to be ready; at the pace so far, at first."""
+        expected = [image.finishes_at for image in self.images if not image.has_ended]
+        known = [finishes_at for finishes_at in expected if finishes_at is not None]
+        if len(known) == len(expected):
+            return max(0.0, max(known) - now)
+        made = sum(image.step_count for image in self.images)
+        left = sum(image.steps_left for image in self.images)
+        return (now - self.started_at) / made * left
 
     @property
     def widths(self) -> Counter[int]:
@@ -225,14 +235,16 @@ class ImageRun:
 
     def _tell_progress(self) -> None:
         now = time.monotonic()
-        assert self.started_at is not None
-        elapsed = now - self.started_at
-        if self.finishes_at is None:
-            remaining = elapsed / self.step_count * self.steps_left
-        else:
-            remaining = max(0.0, self.finishes_at - now)
         step_total = self.job.request.parameters.num_inference_steps
-        self.job.outbox.post(Progress(self.step_count, step_total, self.index, elapsed, remaining))
+        self.job.outbox.post(
+            Progress(
+                self.step_count,
+                step_total,
+                self.index,
+                now - self.job.started_at,
+                self.job.remaining_s(now),
+            )
+        )
 
     def _send_preview(self, step: Step) -> None:
         wanted = self.job.request.preview

@@ -37,6 +37,7 @@ class PhaseTracker:
 
     def __init__(self) -> None:
         self._image_count = 1
+        self._steps: dict[int, int] = {}
         self._seed: int | None = None
 
     def follow(self, event: Event) -> Phase | None:
@@ -69,16 +70,15 @@ class PhaseTracker:
                 return None
 
     def _follow_progress(self, event: Progress) -> Phase:
-        text = f"step {event.step}/{event.step_count}"
-        if self._image_count > 1:
-            text = f"image {event.image_index + 1}/{self._image_count}, {text}"
-        done = event.image_index * event.step_count + event.step
-        rate = _rate(done, event.elapsed_s)
+        self._steps[event.image_index] = event.step
+        done = sum(self._steps.values())
+        total = event.step_count * self._image_count
+        several = f"{self._image_count} images, " if self._image_count > 1 else ""
         return Phase(
-            text,
-            f"{rate}, {_duration(event.estimated_remaining_s)} left",
-            done / (event.step_count * self._image_count),
-            (Progress, event.image_index, 4 * event.step // event.step_count),
+            f"{several}step {done}/{total}",
+            f"{_rate(done, event.elapsed_s)}, {_duration(event.estimated_remaining_s)} left",
+            done / total,
+            (Progress, 4 * done // total),
         )
 
 

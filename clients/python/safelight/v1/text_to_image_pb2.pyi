@@ -578,7 +578,7 @@ class StepProgress(_message.Message):
 
     @_builtins.property
     def estimated_remaining(self) -> _duration_pb2.Duration:
-        """Time until all images are ready, at the pace so far."""
+        """Time until all images are ready, by the measured cost of steps."""
 
     def __init__(
         self,

@@ -57,7 +57,9 @@ class TextToImageServiceStub:
     Events arrive in this order: `model_loading` while a model is waited for;
     `accepted` once; `queued` while others run first; then, for each image,
     `progress` after each step with `preview` between as asked for, then
-    `image` and its `chunk`s; `completed` once, last. A slow reader is sent the
+    `image` and its `chunk`s; `completed` once, last. Several images are made
+    side by side, and their events alternate; only the chunks of an image
+    always follow it at once. A slow reader is sent the
     latest progress and preview instead of all of them; nothing else is
     dropped. A stream without `completed` has failed and its status says why.
 
@@ -113,7 +115,9 @@ class TextToImageServiceAsyncStub(TextToImageServiceStub):
     Events arrive in this order: `model_loading` while a model is waited for;
     `accepted` once; `queued` while others run first; then, for each image,
     `progress` after each step with `preview` between as asked for, then
-    `image` and its `chunk`s; `completed` once, last. A slow reader is sent the
+    `image` and its `chunk`s; `completed` once, last. Several images are made
+    side by side, and their events alternate; only the chunks of an image
+    always follow it at once. A slow reader is sent the
     latest progress and preview instead of all of them; nothing else is
     dropped. A stream without `completed` has failed and its status says why.
 
@@ -172,7 +176,9 @@ class TextToImageServiceServicer(metaclass=_abc_1.ABCMeta):
         Events arrive in this order: `model_loading` while a model is waited for;
         `accepted` once; `queued` while others run first; then, for each image,
         `progress` after each step with `preview` between as asked for, then
-        `image` and its `chunk`s; `completed` once, last. A slow reader is sent the
+        `image` and its `chunk`s; `completed` once, last. Several images are made
+        side by side, and their events alternate; only the chunks of an image
+        always follow it at once. A slow reader is sent the
         latest progress and preview instead of all of them; nothing else is
         dropped. A stream without `completed` has failed and its status says why.
 
