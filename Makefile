@@ -65,6 +65,10 @@ generate: $(INSTALLED) ## Regenerate the stubs from protos/
 bench: $(INSTALLED) ## Measure the service against the bare pipeline
 	python -m benchmarks
 
+.PHONY: bench-gpu
+bench-gpu: $(INSTALLED) ## Measure well-known architectures with random weights on a GPU
+	python -m benchmarks.gpu
+
 .PHONY: image
 image: ## Build the container image safelight
 	docker build --tag safelight .

@@ -36,16 +36,17 @@ class RunningService:
 
 
 def service_environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment in which only the given settings are set."""
+    """Return an environment in which only the given settings are set, and warnings are errors."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("SAFELIGHT_")}
     return {**inherited, **_DEFAULTS, **settings, "PYTHONWARNINGS": _WARNINGS}
 
 
 @contextmanager
-def run_service(**settings: str) -> Iterator[RunningService]:
+def run_service(warnings: str = _WARNINGS, **settings: str) -> Iterator[RunningService]:
     """Run a service on a free port; `settings` are SAFELIGHT_... variables, lower case.
 
-    Warnings are errors inside it, too. What it logged is shown if it fails to start.
+    Warnings are errors inside it, too, unless `warnings` says otherwise. What it logged is shown
+    if it fails to start.
     """
     variables = {f"SAFELIGHT_{name.upper()}": value for name, value in settings.items()}
     command = [sys.executable, "-m", "safelight_service", "--listen", "127.0.0.1:0"]
@@ -56,7 +57,7 @@ def run_service(**settings: str) -> Iterator[RunningService]:
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            env=service_environment(variables),
+            env={**service_environment(variables), "PYTHONWARNINGS": warnings},
         ) as process,
     ):
         try:

@@ -1,0 +1,170 @@
+"""`make bench-gpu`: well-known architectures with random weights, through the service.
+
+Pictures per second with one call under way and with eight, as a share of what the arithmetic
+of the denoiser and the decoder allows on an H200, and the widths that the service measured.
+On a processor the same architectures run shrunk, which proves the harness and nothing else.
+"""
+
+import argparse
+import asyncio
+import json
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safelight import AsyncClient
+
+from benchmarks.architectures import make_pipeline
+from benchmarks.report import write_report
+from tests.running_service import run_service
+
+EIGHT = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A job, and how many a second an H200 could make of it (790 TFLOP/s in bfloat16)."""
+
+    architecture: str
+    side_px: int
+    steps: int
+    limit_per_s: float | None
+
+    def __str__(self) -> str:
+        return f"{self.architecture} {self.side_px} px {self.steps} steps"
+
+
+CASES = (
+    Case("sd15", 512, 30, 15.6),
+    Case("sdxl", 1024, 20, 2.81),
+    Case("sdxl", 1024, 30, 1.90),
+    Case("sd3", 1024, 28, None),
+    Case("flux-dev", 1024, 28, 1 / 2.65),
+    Case("flux-dev", 512, 28, None),
+)
+
+VARIANTS: Mapping[str, Mapping[str, object]] = {
+    "eager": {},
+    "channels_last": {"channels_last": True},
+    "regional": {"compile": "regional"},
+    "full": {"compile": "full"},
+    "fp8": {"compile": "regional", "quantization": "fp8"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """Pictures per second with one call and with eight under way, and the measured widths."""
+
+    one_per_s: float
+    eight_per_s: float
+    limit_per_s: float | None
+    forward_s: Mapping[int, float]
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", help="architectures; all without")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["eager"])
+    parser.add_argument("--pictures", type=int, default=16, help="with eight under way")
+    arguments = parser.parse_args()
+    has_gpu = torch.cuda.is_available()
+    device = torch.device("cuda" if has_gpu else "cpu")
+    figures: dict[str, dict[str, Figure]] = {}
+    for name in dict.fromkeys(case.architecture for case in CASES):
+        if arguments.only and name not in arguments.only:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            make_pipeline(name, device, shrunk=not has_gpu).save_pretrained(folder)
+            if has_gpu:
+                torch.cuda.empty_cache()
+            cases = [_fit(case, has_gpu) for case in CASES if case.architecture == name]
+            for variant in arguments.variants:
+                for case, figure in measure(folder, cases, variant, arguments.pictures):
+                    figures.setdefault(str(case), {})[variant] = figure
+                    print_figure(case, variant, figure)
+    report = {
+        case: {variant: asdict(figure) for variant, figure in variants.items()}
+        for case, variants in figures.items()
+    }
+    write_report("gpu" if has_gpu else "gpu-shrunk", report)
+
+
+def measure(
+    folder: str, cases: Sequence[Case], variant: str, pictures: int
+) -> Sequence[tuple[Case, Figure]]:
+    """Serve the pipeline in that folder, and time all its cases."""
+    profiles = Path(folder) / f"{variant}.json"
+    settings = {
+        "models": json.dumps(
+            [{"name": "model", "source": folder, "acceleration": VARIANTS[variant]}]
+        ),
+        "batching": json.dumps({"profiles_file": str(profiles)}),
+    }
+    found = []
+    with run_service(warnings="ignore", **settings) as service:
+        for case in cases:
+            asyncio.run(call(service.target, case, 1, 1))  # measures the widths, and compiles
+            asyncio.run(call(service.target, case, EIGHT, EIGHT))
+            one_per_s = asyncio.run(call(service.target, case, 1, max(1, pictures // 4)))
+            eight_per_s = asyncio.run(call(service.target, case, EIGHT, pictures))
+            widths = _read_widths(profiles, case.side_px)
+            found.append((case, Figure(one_per_s, eight_per_s, case.limit_per_s, widths)))
+    return found
+
+
+async def call(target: str, case: Case, concurrency: int, pictures: int) -> float:
+    """Make so many pictures with so many calls under way; return pictures per second."""
+    waiting = list(range(pictures))
+
+    async def work(client: AsyncClient) -> None:
+        while waiting:
+            await client.text_to_image(
+                "a lighthouse at dusk",
+                width=case.side_px,
+                height=case.side_px,
+                num_inference_steps=case.steps,
+                seed=waiting.pop(),
+            )
+
+    async with AsyncClient(target) as client:
+        begun_at = time.perf_counter()
+        await asyncio.gather(*(work(client) for _ in range(concurrency)))
+        return pictures / (time.perf_counter() - begun_at)
+
+
+def print_figure(case: Case, variant: str, figure: Figure) -> None:
+    """Print a line of the table."""
+    share = ""
+    if figure.limit_per_s is not None:
+        one, eight = (each / figure.limit_per_s for each in (figure.one_per_s, figure.eight_per_s))
+        share = f"   {one:.2f} and {eight:.2f} of the limit"
+    widths = ", ".join(f"{rows}: {1e3 * s:.1f}" for rows, s in figure.forward_s.items())
+    print(
+        f"{case!s:<28}{variant:<14}{figure.one_per_s:7.2f} alone {figure.eight_per_s:7.2f} "
+        f"with eight a second{share}\n    ms a forward by rows: {widths}",
+        flush=True,
+    )
+
+
+def _fit(case: Case, has_gpu: bool) -> Case:
+    """Shrink a case for a processor."""
+    if has_gpu:
+        return case
+    return Case(case.architecture, case.side_px // 8, 4, None)
+
+
+def _read_widths(profiles: Path, side_px: int) -> dict[int, float]:
+    """Read the seconds of a forward by rows that the service measured at this size."""
+    for key, profile in json.loads(profiles.read_text()).items():
+        if f"{side_px}x{side_px}" in key:
+            return {int(rows): seconds for rows, seconds in profile.items()}
+    return {}
+
+
+if __name__ == "__main__":
+    main()
