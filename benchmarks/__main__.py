@@ -3,11 +3,11 @@
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-from benchmarks import latency, memory, overhead, previews, throughput
+from benchmarks import estimates, latency, memory, overhead, previews, streaming, throughput
 
 for logging in (diffusers_logging, transformers_logging):
     logging.set_verbosity_error()
     logging.disable_progress_bar()
 
-for benchmark in (overhead, throughput, latency, memory, previews):
+for benchmark in (overhead, throughput, latency, estimates, streaming, memory, previews):
     benchmark.main()

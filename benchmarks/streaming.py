@@ -1,0 +1,72 @@
+"""Streaming: events per second with many streams, and how late they arrive.
+
+How late: an event tells how long its generation had run when the step ended. What the quickest
+event of a stream took to arrive is taken for nothing, and the others are compared with it.
+"""
+
+import asyncio
+import statistics
+import time
+from dataclasses import asdict, dataclass
+
+from safelight import AsyncClient, Progress
+
+from benchmarks.report import write_report
+from tests.running_service import run_service
+
+STREAMS = (1, 16, 128)
+STEPS = 40
+SIDE_PX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """Progress events a second, all streams together, and their delay in milliseconds."""
+
+    per_s: float
+    p50_ms: float
+    p99_ms: float
+
+
+def main() -> None:
+    """Measure, print and write."""
+    figures: dict[str, Figure] = {}
+    print(f"{'streams':>8}{'events a second':>18}{'p50 ms':>9}{'p99 ms':>9}")
+    with run_service(batching='{"max_width": 32}', queue_size=str(max(STREAMS))) as service:
+        asyncio.run(watch(service.target, 1))
+        for streams in STREAMS:
+            figure = asyncio.run(watch(service.target, streams))
+            figures[str(streams)] = figure
+            print(f"{streams:>8}{figure.per_s:>18.0f}{figure.p50_ms:>9.1f}{figure.p99_ms:>9.1f}")
+    write_report("streaming", {streams: asdict(figure) for streams, figure in figures.items()})
+
+
+async def watch(target: str, streams: int) -> Figure:
+    """Watch so many generations at once."""
+    delays: list[float] = []
+
+    async def follow(client: AsyncClient, seed: int) -> None:
+        ran_since = []
+        async with client.generate(
+            "a red circle",
+            width=SIDE_PX,
+            height=SIDE_PX,
+            num_inference_steps=STEPS,
+            guidance_scale=1.0,
+            seed=seed,
+        ) as events:
+            async for event in events:
+                if isinstance(event, Progress):
+                    ran_since.append(time.monotonic() - event.elapsed_s)
+        delays.extend(each - min(ran_since) for each in ran_since)
+
+    async with AsyncClient(target) as client:
+        begun_at = time.perf_counter()
+        await asyncio.gather(*(follow(client, seed) for seed in range(streams)))
+        seconds = time.perf_counter() - begun_at
+    cuts = statistics.quantiles(delays, n=100, method="inclusive")
+    return Figure(len(delays) / seconds, 1e3 * cuts[49], 1e3 * cuts[98])
+
+
+if __name__ == "__main__":
+    main()
