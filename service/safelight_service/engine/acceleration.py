@@ -78,7 +78,7 @@ def _quantize(denoiser: Any, kind: str, device: torch.device) -> None:
         torchao: Any = importlib.import_module("torchao.quantization")
     except ImportError as reason:
         raise AccelerationError(
-            f'quantization = "{kind}" needs torchao: pip install torchao'
+            f'quantization = "{kind}" needs torchao: install safelight-service[quantization]'
         ) from reason
     configs: dict[str, Callable[[], Any]] = {
         "int8": torchao.Int8WeightOnlyConfig,

@@ -146,6 +146,8 @@ class StepBatcher:
 
     def _go_on(self, image: ImageRun, go: Callable[[], None]) -> None:
         """Let an image go on to its next call, and see to it if that was the end of it."""
+        if image.job not in self.jobs:
+            return  # another image of the job has just failed, and ended them all
         try:
             go()
         except torch.OutOfMemoryError:

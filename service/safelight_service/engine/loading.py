@@ -16,7 +16,7 @@ from safelight_service.engine.adapter import PipelineAdapter
 from safelight_service.engine.calls import Forward
 from safelight_service.engine.families import RULES
 from safelight_service.engine.lane import Lane
-from safelight_service.engine.memo import Memo
+from safelight_service.engine.memo import Memo, count_bytes
 from safelight_service.engine.merging import Merger
 from safelight_service.engine.preview import LatentColours
 from safelight_service.engine.proxies import PipelineCopies, wrap_text_encoders
@@ -53,10 +53,9 @@ class LoadedModel:
         if batching.deterministic:
             self._most_members = 1
         self.size_bytes = sum(
-            tensor.nbytes
+            count_bytes([*module.parameters(), *module.buffers()])
             for module in adapter.pipeline.components.values()
             if isinstance(module, torch.nn.Module)
-            for tensor in (*module.parameters(), *module.buffers())
         )
         self._profiles = profiles
         self._lanes: dict[tuple[int, int], Lane] = {}

@@ -34,6 +34,8 @@ class Memo:
 def count_bytes(value: Any) -> int:
     """Count the bytes of all tensors in a value, however they are nested."""
     match value:
+        case Tensor() if hasattr(value, "__tensor_flatten__"):  # quantized: made of others
+            return sum(count_bytes(getattr(value, name)) for name in value.__tensor_flatten__()[0])
         case Tensor():
             return value.nbytes
         case Mapping():

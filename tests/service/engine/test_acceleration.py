@@ -56,3 +56,16 @@ def test_compiling_is_asked_of_the_denoiser() -> None:
     assert whole.transformer._compiled_call_impl is not None
     assert blocks.transformer._compiled_call_impl is None
     assert blocks.transformer.transformer_blocks[0]._compiled_call_impl is not None
+
+
+def test_int8_weights_draw_nearly_the_same() -> None:
+    plain, small = make_pipeline("flux-dev"), make_pipeline("flux-dev")
+    accelerate(small, AccelerationSettings(quantization="int8"), CPU)
+    quantized, exact = reload(small), reload(plain)
+    assert quantized.size_bytes < exact.size_bytes
+    assert 0 < difference(draw(exact), draw(quantized)) < 30
+
+
+def test_fp8_needs_a_gpu_that_has_it() -> None:
+    with pytest.raises(AccelerationError, match="needs a GPU"):
+        accelerate(make_pipeline("flux-dev"), AccelerationSettings(quantization="fp8"), CPU)

@@ -308,3 +308,16 @@ def test_width_is_measured_once_for_each_size_and_kept(
     assert made == [1, 1, 1, 1]
     assert measured[:8] == [1, 1, 1, 1, 2, 2, 2, 2]
     assert "64x96" in file.read_text()
+
+
+def test_an_image_that_fails_ends_all_of_its_job_and_nothing_else(model: LoadedModel) -> None:
+    def refuse(call: dict[str, Any]) -> None:
+        if (call["guidance"] == MARK).any():
+            raise ValueError("marked")
+
+    jobs, (marked, fine) = make_jobs(model, {"guidance_scale": MARK, "image_count": 3}, {})
+    with on_forward(model, refuse):
+        run_jobs(*jobs)
+    assert isinstance(marked.error, InternalError)
+    assert not images_of(marked.events)
+    assert images_of(fine.events)
