@@ -38,7 +38,7 @@ serve: $(INSTALLED) ## Serve the embedded model on 127.0.0.1:50051
 
 .PHONY: test
 test: $(INSTALLED) ## Run all tests
-	pytest
+	pytest --numprocesses 2 --dist loadfile
 
 .PHONY: check
 check: $(INSTALLED) ## Lint, types, contract, freshness of the stubs

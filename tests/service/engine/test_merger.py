@@ -1,0 +1,111 @@
+"""Merging and splitting, argument by argument."""
+
+from typing import Any
+
+import pytest
+import torch
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
+
+from safelight_service.engine.merging import (
+    EQUAL_ITEMS,
+    ITEMS,
+    ROWS,
+    ROWS_BY_NAME,
+    TEXT,
+    TIMESTEP,
+    Merger,
+    Treatment,
+    fingerprint,
+    rows,
+    split,
+    text_mask,
+)
+
+
+def merge(treatment: Treatment, *values: Any, counts: tuple[int, ...] = (1, 2)) -> Any:
+    return treatment.merge("it", [{"it": value} for value in values], counts)
+
+
+def test_timesteps_of_any_kind_become_one_for_each_row() -> None:
+    merged = merge(TIMESTEP, 999, torch.tensor(3))
+    assert merged.tolist() == [999, 3, 3]
+    merged = merge(TIMESTEP, torch.tensor([0.5]), torch.tensor([1, 2]))
+    assert (merged.tolist(), merged.dtype) == ([0.5, 1, 2], torch.float32)
+
+
+def test_rows_are_concatenated_where_the_rule_says() -> None:
+    first, second = torch.zeros(3, 1, 4), torch.ones(3, 2, 4)
+    assert merge(rows(dim=1), first, second).shape == (3, 3, 4)
+    assert rows(dim=1).key(first) == rows(dim=1).key(second)
+    assert ROWS.key(first) != ROWS.key(second)
+    assert merge(ROWS, None, None) is None
+    assert ROWS.key(None) != ROWS.key(first)
+
+
+def test_rows_in_a_dictionary_are_merged_by_name() -> None:
+    merged = merge(
+        ROWS_BY_NAME, {"a": torch.zeros(1, 2), "b": None}, {"a": torch.ones(2, 2), "b": None}
+    )
+    assert merged["a"].shape == (3, 2)
+    assert merged["b"] is None
+    assert ROWS_BY_NAME.key({"a": None}) != ROWS_BY_NAME.key({"b": None})
+    assert merge(ROWS_BY_NAME, None, None) is None
+
+
+def test_lists_are_joined_and_equal_ones_must_be_equal() -> None:
+    assert merge(ITEMS, [1], [2, 3]) == [1, 2, 3]
+    assert EQUAL_ITEMS.key([(1, 8, 8)]) == EQUAL_ITEMS.key([(1, 8, 8)] * 2)
+    assert EQUAL_ITEMS.key([(1, 8, 8)]) != EQUAL_ITEMS.key([(1, 4, 16)])
+
+
+def test_shorter_texts_are_filled_up_and_what_is_filled_is_masked() -> None:
+    short, long = torch.ones(1, 2, 3), torch.ones(2, 4, 3)
+    calls = [{"text": short, "mask": None}, {"text": long, "mask": None}]
+    text = TEXT.merge("text", calls, (1, 2))
+    mask = text_mask("text").merge("mask", calls, (1, 2))
+    assert text[0].sum(-1).tolist() == [3, 3, 0, 0]
+    assert mask.tolist() == [[True, True, False, False], [True] * 4, [True] * 4]
+
+
+def test_texts_of_one_length_need_no_mask_unless_one_has_it() -> None:
+    texts = [torch.ones(1, 2, 3)] * 2
+    calls: list[dict[str, Any]] = [{"text": text, "mask": None} for text in texts]
+    assert text_mask("text").merge("mask", calls, (1, 1)) is None
+    calls[1]["mask"] = torch.tensor([[1, 0]])
+    mask = text_mask("text").merge("mask", calls, (1, 1))
+    assert mask.tolist() == [[True, True], [True, False]]
+
+
+def test_fingerprints_see_content_layout_and_changes_in_place() -> None:
+    tensor = torch.zeros(2, 3)
+    before = fingerprint(tensor)
+    assert before == fingerprint(torch.zeros(2, 3))
+    assert before != fingerprint(torch.zeros(3, 2))
+    assert before != fingerprint(torch.zeros(2, 3, dtype=torch.bfloat16))
+    tensor[0, 0] = 1
+    assert fingerprint(tensor) != before
+    assert fingerprint({"a": [1, None]}) == fingerprint({"a": (1, None)})
+
+
+@pytest.mark.parametrize("wrap", [lambda x: (x,), lambda x: Transformer2DModelOutput(sample=x)])
+def test_outputs_are_split_as_they_were_returned(wrap: Any) -> None:
+    first, second = split(wrap(torch.arange(6).view(3, 2)), (1, 2))
+    assert type(first) is type(wrap(torch.zeros(1)))
+    assert first[0].tolist() == [[0, 1]]
+    assert second[0].tolist() == [[2, 3], [4, 5]]
+
+
+def test_lists_of_outputs_are_split_by_rows() -> None:
+    assert split((["a", "b", "c"],), (1, 2)) == [(["a"],), (["b", "c"],)]
+
+
+def test_an_output_of_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(TypeError, match="a denoiser returned object"):
+        split(object(), (1, 1))
+
+
+def test_without_a_rule_no_two_calls_have_the_same_key() -> None:
+    merger = Merger(torch.nn.Identity(), None)
+    arguments = merger.bind((torch.zeros(1),), {})
+    assert merger.key(arguments) != merger.key(arguments)
+    assert merger.count_rows(arguments) == 1
