@@ -251,7 +251,7 @@ def test_service_that_cannot_be_reached_brings_a_hint(cli: Cli) -> None:
     assert result.stderr.startswith("cannot reach the service; does it run, and is --target right?")
 
 
-@pytest.mark.parametrize("error_type", [*set(ERROR_TYPES.values()), ProtocolError])
+@pytest.mark.parametrize("error_type", [*dict.fromkeys(ERROR_TYPES.values()), ProtocolError])
 def test_every_error_has_an_exit_code(error_type: type[ProtocolError]) -> None:
     assert exit_code_of(error_type("no")) in {1, 2, 3, 4, 5}
 
