@@ -59,6 +59,7 @@ def test_compiling_is_asked_of_the_denoiser() -> None:
 
 
 def test_int8_weights_draw_nearly_the_same() -> None:
+    pytest.importorskip("torchao", reason="an extra, and loud on a machine without a GPU")
     plain, small = make_pipeline("flux-dev"), make_pipeline("flux-dev")
     accelerate(small, AccelerationSettings(quantization="int8"), CPU)
     quantized, exact = reload(small), reload(plain)
@@ -67,5 +68,6 @@ def test_int8_weights_draw_nearly_the_same() -> None:
 
 
 def test_fp8_needs_a_gpu_that_has_it() -> None:
+    pytest.importorskip("torchao", reason="an extra, and loud on a machine without a GPU")
     with pytest.raises(AccelerationError, match="needs a GPU"):
         accelerate(make_pipeline("flux-dev"), AccelerationSettings(quantization="fp8"), CPU)
