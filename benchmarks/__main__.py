@@ -1,13 +1,10 @@
-"""`make bench`: runs every benchmark, prints its table and writes its results as JSON."""
+"""`make bench`: runs every benchmark in a process of its own; each writes its results as JSON."""
 
-from diffusers.utils import logging as diffusers_logging
-from transformers.utils import logging as transformers_logging
+import subprocess
+import sys
 
-from benchmarks import estimates, latency, memory, overhead, previews, streaming, throughput
+BENCHMARKS = ("overhead", "throughput", "latency", "estimates", "streaming", "memory", "previews")
 
-for logging in (diffusers_logging, transformers_logging):
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-
-for benchmark in (overhead, throughput, latency, estimates, streaming, memory, previews):
-    benchmark.main()
+for name in BENCHMARKS:
+    print(f"\n{name}", flush=True)
+    subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)

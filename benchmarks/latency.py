@@ -6,14 +6,13 @@ time, with forwards merged and not. Every way gets the same calls at the same mo
 
 import asyncio
 import random
-import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from safelight import AsyncClient
 
-from benchmarks.report import write_report
+from benchmarks.report import Percentiles, write_report
 from tests.running_service import run_service
 
 CALLS = 60
@@ -34,27 +33,17 @@ class Call:
     steps: int
 
 
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """Seconds from the call to the picture."""
-
-    mean: float
-    p50: float
-    p99: float
-
-
 def main() -> None:
     """Measure, print and write."""
-    figures: dict[str, dict[str, Figure]] = {}
-    step_s = asyncio.run(measure_step_s())
-    calls = draw_calls(step_s)
+    figures: dict[str, dict[str, Percentiles]] = {}
+    with run_service(batching=WAYS["not merged"]) as service:
+        calls = draw_calls(asyncio.run(measure_step_s(service.target)))
     print(f"{CALLS} calls of 5 to 60 steps, seconds{'mean':>8}{'p50':>8}{'p99':>8}")
     for load in LOADS:
         for name, batching in WAYS.items():
             with run_service(batching=batching, queue_size=str(CALLS)) as service:
                 taken = asyncio.run(run(service.target, calls, load))
-            figure = summarise(taken)
-            figures.setdefault(f"load {load}", {})[name] = figure
+            figure = figures.setdefault(f"load {load}", {})[name] = Percentiles.of(taken)
             label = f"load {load}, {name}"
             print(f"{label:<34}{figure.mean:>9.2f}{figure.p50:>8.2f}{figure.p99:>8.2f}")
     write_report(
@@ -63,14 +52,13 @@ def main() -> None:
     )
 
 
-async def measure_step_s() -> float:
+async def measure_step_s(target: str) -> float:
     """Seconds of a step of one generation alone."""
-    with run_service(batching=WAYS["not merged"]) as service:
-        async with AsyncClient(service.target) as client:
-            await make(client, 5)
-            begun_at = time.perf_counter()
-            await make(client, 60)
-            return (time.perf_counter() - begun_at) / 60
+    async with AsyncClient(target) as client:
+        await make(client, 5)
+        begun_at = time.perf_counter()
+        await make(client, 60)
+        return (time.perf_counter() - begun_at) / 60
 
 
 def draw_calls(step_s: float) -> list[Call]:
@@ -101,12 +89,6 @@ async def run(target: str, calls: Sequence[Call], load: float) -> list[float]:
 async def make(client: AsyncClient, steps: int) -> None:
     """Make one picture."""
     await client.text_to_image("a red circle", num_inference_steps=steps, seed=0)
-
-
-def summarise(seconds: Sequence[float]) -> Figure:
-    """Mean, median and 99th percentile."""
-    cuts = statistics.quantiles(seconds, n=100, method="inclusive")
-    return Figure(statistics.fmean(seconds), cuts[49], cuts[98])
 
 
 if __name__ == "__main__":

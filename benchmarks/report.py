@@ -1,10 +1,11 @@
-"""The report of a benchmark: its figures, with the machine that they were measured on."""
+"""What benchmarks share: ways that take turns, their figures, and the machine they ran on."""
 
 import json
 import os
 import platform
 import statistics
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -24,13 +25,64 @@ class Spread:
         """Summarise measurements."""
         return cls(statistics.median(measured), min(measured), max(measured))
 
-    @classmethod
-    def of_ratios(cls, measured: Sequence[float], base: Sequence[float]) -> Self:
-        """Summarise the ratios of measurements to others of the same rounds."""
-        return cls.of([value / other for value, other in zip(measured, base, strict=True)])
-
     def __str__(self) -> str:
         return f"{self.median:.3f} ({self.low:.3f} - {self.high:.3f})"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What was measured of one way, and its ratio to the first way in the same rounds."""
+
+    measured: Spread
+    ratio: Spread
+
+
+@dataclass(frozen=True, slots=True)
+class Percentiles:
+    """Mean, median and 99th percentile."""
+
+    mean: float
+    p50: float
+    p99: float
+
+    @classmethod
+    def of(cls, measured: Sequence[float]) -> Self:
+        """Summarise measurements."""
+        cuts = statistics.quantiles(measured, n=100, method="inclusive")
+        return cls(statistics.fmean(measured), cuts[49], cuts[98])
+
+
+SETTLE_S = 0.5
+"""Torch's idle threads spin for a while; the next way must not have to share with them."""
+
+
+def take_turns(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Time each way once a round; return the seconds of each, round by round.
+
+    So a machine that is slower for a while is so for all ways. One more round, the first, does
+    not count.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for round_ in range(rounds + 1):
+        for name, way in ways.items():
+            time.sleep(SETTLE_S)
+            begun_at = time.perf_counter()
+            way()
+            if round_:
+                seconds[name].append(time.perf_counter() - begun_at)
+    return seconds
+
+
+def compare(measured: Mapping[str, Sequence[float]]) -> dict[str, Comparison]:
+    """Compare the measurements of all ways, round by round, with those of the first."""
+    base = next(iter(measured.values()))
+    return {
+        name: Comparison(
+            Spread.of(values),
+            Spread.of([value / other for value, other in zip(values, base, strict=True)]),
+        )
+        for name, values in measured.items()
+    }
 
 
 _FOLDER = Path(__file__).parent / "results"

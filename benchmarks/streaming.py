@@ -5,13 +5,12 @@ event of a stream took to arrive is taken for nothing, and the others are compar
 """
 
 import asyncio
-import statistics
 import time
 from dataclasses import asdict, dataclass
 
 from safelight import AsyncClient, Progress
 
-from benchmarks.report import write_report
+from benchmarks.report import Percentiles, write_report
 from tests.running_service import run_service
 
 STREAMS = (1, 16, 128)
@@ -24,8 +23,7 @@ class Figure:
     """Progress events a second, all streams together, and their delay in milliseconds."""
 
     per_s: float
-    p50_ms: float
-    p99_ms: float
+    delay_ms: Percentiles
 
 
 def main() -> None:
@@ -35,9 +33,9 @@ def main() -> None:
     with run_service(batching='{"max_width": 32}', queue_size=str(max(STREAMS))) as service:
         asyncio.run(watch(service.target, 1))
         for streams in STREAMS:
-            figure = asyncio.run(watch(service.target, streams))
-            figures[str(streams)] = figure
-            print(f"{streams:>8}{figure.per_s:>18.0f}{figure.p50_ms:>9.1f}{figure.p99_ms:>9.1f}")
+            figure = figures[str(streams)] = asyncio.run(watch(service.target, streams))
+            delay = figure.delay_ms
+            print(f"{streams:>8}{figure.per_s:>18.0f}{delay.p50:>9.1f}{delay.p99:>9.1f}")
     write_report("streaming", {streams: asdict(figure) for streams, figure in figures.items()})
 
 
@@ -64,8 +62,7 @@ async def watch(target: str, streams: int) -> Figure:
         begun_at = time.perf_counter()
         await asyncio.gather(*(follow(client, seed) for seed in range(streams)))
         seconds = time.perf_counter() - begun_at
-    cuts = statistics.quantiles(delays, n=100, method="inclusive")
-    return Figure(len(delays) / seconds, 1e3 * cuts[49], 1e3 * cuts[98])
+    return Figure(len(delays) / seconds, Percentiles.of([1e3 * delay for delay in delays]))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,19 @@
-"""The tiny pipelines as models that the service has loaded from a folder."""
+"""The tiny pipelines as models that the service has loaded."""
 
 from pathlib import Path
+from typing import Any
 
+from diffusers import DiffusionPipeline
+
+from safelight_service.engine.adapter import PipelineAdapter
 from safelight_service.engine.loading import LoadedModel, load_model
-from safelight_service.settings import BatchingSettings, DefaultSettings, ModelSettings
+from safelight_service.engine.widths import ProfileStore
+from safelight_service.settings import (
+    BatchingSettings,
+    DefaultSettings,
+    LimitSettings,
+    ModelSettings,
+)
 from tests.service.pipelines.families import make_pipeline
 
 MERGING = BatchingSettings(max_width=8)
@@ -42,3 +52,11 @@ class TinyModels:
         if not folder.exists():
             make_pipeline(family).save_pretrained(folder)
         return folder
+
+
+def reload(
+    pipeline: DiffusionPipeline, batching: BatchingSettings = MERGING, store: Any = None
+) -> LoadedModel:
+    """Load a pipeline that is in memory once more, with nothing known of it."""
+    adapter = PipelineAdapter(pipeline, LimitSettings(), DefaultSettings())
+    return LoadedModel("tiny", "", adapter, batching, store or ProfileStore(None))

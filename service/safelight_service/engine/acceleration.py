@@ -14,6 +14,7 @@ _MASKLESS_BACKENDS = ("flash", "sage")
 """Attention backends, by a part of their names, that raise on any mask."""
 
 _FP8_CAPABILITY = (8, 9)
+"""The first CUDA compute capability with 8-bit floating point."""
 
 _MASKS = ("encoder_hidden_states_mask", "encoder_attention_mask", "attention_mask")
 
@@ -87,10 +88,11 @@ def _quantize(denoiser: Any, kind: str, device: torch.device) -> None:
         ),
     }
     if kind == "fp8" and (
-        device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 9)
+        device.type != "cuda" or torch.cuda.get_device_capability(device) < _FP8_CAPABILITY
     ):
+        needed = ".".join(map(str, _FP8_CAPABILITY))
         raise AccelerationError(
-            'quantization = "fp8" needs a GPU of compute capability 8.9 or more'
+            f'quantization = "fp8" needs a GPU of compute capability {needed} or more'
         )
     torchao.quantize_(denoiser.to(device), configs[kind]())
 

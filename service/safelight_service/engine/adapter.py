@@ -61,6 +61,7 @@ class PipelineAdapter:
         self._arguments = inspect.signature(type(pipeline).__call__).parameters
         self._check_task()
         self.denoiser_name = find_denoiser_name(pipeline)
+        self.denoiser: Any = getattr(pipeline, self.denoiser_name)
         self.execution_device: torch.device = self.pipeline._execution_device
         self.schedulers = SchedulerChoice(self.pipeline.scheduler, type(pipeline).__name__)
         self._tokens = PromptTokens(pipeline, self._arguments)
@@ -195,7 +196,7 @@ class PipelineAdapter:
             )
 
     def _denoiser_config(self, key: str, default: Any) -> Any:
-        return getattr(self.pipeline, self.denoiser_name).config.get(key, default)
+        return self.denoiser.config.get(key, default)
 
     def _find_defaults(self, settings: DefaultSettings) -> Defaults:
         guidance_scale = settings.guidance_scale
@@ -230,13 +231,12 @@ class PipelineAdapter:
         patch = self._patch_px()
         multiple = math.lcm(patch, _COMMON_MULTIPLE_PX)
         max_side, max_pixel_count = settings.max_side_px, settings.max_pixel_count
-        denoiser = getattr(self.pipeline, self.denoiser_name)
-        positions: Any = getattr(denoiser, "pos_embed", None)
+        positions: Any = getattr(self.denoiser, "pos_embed", None)
         if getattr(positions, "pos_embed_max_size", None) is not None:
             # SD3 and AuraFlow cut the positions of a picture out of a square.
             max_side = min(max_side, math.isqrt(positions.pos_embed.shape[1]) * patch)
-        if hasattr(denoiser, "max_seq"):  # HiDream fills the patches of a picture up to so many
-            max_pixel_count = min(max_pixel_count, denoiser.max_seq * patch**2)
+        if hasattr(self.denoiser, "max_seq"):  # HiDream fills patches up to so many
+            max_pixel_count = min(max_pixel_count, self.denoiser.max_seq * patch**2)
         return Limits(
             min_side_px=-(-settings.min_side_px // multiple) * multiple,
             max_side_px=max_side // multiple * multiple,

@@ -83,10 +83,7 @@ class StepBatcher:
             return
         lane = members[0].job.lane
         if lane.wants_profile:
-            parameters = members[0].job.request.parameters
-            members[0].job.model.measure_widths(
-                parameters.width, parameters.height, _forward_of(members[0])
-            )
+            members[0].job.model.measure_widths(lane, _forward_of(members[0]))
         begun_at = time.monotonic()
         row_count = sum(_forward_of(image).row_count for image in members)
         for image, outcome in zip(members, self._forward(members), strict=True):

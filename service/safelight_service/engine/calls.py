@@ -25,6 +25,3 @@ class Decode:
 
 
 Call = Forward | Decode
-
-RunCall = Callable[[Call], Any]
-"""Returns a call's result, once it has been run; raises what the call raised."""

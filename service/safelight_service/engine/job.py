@@ -118,10 +118,12 @@ class ImageRun:
         self.index = index
         self.call: Call | None = None
         """What the pipeline waits for."""
-        self.started_at: float | None = None
         self.starts_at: float | None = None
+        """When it is expected to start, by the clock of time.monotonic, as are the next two."""
+        self.started_at: float | None = None
+        """When it was started."""
         self.finishes_at: float | None = None
-        """When it is expected to start and to be done, by the clock of time.monotonic."""
+        """When it is expected to be done."""
         self.step_count = 0
         self.row_count = 0
         """Rows of its forwards, once there has been one."""

@@ -35,7 +35,9 @@ class Lane:
     Generations of one lane can be merged, if the rest of their calls allows it.
     """
 
-    def __init__(self, most_members: int | None) -> None:
+    def __init__(self, size: tuple[int, int], most_members: int | None) -> None:
+        self.size = size
+        """Width and height in pixels."""
         self._most_members = most_members
         self._row_cap: int | None = None
         self.before_steps = Average()

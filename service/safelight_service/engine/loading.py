@@ -4,7 +4,6 @@ import gc
 import re
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import diffusers
 import torch
@@ -42,7 +41,7 @@ class LoadedModel:
         self.adapter = adapter
         self.latent_colours = LatentColours.fit(adapter.pipeline)
         self.capabilities = adapter.capabilities(has_previews=self.latent_colours is not None)
-        self.denoiser: Any = getattr(adapter.pipeline, adapter.denoiser_name)
+        self.denoiser = adapter.denoiser
         rule = RULES.get(type(adapter.pipeline).__name__)
         self.merger = Merger(self.denoiser, rule)
         self.copies = PipelineCopies(adapter.pipeline)
@@ -62,16 +61,17 @@ class LoadedModel:
 
     def lane(self, width: int, height: int) -> Lane:
         """Return what is known of the model at this size in pixels."""
-        if (width, height) not in self._lanes:
-            lane = Lane(self._most_members)
-            profile = self._profiles.get(self._profile_key(width, height))
+        size = width, height
+        if size not in self._lanes:
+            lane = Lane(size, self._most_members)
+            profile = self._profiles.get(self._profile_key(lane))
             if profile is not None:
                 lane.set_profile(profile)
-            self._lanes[width, height] = lane
-        return self._lanes[width, height]
+            self._lanes[size] = lane
+        return self._lanes[size]
 
-    def measure_widths(self, width: int, height: int, call: Forward) -> None:
-        """Find out, with a call at hand, how many rows a forward should have at this size."""
+    def measure_widths(self, lane: Lane, call: Forward) -> None:
+        """Find out, with a call of that lane, how many rows its forwards should have."""
 
         def run(calls: int) -> None:
             self.merger.run(self.denoiser, [call.arguments] * calls)
@@ -79,10 +79,10 @@ class LoadedModel:
                 torch.cuda.synchronize(self.adapter.execution_device)
 
         profile = measure(run, call.row_count)
-        self._profiles.put(self._profile_key(width, height), profile)
-        self._lanes[width, height].set_profile(profile)
+        self._profiles.put(self._profile_key(lane), profile)
+        lane.set_profile(profile)
 
-    def _profile_key(self, width: int, height: int) -> str:
+    def _profile_key(self, lane: Lane) -> str:
         """Everything that the seconds of a forward depend on."""
         device = self.adapter.execution_device
         is_cuda = device.type == "cuda"
@@ -90,7 +90,7 @@ class LoadedModel:
             self.name,
             self.revision,
             type(self.denoiser).__name__,
-            f"{width}x{height}",
+            "{}x{}".format(*lane.size),
             str(self.denoiser.dtype).removeprefix("torch."),
             torch.cuda.get_device_name(device) if is_cuda else f"cpu x{torch.get_num_threads()}",
             f"torch {torch.__version__}",

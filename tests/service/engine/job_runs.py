@@ -94,9 +94,15 @@ def run_jobs(*jobs: Job) -> None:
     batcher = make_batcher()
     for job in jobs:
         batcher.add(job)
+    take_turns(batcher)
+
+
+def take_turns(batcher: StepBatcher, count: int | None = None) -> None:
+    """Bring a batcher's jobs on by so many turns, or to their end."""
     with torch.no_grad():
-        while batcher.jobs:
+        while batcher.jobs and count != 0:
             batcher.turn()
+            count = None if count is None else count - 1
 
 
 def run_job(model: LoadedModel, **request: Any) -> list[Event]:
@@ -153,8 +159,7 @@ def count_forwards(
         forwards.count += 1
         on_forward()
 
-    denoiser = getattr(model.adapter.pipeline, model.adapter.denoiser_name)
-    hook = denoiser.register_forward_pre_hook(note)
+    hook = model.denoiser.register_forward_pre_hook(note)
     try:
         yield forwards
     finally:

@@ -5,8 +5,8 @@ from pydantic import ValidationError
 from safelight_service.engine.acceleration import AccelerationError, accelerate
 from safelight_service.settings import AccelerationSettings
 from tests.service.engine.job_runs import difference, draw
-from tests.service.engine.test_batcher import reload
 from tests.service.pipelines.families import make_pipeline
+from tests.service.tiny_models import reload
 
 CPU = torch.device("cpu")
 

@@ -6,15 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline
 
-from safelight_service.engine.adapter import PipelineAdapter
 from safelight_service.engine.job import Job
 from safelight_service.engine.loading import LoadedModel
 from safelight_service.engine.order import shortest_remaining_first
 from safelight_service.engine.widths import ProfileStore
 from safelight_service.errors import InternalError, OutOfMemoryError
-from safelight_service.settings import BatchingSettings, DefaultSettings, LimitSettings
+from safelight_service.settings import BatchingSettings
 from tests.service.engine.job_runs import (
     Recorder,
     difference,
@@ -23,8 +22,9 @@ from tests.service.engine.job_runs import (
     make_job,
     pixels_of,
     run_jobs,
+    take_turns,
 )
-from tests.service.tiny_models import MERGING, TinyModels
+from tests.service.tiny_models import TinyModels, reload
 
 MARK = 9.0
 """A guidance scale by which a test recognises a job's rows: FLUX hands it to its denoiser."""
@@ -34,14 +34,6 @@ MARK = 9.0
 def model(tiny_models: TinyModels) -> LoadedModel:
     """FLUX.1-dev, a row for each image; every test has lanes of its own."""
     return reload(tiny_models["flux-dev"].adapter.pipeline)
-
-
-def reload(
-    pipeline: DiffusionPipeline, batching: BatchingSettings = MERGING, store: Any = None
-) -> LoadedModel:
-    """Load a pipeline that is in memory once more, with nothing known of it."""
-    adapter = PipelineAdapter(pipeline, LimitSettings(), DefaultSettings())
-    return LoadedModel("tiny", "", adapter, batching, store or ProfileStore(None))
 
 
 @contextmanager
@@ -91,12 +83,11 @@ def test_jobs_that_arrive_one_by_one_end_up_in_one_batch(model: LoadedModel) -> 
     jobs, _ = make_jobs(model, *({"seed": seed, "num_inference_steps": 6} for seed in range(4)))
     widths: list[int] = []
     batcher = make_batcher()
-    with torch.no_grad(), on_forward(model, lambda call: widths.append(len(call["guidance"]))):
+    with on_forward(model, lambda call: widths.append(len(call["guidance"]))):
         for job in jobs:
             batcher.add(job)
-            batcher.turn()
-        while batcher.jobs:
-            batcher.turn()
+            take_turns(batcher, 1)
+        take_turns(batcher)
     assert widths == [1, 2, 3, 4, 4, 4, 3, 2, 1]
 
 
@@ -144,7 +135,7 @@ def test_a_pipeline_without_a_rule_runs_one_image_after_another(tiny_models: Tin
     )
     pipeline.set_progress_bar_config(disable=True)
     model = reload(pipeline)
-    requests: list[dict[str, Any]] = [{"seed": 1}, {"seed": 2, "image_count": 1}]
+    requests: list[dict[str, Any]] = [{"seed": 1}, {"seed": 2}]
     alone = expect_alone(model, requests)
     jobs, recorders = make_jobs(model, *requests)
     run_jobs(*jobs)
@@ -217,14 +208,12 @@ def test_rows_of_a_cancelled_job_are_gone_from_the_next_forward(model: LoadedMod
     jobs, (kept, cancelled) = make_jobs(model, *({"num_inference_steps": 5} for _ in range(2)))
     widths: list[int] = []
     batcher = make_batcher()
-    with torch.no_grad(), on_forward(model, lambda call: widths.append(len(call["guidance"]))):
+    with on_forward(model, lambda call: widths.append(len(call["guidance"]))):
         for job in jobs:
             batcher.add(job)
-        batcher.turn()
-        batcher.turn()
+        take_turns(batcher, 2)
         jobs[1].cancel()
-        while batcher.jobs:
-            batcher.turn()
+        take_turns(batcher)
     assert widths == [1, 2, 1, 1, 1]
     assert images_of(kept.events)
     assert cancelled.is_closed
@@ -251,14 +240,13 @@ def test_shortest_remaining_goes_first_where_that_is_the_order(tiny_models: Tiny
     jobs, _ = make_jobs(model, *requests)
     ended: list[Job] = []
     batcher = make_batcher(shortest_remaining_first)
-    with torch.no_grad():
-        batcher.add(jobs[0])
-        batcher.turn()
-        batcher.add(jobs[1])
-        while batcher.jobs:
-            before = list(batcher.jobs)
-            batcher.turn()
-            ended += [job for job in before if job not in batcher.jobs]
+    batcher.add(jobs[0])
+    take_turns(batcher, 1)
+    batcher.add(jobs[1])
+    while batcher.jobs:
+        before = list(batcher.jobs)
+        take_turns(batcher, 1)
+        ended += [job for job in before if job not in batcher.jobs]
     assert ended == [jobs[1], jobs[0]]
 
 
@@ -266,16 +254,14 @@ def test_first_come_is_first_served(tiny_models: TinyModels) -> None:
     pipeline = tiny_models["flux-dev"].adapter.pipeline
     model = reload(pipeline, BatchingSettings(max_width=1))
     jobs, _ = make_jobs(model, {"num_inference_steps": 9}, {"num_inference_steps": 1})
-    order: list[float] = []
     batcher = make_batcher()
-    with torch.no_grad():
-        for job in jobs:
-            batcher.add(job)
-        while batcher.jobs:
-            order.append(len(batcher.jobs))
-            batcher.turn()
-    assert not jobs[1].images[0].started_at < jobs[0].images[0].started_at  # type: ignore[operator]
-    assert order.index(1) > 9
+    for job in jobs:
+        batcher.add(job)
+    take_turns(batcher, 9)
+    assert batcher.jobs == jobs
+    assert not jobs[1].is_started
+    take_turns(batcher)
+    assert jobs[0].started_at < jobs[1].started_at
 
 
 def test_prompts_are_encoded_once(model: LoadedModel) -> None:

@@ -5,7 +5,7 @@ from safelight_service.engine.lane import Demand, Lane
 
 
 def make_lane(seconds: dict[int, float], most_members: int = 2) -> Lane:
-    lane = Lane(most_members)
+    lane = Lane((64, 64), most_members)
     for row_count, each in seconds.items():
         lane.note_forward(row_count, each)
     return lane

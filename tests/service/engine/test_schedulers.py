@@ -29,8 +29,7 @@ def model(
     """A model whose denoiser and VAE answer at once; what matters here is who asks, and when."""
     model = tiny_models[request.param]
     pipeline = model.adapter.pipeline
-    denoiser = getattr(pipeline, model.adapter.denoiser_name)
-    monkeypatch.setattr(denoiser, "forward", remember_answers(denoiser.forward))
+    monkeypatch.setattr(model.denoiser, "forward", remember_answers(model.denoiser.forward))
     monkeypatch.setattr(pipeline.vae, "decode", functools.partial(enlarge, pipeline))
     return model
 

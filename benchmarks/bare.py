@@ -1,0 +1,98 @@
+"""The pipeline without the service, in a process of its own.
+
+So neither side has to share its interpreter, or the threads of its arithmetic, with the other.
+"""
+
+import copy
+import io
+import multiprocessing
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.utils import logging
+
+PROMPT = "a red circle on a blue background"
+THREADS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What one client asks for: a picture of `PROMPT` at the model's own size."""
+
+    steps: int = 20
+    guidance_scale: float = 4.0
+    seed: int = 0
+
+
+Requests = Sequence[Request]
+Draw = Callable[[Requests], None]
+"""Makes all the pictures, and returns when the last one is ready."""
+
+
+@contextmanager
+def run_bare_pipeline() -> Iterator[Callable[[Draw], Draw]]:
+    """Load the embedded model in another process; what is yielded has a function run there."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context, _load) as process:
+        yield lambda draw: lambda requests: process.submit(draw, requests).result()
+
+
+def draw_one_after_another(requests: Requests) -> None:
+    """Call the pipeline as its documentation does."""
+    for request in requests:
+        _draw(_pipeline, request)
+
+
+def draw_behind_a_lock(requests: Requests) -> None:
+    """Share one pipeline among threads, one call at a time."""
+    lock = threading.Lock()
+
+    def call(request: Request) -> None:
+        with lock:
+            _draw(_pipeline, request)
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        list(threads.map(call, requests))
+
+
+def draw_with_copies(requests: Requests) -> None:
+    """Give each call a shallow copy of the pipeline and a scheduler of its own, all at once."""
+
+    def call(request: Request) -> None:
+        duplicate = copy.copy(_pipeline)
+        duplicate.scheduler = copy.deepcopy(_pipeline.scheduler)
+        _draw(duplicate, request)
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        list(threads.map(call, requests))
+
+
+_pipeline: Any = None
+"""The process's own."""
+
+
+def _load() -> None:
+    """Load the embedded model as any user of diffusers would."""
+    global _pipeline
+    logging.disable_progress_bar()
+    folder = resources.files("safelight_service") / "models" / "shapes"
+    _pipeline = DiffusionPipeline.from_pretrained(str(folder), dtype=torch.float32)
+    _pipeline.set_progress_bar_config(disable=True)
+
+
+def _draw(pipeline: Any, request: Request) -> None:
+    """Make one picture and compress it."""
+    picture = pipeline(
+        PROMPT,
+        num_inference_steps=request.steps,
+        guidance_scale=request.guidance_scale,
+        generator=torch.Generator("cpu").manual_seed(request.seed),
+    ).images[0]
+    picture.save(io.BytesIO(), "PNG")
