@@ -6,6 +6,7 @@ with it. Between two turns every pipeline stands at a heavy call, so none that c
 shared a forward is ever missed.
 """
 
+import contextlib
 import functools
 import time
 from collections import deque
@@ -124,22 +125,27 @@ class StepBatcher:
         """Run the members' forwards as one; return what each alone would return or raise."""
         model, lane = members[0].job.model, members[0].job.lane
         calls = [_forward_of(image) for image in members]
+        run = functools.partial(
+            model.merger.run, model.denoiser, [each.arguments for each in calls]
+        )
         try:
-            results = model.merger.run(model.denoiser, [call.arguments for call in calls])
-        except torch.OutOfMemoryError as error:
-            torch.cuda.empty_cache()
-            if len(members) == 1:
-                return [error]
-            lane.halve_cap(sum(call.row_count for call in calls))
-            half = len(members) // 2
-            return self._forward(members[:half]) + self._forward(members[half:])
+            results: list[Any] = run() if len(members) > 1 else _run_with_room(run)
         except Exception as error:
             if len(members) == 1:
                 return [error]
-            return [outcome for image in members for outcome in self._forward([image])]
-        for image in members:
-            image.widths[len(members)] += 1
-        return results
+            is_out_of_memory = isinstance(error, torch.OutOfMemoryError)
+        else:
+            for image in members:
+                image.widths[len(members)] += 1
+            return results
+        # Only now, when the error holds on to nothing that the forward had made.
+        parts = [[image] for image in members]
+        if is_out_of_memory:
+            torch.cuda.empty_cache()
+            lane.halve_cap(sum(call.row_count for call in calls))
+            half = len(members) // 2
+            parts = [list(members[:half]), list(members[half:])]
+        return [outcome for part in parts for outcome in self._forward(part)]
 
     def _go_on(self, image: ImageRun, go: Callable[[], None]) -> None:
         """Let an image go on to its next call, and see to it if that was the end of it."""
@@ -194,8 +200,16 @@ def _learn(job: Job) -> None:
         job.lane.note_demand(image.demand, is_guided=job.is_guided)
 
 
+def _run_with_room(run: Callable[[], Any]) -> Any:
+    """Run what, if memory runs out, is tried again without what torch keeps for later."""
+    with contextlib.suppress(torch.OutOfMemoryError):
+        return run()
+    torch.cuda.empty_cache()
+    return run()
+
+
 def _decode(image: ImageRun, call: Decode) -> None:
-    image.resume(call.run())
+    image.resume(_run_with_room(call.run))
 
 
 def _forward_of(image: ImageRun) -> Forward:

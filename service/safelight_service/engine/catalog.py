@@ -150,6 +150,7 @@ class Catalog:
         warm_up: WarmUp,
     ) -> None:
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="safelight-loader")
+        self._is_loading = asyncio.Lock()
         self._released = asyncio.Event()
         self._models = {
             model.name: ServedModel(model, self._make_ready, self._released) for model in models
@@ -206,15 +207,17 @@ class Catalog:
         self._loader.shutdown(wait=False, cancel_futures=True)
 
     async def _make_ready(self, model: ServedModel) -> LoadedModel:
-        await self._make_room(model.size_bytes)
-        loop = asyncio.get_running_loop()
-        loaded = await loop.run_in_executor(self._loader, self._load, model.settings)
-        model.size_bytes = loaded.size_bytes
-        # What its size was is known only now, the first time.
-        await self._make_room(model.size_bytes)
-        if model.settings.warm_up:
-            await self._warm_up(loaded)
-        return loaded
+        # One at a time, to the end: each has to reckon with the one before it.
+        async with self._is_loading:
+            await self._make_room(model.size_bytes)
+            loop = asyncio.get_running_loop()
+            loaded = await loop.run_in_executor(self._loader, self._load, model.settings)
+            model.size_bytes = loaded.size_bytes
+            # What its size was is known only now, the first time.
+            await self._make_room(model.size_bytes)
+            if model.settings.warm_up:
+                await self._warm_up(loaded)
+            return loaded
 
     async def _make_room(self, size_bytes: int) -> None:
         """Let go of idle models, the least recently used first, until that many bytes fit.

@@ -191,6 +191,25 @@ def test_out_of_memory_halves_the_batch_and_is_not_tried_again(model: LoadedMode
         assert difference(pixels(recorder), expected) <= 1
 
 
+@pytest.mark.parametrize("part", ["denoiser", "vae"])
+def test_out_of_memory_alone_is_tried_again(model: LoadedModel, part: str) -> None:
+    [alone] = expect_alone(model, [{}])
+    module = model.denoiser if part == "denoiser" else model.adapter.pipeline.vae.decoder
+    calls: list[None] = []
+
+    def refuse_once(*_: Any) -> None:
+        calls.append(None)
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError
+
+    hook = module.register_forward_pre_hook(refuse_once)
+    [job], [recorder] = make_jobs(model, {})
+    run_jobs(job)
+    hook.remove()
+    assert len(calls) > 1
+    assert pixels(recorder) == alone
+
+
 def test_what_is_too_large_alone_is_told_as_out_of_memory(model: LoadedModel) -> None:
     def refuse(call: dict[str, Any]) -> None:
         if (call["guidance"] == MARK).any():

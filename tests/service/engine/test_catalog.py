@@ -29,6 +29,9 @@ class Models:
         self.loads: list[str] = []
         self.warmed: list[str] = []
         self.broken: set[str] = set()
+        self.is_warming = asyncio.Event()
+        self.is_warm = asyncio.Event()
+        self.is_warm.set()
         settings = [ModelSettings(name=name, source=name, preload=False) for name in NAMES]
         self.catalog = Catalog(settings, "", budget_bytes, self._load, self._warm_up)
 
@@ -43,6 +46,8 @@ class Models:
 
     async def _warm_up(self, model: LoadedModel) -> None:
         self.warmed.append(model.name)
+        self.is_warming.set()
+        await self.is_warm.wait()
 
     async def use(self, name: str) -> None:
         """Use a model as a generation does."""
@@ -93,6 +98,20 @@ def test_a_model_in_use_stays_and_the_next_one_waits_for_it() -> None:
             assert not waiting.done()
             assert models.resident() == {"first"}
         await waiting
+        assert models.resident() == {"second"}
+
+    run(act, budget_bytes=SIZE)
+
+
+def test_models_that_are_asked_for_at_once_keep_to_the_budget() -> None:
+    async def act(models: Models) -> None:
+        models.is_warm.clear()
+        both = asyncio.gather(models.use("first"), models.use("second"))
+        await models.is_warming.wait()
+        assert models.loads == ["first"]
+        models.is_warm.set()
+        await both
+        assert models.loads == ["first", "second"]
         assert models.resident() == {"second"}
 
     run(act, budget_bytes=SIZE)
