@@ -3,7 +3,12 @@
 SafelightError
 ├── InvalidRequestError      fields outside their rules, all of them
 ├── ModelNotFoundError       a model that is not served
-├── GenerationExistsError    a generation id that is in use
+├── GenerationExistsError    a generation id that is in use for another request
+├── GenerationNotFoundError  a generation that is neither running nor kept
+├── GenerationCancelledError a generation that was cancelled
+├── TimeLimitError           a generation that took longer than any may
+├── DeadlineError            a deadline that cannot be met
+├── ReaderStalledError       a reader that does not read
 ├── QueueFullError           too many generations wait
 ├── OutOfMemoryError         the device is too small for the request
 ├── ModelLoadingError        the model is not in memory yet
@@ -47,10 +52,50 @@ class ModelNotFoundError(SafelightError):
 
 
 class GenerationExistsError(SafelightError):
-    """A generation id that a running generation holds."""
+    """A generation id that another request has taken."""
 
     def __init__(self, generation_id: str) -> None:
-        super().__init__(f"generation_id {generation_id!r} names a generation that is running")
+        super().__init__(
+            f"generation_id {generation_id!r} names the generation of another request; "
+            "send the same request to join it, or choose another id"
+        )
+
+
+class GenerationNotFoundError(SafelightError):
+    """A generation that does not run, nor has ended lately."""
+
+    def __init__(self, generation_id: str) -> None:
+        super().__init__(f"generation_id {generation_id!r} names no generation that is known")
+
+
+class GenerationCancelledError(SafelightError):
+    """A generation that was cancelled by its id, or that nobody watched any more."""
+
+    def __init__(self) -> None:
+        super().__init__("the generation was cancelled")
+
+
+class TimeLimitError(SafelightError):
+    """A generation that took longer than the service lets any of them take."""
+
+    def __init__(self, limit_s: float) -> None:
+        super().__init__(f"the generation took longer than {limit_s:g} s, the most that any may")
+
+
+class DeadlineError(SafelightError):
+    """A deadline that is known not to be met."""
+
+    def __init__(self, left_s: float, needed_s: float) -> None:
+        super().__init__(
+            f"the deadline is in {left_s:.1f} s, and the images would take about {needed_s:.1f} s"
+        )
+
+
+class ReaderStalledError(SafelightError):
+    """A reader that took nothing from its stream for too long."""
+
+    def __init__(self, limit_s: float) -> None:
+        super().__init__(f"nothing was read from the stream for {limit_s:g} s")
 
 
 class RetryableError(SafelightError):

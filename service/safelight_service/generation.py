@@ -39,7 +39,7 @@ class PreviewOptions:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """What a caller asks for, as it was sent."""
+    """What a caller asks for, as it was sent; equal ones ask for the same."""
 
     inputs: str
     parameters: Parameters = field(default_factory=Parameters)
@@ -48,7 +48,10 @@ class GenerationRequest:
     image_count: int | None = None
     output: OutputOptions = field(default_factory=OutputOptions)
     preview: PreviewOptions = field(default_factory=PreviewOptions)
-    waits_for_model: bool = False
+    linger_s: float = 0.0
+    waits_for_model: bool = field(default=False, compare=False)
+    deadline_at: float | None = field(default=None, compare=False)
+    """When the answer is of no use any more, by the clock of time.monotonic."""
 
 
 @dataclass(frozen=True, slots=True)

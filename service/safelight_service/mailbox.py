@@ -11,13 +11,27 @@ import threading
 from collections import deque
 from concurrent.futures import Future
 
-from safelight_service.generation import Event, Progress, Queued
+from safelight_service.generation import Event, Image, ModelLoading, Preview, Progress, Queued
 
 Letter = Event | Future[Event]
 """An event, or one that is still being made in another thread."""
 
-_State = tuple[str, int]
-"""What a letter tells the present state of, and of which image; a newer one replaces it."""
+Subject = tuple[type, int]
+"""What an event is about, and which image; a newer one about the same replaces it."""
+
+WAITING: Subject = (Queued, 0)
+
+
+def subject_of(event: Event) -> Subject:
+    """Return what an event is about; only those that tell a present state share a subject."""
+    match event:
+        case ModelLoading():
+            return WAITING
+        case Progress() | Preview():
+            return type(event), event.image_index
+        case Image():
+            return type(event), event.index
+    return type(event), 0
 
 
 class Mailbox:
@@ -26,35 +40,30 @@ class Mailbox:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._lock = threading.Lock()
-        self._letters: deque[tuple[_State | None, Letter]] = deque()
+        self._letters: deque[tuple[Subject, Letter]] = deque()
         self._is_closed = False
         self._error: BaseException | None = None
         self._has_mail = asyncio.Event()
+        self._is_waking = False
 
     def post(self, event: Event) -> None:
         """Add an event; from any thread."""
-        match event:
-            case Queued():
-                self._add(("queued", 0), event)
-            case Progress():
-                self._add(("progress", event.image_index), event)
-            case _:
-                self._add(None, event)
+        self._add(subject_of(event), event)
 
-    def post_image(self, image: Future[Event]) -> None:
+    def post_image(self, image_index: int, image: Future[Event]) -> None:
         """Add an image that is being encoded; from any thread."""
-        self._add(None, image)
+        self._add((Image, image_index), image)
 
     def post_preview(self, image_index: int, preview: Future[Event]) -> None:
         """Add a preview that is being encoded, in place of an unread one of that image."""
-        self._add(("preview", image_index), preview)
+        self._add((Preview, image_index), preview)
 
     def close(self, error: BaseException | None = None) -> None:
         """End the mailbox, only once; what has been posted can still be read."""
         with self._lock:
             if not self._is_closed:
                 self._is_closed, self._error = True, error
-        self._wake()
+                self._wake()
 
     async def get(self) -> Event | None:
         """Return the next event; None once all have been read and the end is reached.
@@ -68,6 +77,7 @@ class Mailbox:
                 is_closed, error = self._is_closed, self._error
                 if letter is None:
                     self._has_mail.clear()
+                    self._is_waking = False
             if isinstance(letter, Future):
                 return await asyncio.wrap_future(letter)
             if letter is not None:
@@ -78,15 +88,18 @@ class Mailbox:
                 return None
             await self._has_mail.wait()
 
-    def _add(self, state: _State | None, letter: Letter) -> None:
+    def _add(self, subject: Subject, letter: Letter) -> None:
         with self._lock:
             if self._is_closed:
                 return
-            if state is not None:
-                self._letters = deque(pair for pair in self._letters if pair[0] != state)
-            self._letters.append((state, letter))
-        self._wake()
+            self._letters = deque(pair for pair in self._letters if pair[0] != subject)
+            self._letters.append((subject, letter))
+            self._wake()
 
     def _wake(self) -> None:
+        """Wake the reader, once for all that comes before it looks."""
+        if self._is_waking:
+            return
+        self._is_waking = True
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody reads any more
             self._loop.call_soon_threadsafe(self._has_mail.set)

@@ -111,6 +111,25 @@ class BatchingSettings(_Table):
         return None if path in (None, Path()) else path.expanduser()
 
 
+class GenerationSettings(_Table):
+    """How long a generation may take, and how long it is kept."""
+
+    max_s: float = Field(
+        3600.0, gt=0, description="Most seconds that a generation may take, its wait included."
+    )
+    keep_s: float = Field(
+        60.0, ge=0, description="Seconds that one that has ended can still be watched by its id."
+    )
+    keep_mib: int = Field(
+        256, ge=0, description="Memory for those; above it, the one that ended first is forgotten."
+    )
+    stall_s: float = Field(
+        60.0,
+        gt=0,
+        description="Seconds after which a reader that takes nothing from its stream is cut off.",
+    )
+
+
 class AccelerationSettings(_Table):
     """What makes a model faster or smaller, and what that costs."""
 
@@ -209,6 +228,7 @@ class Settings(BaseSettings):
     )
     default_model: str = Field("", description="Model of calls that name none. Empty: the first.")
     batching: BatchingSettings = BatchingSettings()
+    generations: GenerationSettings = GenerationSettings()
     queue_size: int = Field(
         64, ge=0, description="Generations that may wait; more are refused (RESOURCE_EXHAUSTED)."
     )

@@ -21,6 +21,7 @@ from safelight_service.generation import (
 OUTPUT_MIME_TYPES = ("image/png", "image/jpeg", "image/webp")
 PREVIEW_MIME_TYPES = ("image/jpeg", "image/webp")
 MAX_SEED = 2**63 - 1
+MAX_LINGER_S = 3600
 _DEFAULT_QUALITY = 95
 _DEFAULT_PREVIEW_SIDE_PX = 256
 _MIN_PREVIEW_SIDE_PX, _MAX_PREVIEW_SIDE_PX = 16, 512
@@ -55,6 +56,7 @@ class _Resolver:
 
     def resolve(self) -> ResolvedRequest:
         self._check_generation_id()
+        self._check_linger()
         inputs = self._check_prompt("inputs", self._request.inputs, is_required=True)
         self._check_honoured()
         image_count = self._resolve_image_count()
@@ -87,6 +89,11 @@ class _Resolver:
         generation_id = self._request.generation_id
         if generation_id and not _GENERATION_ID.fullmatch(generation_id):
             self._refuse("generation_id", "must be 1 to 128 letters, digits and -_.:")
+
+    def _check_linger(self) -> None:
+        linger_s = self._request.linger_s
+        if not 0 <= linger_s <= MAX_LINGER_S:
+            self._refuse("linger", f"must be from 0 to {MAX_LINGER_S} s, not {linger_s:g} s")
 
     def _check_honoured(self) -> None:
         honoured = self._capabilities.honoured_parameters

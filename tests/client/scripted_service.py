@@ -67,9 +67,9 @@ def chunk(data: bytes, offset: int = 0, index: int = 0) -> pb.GenerateResponse:
     )
 
 
-def image(index: int = 0) -> Iterator[pb.GenerateResponse]:
+def image(index: int = 0, color: str = "red") -> Iterator[pb.GenerateResponse]:
     """Yield an image in two chunks."""
-    data = png()
+    data = png(color)
     half = len(data) // 2
     yield header(data, index)
     yield chunk(data[:half], 0, index)
@@ -156,6 +156,7 @@ class ScriptedService(TextToImageServiceServicer):
         script: The responses of Generate and the statuses that end any call.
         models: What the other methods answer, if the script has no status.
         requests: The requests of Generate so far.
+        cancelled_ids: The ids that CancelGeneration was called with.
         metadata: The metadata of the last call.
         time_remaining: The seconds that the last call was given, if limited.
         cancelled: Set when a call ended before its script.
@@ -163,8 +164,10 @@ class ScriptedService(TextToImageServiceServicer):
 
     def __init__(self, credentials: grpc.ServerCredentials | None = None) -> None:
         self.script: Script = ()
+        self._later: list[Script] = []
         self.models: Sequence[pb.Model] = ()
         self.requests: list[pb.GenerateRequest] = []
+        self.cancelled_ids: list[str] = []
         self.metadata: dict[str, str | bytes] = {}
         self.time_remaining: float | None = None
         self.cancelled = threading.Event()
@@ -182,6 +185,10 @@ class ScriptedService(TextToImageServiceServicer):
             event for step in steps for event in (step if isinstance(step, Iterator) else (step,))
         ]
 
+    def play_in_turn(self, *scripts: Script) -> None:
+        """Set a script for each of the next calls."""
+        self._later = [*scripts]
+
     def Generate(
         self, request: pb.GenerateRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.GenerateResponse]:
@@ -197,6 +204,8 @@ class ScriptedService(TextToImageServiceServicer):
                 self.cancelled.set()
 
         context.add_callback(end)
+        if self._later:
+            self.script = self._later.pop(0)
         for step in self.script:
             if isinstance(step, pb.GenerateResponse):
                 yield step
@@ -206,6 +215,23 @@ class ScriptedService(TextToImageServiceServicer):
                 is_played = True
                 self._abort(context, step)
         is_played = True
+
+    def WatchGeneration(
+        self, request: pb.WatchGenerationRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.WatchGenerationResponse]:
+        """Play the events of the script."""
+        self._note(context)
+        self._play_statuses(context)
+        for step in self.script:
+            if isinstance(step, pb.GenerateResponse):
+                yield pb.WatchGenerationResponse(event=step)
+
+    def CancelGeneration(
+        self, request: pb.CancelGenerationRequest, context: grpc.ServicerContext
+    ) -> pb.CancelGenerationResponse:
+        """Note which generation is to be cancelled."""
+        self.cancelled_ids.append(request.generation_id)
+        return pb.CancelGenerationResponse(state=pb.GENERATION_STATE_CANCELLED)
 
     def ListModels(
         self, request: pb.ListModelsRequest, context: grpc.ServicerContext

@@ -3,10 +3,13 @@
 import inspect
 import threading
 import typing
+from typing import Any
 
 import grpc
 import pytest
 import safelight
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import ErrorInfo
 from huggingface_hub import InferenceClient
 from safelight import Client
 from safelight.events import Accepted, Completed, ModelLoading, Preview, Progress, Queued
@@ -54,6 +57,7 @@ def test_every_option_arrives_in_its_field(scripted: ScriptedService, client: Cl
         scheduler="euler",
         seed=0,
         generation_id="mine",
+        linger=2.5,
         output_mime_type="image/webp",
         output_quality=80,
         image_count=2,
@@ -79,6 +83,7 @@ def test_every_option_arrives_in_its_field(scripted: ScriptedService, client: Cl
             image_count=2,
             output=pb.OutputOptions(mime_type="image/webp", quality=80),
             preview=pb.PreviewOptions(interval_steps=3, mime_type="image/webp", max_side_px=32),
+            linger=Duration(seconds=2, nanos=500_000_000),
         )
     ]
 
@@ -144,7 +149,7 @@ def test_unset_fields_are_none_and_durations_seconds(
 def test_accepted_settles_the_parameters(scripted: ScriptedService, client: Client) -> None:
     scripted.play(whole_generation())
     with client.generate("a red circle") as generation:
-        assert generation.generation_id is None
+        assert generation.generation_id == generation._request.generation_id
         generation.images()
         assert generation.accepted is not None
         assert generation.accepted.parameters == safelight.Parameters(
@@ -180,6 +185,80 @@ def test_leaving_the_block_cancels_on_the_service(
             if isinstance(event, Progress):
                 break
     assert scripted.cancelled.wait(timeout=5)
+
+
+def test_leaving_the_block_cancels_by_id_what_would_linger(
+    scripted: ScriptedService, client: Client
+) -> None:
+    scripted.play(accepted(), progress(1), HOLD)
+    for linger in (5.0, 0.0):
+        with client.generate("a red circle", linger=linger) as generation:
+            next(generation)
+    assert scripted.cancelled_ids == [scripted.requests[0].generation_id]
+    assert scripted.requests[1].generation_id == ""
+
+
+def test_what_has_ended_is_not_cancelled(scripted: ScriptedService, client: Client) -> None:
+    scripted.play(whole_generation())
+    client.text_to_image("a red circle")
+    info = ErrorInfo(reason="QUEUE_FULL", domain="safelight")
+    scripted.play(status(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", info))
+    with pytest.raises(safelight.QueueFullError):
+        client.text_to_image("a red circle")
+    assert not scripted.cancelled_ids
+
+
+def test_a_broken_stream_is_taken_up_again(scripted: ScriptedService, client: Client) -> None:
+    broken = status(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+    scripted.play_in_turn(
+        [accepted(2), progress(4), *image(0), broken],
+        [accepted(2), *image(0), progress(2), broken],
+        [accepted(2), *image(0), *image(1), completed()],
+    )
+    with client.generate("a red circle", image_count=2) as generation:
+        events = list(generation)
+    assert [type(event).__name__ for event in events] == [
+        "Accepted",
+        "Progress",
+        "Image",
+        "Progress",
+        "Image",
+        "Completed",
+    ]
+    assert [image.index for image in generation.images()] == [0, 1]
+    assert len({request.generation_id for request in scripted.requests}) == 1
+
+
+def test_another_image_after_a_break_is_not_believed(
+    scripted: ScriptedService, client: Client
+) -> None:
+    broken = status(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+    scripted.play_in_turn(
+        [accepted(2), *image(0), broken],
+        [accepted(2), *image(0, "blue"), *image(1), completed()],
+    )
+    with (
+        pytest.raises(safelight.IntegrityError, match="before the connection broke"),
+        client.generate("a red circle", image_count=2) as generation,
+    ):
+        generation.images()
+
+
+@pytest.mark.parametrize(
+    ("linger", "first"),
+    [(0.0, [accepted()]), (5.0, [])],
+    ids=["who does not linger", "what had not begun"],
+)
+def test_not_every_break_is_mended(
+    linger: float, first: list[Any], scripted: ScriptedService, client: Client
+) -> None:
+    broken = status(grpc.StatusCode.UNAVAILABLE, "Socket closed", ErrorInfo())
+    scripted.play(*first, broken)
+    with (
+        pytest.raises(safelight.ServiceUnavailableError),
+        client.generate("a red circle", linger=linger) as generation,
+    ):
+        generation.images()
 
 
 def test_error_within_the_block_cancels_on_the_service(

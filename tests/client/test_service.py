@@ -5,10 +5,9 @@ import io
 import json
 import signal
 import sys
-import time
-from contextlib import suppress
 from pathlib import Path
 from subprocess import PIPE, Popen, run
+from typing import Any
 
 import PIL.Image
 import pytest
@@ -17,6 +16,7 @@ from safelight import AsyncClient, Client
 from safelight.events import Accepted, Completed, Image, Preview, Progress
 
 from tests.running_service import RunningService
+from tests.tcp_proxy import TcpProxy
 
 PROMPT = "a red circle on a blue background"
 
@@ -96,25 +96,51 @@ def test_running_generation_keeps_its_id_to_itself(service: RunningService) -> N
             next(second)
 
 
-def test_cancelled_generation_frees_its_id(service: RunningService) -> None:
+def test_generation_is_watched_and_cancelled_by_its_id(service: RunningService) -> None:
+    with (
+        Client(service.target) as client,
+        client.generate(PROMPT, generation_id="watched", num_inference_steps=150) as generation,
+    ):
+        next(generation)
+        with client.watch("watched") as watched:
+            assert isinstance(next(watched), Accepted)
+            assert client.cancel("watched") is safelight.GenerationOutcome.CANCELLED
+            for stream in (watched, generation):
+                with pytest.raises(safelight.CallCancelledError):
+                    stream.images()
+        with pytest.raises(safelight.GenerationNotFoundError):
+            client.cancel("never-seen")
+
+
+def test_left_generation_is_stopped_although_it_could_linger(service: RunningService) -> None:
     with Client(service.target) as client:
-        with client.generate(PROMPT, generation_id="again", num_inference_steps=150) as generation:
+        with client.generate(PROMPT, generation_id="left", num_inference_steps=150) as generation:
             for event in generation:
                 if isinstance(event, Progress):
                     break
-        assert is_accepted_soon(client, "again")
+        assert client.cancel("left") is safelight.GenerationOutcome.CANCELLED
 
 
-def is_accepted_soon(client: Client, generation_id: str) -> bool:
-    """Return whether the id of a generation that is being stopped can be used again."""
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        with (
-            suppress(safelight.GenerationExistsError),
-            client.generate(PROMPT, generation_id=generation_id) as generation,
-        ):
-            return isinstance(next(generation), Accepted)
-    return False
+def test_cut_connection_costs_neither_the_image_nor_a_second_generation(
+    service: RunningService,
+) -> None:
+    request: dict[str, Any] = {"num_inference_steps": 30, "width": 64, "height": 64, "seed": 11}
+    with TcpProxy(service.target) as proxy, Client(proxy.target) as client:
+        steps: list[int] = []
+        with client.generate(PROMPT, **request) as generation:
+            for event in generation:
+                if isinstance(event, Progress):
+                    steps.append(event.step)
+                    if len(steps) in (1, 4):
+                        proxy.cut()
+                elif isinstance(event, Completed):
+                    completed = event
+        [image] = generation.images()
+        assert proxy.connection_count == 3
+    assert steps == sorted(steps)
+    assert set(completed.batch_widths) == {1}  # nothing else ran beside it
+    with Client(service.target) as client, client.generate(PROMPT, **request) as alone:
+        assert alone.images()[0].data == image.data
 
 
 def test_passed_timeout_stops_the_generation(service: RunningService) -> None:

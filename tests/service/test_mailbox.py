@@ -43,7 +43,7 @@ def test_a_slow_reader_gets_the_latest_state_and_every_image() -> None:
             for step in range(1, 21):
                 mailbox.post(progress(step))
                 mailbox.post_preview(0, done(preview(step)))
-            mailbox.post_image(done(image(index)))
+            mailbox.post_image(index, done(image(index)))
         mailbox.close()
         return await drain(mailbox)
 
@@ -77,7 +77,7 @@ def test_an_image_that_is_still_being_encoded_is_waited_for() -> None:
     async def read_early() -> Event | None:
         mailbox = Mailbox(asyncio.get_running_loop())
         encoding: Future[Event] = Future()
-        mailbox.post_image(encoding)
+        mailbox.post_image(0, encoding)
         reading = asyncio.ensure_future(mailbox.get())
         await asyncio.to_thread(encoding.set_result, image(0))
         return await reading

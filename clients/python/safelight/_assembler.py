@@ -16,10 +16,11 @@ class EventAssembler:
         images: The images that are complete.
     """
 
-    def __init__(self, image_count: int) -> None:
-        """Expect `image_count` images."""
+    def __init__(self, image_count: int | None) -> None:
+        """Expect `image_count` images; None: as many as the service says."""
         self.accepted: Accepted | None = None
         self.images: list[Image] = []
+        self._told: dict[int, str] = {}
         self._image_count = image_count
         self._header: pb.ImageHeader | None = None
         self._data = bytearray()
@@ -36,8 +37,7 @@ class EventAssembler:
             raise ProtocolError("the service went on after the generation had ended")
         match response.WhichOneof("event"):
             case "accepted":
-                self.accepted = convert.accepted_from_proto(response.accepted)
-                return self.accepted
+                return self._accept(convert.accepted_from_proto(response.accepted))
             case "queued":
                 return convert.queued_from_proto(response.queued)
             case "model_loading":
@@ -56,6 +56,12 @@ class EventAssembler:
             case None:  # An event of a newer contract.
                 return None
 
+    def restart(self) -> None:
+        """Expect the stream from its beginning, since it broke; no image is told twice."""
+        self._told |= {image.index: image.sha256 for image in self.images}
+        self.images = []
+        self._header = None
+
     def finish(self) -> None:
         """Take the end of the stream.
 
@@ -64,6 +70,13 @@ class EventAssembler:
         """
         if not self._is_completed:
             raise ProtocolError("the service closed the stream before the generation had ended")
+
+    def _accept(self, accepted: Accepted) -> Accepted | None:
+        is_new = self.accepted is None
+        self.accepted = accepted
+        if self._image_count is None:
+            self._image_count = accepted.image_count
+        return accepted if is_new else None
 
     def _begin_image(self, header: pb.ImageHeader) -> None:
         if self._header is not None or header.index != len(self.images):
@@ -88,7 +101,7 @@ class EventAssembler:
         self._header = None
         return self._complete_image(header)
 
-    def _complete_image(self, header: pb.ImageHeader) -> Image:
+    def _complete_image(self, header: pb.ImageHeader) -> Image | None:
         data = bytes(self._data)
         if len(data) != header.size_bytes:
             raise IntegrityError(
@@ -108,7 +121,14 @@ class EventAssembler:
             data=data,
         )
         self.images.append(image)
-        return image
+        told = self._told.get(image.index)
+        if told is None:
+            return image
+        if told != image.sha256:
+            raise IntegrityError(
+                f"image {image.index} is not the one that came before the connection broke"
+            )
+        return None
 
     def _complete(self, message: pb.GenerationCompleted) -> Completed:
         if len(self.images) != self._image_count:

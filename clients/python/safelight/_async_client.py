@@ -1,19 +1,21 @@
 """The client for asyncio."""
 
 import asyncio
+from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, Unpack
+from typing import TYPE_CHECKING, Self, TypeAlias, Unpack, cast
 
 import grpc
 import grpc.aio
 
 from safelight._connection import CallArguments, Connection, Tls
-from safelight._convert import model_from_proto, request_to_proto
+from safelight._convert import model_from_proto, outcome_from_proto, request_to_proto
 from safelight._generation import GenerationState
-from safelight.errors import CallCancelledError, service_errors
-from safelight.events import Event, Image
+from safelight.errors import CallCancelledError, ServiceError, service_errors
+from safelight.events import Event, GenerationOutcome, Image
 from safelight.models import Model
 from safelight.options import (
+    DEFAULT_LINGER_S,
     CallOptions,
     GenerateOptions,
     Metadata,
@@ -27,6 +29,13 @@ if TYPE_CHECKING:
     import PIL.Image
 
     from safelight.v1.text_to_image_pb2_grpc import TextToImageServiceAsyncStub
+
+
+_Response: TypeAlias = pb.GenerateResponse | pb.WatchGenerationResponse
+_Call: TypeAlias = (
+    "grpc.aio.UnaryStreamCall[pb.GenerateRequest, pb.GenerateResponse] | "
+    "grpc.aio.UnaryStreamCall[pb.WatchGenerationRequest, pb.WatchGenerationResponse]"
+)
 
 
 class AsyncClient:
@@ -98,7 +107,30 @@ class AsyncClient:
             ValueError: a number does not fit the contract's type.
         """
         arguments = self._connection.generate_arguments(options)
-        return AsyncGeneration(self, request_to_proto(prompt, options), arguments)
+        request = request_to_proto(prompt, options)
+        return AsyncGeneration(self, request, arguments, request.linger.ToNanoseconds() / 1e9)
+
+    def watch(self, generation_id: str, **options: Unpack[CallOptions]) -> "AsyncGeneration":
+        """Prepare to watch a generation that runs or has ended lately, whoever started it.
+
+        Leaving the block early leaves it; `cancel(generation_id)` would cancel it.
+        """
+        arguments = self._connection.call_arguments(options)
+        request = pb.WatchGenerationRequest(generation_id=generation_id)
+        return AsyncGeneration(self, request, arguments, DEFAULT_LINGER_S)
+
+    async def cancel(self, generation_id: str, **options: Unpack[CallOptions]) -> GenerationOutcome:
+        """Cancel a generation, whoever started it; return what it ended as, now or before.
+
+        Raises:
+            GenerationNotFoundError: it does not run, and has not ended lately.
+            ServiceError: the call failed; its other subclasses say why.
+        """
+        arguments = self._connection.call_arguments(options)
+        request = pb.CancelGenerationRequest(generation_id=generation_id)
+        with service_errors():
+            response = await self._stub().CancelGeneration(request, **arguments)
+        return outcome_from_proto(response.state)
 
     async def list_models(self, **options: Unpack[CallOptions]) -> list[Model]:
         """Return the models that are served, the default one first.
@@ -155,19 +187,24 @@ class AsyncGeneration(GenerationState):
     """One generation: an iterator over its events, within an `async with` block.
 
     Leaving the block early, by `break`, an error or the task's cancellation,
-    cancels the generation; the service stops it within one step.
+    cancels the generation; the service stops it within one step. When the
+    connection breaks, the generation goes on, and is taken up again.
 
     Iterating raises ServiceError, whose subclasses say why the generation
     failed, and ProtocolError where the service broke the contract.
     """
 
     def __init__(
-        self, client: AsyncClient, request: pb.GenerateRequest, arguments: CallArguments
+        self,
+        client: AsyncClient,
+        request: pb.GenerateRequest | pb.WatchGenerationRequest,
+        arguments: CallArguments,
+        linger_s: float,
     ) -> None:
-        """Prepare the call; `AsyncClient.generate` makes these."""
-        super().__init__(request, arguments)
+        """Prepare the call; `AsyncClient.generate` and `AsyncClient.watch` make these."""
+        super().__init__(request, arguments, linger_s)
         self._client = client
-        self._call: grpc.aio.UnaryStreamCall[pb.GenerateRequest, pb.GenerateResponse] | None = None
+        self._call: _Call | None = None
         self._is_cancelled = False
 
     async def images(self) -> list[Image]:
@@ -185,7 +222,7 @@ class AsyncGeneration(GenerationState):
         """Start the generation."""
         if self._call is not None:
             raise RuntimeError("a generation runs once; call generate() again")
-        self._call = self._client._stub().Generate(self._request, **self._arguments)
+        self._open()
         return self
 
     async def __aexit__(
@@ -196,6 +233,11 @@ class AsyncGeneration(GenerationState):
     ) -> None:
         """Cancel the generation unless it has ended."""
         self.cancel()
+        if self._must_be_cancelled:
+            # By its id, too, or the service would wait for somebody to come back.
+            request, arguments = self._cancel_request(), self._cancel_arguments()
+            with suppress(grpc.RpcError):  # it has ended, or cannot be reached
+                await self._client._stub().CancelGeneration(request, **arguments)
 
     def __aiter__(self) -> Self:
         """Return the generation itself, an iterator."""
@@ -212,12 +254,26 @@ class AsyncGeneration(GenerationState):
             except asyncio.CancelledError:
                 self._raise_if_cancelled_by_caller()
                 raise
-            if not isinstance(response, pb.GenerateResponse):  # grpc.aio.EOF
-                self._assembler.finish()
+            except ServiceError as error:
+                await asyncio.sleep(self._take_failure(error))
+                self._open()
+                continue
+            if response is grpc.aio.EOF:
+                self._finish()
                 raise StopAsyncIteration
-            event = self._assembler.feed(response)
+            event = self._take(cast(_Response, response))
             if event is not None:
                 return event
+
+    def _open(self) -> None:
+        """Call the service, for the first time or again."""
+        stub, arguments = self._client._stub(), self._call_arguments()
+        if isinstance(self._request, pb.GenerateRequest):
+            self._call = stub.Generate(self._request, **arguments)
+        else:
+            self._call = stub.WatchGeneration(self._request, **arguments)
+        if self._is_cancelled:
+            self._call.cancel()
 
     def _raise_if_cancelled_by_caller(self) -> None:
         """Tell a call that was cancelled from a task that was, as gRPC does not."""

@@ -1,18 +1,21 @@
 """The client for ordinary, blocking code."""
 
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack
 
 import grpc
 
 from safelight._connection import CallArguments, Connection, Tls
-from safelight._convert import model_from_proto, request_to_proto
+from safelight._convert import model_from_proto, outcome_from_proto, request_to_proto
 from safelight._generation import GenerationState
-from safelight.errors import service_errors
-from safelight.events import Event, Image
+from safelight.errors import ServiceError, service_errors
+from safelight.events import Event, GenerationOutcome, Image
 from safelight.models import Model
 from safelight.options import (
+    DEFAULT_LINGER_S,
     CallOptions,
     GenerateOptions,
     Metadata,
@@ -111,7 +114,34 @@ class Client:
             ValueError: a number does not fit the contract's type.
         """
         arguments = self._connection.generate_arguments(options)
-        return Generation(self._stub, request_to_proto(prompt, options), arguments)
+        request = request_to_proto(prompt, options)
+        return Generation(self._stub, request, arguments, request.linger.ToNanoseconds() / 1e9)
+
+    def watch(self, generation_id: str, **options: Unpack[CallOptions]) -> "Generation":
+        """Prepare to watch a generation that runs or has ended lately, whoever started it.
+
+        Leaving the block early leaves it; `cancel(generation_id)` would cancel it.
+
+        >>> with client.generate("a red circle", generation_id="circle-1") as generation:
+        ...     with client.watch("circle-1") as same:
+        ...         same.images() == generation.images()
+        True
+        """
+        arguments = self._connection.call_arguments(options)
+        request = pb.WatchGenerationRequest(generation_id=generation_id)
+        return Generation(self._stub, request, arguments, DEFAULT_LINGER_S)
+
+    def cancel(self, generation_id: str, **options: Unpack[CallOptions]) -> GenerationOutcome:
+        """Cancel a generation, whoever started it; return what it ended as, now or before.
+
+        Raises:
+            GenerationNotFoundError: it does not run, and has not ended lately.
+            ServiceError: the call failed; its other subclasses say why.
+        """
+        arguments = self._connection.call_arguments(options)
+        request = pb.CancelGenerationRequest(generation_id=generation_id)
+        with service_errors():
+            return outcome_from_proto(self._stub.CancelGeneration(request, **arguments).state)
 
     def list_models(self, **options: Unpack[CallOptions]) -> list[Model]:
         """Return the models that are served, the default one first.
@@ -164,20 +194,26 @@ class Generation(GenerationState):
     """One generation: an iterator over its events, within a `with` block.
 
     Leaving the block early, by `break`, an error or Ctrl-C, cancels the
-    generation; the service stops it within one step.
+    generation; the service stops it within one step. When the connection breaks,
+    the generation goes on, and is taken up again.
 
     Iterating raises ServiceError, whose subclasses say why the generation
     failed, and ProtocolError where the service broke the contract.
     """
 
     def __init__(
-        self, stub: TextToImageServiceStub, request: pb.GenerateRequest, arguments: CallArguments
+        self,
+        stub: TextToImageServiceStub,
+        request: pb.GenerateRequest | pb.WatchGenerationRequest,
+        arguments: CallArguments,
+        linger_s: float,
     ) -> None:
-        """Prepare the call; `Client.generate` makes these."""
-        super().__init__(request, arguments)
+        """Prepare the call; `Client.generate` and `Client.watch` make these."""
+        super().__init__(request, arguments, linger_s)
         self._stub = stub
         self._call: grpc.Call | None = None
-        self._responses: Iterator[pb.GenerateResponse] = iter(())
+        self._responses: Iterator[pb.GenerateResponse | pb.WatchGenerationResponse] = iter(())
+        self._is_left = threading.Event()
 
     def images(self) -> list[Image]:
         """Wait for the end and return all images of the generation.
@@ -192,15 +228,20 @@ class Generation(GenerationState):
 
     def cancel(self) -> None:
         """Cancel the generation, from any thread; iterating then raises CallCancelledError."""
-        if self._call is not None:
-            self._call.cancel()
+        self._is_left.set()
+        if self._call is None:
+            return
+        self._call.cancel()
+        if self._must_be_cancelled:
+            request, arguments = self._cancel_request(), self._cancel_arguments()
+            with suppress(grpc.RpcError):  # it has ended, or cannot be reached
+                self._stub.CancelGeneration(request, **arguments)
 
     def __enter__(self) -> Self:
         """Start the generation."""
         if self._call is not None:
             raise RuntimeError("a generation runs once; call generate() again")
-        call = self._stub.Generate(self._request, **self._arguments)
-        self._call, self._responses = call, iter(call)
+        self._open()
         return self
 
     def __exit__(
@@ -221,11 +262,28 @@ class Generation(GenerationState):
         if self._call is None:
             raise RuntimeError("a generation runs in a `with` block; enter it first")
         while True:
-            with service_errors():
-                response = next(self._responses, None)
+            try:
+                with service_errors():
+                    response = next(self._responses, None)
+            except ServiceError as error:
+                self._is_left.wait(self._take_failure(error))
+                self._open()
+                continue
             if response is None:
-                self._assembler.finish()
+                self._finish()
                 raise StopIteration
-            event = self._assembler.feed(response)
+            event = self._take(response)
             if event is not None:
                 return event
+
+    def _open(self) -> None:
+        """Call the service, for the first time or again."""
+        arguments = self._call_arguments()
+        call = (
+            self._stub.Generate(self._request, **arguments)
+            if isinstance(self._request, pb.GenerateRequest)
+            else self._stub.WatchGeneration(self._request, **arguments)
+        )
+        self._call, self._responses = call, iter(call)
+        if self._is_left.is_set():
+            call.cancel()

@@ -1,5 +1,6 @@
 """The connection: where the service is, how to reach it and what to send along."""
 
+import json
 import re
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TypedDict
@@ -10,6 +11,23 @@ import grpc.aio
 from safelight._version import __version__
 from safelight.options import CallOptions, GenerateOptions, Metadata, refuse_unknown_options
 
+_SERVICE_CONFIG = {
+    "methodConfig": [
+        {
+            "name": [{"service": "safelight.v1.TextToImageService"}],
+            # Every method may be called twice, Generate because of its id. gRPC never does so once
+            # a message has come, and heeds a service that asks for patience.
+            "retryPolicy": {
+                "maxAttempts": 4,
+                "initialBackoff": "0.1s",
+                "maxBackoff": "1s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ]
+}
+
 _CHANNEL_OPTIONS: tuple[tuple[str, str | int], ...] = (
     ("grpc.primary_user_agent", f"safelight-python/{__version__}"),
     # A connection that died without a word is noticed within 40 s of a call, and
@@ -18,6 +36,7 @@ _CHANNEL_OPTIONS: tuple[tuple[str, str | int], ...] = (
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 0),
     ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
 )
 
 

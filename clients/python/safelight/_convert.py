@@ -1,10 +1,21 @@
 """Between the contract's messages and this package's types."""
 
+import uuid
+
 from google.protobuf.duration_pb2 import Duration
 
-from safelight.events import Accepted, Completed, ModelLoading, Preview, Progress, Queued, Timings
+from safelight.events import (
+    Accepted,
+    Completed,
+    GenerationOutcome,
+    ModelLoading,
+    Preview,
+    Progress,
+    Queued,
+    Timings,
+)
 from safelight.models import Capabilities, Limits, Model, ModelState, Scheduler
-from safelight.options import GenerateOptions
+from safelight.options import DEFAULT_LINGER_S, GenerateOptions
 from safelight.parameters import Parameters
 from safelight.v1 import text_to_image_pb2 as pb
 
@@ -16,6 +27,13 @@ _MODEL_STATES = {
 }
 
 
+_OUTCOMES = {
+    pb.GENERATION_STATE_COMPLETED: GenerationOutcome.COMPLETED,
+    pb.GENERATION_STATE_FAILED: GenerationOutcome.FAILED,
+    pb.GENERATION_STATE_CANCELLED: GenerationOutcome.CANCELLED,
+}
+
+
 def request_to_proto(prompt: str, options: GenerateOptions) -> pb.GenerateRequest:
     """Build the request of a generation.
 
@@ -24,6 +42,9 @@ def request_to_proto(prompt: str, options: GenerateOptions) -> pb.GenerateReques
         ValueError: a number does not fit the contract's type. All other rules
             are the service's to check.
     """
+    linger_s = options.get("linger", DEFAULT_LINGER_S)
+    linger = Duration()
+    linger.FromNanoseconds(round(linger_s * 1e9))
     return pb.GenerateRequest(
         inputs=prompt,
         parameters=pb.TextToImageParameters(
@@ -36,7 +57,7 @@ def request_to_proto(prompt: str, options: GenerateOptions) -> pb.GenerateReques
             seed=options.get("seed"),
         ),
         model=options.get("model") or "",
-        generation_id=options.get("generation_id") or "",
+        generation_id=options.get("generation_id") or (uuid.uuid4().hex if linger_s > 0 else ""),
         image_count=options.get("image_count"),
         output=pb.OutputOptions(
             mime_type=options.get("output_mime_type") or "",
@@ -47,7 +68,13 @@ def request_to_proto(prompt: str, options: GenerateOptions) -> pb.GenerateReques
             mime_type=options.get("preview_mime_type") or "",
             max_side_px=options.get("preview_max_side_px"),
         ),
+        linger=linger if linger_s > 0 else None,
     )
+
+
+def outcome_from_proto(state: pb.GenerationState.ValueType) -> GenerationOutcome:
+    """Convert what a generation has ended as."""
+    return _OUTCOMES.get(state, GenerationOutcome.UNKNOWN)
 
 
 def accepted_from_proto(message: pb.GenerationAccepted) -> Accepted:

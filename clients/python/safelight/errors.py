@@ -4,7 +4,8 @@ SafelightError
 ├── ServiceError                     the call ended with a status other than OK
 │   ├── InvalidRequestError          fields outside their rules; also a ValueError
 │   ├── ModelNotFoundError           the model is not one that is served
-│   ├── GenerationExistsError        the generation id is in use
+│   ├── GenerationExistsError        the generation id is in use for another request
+│   ├── GenerationNotFoundError      the generation does not run, nor has ended lately
 │   ├── ResourceExhaustedError       a limit was met
 │   │   ├── QueueFullError           too many generations wait
 │   │   └── OutOfMemoryError         the device is too small for the request
@@ -90,7 +91,11 @@ class ModelNotFoundError(ServiceError):
 
 
 class GenerationExistsError(ServiceError):
-    """The generation id names a generation that is running."""
+    """The generation id names the generation of another request."""
+
+
+class GenerationNotFoundError(ServiceError):
+    """The generation does not run, and has not ended lately."""
 
 
 class ResourceExhaustedError(ServiceError):
@@ -126,11 +131,11 @@ class PermissionDeniedError(ServiceError):
 
 
 class DeadlineExceededError(ServiceError, TimeoutError):
-    """The call's time-out has passed; the service has stopped the work."""
+    """The call's time-out has passed, or cannot be met; the service has stopped the work."""
 
 
 class CallCancelledError(ServiceError):
-    """The call was cancelled, by `Generation.cancel` or by the service."""
+    """The call was cancelled: by the caller, or the generation by its id."""
 
 
 class InternalServiceError(ServiceError):
@@ -149,10 +154,15 @@ ERROR_TYPES: dict[tuple[grpc.StatusCode, str | None], type[ServiceError]] = {
     (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"): InvalidRequestError,
     (grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND"): ModelNotFoundError,
     (grpc.StatusCode.ALREADY_EXISTS, "GENERATION_EXISTS"): GenerationExistsError,
+    (grpc.StatusCode.NOT_FOUND, "GENERATION_NOT_FOUND"): GenerationNotFoundError,
     (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL"): QueueFullError,
     (grpc.StatusCode.RESOURCE_EXHAUSTED, "OUT_OF_MEMORY"): OutOfMemoryError,
     (grpc.StatusCode.UNAVAILABLE, "MODEL_LOADING"): ModelLoadingError,
     (grpc.StatusCode.FAILED_PRECONDITION, "MODEL_FAILED"): ModelFailedError,
+    (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE"): DeadlineExceededError,
+    (grpc.StatusCode.DEADLINE_EXCEEDED, "TIME_LIMIT"): DeadlineExceededError,
+    (grpc.StatusCode.DEADLINE_EXCEEDED, "READER_STALLED"): DeadlineExceededError,
+    (grpc.StatusCode.CANCELLED, "CANCELLED"): CallCancelledError,
     # Without a reason, or with one that this client does not know, the code decides.
     (grpc.StatusCode.CANCELLED, None): CallCancelledError,
     (grpc.StatusCode.UNKNOWN, None): InternalServiceError,

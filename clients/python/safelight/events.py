@@ -7,6 +7,7 @@ together from their chunks and their SHA-256 has been checked.
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, TypeAlias
 
 from safelight.parameters import Parameters
@@ -15,6 +16,19 @@ if TYPE_CHECKING:
     import PIL.Image
 
 _PILLOW_FORMATS = ("PNG", "JPEG", "WEBP")
+
+
+class GenerationOutcome(StrEnum):
+    """What a generation has ended as."""
+
+    UNKNOWN = "unknown"
+    """An outcome that this version of the client does not know."""
+    COMPLETED = "completed"
+    """All its images have been made."""
+    FAILED = "failed"
+    """It was refused, or something went wrong; watching it raises what."""
+    CANCELLED = "cancelled"
+    """It was cancelled, or nobody watched it any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,8 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias, TypedDict
 
+DEFAULT_LINGER_S = 10.0
+
 Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
 """Keys and values that travel beside a call."""
 
@@ -55,7 +57,13 @@ class TextToImageOptions(CallOptions, total=False):
     failing with ModelLoadingError."""
 
     generation_id: str | None
-    """The caller's name for the generation, unique among those that run."""
+    """The caller's name for the generation, unique among those that run or have ended
+    lately. None: the client makes one."""
+
+    linger: float
+    """Seconds that the service goes on with a generation whose connection has broken,
+    and that the client tries to take it up again. 0: neither; a broken connection then
+    cancels it at once. Absent: 10."""
 
     output_mime_type: str | None
     """image/png, image/jpeg or image/webp. None: image/png."""

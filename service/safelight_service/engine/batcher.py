@@ -20,7 +20,12 @@ from safelight_service.engine.forecast import Plan, play
 from safelight_service.engine.job import ImageRun, Job
 from safelight_service.engine.lane import Lane
 from safelight_service.engine.order import Claim, Order
-from safelight_service.errors import OutOfMemoryError, SafelightError, StoppingError
+from safelight_service.errors import (
+    DeadlineError,
+    OutOfMemoryError,
+    SafelightError,
+    StoppingError,
+)
 
 ReportFault = Callable[[BaseException], SafelightError]
 """Logs an unexpected exception and returns what the caller may know of it."""
@@ -31,6 +36,7 @@ class StepBatcher:
 
     def __init__(self, order: Order, report_fault: ReportFault) -> None:
         self.jobs: list[Job] = []
+        self._added: list[Job] = []
         self._order = order
         self._report_fault = report_fault
         self._run_ahead = _RunAhead()
@@ -38,6 +44,7 @@ class StepBatcher:
     def add(self, job: Job) -> None:
         """Take a job in; its outbox is closed when it has ended."""
         self.jobs.append(job)
+        self._added.append(job)
 
     def stop(self) -> None:
         """End all jobs."""
@@ -49,6 +56,7 @@ class StepBatcher:
         for job in [job for job in self.jobs if job.is_cancelled]:
             self._end(job, StoppingError())  # heard only if it was not the caller who cancelled
         self._rank()
+        self._refuse_late()
         self._decode()
         self._step()
 
@@ -69,6 +77,18 @@ class StepBatcher:
     def _rank(self) -> None:
         now = time.monotonic()
         self.jobs.sort(key=lambda job: (self._order(_claim(job, now)), job.arrived_at))
+
+    def _refuse_late(self) -> None:
+        """End those that have come since the last turn and cannot be ready in time."""
+        bound = [(job, job.deadline_at) for job in self._added if job.deadline_at is not None]
+        self._added.clear()
+        if bound:
+            self.forecast()
+        now = time.monotonic()
+        for job, deadline_at in bound:
+            needed_s = job.expected_s(now)
+            if needed_s is not None and now + needed_s > deadline_at:
+                self._end(job, DeadlineError(deadline_at - now, needed_s))
 
     def _decode(self) -> None:
         """Run one decode: it costs as much as a forward, and must not hold up the others."""

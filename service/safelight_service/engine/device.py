@@ -47,6 +47,7 @@ class Device:
         with self._changed:
             if self._is_stopping:
                 raise StoppingError
+            self._drop_started()
             # Beside those that may wait, one more where none runs: it is about to be taken.
             if len(self._waiting) + self._is_running > self._queue_size:
                 raise QueueFullError(self._queue_size, self._next_start_s())
@@ -110,6 +111,12 @@ class Device:
             self._is_running = len(self._waiting) < len(jobs) + len(self._arrived)
             if self._waiting != before:
                 self._tell_positions()
+
+    def _drop_started(self) -> None:
+        """Take those out of the queue that have been started since the last look ahead."""
+        waiting = [job for job in self._waiting if not job.is_started]
+        self._is_running = self._is_running or len(waiting) < len(self._waiting)
+        self._waiting = waiting
 
     def _tell_positions(self) -> None:
         for index, job in enumerate(self._waiting):

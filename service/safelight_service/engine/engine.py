@@ -11,8 +11,9 @@ import math
 import time
 import traceback
 import uuid
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import structlog
 import torch
@@ -26,7 +27,6 @@ from safelight_service.engine.loading import LoadedModel, load_model, silence_li
 from safelight_service.engine.order import ORDERS
 from safelight_service.engine.widths import ProfileStore
 from safelight_service.errors import (
-    GenerationExistsError,
     InternalError,
     QueueFullError,
     StoppingError,
@@ -47,6 +47,13 @@ from safelight_service.validation import resolve
 
 _log = structlog.get_logger()
 _ENCODER_THREADS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A request is valid, and all that it leaves open is settled."""
+
+    accepted: Accepted
 
 
 class Engine:
@@ -73,7 +80,6 @@ class Engine:
         self._encoders = ThreadPoolExecutor(
             _ENCODER_THREADS, thread_name_prefix="safelight-encoder"
         )
-        self._generation_ids: set[str] = set()
 
     async def start(self) -> None:
         """Load the models that are to be there from the start.
@@ -101,8 +107,11 @@ class Engine:
         """
         return self._catalog.describe(name)
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event | Resolved, None]:
         """Run a generation, yielding its events; closing the generator cancels it.
+
+        Once it is settled what is asked for, `Resolved` tells it; nothing runs, or waits for the
+        device, before the next event is asked for.
 
         Raises:
             SafelightError: as `errors.py` lists them.
@@ -116,19 +125,22 @@ class Engine:
             assert loaded is not None
             model_load_s = time.monotonic() - arrived_at
             resolved = resolve(request, loaded.capabilities, loaded.adapter.count_tokens)
-            with self._hold_id(request.generation_id) as generation_id:
-                job, mailbox = self._submit(loaded, resolved)
-                try:
-                    yield Accepted(generation_id, loaded.name, loaded.revision, resolved)
-                    async for event in self._read(mailbox, job):
-                        yield event
-                finally:
-                    self._device.cancel(job)
-                yield _completed(job, model_load_s, arrived_at)
+            accepted = Accepted(request.generation_id, loaded.name, loaded.revision, resolved)
+            yield Resolved(accepted)
+            job, mailbox = self._submit(loaded, resolved, request.deadline_at)
+            try:
+                yield accepted
+                async for event in self._read(mailbox, job):
+                    yield event
+            finally:
+                self._device.cancel(job)
+            yield _completed(job, model_load_s, arrived_at)
 
-    def _submit(self, model: LoadedModel, request: ResolvedRequest) -> tuple[Job, Mailbox]:
+    def _submit(
+        self, model: LoadedModel, request: ResolvedRequest, deadline_at: float | None = None
+    ) -> tuple[Job, Mailbox]:
         mailbox = Mailbox(asyncio.get_running_loop())
-        job = Job(model, request, mailbox, self._encoders)
+        job = Job(model, request, mailbox, self._encoders, deadline_at)
         self._device.submit(job)
         return job, mailbox
 
@@ -156,18 +168,6 @@ class Engine:
             if event is None:
                 return
             yield event
-
-    @contextlib.contextmanager
-    def _hold_id(self, asked: str) -> Iterator[str]:
-        """Reserve a generation's id while it runs; make one if none was asked for."""
-        generation_id = asked or uuid.uuid4().hex
-        if generation_id in self._generation_ids:
-            raise GenerationExistsError(generation_id)
-        self._generation_ids.add(generation_id)
-        try:
-            yield generation_id
-        finally:
-            self._generation_ids.remove(generation_id)
 
 
 def report_fault(fault: BaseException) -> InternalError:

@@ -32,12 +32,18 @@ class Job:
     """A valid request, bound to a loaded model; its images are made side by side."""
 
     def __init__(
-        self, model: LoadedModel, request: ResolvedRequest, outbox: Outbox, encoders: Executor
+        self,
+        model: LoadedModel,
+        request: ResolvedRequest,
+        outbox: Outbox,
+        encoders: Executor,
+        deadline_at: float | None = None,
     ) -> None:
         self.model = model
         self.request = request
         self.outbox = outbox
         self.encoders = encoders
+        self.deadline_at = deadline_at
         self.arrived_at = time.monotonic()
         self.images = [ImageRun(self, index) for index in range(request.image_count)]
         self._cancelled = threading.Event()
@@ -84,12 +90,17 @@ class Job:
         assert started_at is not None
         return started_at
 
-    def remaining_s(self, now: float) -> float:
-        """Seconds until all images are expected to be ready; at the pace so far, at first."""
+    def expected_s(self, now: float) -> float | None:
+        """Seconds until all images are expected to be ready; None while that is not known."""
         expected = [image.finishes_at for image in self.images if not image.has_ended]
         known = [finishes_at for finishes_at in expected if finishes_at is not None]
-        if len(known) == len(expected):
-            return max(0.0, max(known) - now)
+        return max(0.0, max(known) - now) if len(known) == len(expected) else None
+
+    def remaining_s(self, now: float) -> float:
+        """Seconds until all images are expected to be ready; at the pace so far, at first."""
+        expected_s = self.expected_s(now)
+        if expected_s is not None:
+            return expected_s
         made = sum(image.step_count for image in self.images)
         left = sum(image.steps_left for image in self.images)
         return (now - self.started_at) / made * left
@@ -194,7 +205,8 @@ class ImageRun:
         is_flagged = bool((getattr(result, "nsfw_content_detected", None) or [False])[0])
         pixels = Pixels(result.images[0])
         self.timings.decode_s = self._lap()
-        self.job.outbox.post_image(self.job.encoders.submit(self._render, pixels, seed, is_flagged))
+        image = self.job.encoders.submit(self._render, pixels, seed, is_flagged)
+        self.job.outbox.post_image(self.index, image)
 
     def _render(self, pixels: Pixels, seed: int, is_flagged: bool) -> Event:
         begun_at = time.monotonic()

@@ -12,8 +12,8 @@ class Outbox(Protocol):
     def post(self, event: Event) -> None:
         """Add an event."""
 
-    def post_image(self, image: Future[Event]) -> None:
-        """Add an image that is being encoded."""
+    def post_image(self, image_index: int, image: Future[Event]) -> None:
+        """Add that image, which is being encoded."""
 
     def post_preview(self, image_index: int, preview: Future[Event]) -> None:
         """Add a preview of that image that is being encoded."""

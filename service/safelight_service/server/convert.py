@@ -3,6 +3,7 @@
 A pure mapping, field by field; the rules are checked in the core.
 """
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,9 +13,15 @@ from safelight.v1 import text_to_image_pb2 as pb
 
 from safelight_service import capabilities as core
 from safelight_service import generation as gen
+from safelight_service.generations import State
 
 MAX_CHUNK_BYTES = 1024 * 1024
 
+_GENERATION_STATES = {
+    State.COMPLETED: pb.GENERATION_STATE_COMPLETED,
+    State.FAILED: pb.GENERATION_STATE_FAILED,
+    State.CANCELLED: pb.GENERATION_STATE_CANCELLED,
+}
 _STATES = {
     core.ModelState.NOT_LOADED: pb.MODEL_STATE_NOT_LOADED,
     core.ModelState.LOADING: pb.MODEL_STATE_LOADING,
@@ -24,7 +31,7 @@ _STATES = {
 
 
 def from_generate_request(
-    request: pb.GenerateRequest, *, waits_for_model: bool
+    request: pb.GenerateRequest, *, waits_for_model: bool, time_left_s: float | None
 ) -> gen.GenerationRequest:
     """Convert a request; optional fields that are absent become None."""
     output, preview = request.output, request.preview
@@ -43,7 +50,9 @@ def from_generate_request(
             mime_type=preview.mime_type,
             max_side_px=preview.max_side_px if preview.HasField("max_side_px") else None,
         ),
+        linger_s=request.linger.ToNanoseconds() / 1e9,
         waits_for_model=waits_for_model,
+        deadline_at=None if time_left_s is None else time.monotonic() + time_left_s,
     )
 
 
@@ -98,6 +107,11 @@ def to_generate_responses(event: gen.Event) -> Iterator[pb.GenerateResponse]:
                     ],
                 )
             )
+
+
+def to_cancel_response(state: State) -> pb.CancelGenerationResponse:
+    """Convert the state that a generation has ended in."""
+    return pb.CancelGenerationResponse(state=_GENERATION_STATES[state])
 
 
 def to_model(model: core.ModelInfo) -> pb.Model:

@@ -1,11 +1,12 @@
 """Faults: an interceptor through which every failure leaves as a rich status.
 
-Without it grpc.aio sends the text of an uncaught exception to the caller, and a
-CancelledError that leaks from an inner task leaves the caller waiting for ever.
+Without it grpc.aio sends the text of an uncaught exception to the caller, a CancelledError that
+leaks from an inner task leaves the caller waiting for ever, and a reader that stops reading holds
+what it watches for as long as it likes.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -13,7 +14,12 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from safelight_service.engine import report_fault
-from safelight_service.errors import FieldViolation, InvalidRequestError, SafelightError
+from safelight_service.errors import (
+    FieldViolation,
+    InvalidRequestError,
+    ReaderStalledError,
+    SafelightError,
+)
 from safelight_service.server.status import to_status
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -26,8 +32,9 @@ _Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]]
 class FaultInterceptor(grpc.aio.ServerInterceptor):
     """Turns errors of the named service's methods into statuses."""
 
-    def __init__(self, service: str) -> None:
+    def __init__(self, service: str, stall_s: float) -> None:
         self._prefix = f"/{service}/"
+        self._stall_s = stall_s
 
     async def intercept_service(
         self,
@@ -40,7 +47,7 @@ class FaultInterceptor(grpc.aio.ServerInterceptor):
             return handler
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
-                _guard_stream(handler), None, handler.response_serializer
+                _guard_stream(handler, self._stall_s), None, handler.response_serializer
             )
         return grpc.unary_unary_rpc_method_handler(
             _guard_unary(handler), None, handler.response_serializer
@@ -57,16 +64,26 @@ def _guard_unary(handler: _Handler) -> Callable[[bytes, _Context], Awaitable[Any
     return behaviour
 
 
-def _guard_stream(handler: _Handler) -> Callable[[bytes, _Context], AsyncIterator[Any]]:
-    async def behaviour(raw: bytes, context: _Context) -> AsyncIterator[Any]:
+def _guard_stream(
+    handler: _Handler, stall_s: float
+) -> Callable[[bytes, _Context], Awaitable[None]]:
+    async def behaviour(raw: bytes, context: _Context) -> None:
         try:
             async with aclosing(handler.unary_stream(_parse(handler, raw), context)) as responses:
                 async for response in responses:
-                    yield response
+                    await _write(context, response, stall_s)
         except BaseException as error:
             await _abort(context, error)
 
     return behaviour
+
+
+async def _write(context: _Context, response: Any, stall_s: float) -> None:
+    try:
+        async with asyncio.timeout(stall_s):
+            await context.write(response)
+    except TimeoutError:
+        raise ReaderStalledError(stall_s) from None
 
 
 def _parse(handler: _Handler, raw: bytes) -> Any:

@@ -10,6 +10,7 @@ from safelight.v1 import text_to_image_pb2 as pb
 from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
 from safelight_service.engine import Engine
+from safelight_service.generations import Generations
 from safelight_service.server.faults import FaultInterceptor
 from safelight_service.server.servicer import TextToImageServicer
 from safelight_service.settings import Settings
@@ -42,7 +43,9 @@ class Server:
         self._settings = settings
         self._engine = Engine(settings)
         self._health = health.HealthServicer()
-        self._server = grpc.aio.server(interceptors=[FaultInterceptor(SERVICE)], options=_OPTIONS)
+        self._generations = Generations(self._engine, settings.generations)
+        faults = FaultInterceptor(SERVICE, settings.generations.stall_s)
+        self._server = grpc.aio.server(interceptors=[faults], options=_OPTIONS)
         self._port = 0
 
     @property
@@ -66,7 +69,7 @@ class Server:
                 "not an address of this machine"
             ) from None
         pb_grpc.add_TextToImageServiceServicer_to_server(
-            TextToImageServicer(self._engine), self._server
+            TextToImageServicer(self._engine, self._generations), self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if self._settings.reflection:
@@ -85,6 +88,7 @@ class Server:
         """Take no new calls, let those in progress finish within the grace time."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(self._settings.grace_s)
+        self._generations.close()
         await self._engine.close()
 
     async def __aenter__(self) -> Self:

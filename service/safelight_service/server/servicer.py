@@ -9,6 +9,7 @@ from safelight.v1 import text_to_image_pb2 as pb
 from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
 from safelight_service.engine import Engine
+from safelight_service.generations import Generations
 from safelight_service.server import convert
 from safelight_service.server.metadata import parse_flag
 
@@ -16,22 +17,41 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class TextToImageServicer(pb_grpc.TextToImageServiceServicer):
-    """Serves the contract from an engine."""
+    """Serves the contract from an engine and its generations."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, generations: Generations) -> None:
         self._engine = engine
+        self._generations = generations
 
     async def Generate(
         self, request: pb.GenerateRequest, context: Context
     ) -> AsyncIterator[pb.GenerateResponse]:
-        """Stream a generation's events."""
+        """Start a generation or join it, and stream its events."""
         metadata = context.invocation_metadata() or ()
-        waits = parse_flag(metadata, "x-wait-for-model", default=False)
-        generation = convert.from_generate_request(request, waits_for_model=waits)
-        async with aclosing(self._engine.generate(generation)) as events:
+        generation = convert.from_generate_request(
+            request,
+            waits_for_model=parse_flag(metadata, "x-wait-for-model", default=False),
+            time_left_s=context.time_remaining(),
+        )
+        async with aclosing(self._generations.generate(generation)) as events:
             async for event in events:
                 for response in convert.to_generate_responses(event):
                     yield response
+
+    async def WatchGeneration(
+        self, request: pb.WatchGenerationRequest, context: Context
+    ) -> AsyncIterator[pb.WatchGenerationResponse]:
+        """Join a generation, and stream its events."""
+        async with aclosing(self._generations.watch(request.generation_id)) as events:
+            async for event in events:
+                for response in convert.to_generate_responses(event):
+                    yield pb.WatchGenerationResponse(event=response)
+
+    async def CancelGeneration(
+        self, request: pb.CancelGenerationRequest, context: Context
+    ) -> pb.CancelGenerationResponse:
+        """Cancel a generation."""
+        return convert.to_cancel_response(self._generations.cancel(request.generation_id))
 
     async def ListModels(
         self, request: pb.ListModelsRequest, context: Context

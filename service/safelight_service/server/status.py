@@ -6,6 +6,7 @@ reason, domain "safelight"), and BadRequest or RetryInfo where they apply.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -29,6 +30,11 @@ TABLE: dict[type[errors.SafelightError], _Row] = {
     errors.InvalidRequestError: _Row(code_pb2.INVALID_ARGUMENT, "INVALID_REQUEST"),
     errors.ModelNotFoundError: _Row(code_pb2.NOT_FOUND, "MODEL_NOT_FOUND"),
     errors.GenerationExistsError: _Row(code_pb2.ALREADY_EXISTS, "GENERATION_EXISTS"),
+    errors.GenerationNotFoundError: _Row(code_pb2.NOT_FOUND, "GENERATION_NOT_FOUND"),
+    errors.GenerationCancelledError: _Row(code_pb2.CANCELLED, "CANCELLED"),
+    errors.TimeLimitError: _Row(code_pb2.DEADLINE_EXCEEDED, "TIME_LIMIT"),
+    errors.DeadlineError: _Row(code_pb2.DEADLINE_EXCEEDED, "DEADLINE"),
+    errors.ReaderStalledError: _Row(code_pb2.DEADLINE_EXCEEDED, "READER_STALLED"),
     errors.QueueFullError: _Row(code_pb2.RESOURCE_EXHAUSTED, "QUEUE_FULL"),
     errors.OutOfMemoryError: _Row(code_pb2.RESOURCE_EXHAUSTED, "OUT_OF_MEMORY"),
     errors.ModelLoadingError: _Row(code_pb2.UNAVAILABLE, "MODEL_LOADING"),
@@ -43,8 +49,20 @@ def to_status(error: errors.SafelightError) -> grpc.Status:
     row = TABLE[type(error)]
     status = status_pb2.Status(code=row.code, message=str(error))
     status.details.extend(_pack(_details(error, row.reason)))
-    rich: grpc.Status = rpc_status.to_status(status)
-    return rich
+    rich: Any = rpc_status.to_status(status)
+    extended: grpc.Status = rich._replace(
+        trailing_metadata=(*rich.trailing_metadata, *_pushback(error))
+    )
+    return extended
+
+
+def _pushback(error: errors.SafelightError) -> Sequence[tuple[str, str]]:
+    """Tell gRPC's own retries when to try again, or not to: who does not wait is not to wait."""
+    if isinstance(error, errors.ModelLoadingError):
+        return [("grpc-retry-pushback-ms", "-1")]
+    if isinstance(error, errors.RetryableError):
+        return [("grpc-retry-pushback-ms", str(round(error.retry_after_s * 1e3)))]
+    return []
 
 
 def _details(error: errors.SafelightError, reason: str) -> Sequence[Message]:

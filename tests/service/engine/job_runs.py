@@ -44,7 +44,7 @@ class Recorder:
         if self._on_event is not None:
             self._on_event(event)
 
-    def post_image(self, image: Future[Event]) -> None:
+    def post_image(self, image_index: int, image: Future[Event]) -> None:
         self.post(image.result())
 
     def post_preview(self, image_index: int, preview: Future[Event]) -> None:

@@ -2,7 +2,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 
-from safelight_service.engine import Engine
+from safelight_service.engine import Engine, Resolved
 from safelight_service.generation import (
     Accepted,
     Completed,
@@ -41,7 +41,7 @@ async def open_engine(
 
 async def collect(engine: Engine, request: GenerationRequest) -> list[Event]:
     async with aclosing(engine.generate(request)) as events:
-        return [event async for event in events]
+        return [event async for event in events if not isinstance(event, Resolved)]
 
 
 def with_engine(

@@ -34,6 +34,18 @@ class FaultyServicer(pb_grpc.TextToImageServiceServicer):
         yield pb.GenerateResponse(accepted=pb.GenerationAccepted(model="x"))
         await self.fail()
 
+    async def WatchGeneration(
+        self, request: pb.WatchGenerationRequest, context: Any
+    ) -> AsyncIterator[pb.WatchGenerationResponse]:
+        await self.fail()
+        yield pb.WatchGenerationResponse()
+
+    async def CancelGeneration(
+        self, request: pb.CancelGenerationRequest, context: Any
+    ) -> pb.CancelGenerationResponse:
+        await self.fail()
+        return pb.CancelGenerationResponse()
+
     async def GetModel(self, request: pb.GetModelRequest, context: Any) -> pb.GetModelResponse:
         await self.fail()
         return pb.GetModelResponse()
@@ -54,7 +66,7 @@ def failure_of(method: str, fail: Callable[[], Awaitable[None]]) -> grpc.aio.Aio
     """Call a method whose handler fails so, and return what the caller sees."""
 
     async def run() -> grpc.aio.AioRpcError:
-        server = grpc.aio.server(interceptors=[FaultInterceptor(SERVICE)])
+        server = grpc.aio.server(interceptors=[FaultInterceptor(SERVICE, stall_s=60)])
         pb_grpc.add_TextToImageServiceServicer_to_server(FaultyServicer(fail), server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()

@@ -27,6 +27,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _GenerationState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GenerationStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GenerationState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    GENERATION_STATE_UNSPECIFIED: _GenerationState.ValueType  # 0
+    """Never sent."""
+    GENERATION_STATE_COMPLETED: _GenerationState.ValueType  # 1
+    """All its images have been made."""
+    GENERATION_STATE_FAILED: _GenerationState.ValueType  # 2
+    """It was refused, or something went wrong; watching it says what."""
+    GENERATION_STATE_CANCELLED: _GenerationState.ValueType  # 3
+    """It was cancelled, or nobody watched it any more."""
+
+class GenerationState(_GenerationState, metaclass=_GenerationStateEnumTypeWrapper):
+    """How a generation has ended."""
+
+GENERATION_STATE_UNSPECIFIED: GenerationState.ValueType  # 0
+"""Never sent."""
+GENERATION_STATE_COMPLETED: GenerationState.ValueType  # 1
+"""All its images have been made."""
+GENERATION_STATE_FAILED: GenerationState.ValueType  # 2
+"""It was refused, or something went wrong; watching it says what."""
+GENERATION_STATE_CANCELLED: GenerationState.ValueType  # 3
+"""It was cancelled, or nobody watched it any more."""
+Global___GenerationState: _TypeAlias = GenerationState  # noqa: Y015
+
 class _ModelState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -72,6 +100,7 @@ class GenerateRequest(_message.Message):
     IMAGE_COUNT_FIELD_NUMBER: _builtins.int
     OUTPUT_FIELD_NUMBER: _builtins.int
     PREVIEW_FIELD_NUMBER: _builtins.int
+    LINGER_FIELD_NUMBER: _builtins.int
     inputs: _builtins.str
     """What to draw. Required; at most as long as the model's limits allow.
     Tokens past what the model can read are refused, not cut off.
@@ -82,7 +111,8 @@ class GenerateRequest(_message.Message):
     """
     generation_id: _builtins.str
     """The caller's name for this generation: 1 to 128 letters, digits and
-    `-_.:`, unique among those that run. Empty: the service makes one.
+    `-_.:`, unique among those that run or have ended lately. Whoever knows it
+    can watch and cancel the generation. Empty: the service makes one.
     """
     image_count: _builtins.int
     """Number of images, from 1 to the model's `max_image_count`. Unset: 1.
@@ -101,6 +131,12 @@ class GenerateRequest(_message.Message):
     def preview(self) -> Global___PreviewOptions:
         """Which previews to send. Unset: none."""
 
+    @_builtins.property
+    def linger(self) -> _duration_pb2.Duration:
+        """How long the generation goes on when nobody watches it any more, up to one
+        hour, so that a connection can break and come back. Unset: not at all.
+        """
+
     def __init__(
         self,
         *,
@@ -111,10 +147,11 @@ class GenerateRequest(_message.Message):
         image_count: _builtins.int | None = ...,
         output: Global___OutputOptions | None = ...,
         preview: Global___PreviewOptions | None = ...,
+        linger: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_image_count", b"_image_count", "image_count", b"image_count", "output", b"output", "parameters", b"parameters", "preview", b"preview"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_image_count", b"_image_count", "image_count", b"image_count", "linger", b"linger", "output", b"output", "parameters", b"parameters", "preview", b"preview"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_image_count", b"_image_count", "generation_id", b"generation_id", "image_count", b"image_count", "inputs", b"inputs", "model", b"model", "output", b"output", "parameters", b"parameters", "preview", b"preview"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_image_count", b"_image_count", "generation_id", b"generation_id", "image_count", b"image_count", "inputs", b"inputs", "linger", b"linger", "model", b"model", "output", b"output", "parameters", b"parameters", "preview", b"preview"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__image_count: _TypeAlias = _typing.Literal["image_count"]  # noqa: Y015
     _WhichOneofArgType__image_count: _TypeAlias = _typing.Literal["_image_count", b"_image_count"]  # noqa: Y015
@@ -189,6 +226,96 @@ class GenerateResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___GenerateResponse: _TypeAlias = GenerateResponse  # noqa: Y015
+
+@_typing.final
+class WatchGenerationRequest(_message.Message):
+    """Asks for the events of a generation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATION_ID_FIELD_NUMBER: _builtins.int
+    generation_id: _builtins.str
+    """Name of the generation, as `accepted` told it."""
+    def __init__(
+        self,
+        *,
+        generation_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation_id", b"generation_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchGenerationRequest: _TypeAlias = WatchGenerationRequest  # noqa: Y015
+
+@_typing.final
+class WatchGenerationResponse(_message.Message):
+    """The next event of a generation that is watched."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def event(self) -> Global___GenerateResponse:
+        """The same events, in the same order, as Generate streams."""
+
+    def __init__(
+        self,
+        *,
+        event: Global___GenerateResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchGenerationResponse: _TypeAlias = WatchGenerationResponse  # noqa: Y015
+
+@_typing.final
+class CancelGenerationRequest(_message.Message):
+    """Asks for a generation to be cancelled."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATION_ID_FIELD_NUMBER: _builtins.int
+    generation_id: _builtins.str
+    """Name of the generation, as `accepted` told it."""
+    def __init__(
+        self,
+        *,
+        generation_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation_id", b"generation_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelGenerationRequest: _TypeAlias = CancelGenerationRequest  # noqa: Y015
+
+@_typing.final
+class CancelGenerationResponse(_message.Message):
+    """The generation does not run any more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    state: Global___GenerationState.ValueType
+    """What it ended as: CANCELLED, now or before, unless it had ended otherwise."""
+    def __init__(
+        self,
+        *,
+        state: Global___GenerationState.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelGenerationResponse: _TypeAlias = CancelGenerationResponse  # noqa: Y015
 
 @_typing.final
 class ListModelsRequest(_message.Message):

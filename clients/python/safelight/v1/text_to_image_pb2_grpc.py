@@ -47,6 +47,16 @@ class TextToImageServiceStub:
                 request_serializer=safelight_dot_v1_dot_text__to__image__pb2.GenerateRequest.SerializeToString,
                 response_deserializer=safelight_dot_v1_dot_text__to__image__pb2.GenerateResponse.FromString,
                 _registered_method=True)
+        self.WatchGeneration = channel.unary_stream(
+                '/safelight.v1.TextToImageService/WatchGeneration',
+                request_serializer=safelight_dot_v1_dot_text__to__image__pb2.WatchGenerationRequest.SerializeToString,
+                response_deserializer=safelight_dot_v1_dot_text__to__image__pb2.WatchGenerationResponse.FromString,
+                _registered_method=True)
+        self.CancelGeneration = channel.unary_unary(
+                '/safelight.v1.TextToImageService/CancelGeneration',
+                request_serializer=safelight_dot_v1_dot_text__to__image__pb2.CancelGenerationRequest.SerializeToString,
+                response_deserializer=safelight_dot_v1_dot_text__to__image__pb2.CancelGenerationResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/safelight.v1.TextToImageService/ListModels',
                 request_serializer=safelight_dot_v1_dot_text__to__image__pb2.ListModelsRequest.SerializeToString,
@@ -85,16 +95,22 @@ class TextToImageServiceServicer:
         latest progress and preview instead of all of them; nothing else is
         dropped. A stream without `completed` has failed and its status says why.
 
-        Cancelling the call, losing the connection or passing the deadline stops
-        the generation within one step.
+        The same request under the same `generation_id` joins the generation that
+        runs, or tells the one that has ended lately again; one that failed or was
+        cancelled is started anew. So a stream that broke is repaired by calling
+        again, and nothing is made twice.
+
+        Cancelling the call, losing the connection or passing the deadline leaves
+        the generation. One that nobody watches is stopped within one step, or when
+        it has lingered as long as the request asked.
 
         Status codes:
 
         - INVALID_ARGUMENT (INVALID_REQUEST): fields outside their rules, all of
         them listed in one BadRequest.
         - NOT_FOUND (MODEL_NOT_FOUND): the model is not one that is served.
-        - ALREADY_EXISTS (GENERATION_EXISTS): `generation_id` names a generation
-        that is running.
+        - ALREADY_EXISTS (GENERATION_EXISTS): `generation_id` names the generation
+        of another request.
         - RESOURCE_EXHAUSTED (QUEUE_FULL): too many generations wait; RetryInfo
         says when to come back.
         - RESOURCE_EXHAUSTED (OUT_OF_MEMORY): the device has too little memory for
@@ -102,7 +118,37 @@ class TextToImageServiceServicer:
         - UNAVAILABLE (MODEL_LOADING): the model is being loaded; RetryInfo says
         when to come back.
         - FAILED_PRECONDITION (MODEL_FAILED): the model cannot be loaded.
-        - CANCELLED, DEADLINE_EXCEEDED: as the caller asked.
+        - DEADLINE_EXCEEDED (DEADLINE): the deadline of the call cannot be met; the
+        message tells the estimate. Without a reason: it has passed.
+        - DEADLINE_EXCEEDED (TIME_LIMIT): the generation took longer than the service
+        lets any take.
+        - DEADLINE_EXCEEDED (READER_STALLED): nothing was read from the stream for
+        too long.
+        - CANCELLED (CANCELLED): by CancelGeneration. Without a reason: by the caller.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchGeneration(self, request, context):
+        """Joins a generation from anywhere: its present state first, with the images
+        that are ready, and then its events as they come. One that has ended lately
+        is told again.
+
+        Status codes, beside those that it failed with:
+
+        - NOT_FOUND (GENERATION_NOT_FOUND): it does not run, and is not kept any more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelGeneration(self, request, context):
+        """Cancels a generation, whoever watches it: no step is made after the one that
+        runs. Those who watch it get CANCELLED. Cancelling again, or what has ended,
+        changes nothing.
+
+        Status codes: NOT_FOUND (GENERATION_NOT_FOUND) as for WatchGeneration.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -133,6 +179,16 @@ def add_TextToImageServiceServicer_to_server(servicer, server):
                     servicer.Generate,
                     request_deserializer=safelight_dot_v1_dot_text__to__image__pb2.GenerateRequest.FromString,
                     response_serializer=safelight_dot_v1_dot_text__to__image__pb2.GenerateResponse.SerializeToString,
+            ),
+            'WatchGeneration': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchGeneration,
+                    request_deserializer=safelight_dot_v1_dot_text__to__image__pb2.WatchGenerationRequest.FromString,
+                    response_serializer=safelight_dot_v1_dot_text__to__image__pb2.WatchGenerationResponse.SerializeToString,
+            ),
+            'CancelGeneration': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelGeneration,
+                    request_deserializer=safelight_dot_v1_dot_text__to__image__pb2.CancelGenerationRequest.FromString,
+                    response_serializer=safelight_dot_v1_dot_text__to__image__pb2.CancelGenerationResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -180,6 +236,60 @@ class TextToImageService:
             '/safelight.v1.TextToImageService/Generate',
             safelight_dot_v1_dot_text__to__image__pb2.GenerateRequest.SerializeToString,
             safelight_dot_v1_dot_text__to__image__pb2.GenerateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchGeneration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/safelight.v1.TextToImageService/WatchGeneration',
+            safelight_dot_v1_dot_text__to__image__pb2.WatchGenerationRequest.SerializeToString,
+            safelight_dot_v1_dot_text__to__image__pb2.WatchGenerationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelGeneration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/safelight.v1.TextToImageService/CancelGeneration',
+            safelight_dot_v1_dot_text__to__image__pb2.CancelGenerationRequest.SerializeToString,
+            safelight_dot_v1_dot_text__to__image__pb2.CancelGenerationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -63,16 +63,22 @@ class TextToImageServiceStub:
     latest progress and preview instead of all of them; nothing else is
     dropped. A stream without `completed` has failed and its status says why.
 
-    Cancelling the call, losing the connection or passing the deadline stops
-    the generation within one step.
+    The same request under the same `generation_id` joins the generation that
+    runs, or tells the one that has ended lately again; one that failed or was
+    cancelled is started anew. So a stream that broke is repaired by calling
+    again, and nothing is made twice.
+
+    Cancelling the call, losing the connection or passing the deadline leaves
+    the generation. One that nobody watches is stopped within one step, or when
+    it has lingered as long as the request asked.
 
     Status codes:
 
     - INVALID_ARGUMENT (INVALID_REQUEST): fields outside their rules, all of
       them listed in one BadRequest.
     - NOT_FOUND (MODEL_NOT_FOUND): the model is not one that is served.
-    - ALREADY_EXISTS (GENERATION_EXISTS): `generation_id` names a generation
-      that is running.
+    - ALREADY_EXISTS (GENERATION_EXISTS): `generation_id` names the generation
+      of another request.
     - RESOURCE_EXHAUSTED (QUEUE_FULL): too many generations wait; RetryInfo
       says when to come back.
     - RESOURCE_EXHAUSTED (OUT_OF_MEMORY): the device has too little memory for
@@ -80,7 +86,29 @@ class TextToImageServiceStub:
     - UNAVAILABLE (MODEL_LOADING): the model is being loaded; RetryInfo says
       when to come back.
     - FAILED_PRECONDITION (MODEL_FAILED): the model cannot be loaded.
-    - CANCELLED, DEADLINE_EXCEEDED: as the caller asked.
+    - DEADLINE_EXCEEDED (DEADLINE): the deadline of the call cannot be met; the
+      message tells the estimate. Without a reason: it has passed.
+    - DEADLINE_EXCEEDED (TIME_LIMIT): the generation took longer than the service
+      lets any take.
+    - DEADLINE_EXCEEDED (READER_STALLED): nothing was read from the stream for
+      too long.
+    - CANCELLED (CANCELLED): by CancelGeneration. Without a reason: by the caller.
+    """
+    WatchGeneration: _grpc.UnaryStreamMultiCallable[_text_to_image_pb2.WatchGenerationRequest, _text_to_image_pb2.WatchGenerationResponse]
+    """Joins a generation from anywhere: its present state first, with the images
+    that are ready, and then its events as they come. One that has ended lately
+    is told again.
+
+    Status codes, beside those that it failed with:
+
+    - NOT_FOUND (GENERATION_NOT_FOUND): it does not run, and is not kept any more.
+    """
+    CancelGeneration: _grpc.UnaryUnaryMultiCallable[_text_to_image_pb2.CancelGenerationRequest, _text_to_image_pb2.CancelGenerationResponse]
+    """Cancels a generation, whoever watches it: no step is made after the one that
+    runs. Those who watch it get CANCELLED. Cancelling again, or what has ended,
+    changes nothing.
+
+    Status codes: NOT_FOUND (GENERATION_NOT_FOUND) as for WatchGeneration.
     """
     ListModels: _grpc.UnaryUnaryMultiCallable[_text_to_image_pb2.ListModelsRequest, _text_to_image_pb2.ListModelsResponse]
     """Lists the models that are served, the default one first.
@@ -121,16 +149,22 @@ class TextToImageServiceAsyncStub(TextToImageServiceStub):
     latest progress and preview instead of all of them; nothing else is
     dropped. A stream without `completed` has failed and its status says why.
 
-    Cancelling the call, losing the connection or passing the deadline stops
-    the generation within one step.
+    The same request under the same `generation_id` joins the generation that
+    runs, or tells the one that has ended lately again; one that failed or was
+    cancelled is started anew. So a stream that broke is repaired by calling
+    again, and nothing is made twice.
+
+    Cancelling the call, losing the connection or passing the deadline leaves
+    the generation. One that nobody watches is stopped within one step, or when
+    it has lingered as long as the request asked.
 
     Status codes:
 
     - INVALID_ARGUMENT (INVALID_REQUEST): fields outside their rules, all of
       them listed in one BadRequest.
     - NOT_FOUND (MODEL_NOT_FOUND): the model is not one that is served.
-    - ALREADY_EXISTS (GENERATION_EXISTS): `generation_id` names a generation
-      that is running.
+    - ALREADY_EXISTS (GENERATION_EXISTS): `generation_id` names the generation
+      of another request.
     - RESOURCE_EXHAUSTED (QUEUE_FULL): too many generations wait; RetryInfo
       says when to come back.
     - RESOURCE_EXHAUSTED (OUT_OF_MEMORY): the device has too little memory for
@@ -138,7 +172,29 @@ class TextToImageServiceAsyncStub(TextToImageServiceStub):
     - UNAVAILABLE (MODEL_LOADING): the model is being loaded; RetryInfo says
       when to come back.
     - FAILED_PRECONDITION (MODEL_FAILED): the model cannot be loaded.
-    - CANCELLED, DEADLINE_EXCEEDED: as the caller asked.
+    - DEADLINE_EXCEEDED (DEADLINE): the deadline of the call cannot be met; the
+      message tells the estimate. Without a reason: it has passed.
+    - DEADLINE_EXCEEDED (TIME_LIMIT): the generation took longer than the service
+      lets any take.
+    - DEADLINE_EXCEEDED (READER_STALLED): nothing was read from the stream for
+      too long.
+    - CANCELLED (CANCELLED): by CancelGeneration. Without a reason: by the caller.
+    """
+    WatchGeneration: _aio.UnaryStreamMultiCallable[_text_to_image_pb2.WatchGenerationRequest, _text_to_image_pb2.WatchGenerationResponse]  # type: ignore[assignment]
+    """Joins a generation from anywhere: its present state first, with the images
+    that are ready, and then its events as they come. One that has ended lately
+    is told again.
+
+    Status codes, beside those that it failed with:
+
+    - NOT_FOUND (GENERATION_NOT_FOUND): it does not run, and is not kept any more.
+    """
+    CancelGeneration: _aio.UnaryUnaryMultiCallable[_text_to_image_pb2.CancelGenerationRequest, _text_to_image_pb2.CancelGenerationResponse]  # type: ignore[assignment]
+    """Cancels a generation, whoever watches it: no step is made after the one that
+    runs. Those who watch it get CANCELLED. Cancelling again, or what has ended,
+    changes nothing.
+
+    Status codes: NOT_FOUND (GENERATION_NOT_FOUND) as for WatchGeneration.
     """
     ListModels: _aio.UnaryUnaryMultiCallable[_text_to_image_pb2.ListModelsRequest, _text_to_image_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Lists the models that are served, the default one first.
@@ -182,16 +238,22 @@ class TextToImageServiceServicer(metaclass=_abc_1.ABCMeta):
         latest progress and preview instead of all of them; nothing else is
         dropped. A stream without `completed` has failed and its status says why.
 
-        Cancelling the call, losing the connection or passing the deadline stops
-        the generation within one step.
+        The same request under the same `generation_id` joins the generation that
+        runs, or tells the one that has ended lately again; one that failed or was
+        cancelled is started anew. So a stream that broke is repaired by calling
+        again, and nothing is made twice.
+
+        Cancelling the call, losing the connection or passing the deadline leaves
+        the generation. One that nobody watches is stopped within one step, or when
+        it has lingered as long as the request asked.
 
         Status codes:
 
         - INVALID_ARGUMENT (INVALID_REQUEST): fields outside their rules, all of
           them listed in one BadRequest.
         - NOT_FOUND (MODEL_NOT_FOUND): the model is not one that is served.
-        - ALREADY_EXISTS (GENERATION_EXISTS): `generation_id` names a generation
-          that is running.
+        - ALREADY_EXISTS (GENERATION_EXISTS): `generation_id` names the generation
+          of another request.
         - RESOURCE_EXHAUSTED (QUEUE_FULL): too many generations wait; RetryInfo
           says when to come back.
         - RESOURCE_EXHAUSTED (OUT_OF_MEMORY): the device has too little memory for
@@ -199,7 +261,41 @@ class TextToImageServiceServicer(metaclass=_abc_1.ABCMeta):
         - UNAVAILABLE (MODEL_LOADING): the model is being loaded; RetryInfo says
           when to come back.
         - FAILED_PRECONDITION (MODEL_FAILED): the model cannot be loaded.
-        - CANCELLED, DEADLINE_EXCEEDED: as the caller asked.
+        - DEADLINE_EXCEEDED (DEADLINE): the deadline of the call cannot be met; the
+          message tells the estimate. Without a reason: it has passed.
+        - DEADLINE_EXCEEDED (TIME_LIMIT): the generation took longer than the service
+          lets any take.
+        - DEADLINE_EXCEEDED (READER_STALLED): nothing was read from the stream for
+          too long.
+        - CANCELLED (CANCELLED): by CancelGeneration. Without a reason: by the caller.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchGeneration(
+        self,
+        request: _text_to_image_pb2.WatchGenerationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_text_to_image_pb2.WatchGenerationResponse], _abc.AsyncIterator[_text_to_image_pb2.WatchGenerationResponse]]:
+        """Joins a generation from anywhere: its present state first, with the images
+        that are ready, and then its events as they come. One that has ended lately
+        is told again.
+
+        Status codes, beside those that it failed with:
+
+        - NOT_FOUND (GENERATION_NOT_FOUND): it does not run, and is not kept any more.
+        """
+
+    @_abc_1.abstractmethod
+    def CancelGeneration(
+        self,
+        request: _text_to_image_pb2.CancelGenerationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_text_to_image_pb2.CancelGenerationResponse, _abc.Awaitable[_text_to_image_pb2.CancelGenerationResponse]]:
+        """Cancels a generation, whoever watches it: no step is made after the one that
+        runs. Those who watch it get CANCELLED. Cancelling again, or what has ended,
+        changes nothing.
+
+        Status codes: NOT_FOUND (GENERATION_NOT_FOUND) as for WatchGeneration.
         """
 
     @_abc_1.abstractmethod

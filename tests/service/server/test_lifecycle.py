@@ -1,0 +1,143 @@
+"""Generations that are joined, watched, told again and cancelled, over the wire."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from safelight.v1 import text_to_image_pb2 as pb
+from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
+
+from tests.running_service import RunningService, run_service
+from tests.service.server.h2_client import H2Client
+
+LINGER = Duration(seconds=60)
+
+
+@pytest.fixture
+def stub(service: RunningService) -> Iterator[pb_grpc.TextToImageServiceStub]:
+    with grpc.insecure_channel(service.target) as channel:
+        yield pb_grpc.TextToImageServiceStub(channel)
+
+
+def request(generation_id: str, steps: int = 12, **fields: Any) -> pb.GenerateRequest:
+    return pb.GenerateRequest(
+        inputs="a red circle",
+        parameters=pb.TextToImageParameters(num_inference_steps=steps, width=64, height=64),
+        generation_id=generation_id,
+        **fields,
+    )
+
+
+def read_until(stream: Iterator[pb.GenerateResponse], kind: str) -> pb.GenerateResponse:
+    return next(event for event in stream if event.WhichOneof("event") == kind)
+
+
+def image_of(events: list[pb.GenerateResponse]) -> bytes:
+    return b"".join(event.chunk.data for event in events if event.HasField("chunk"))
+
+
+def reason_of(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
+    assert isinstance(error, grpc.Call)
+    status = rpc_status.from_call(error)
+    assert status is not None
+    info = error_details_pb2.ErrorInfo()
+    assert any(detail.Unpack(info) for detail in status.details)
+    return error.code(), info.reason
+
+
+def test_the_same_request_joins_and_all_get_the_same_image(
+    stub: pb_grpc.TextToImageServiceStub,
+) -> None:
+    first = stub.Generate(request("joined"))
+    accepted = read_until(first, "accepted").accepted
+    read_until(first, "progress")
+    again = list(stub.Generate(request("joined")))
+    watched = [
+        response.event
+        for response in stub.WatchGeneration(pb.WatchGenerationRequest(generation_id="joined"))
+    ]
+    # The seed was left open, and is that of the generation.
+    assert again[0].accepted == watched[0].accepted == accepted
+    assert image_of(again) == image_of(watched) == image_of(list(first))
+    completed = again[-1].completed
+    assert [width.image_count for width in completed.batch_widths] == [1]  # it ran once, alone
+
+
+def test_cancelling_ends_the_streams_of_all_and_can_be_repeated(
+    stub: pb_grpc.TextToImageServiceStub,
+) -> None:
+    running = stub.Generate(request("cancelled", steps=150))
+    read_until(running, "progress")
+    for _ in range(2):
+        answer = stub.CancelGeneration(pb.CancelGenerationRequest(generation_id="cancelled"))
+        assert answer.state == pb.GENERATION_STATE_CANCELLED
+    with pytest.raises(grpc.RpcError) as raised:
+        list(running)
+    assert reason_of(raised.value) == (grpc.StatusCode.CANCELLED, "CANCELLED")
+
+
+def test_what_is_not_known_is_not_found(stub: pb_grpc.TextToImageServiceStub) -> None:
+    not_found = (grpc.StatusCode.NOT_FOUND, "GENERATION_NOT_FOUND")
+    with pytest.raises(grpc.RpcError) as raised:
+        list(stub.WatchGeneration(pb.WatchGenerationRequest(generation_id="unknown")))
+    assert reason_of(raised.value) == not_found
+    with pytest.raises(grpc.RpcError) as raised:
+        stub.CancelGeneration(pb.CancelGenerationRequest(generation_id="unknown"))
+    assert reason_of(raised.value) == not_found
+
+
+def test_what_lingers_is_finished_for_who_comes_back(
+    stub: pb_grpc.TextToImageServiceStub,
+) -> None:
+    left = stub.Generate(request("lingering", linger=LINGER))
+    seed = read_until(left, "accepted").accepted.parameters.seed
+    left.cancel()
+    back = list(stub.Generate(request("lingering", linger=LINGER)))
+    assert back[0].accepted.parameters.seed == seed
+    assert back[-1].HasField("completed")
+
+
+def test_a_deadline_that_cannot_be_met_is_refused_at_once(
+    stub: pb_grpc.TextToImageServiceStub,
+) -> None:
+    """Fault 18: what cannot be ready in time never starts."""
+    list(stub.Generate(request("measured")))  # from now on the cost of a step is known
+    with pytest.raises(grpc.RpcError) as raised:
+        list(stub.Generate(request("late", steps=150, image_count=8), timeout=3))
+    assert reason_of(raised.value) == (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE")
+    assert "would take about" in str(raised.value)
+
+
+@pytest.mark.parametrize("linger", [Duration(seconds=-1), Duration(seconds=3601)])
+def test_lingering_has_its_limits(linger: Duration, stub: pb_grpc.TextToImageServiceStub) -> None:
+    with pytest.raises(grpc.RpcError) as raised:
+        list(stub.Generate(request("too-long", linger=linger)))
+    assert reason_of(raised.value) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+    assert "linger: must be from 0 to 3600 s" in str(raised.value)
+
+
+def test_a_reader_that_stops_is_cut_off_and_holds_up_nobody() -> None:
+    """Fault 14: who comes after it is served, and it is told why it was not."""
+    settings = {"generations": '{"stall_s": 0.5}', "batching": '{"max_width": 1}'}
+    long = pb.GenerateRequest(
+        inputs="a red circle",
+        parameters=pb.TextToImageParameters(num_inference_steps=150, width=512, height=512),
+        image_count=8,
+        preview=pb.PreviewOptions(interval_steps=1),
+    )
+    with (
+        run_service(**settings) as service,
+        H2Client(service.target, window=0) as stalled,
+        grpc.insecure_channel(service.target) as channel,
+    ):
+        stream = stalled.call("Generate", long)
+        stub = pb_grpc.TextToImageServiceStub(channel)
+        assert list(stub.Generate(request("next", steps=1)))[-1].HasField("completed")
+        stalled.open_window(stream)
+        trailers = stalled.read_trailers(stream)
+        assert trailers["grpc-status"] == str(grpc.StatusCode.DEADLINE_EXCEEDED.value[0])
+        assert trailers["grpc-message"] == "nothing was read from the stream for 0.5 s"
