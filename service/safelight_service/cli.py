@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from safelight_service import __version__
 from safelight_service.errors import ModelFailedError
 from safelight_service.logs import configure_logs
-from safelight_service.settings import Settings, load_settings
+from safelight_service.settings import ConfigurationError, Settings, load_settings
 
 _EXIT_FAILURE, _EXIT_USAGE = 1, 2
 
@@ -76,6 +76,8 @@ async def _serve(settings: Settings) -> None:
             typer.echo(f"Safelight is ready on {server.address}")
             await stop.wait()
             log.info("stopping", grace_s=settings.grace_s)
+    except ConfigurationError as error:
+        _fail(str(error), _EXIT_USAGE)
     except (AddressInUseError, ModelFailedError) as error:
         _fail(str(error), _EXIT_FAILURE)
     log.info("stopped")

@@ -44,6 +44,10 @@ def _check_address(listen: str) -> str:
     return listen
 
 
+class ConfigurationError(ValueError):
+    """A file that a setting names cannot be used; the message names the setting."""
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
@@ -76,6 +80,18 @@ class DefaultSettings(_Table):
     width: int | None = Field(None, ge=8)
     height: int | None = Field(None, ge=8)
     scheduler: str | None = None
+
+
+class TlsSettings(_Table):
+    """Files in PEM; changed ones are used for the next connection."""
+
+    certificate: Path = Field(description="Certificate of the service, then its intermediates.")
+    private_key: Path = Field(description="Key of the certificate, without a passphrase.")
+    client_authorities: Path | None = Field(
+        None,
+        description="Authorities, one of which must vouch for each client's certificate. Unset: "
+        "clients need none.",
+    )
 
 
 class BatchingSettings(_Table):
@@ -216,6 +232,7 @@ class Settings(BaseSettings):
     listen: Annotated[str, AfterValidator(_check_address)] = Field(
         "127.0.0.1:50051", description="HOST:PORT to serve on; port 0 picks a free one."
     )
+    tls: TlsSettings | None = Field(None, description="Certificates. Unset: no encryption.")
     models: tuple[ModelSettings, ...] = Field(
         (ModelSettings(name=EMBEDDED_MODEL, source=EMBEDDED_MODEL),),
         description="The models; no others are served.",

@@ -12,6 +12,7 @@ from safelight_service.settings import (
     LimitSettings,
     ModelSettings,
     Settings,
+    TlsSettings,
     load_settings,
 )
 
@@ -110,6 +111,7 @@ def test_every_setting_is_documented_with_its_default() -> None:
     text = Path("docs/settings.md").read_text()
     tables = (
         Settings,
+        TlsSettings,
         BatchingSettings,
         ModelSettings,
         AccelerationSettings,

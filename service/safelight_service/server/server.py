@@ -13,6 +13,7 @@ from safelight_service.engine import Engine
 from safelight_service.generations import Generations
 from safelight_service.server.faults import FaultInterceptor
 from safelight_service.server.servicer import TextToImageServicer
+from safelight_service.server.tls import server_credentials
 from safelight_service.settings import Settings
 
 SERVICE = pb.DESCRIPTOR.services_by_name["TextToImageService"].full_name
@@ -40,7 +41,13 @@ class Server:
     """Serves an engine; `async with` starts it, and stops it gracefully."""
 
     def __init__(self, settings: Settings) -> None:
+        """Read the files that the settings name.
+
+        Raises:
+            ConfigurationError: one of them cannot be used.
+        """
         self._settings = settings
+        self._credentials = server_credentials(settings.tls) if settings.tls else None
         self._engine = Engine(settings)
         self._health = health.HealthServicer()
         self._generations = Generations(self._engine, settings.generations)
@@ -62,7 +69,7 @@ class Server:
             ModelFailedError: a model that is to be preloaded cannot be loaded.
         """
         try:
-            self._port = self._server.add_insecure_port(self._settings.listen)
+            self._port = self._add_port(self._settings.listen)
         except RuntimeError:
             raise AddressInUseError(
                 f"cannot listen on {self._settings.listen}: the port is taken, or the host is "
@@ -101,6 +108,11 @@ class Server:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.stop()
+
+    def _add_port(self, address: str) -> int:
+        if self._credentials is None:
+            return self._server.add_insecure_port(address)
+        return self._server.add_secure_port(address, self._credentials)
 
     async def _tell_health(self, status: int) -> None:
         for service in ("", SERVICE):
