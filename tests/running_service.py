@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import IO
 
 _READY = "Safelight is ready on "
 _WARNINGS = ",".join(
@@ -28,6 +29,12 @@ class RunningService:
 
     target: str
     process: subprocess.Popen[str]
+    log: IO[str]
+
+    def read_log(self) -> str:
+        """Return what it has logged so far."""
+        # Not by the file's own position, which is where the service writes on.
+        return os.pread(self.log.fileno(), os.fstat(self.log.fileno()).st_size, 0).decode()
 
     def stop(self) -> int:
         """Stop it as a supervisor does, and return its exit code."""
@@ -66,6 +73,6 @@ def run_service(warnings: str = _WARNINGS, **settings: str) -> Iterator[RunningS
             if not line.startswith(_READY):
                 log.seek(0)
                 raise AssertionError(f"the service did not start:\n{log.read()}")
-            yield RunningService(line.removeprefix(_READY).strip(), process)
+            yield RunningService(line.removeprefix(_READY).strip(), process, log)
         finally:
             process.kill()

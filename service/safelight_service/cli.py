@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 import signal
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -14,8 +15,10 @@ from safelight_service import __version__
 from safelight_service.errors import ModelFailedError
 from safelight_service.logs import configure_logs
 from safelight_service.settings import ConfigurationError, Settings, load_settings
+from safelight_service.tokens import Caller, digest_token
 
 _EXIT_FAILURE, _EXIT_USAGE = 1, 2
+_TOKEN_BYTES = 32
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -31,8 +34,9 @@ def _show_version(is_asked: bool) -> None:
         raise typer.Exit
 
 
-@app.command()
+@app.callback(invoke_without_command=True)
 def serve(
+    context: typer.Context,
     listen: Annotated[
         str | None,
         typer.Option(help="HOST:PORT to serve on; port 0 picks a free one.", show_default=False),
@@ -49,6 +53,8 @@ def serve(
     Every setting can be given in the TOML file or as a SAFELIGHT_... environment
     variable; options win over variables, variables over the file.
     """
+    if context.invoked_subcommand is not None:
+        return
     try:
         settings = load_settings({"listen": listen} if listen is not None else {}, config)
     except ValidationError as error:
@@ -60,6 +66,23 @@ def serve(
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     asyncio.run(_serve(settings))
+
+
+@app.command()
+def token(
+    name: Annotated[str, typer.Argument(help="Name of the token, in limits and messages.")],
+) -> None:
+    """Make a token, on standard error, and its entry for the tokens file, on standard output.
+
+    The entry holds a digest only, so the token is shown this once.
+    """
+    secret = secrets.token_urlsafe(_TOKEN_BYTES)
+    try:
+        caller = Caller(name=name, sha256=digest_token(secret))
+    except ValidationError as error:
+        _fail("\n".join(_describe(error)), _EXIT_USAGE)
+    typer.echo(secret, err=True)
+    typer.echo(f'[[tokens]]\nname = "{caller.name}"\nsha256 = "{caller.sha256}"')
 
 
 async def _serve(settings: Settings) -> None:

@@ -1,8 +1,12 @@
 """The errors of the domain, free of gRPC.
 
 SafelightError
+├── UnauthenticatedError     no token, or not one that is known
+├── RateLimitedError         a token's calls come too fast
+├── TooManyGenerationsError  a token's generations are too many at once
 ├── InvalidRequestError      fields outside their rules, all of them
 ├── ModelNotFoundError       a model that is not served
+├── ModelForbiddenError      a model that the token does not allow
 ├── GenerationExistsError    a generation id that is in use for another request
 ├── GenerationNotFoundError  a generation that is neither running nor kept
 ├── GenerationCancelledError a generation that was cancelled
@@ -36,6 +40,13 @@ class FieldViolation:
     description: str
 
 
+class UnauthenticatedError(SafelightError):
+    """No token, or not one that is known; the caller is not told which."""
+
+    def __init__(self) -> None:
+        super().__init__("send a token of this service as authorization: Bearer TOKEN")
+
+
 class InvalidRequestError(SafelightError):
     """Fields outside their rules, all of them at once."""
 
@@ -49,6 +60,15 @@ class ModelNotFoundError(SafelightError):
 
     def __init__(self, model: str, served: Sequence[str]) -> None:
         super().__init__(f"model {model!r} is not served; choose one of: {', '.join(served)}")
+
+
+class ModelForbiddenError(SafelightError):
+    """A model that the caller's token does not allow, whether it is served or not."""
+
+    def __init__(self, model: str, allowed: Sequence[str]) -> None:
+        super().__init__(
+            f"this token does not allow model {model!r}; choose one of: {', '.join(allowed)}"
+        )
 
 
 class GenerationExistsError(SafelightError):
@@ -104,6 +124,27 @@ class RetryableError(SafelightError):
     def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class RateLimitedError(RetryableError):
+    """A token has asked for as many generations within a minute as it may."""
+
+    def __init__(self, token: str, per_minute: int, retry_after_s: float) -> None:
+        super().__init__(
+            f"token {token!r} allows {per_minute} generations a minute; try again later",
+            retry_after_s,
+        )
+        self.token = token
+
+
+class TooManyGenerationsError(SafelightError):
+    """A token runs as many generations as it may."""
+
+    def __init__(self, token: str, concurrent: int) -> None:
+        super().__init__(
+            f"token {token!r} allows {concurrent} generations at once; wait for one to end"
+        )
+        self.token = token
 
 
 class QueueFullError(RetryableError):

@@ -15,9 +15,10 @@ import asyncio
 import enum
 import uuid
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from dataclasses import replace
 
+from safelight_service.admission import Admission
 from safelight_service.engine import Engine, Resolved, report_fault
 from safelight_service.errors import (
     GenerationCancelledError,
@@ -38,6 +39,7 @@ from safelight_service.generation import (
 )
 from safelight_service.mailbox import WAITING, Mailbox, Subject, subject_of
 from safelight_service.settings import GenerationSettings
+from safelight_service.tokens import current_caller
 
 _OVERHEAD_BYTES = 4096
 """What a generation that is kept takes beside its images, at most."""
@@ -55,9 +57,13 @@ class State(enum.Enum):
 class Generation:
     """What one id stands for: a request, who watches it and what has come of it."""
 
-    def __init__(self, generation_id: str, request: GenerationRequest) -> None:
+    def __init__(self, owner: str, generation_id: str, request: GenerationRequest) -> None:
+        self.owner = owner
+        """Name of the caller that started it, and that alone may watch and cancel it."""
         self.id = generation_id
         self.request = request
+        self.admitted = ExitStack()
+        """Counts it as running, until it is closed."""
         self.accepted: Accepted | None = None
         self.outcome: Completed | SafelightError | None = None
         self.watchers: set[Mailbox] = set()
@@ -126,7 +132,9 @@ class Generations:
     def __init__(self, engine: Engine, settings: GenerationSettings) -> None:
         self._engine = engine
         self._settings = settings
-        self._by_id: dict[str, Generation] = {}
+        self._admission = Admission()
+        self._by_id: dict[tuple[str, str], Generation] = {}
+        """By owner and id."""
         self._kept: dict[Generation, int] = {}
         """Bytes of those that have ended, the longest ago first."""
 
@@ -137,9 +145,11 @@ class Generations:
 
         Raises:
             GenerationExistsError: the id is that of another request.
+            ModelForbiddenError, TooManyGenerationsError, RateLimitedError: the caller's token
+                does not allow it.
             SafelightError: what the generation failed with.
         """
-        generation = self._by_id.get(request.generation_id)
+        generation = self._by_id.get((_owner(), request.generation_id))
         if generation is not None and generation.request != request:
             raise GenerationExistsError(request.generation_id)
         if generation is None or generation.state in (State.FAILED, State.CANCELLED):
@@ -176,17 +186,19 @@ class Generations:
             self._forget(generation)
 
     def _find(self, generation_id: str) -> Generation:
-        generation = self._by_id.get(generation_id)
+        generation = self._by_id.get((_owner(), generation_id))
         if generation is None:
             raise GenerationNotFoundError(generation_id)
         return generation
 
     def _start(self, request: GenerationRequest) -> Generation:
-        generation = Generation(request.generation_id or uuid.uuid4().hex, request)
-        before = self._by_id.get(generation.id)
-        if before is not None:
-            self._forget(before)
-        self._by_id[generation.id] = generation
+        generation = Generation(_owner(), request.generation_id or uuid.uuid4().hex, request)
+        model = request.model or self._engine.default_model
+        generation.admitted.enter_context(self._admission.admit(current_caller.get(), model))
+        key = generation.owner, generation.id
+        if key in self._by_id:
+            self._forget(self._by_id[key])
+        self._by_id[key] = generation
         generation.task = asyncio.create_task(self._run(generation))
         return generation
 
@@ -247,6 +259,7 @@ class Generations:
         if generation.outcome is not None:
             return
         generation.end(outcome)
+        generation.admitted.close()
         if generation.task is not None and generation.task is not asyncio.current_task():
             generation.task.cancel()
         if generation.accepted is None:
@@ -275,5 +288,12 @@ class Generations:
     def _forget(self, generation: Generation) -> None:
         self._set_timer(generation, None)
         self._kept.pop(generation, None)
-        if self._by_id.get(generation.id) is generation:
-            del self._by_id[generation.id]
+        key = generation.owner, generation.id
+        if self._by_id.get(key) is generation:
+            del self._by_id[key]
+
+
+def _owner() -> str:
+    """Name of who makes the call that is being handled; empty where no tokens are asked for."""
+    caller = current_caller.get()
+    return caller.name if caller else ""

@@ -233,6 +233,9 @@ class Settings(BaseSettings):
         "127.0.0.1:50051", description="HOST:PORT to serve on; port 0 picks a free one."
     )
     tls: TlsSettings | None = Field(None, description="Certificates. Unset: no encryption.")
+    tokens_file: Path | None = Field(
+        None, description="TOML file of the tokens that calls must carry. Unset: they need none."
+    )
     models: tuple[ModelSettings, ...] = Field(
         (ModelSettings(name=EMBEDDED_MODEL, source=EMBEDDED_MODEL),),
         description="The models; no others are served.",

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import grpc
 import pytest
@@ -11,6 +12,7 @@ from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
 import safelight_service
 from safelight_service.server.probe import is_serving
+from safelight_service.tokens import Tokens
 from tests.running_service import RunningService, run_service, service_environment
 
 
@@ -42,6 +44,23 @@ def test_a_bad_value_is_a_usage_error_that_names_the_setting() -> None:
     result = run_command("--listen", "nowhere")
     assert result.returncode == 2
     assert "listen: must be HOST:PORT with a port from 0 to 65535, not 'nowhere'" in result.stderr
+
+
+def test_a_token_is_shown_once_beside_its_entry_for_the_tokens_file(tmp_path: Path) -> None:
+    result = run_command("token", "billing")
+    assert result.returncode == 0
+    file = tmp_path / "tokens.toml"
+    file.write_text(result.stdout)
+    caller = Tokens(file, []).find(result.stderr.strip())
+    assert caller is not None
+    assert caller.name == "billing"
+    assert len(result.stderr.strip()) == 43
+
+
+def test_a_token_needs_a_name_that_can_be_written_anywhere() -> None:
+    result = run_command("token", 'a"b')
+    assert result.returncode == 2
+    assert "name: String should match" in result.stderr
 
 
 def test_a_port_that_is_taken_is_an_error(service: RunningService) -> None:

@@ -53,6 +53,7 @@ class ScriptedEngine:
 
     def __init__(self) -> None:
         self.started: list[GenerationRequest] = []
+        self.default_model = "model"
         self.running: dict[str, asyncio.Queue[Event | BaseException]] = {}
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event | Resolved, None]:
@@ -247,7 +248,7 @@ def test_it_lingers_no_longer_than_asked() -> None:
     async def act(scene: Scene) -> None:
         watcher = await scene.generate(linger_s=1e-3)
         await watcher.leave()
-        task = scene.generations._by_id["a"].task
+        task = scene.generations._by_id["", "a"].task
         assert task is not None
         await asyncio.wait({task})
         assert not scene.engine.running

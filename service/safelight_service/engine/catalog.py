@@ -155,7 +155,7 @@ class Catalog:
         self._models = {
             model.name: ServedModel(model, self._make_ready, self._released) for model in models
         }
-        self._default = default_model or models[0].name
+        self.default = default_model or models[0].name
         self._budget_bytes = budget_bytes
         self._load = load
         self._warm_up = warm_up
@@ -166,7 +166,7 @@ class Catalog:
         Raises:
             ModelNotFoundError: no such model is served.
         """
-        model = self._models.get(name or self._default)
+        model = self._models.get(name or self.default)
         if model is None:
             raise ModelNotFoundError(name, sorted(self._models))
         return model
@@ -182,14 +182,14 @@ class Catalog:
         return ModelInfo(
             name=model.settings.name,
             revision=loaded.revision if loaded else model.settings.revision,
-            is_default=model.settings.name == self._default,
+            is_default=model.settings.name == self.default,
             state=model.state,
             capabilities=loaded.capabilities if loaded else None,
         )
 
     def list(self) -> tuple[ModelInfo, ...]:
         """Describe all models, the default one first, the others by name."""
-        names = sorted(self._models, key=lambda name: (name != self._default, name))
+        names = sorted(self._models, key=lambda name: (name != self.default, name))
         return tuple(self.describe(name) for name in names)
 
     async def preload(self) -> None:

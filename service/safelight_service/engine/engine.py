@@ -95,6 +95,11 @@ class Engine:
         await asyncio.to_thread(self._device.stop)
         self._encoders.shutdown(cancel_futures=True)
 
+    @property
+    def default_model(self) -> str:
+        """Name of the model of calls that name none."""
+        return self._catalog.default
+
     def list_models(self) -> tuple[ModelInfo, ...]:
         """Describe all models, the default one first."""
         return self._catalog.list()

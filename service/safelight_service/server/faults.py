@@ -54,6 +54,15 @@ class FaultInterceptor(grpc.aio.ServerInterceptor):
         )
 
 
+def refuse(error: Exception) -> _Handler:
+    """Return a handler of methods of any kind that reads nothing and fails with the error."""
+
+    async def behaviour(requests: AsyncIterator[bytes], context: _Context) -> None:
+        await _abort(context, error)
+
+    return grpc.stream_stream_rpc_method_handler(behaviour)
+
+
 def _guard_unary(handler: _Handler) -> Callable[[bytes, _Context], Awaitable[Any]]:
     async def behaviour(raw: bytes, context: _Context) -> Any:
         try:

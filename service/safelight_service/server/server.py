@@ -11,10 +11,12 @@ from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
 from safelight_service.engine import Engine
 from safelight_service.generations import Generations
+from safelight_service.server.access import AccessInterceptor
 from safelight_service.server.faults import FaultInterceptor
 from safelight_service.server.servicer import TextToImageServicer
 from safelight_service.server.tls import server_credentials
 from safelight_service.settings import Settings
+from safelight_service.tokens import Tokens
 
 SERVICE = pb.DESCRIPTOR.services_by_name["TextToImageService"].full_name
 
@@ -48,11 +50,16 @@ class Server:
         """
         self._settings = settings
         self._credentials = server_credentials(settings.tls) if settings.tls else None
+        interceptors: list[grpc.aio.ServerInterceptor] = [
+            FaultInterceptor(SERVICE, settings.generations.stall_s)
+        ]
+        if settings.tokens_file is not None:
+            tokens = Tokens(settings.tokens_file, [model.name for model in settings.models])
+            interceptors.insert(0, AccessInterceptor(tokens))
         self._engine = Engine(settings)
         self._health = health.HealthServicer()
         self._generations = Generations(self._engine, settings.generations)
-        faults = FaultInterceptor(SERVICE, settings.generations.stall_s)
-        self._server = grpc.aio.server(interceptors=[faults], options=_OPTIONS)
+        self._server = grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
         self._port = 0
 
     @property

@@ -9,9 +9,11 @@ from safelight.v1 import text_to_image_pb2 as pb
 from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
 from safelight_service.engine import Engine
+from safelight_service.errors import ModelNotFoundError
 from safelight_service.generations import Generations
 from safelight_service.server import convert
 from safelight_service.server.metadata import parse_flag
+from safelight_service.tokens import current_caller
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -57,10 +59,19 @@ class TextToImageServicer(pb_grpc.TextToImageServiceServicer):
         self, request: pb.ListModelsRequest, context: Context
     ) -> pb.ListModelsResponse:
         """List the models."""
+        caller = current_caller.get()
         return pb.ListModelsResponse(
-            models=[convert.to_model(model) for model in self._engine.list_models()]
+            models=[
+                convert.to_model(model)
+                for model in self._engine.list_models()
+                if caller is None or caller.may_use(model.name)
+            ]
         )
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
         """Describe one model."""
-        return pb.GetModelResponse(model=convert.to_model(self._engine.get_model(request.model)))
+        caller = current_caller.get()
+        name = request.model or self._engine.default_model
+        if caller is not None and not caller.may_use(name):
+            raise ModelNotFoundError(name, caller.models or ())
+        return pb.GetModelResponse(model=convert.to_model(self._engine.get_model(name)))

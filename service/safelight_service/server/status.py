@@ -1,7 +1,7 @@
 """Status: one table from the domain's errors to gRPC statuses with rich details.
 
 Every failure carries a google.rpc.Status whose details hold an ErrorInfo (a stable
-reason, domain "safelight"), and BadRequest or RetryInfo where they apply.
+reason, domain "safelight"), and BadRequest, QuotaFailure or RetryInfo where they apply.
 """
 
 from collections.abc import Sequence
@@ -27,8 +27,12 @@ class _Row:
 
 
 TABLE: dict[type[errors.SafelightError], _Row] = {
+    errors.UnauthenticatedError: _Row(code_pb2.UNAUTHENTICATED, "UNAUTHENTICATED"),
+    errors.RateLimitedError: _Row(code_pb2.RESOURCE_EXHAUSTED, "RATE_LIMITED"),
+    errors.TooManyGenerationsError: _Row(code_pb2.RESOURCE_EXHAUSTED, "TOO_MANY_GENERATIONS"),
     errors.InvalidRequestError: _Row(code_pb2.INVALID_ARGUMENT, "INVALID_REQUEST"),
     errors.ModelNotFoundError: _Row(code_pb2.NOT_FOUND, "MODEL_NOT_FOUND"),
+    errors.ModelForbiddenError: _Row(code_pb2.PERMISSION_DENIED, "MODEL_FORBIDDEN"),
     errors.GenerationExistsError: _Row(code_pb2.ALREADY_EXISTS, "GENERATION_EXISTS"),
     errors.GenerationNotFoundError: _Row(code_pb2.NOT_FOUND, "GENERATION_NOT_FOUND"),
     errors.GenerationCancelledError: _Row(code_pb2.CANCELLED, "CANCELLED"),
@@ -73,6 +77,11 @@ def _details(error: errors.SafelightError, reason: str) -> Sequence[Message]:
             for v in error.violations
         ]
         details.append(error_details_pb2.BadRequest(field_violations=violations))
+    if isinstance(error, errors.RateLimitedError | errors.TooManyGenerationsError):
+        violation = error_details_pb2.QuotaFailure.Violation(
+            subject=f"token:{error.token}", description=str(error)
+        )
+        details.append(error_details_pb2.QuotaFailure(violations=[violation]))
     if isinstance(error, errors.RetryableError):
         delay = Duration()
         delay.FromNanoseconds(round(error.retry_after_s * 1e9))
