@@ -6,6 +6,7 @@ variables (`SAFELIGHT_QUEUE_SIZE=8`; nested ones as JSON), and the TOML file tha
 """
 
 import difflib
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -46,6 +47,14 @@ def _check_address(listen: str) -> str:
 
 class ConfigurationError(ValueError):
     """A file that a setting names cannot be used; the message names the setting."""
+
+
+def _is_loopback(listen: str) -> bool:
+    host = listen.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 class _Table(BaseModel):
@@ -236,6 +245,11 @@ class Settings(BaseSettings):
     tokens_file: Path | None = Field(
         None, description="TOML file of the tokens that calls must carry. Unset: they need none."
     )
+    allow_anonymous: bool = Field(
+        False,
+        description="Whether to serve callers without a token or a certificate on other addresses "
+        "than loopback.",
+    )
     models: tuple[ModelSettings, ...] = Field(
         (ModelSettings(name=EMBEDDED_MODEL, source=EMBEDDED_MODEL),),
         description="The models; no others are served.",
@@ -279,6 +293,19 @@ class Settings(BaseSettings):
         if self.default_model and self.default_model not in names:
             raise ValueError(
                 f"default_model: {self.default_model!r} is not one of: {', '.join(names)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_exposure(self) -> "Settings":
+        knows_callers = self.tokens_file is not None or (
+            self.tls is not None and self.tls.client_authorities is not None
+        )
+        if not (knows_callers or self.allow_anonymous or _is_loopback(self.listen)):
+            raise ValueError(
+                f"listen: {self.listen} lets other machines in, and anybody on them; set "
+                "tokens_file or tls.client_authorities, or listen on 127.0.0.1, or set "
+                "allow_anonymous = true"
             )
         return self
 

@@ -46,6 +46,12 @@ def test_a_bad_value_is_a_usage_error_that_names_the_setting() -> None:
     assert "listen: must be HOST:PORT with a port from 0 to 65535, not 'nowhere'" in result.stderr
 
 
+def test_an_address_that_others_reach_is_refused_without_tokens() -> None:
+    result = run_command("--listen", "0.0.0.0:0")
+    assert result.returncode == 2
+    assert "set tokens_file or tls.client_authorities" in result.stderr
+
+
 def test_a_token_is_shown_once_beside_its_entry_for_the_tokens_file(tmp_path: Path) -> None:
     result = run_command("token", "billing")
     assert result.returncode == 0

@@ -101,6 +101,35 @@ def test_a_value_that_is_not_allowed_is_an_error_that_names_it(
         load_settings({}, write(tmp_path, text))
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "[::1]", "localhost"])
+def test_anybody_on_this_machine_may_be_served(host: str) -> None:
+    assert load_settings({"listen": f"{host}:1"}).tokens_file is None
+
+
+PAIR = {"certificate": "c.pem", "private_key": "k.pem"}
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "192.0.2.1", "example.org", "127.1"])
+@pytest.mark.parametrize("settings", [{}, {"tls": PAIR}])
+def test_anybody_elsewhere_is_not_served_by_accident(
+    host: str, settings: dict[str, object]
+) -> None:
+    with pytest.raises(ValueError, match=r"listen: .*set tokens_file or .*allow_anonymous = true"):
+        load_settings({"listen": f"{host}:1", **settings})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"tokens_file": "tokens.toml"},
+        {"tls": {**PAIR, "client_authorities": "a.pem"}},
+        {"allow_anonymous": True},
+    ],
+)
+def test_callers_elsewhere_are_served_once_it_is_said_which(settings: dict[str, object]) -> None:
+    load_settings({"listen": "0.0.0.0:1", **settings})
+
+
 def test_the_embedded_model_brings_its_limits_under_any_name(tmp_path: Path) -> None:
     config = write(tmp_path, '[[models]]\nname = "toys"\nsource = "shapes"\n')
     model = load_settings({}, config).models[0]
