@@ -32,6 +32,11 @@ _OPTIONS = [
     # Let clients notice the same of us; by default their pings end in GOAWAY.
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    # gRPC's own limits. But its soft one on metadata is half as much, and between the two it
+    # refuses at random.
+    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
+    ("grpc.max_metadata_size", 16 * 1024),
+    ("grpc.absolute_max_metadata_size", 16 * 1024),
 ]
 
 

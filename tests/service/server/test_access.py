@@ -190,6 +190,22 @@ def call_raw(target: str, authorization: bytes) -> dict[bytes, bytes]:
                     return headers
 
 
+@METHODS
+def test_metadata_beyond_16_kib_is_refused(method: str, channel: grpc.Channel) -> None:
+    """Fault 3: RESOURCE_EXHAUSTED, by gRPC's core."""
+    with pytest.raises(grpc.RpcError) as raised:
+        call(channel, method, [*bearer("full"), ("x-long", "x" * 17 * 1024)])
+    assert isinstance(raised.value, grpc.Call)
+    assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_metadata_below_16_kib_is_never_refused(stub: pb_grpc.TextToImageServiceStub) -> None:
+    """Fault 3: gRPC's default is to refuse at random from 8 KiB on."""
+    metadata = (*bearer("full"), ("x-long", "x" * 15 * 1024))
+    for _ in range(20):
+        stub.ListModels(pb.ListModelsRequest(), metadata=metadata)
+
+
 @pytest.mark.parametrize(
     "form", ["Bearer {}", "Bearer: {}", "bearer {}", "BEARER:  {}", " Bearer {} "]
 )

@@ -12,7 +12,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 from safelight.v1 import text_to_image_pb2 as pb
 from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
-from tests.running_service import RunningService
+from tests.running_service import RunningService, run_service
 
 SERVICE = "safelight.v1.TextToImageService"
 
@@ -70,3 +70,15 @@ def test_reflection_gives_the_contract(channel: grpc.Channel) -> None:
     assert SERVICE in database.get_services()
     described = DescriptorPool(database).FindServiceByName(SERVICE)
     assert [method.name for method in described.methods] == ["Generate", "ListModels", "GetModel"]
+
+
+def test_reflection_can_be_closed() -> None:
+    models = '[{"name": "lazy", "source": "shapes", "preload": false}]'
+    with (
+        run_service(models=models, reflection="false") as service,
+        grpc.insecure_channel(service.target) as channel,
+    ):
+        with pytest.raises(grpc.RpcError) as raised:
+            ProtoReflectionDescriptorDatabase(channel).get_services()
+        assert isinstance(raised.value, grpc.Call)
+        assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
