@@ -123,6 +123,7 @@ class Client:
         Leaving the block early leaves it; `cancel(generation_id)` would cancel it.
 
         >>> with client.generate("a red circle", generation_id="circle-1") as generation:
+        ...     accepted = next(generation)
         ...     with client.watch("circle-1") as same:
         ...         same.images() == generation.images()
         True

@@ -8,6 +8,7 @@ SafelightError
 │   ├── GenerationNotFoundError      the generation does not run, nor has ended lately
 │   ├── ResourceExhaustedError       a limit was met
 │   │   ├── QueueFullError           too many generations wait
+│   │   ├── QuotaExceededError       the token has used up what it may
 │   │   └── OutOfMemoryError         the device is too small for the request
 │   ├── ServiceUnavailableError      not reachable, or stopping
 │   │   └── ModelLoadingError        the model is being loaded
@@ -106,6 +107,10 @@ class QueueFullError(ResourceExhaustedError):
     """Too many generations wait; `retry_after_s` says when to come back."""
 
 
+class QuotaExceededError(ResourceExhaustedError):
+    """The token runs as many generations as it may, or has started as many within a minute."""
+
+
 class OutOfMemoryError(ResourceExhaustedError):
     """The device has too little memory for this request."""
 
@@ -153,6 +158,12 @@ class IntegrityError(ProtocolError):
 ERROR_TYPES: dict[tuple[grpc.StatusCode, str | None], type[ServiceError]] = {
     (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"): InvalidRequestError,
     (grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND"): ModelNotFoundError,
+    (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"): UnauthenticatedError,
+    (grpc.StatusCode.PERMISSION_DENIED, "MODEL_FORBIDDEN"): PermissionDeniedError,
+    (grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED"): QuotaExceededError,
+    (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_GENERATIONS"): QuotaExceededError,
+    (grpc.StatusCode.UNAVAILABLE, "STOPPING"): ServiceUnavailableError,
+    (grpc.StatusCode.INTERNAL, "INTERNAL"): InternalServiceError,
     (grpc.StatusCode.ALREADY_EXISTS, "GENERATION_EXISTS"): GenerationExistsError,
     (grpc.StatusCode.NOT_FOUND, "GENERATION_NOT_FOUND"): GenerationNotFoundError,
     (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL"): QueueFullError,

@@ -8,7 +8,7 @@ from typing import Self
 from google.protobuf.message import Message
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from h2.events import DataReceived, Event, StreamEnded, TrailersReceived
+from h2.events import DataReceived, Event, ResponseReceived, StreamEnded, TrailersReceived
 from h2.settings import SettingCodes
 
 METHOD = "/safelight.v1.TextToImageService/"
@@ -20,7 +20,9 @@ class H2Client:
     def __init__(self, target: str, window: int = 65535) -> None:
         host, _, port = target.rpartition(":")
         self.socket = socket.create_connection((host, int(port)), timeout=60)
-        self.connection = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
+        self.connection = H2Connection(
+            H2Configuration(header_encoding=None, validate_outbound_headers=False)
+        )
         self.connection.local_settings[SettingCodes.INITIAL_WINDOW_SIZE] = window
         self.connection.initiate_connection()
         self.flush()
@@ -29,16 +31,17 @@ class H2Client:
         """Send what the connection has ready."""
         self.socket.sendall(self.connection.data_to_send())
 
-    def call(self, method: str, request: Message) -> int:
+    def call(self, method: str, request: Message, **metadata: bytes) -> int:
         """Send a whole request; return its stream."""
         stream = self.connection.get_next_available_stream_id()
         headers = {
-            ":method": "POST",
-            ":scheme": "http",
-            ":path": METHOD + method,
-            ":authority": "localhost",
-            "content-type": "application/grpc",
-            "te": "trailers",
+            b":method": b"POST",
+            b":scheme": b"http",
+            b":path": (METHOD + method).encode(),
+            b":authority": b"localhost",
+            b"content-type": b"application/grpc",
+            b"te": b"trailers",
+            **{name.encode(): value for name, value in metadata.items()},
         }
         message = request.SerializeToString()
         self.connection.send_headers(stream, list(headers.items()))
@@ -52,17 +55,17 @@ class H2Client:
         self.connection.increment_flow_control_window(size, stream)
         self.flush()
 
-    def read_trailers(self, stream: int) -> dict[str, str]:
-        """Read to the end of the stream; return its trailing metadata."""
-        trailers: dict[str, str] = {}
+    def read_metadata(self, stream: int) -> dict[str, str]:
+        """Read to the end of the stream; return its metadata, the trailing ones included."""
+        metadata: dict[str, str] = {}
         while True:
             for event in self._receive():
                 if isinstance(event, DataReceived):
                     self.connection.acknowledge_received_data(event.flow_controlled_length, stream)
-                elif isinstance(event, TrailersReceived):
-                    trailers = {str(name): str(value) for name, value in event.headers}
+                elif isinstance(event, ResponseReceived | TrailersReceived):
+                    metadata |= {name.decode(): value.decode() for name, value in event.headers}
                 elif isinstance(event, StreamEnded):
-                    return trailers
+                    return metadata
             self.flush()
 
     def __enter__(self) -> Self:

@@ -1,7 +1,6 @@
 """Who may call, which models they see and how much they may ask, on a service with tokens."""
 
 import json
-import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,14 +10,12 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
-from h2.config import H2Configuration
-from h2.connection import H2Connection
-from h2.events import ResponseReceived, StreamEnded, TrailersReceived
 from safelight.v1 import text_to_image_pb2 as pb
 from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
 from safelight_service.tokens import digest_token
 from tests.running_service import RunningService, run_service
+from tests.service.server.h2_client import H2Client
 
 SERVICE = "safelight.v1.TextToImageService"
 CANARY = "the-token-is-a-secret"
@@ -156,38 +153,11 @@ def test_a_token_beyond_ascii_is_refused_with_the_same_text(
     wrong: bytes, guarded: RunningService
 ) -> None:
     """Fault 2: non-ASCII, which gRPC's own clients do not send."""
-    headers = call_raw(guarded.target, b"Bearer " + wrong)
-    assert headers[b"grpc-status"] == b"16"
-    assert headers[b"grpc-message"] == REFUSAL.encode()
-
-
-def call_raw(target: str, authorization: bytes) -> dict[bytes, bytes]:
-    """Call ListModels with any bytes as its authorization; return all headers of the answer."""
-    host, _, port = target.rpartition(":")
-    connection = H2Connection(
-        H2Configuration(header_encoding=None, validate_outbound_headers=False)
-    )
-    connection.initiate_connection()
-    fields = {
-        b":method": b"POST",
-        b":scheme": b"http",
-        b":path": f"/{SERVICE}/ListModels".encode(),
-        b":authority": target.encode(),
-        b"te": b"trailers",
-        b"content-type": b"application/grpc",
-        b"authorization": authorization,
-    }
-    connection.send_headers(1, list(fields.items()))
-    connection.send_data(1, bytes(5), end_stream=True)
-    headers: dict[bytes, bytes] = {}
-    with socket.create_connection((host, int(port)), timeout=10) as link:
-        while True:
-            link.sendall(connection.data_to_send())
-            for event in connection.receive_data(link.recv(65536)):
-                if isinstance(event, ResponseReceived | TrailersReceived):
-                    headers.update(event.headers)
-                elif isinstance(event, StreamEnded):
-                    return headers
+    with H2Client(guarded.target) as raw:
+        stream = raw.call("ListModels", pb.ListModelsRequest(), authorization=b"Bearer " + wrong)
+        metadata = raw.read_metadata(stream)
+    assert metadata["grpc-status"] == str(grpc.StatusCode.UNAUTHENTICATED.value[0])
+    assert metadata["grpc-message"] == REFUSAL
 
 
 @METHODS
@@ -304,6 +274,41 @@ def test_a_token_runs_only_as_many_generations_as_it_may_and_others_go_on(
     list(stub.Generate(request(), metadata=bearer("full")))
     list(running)
     list(stub.Generate(request(), metadata=bearer("one_at_a_time")))
+
+
+def test_what_lingers_counts_as_running(stub: pb_grpc.TextToImageServiceStub) -> None:
+    lingering = request(step_count=20)
+    lingering.generation_id = "lingering"
+    lingering.linger.FromSeconds(60)
+    left = stub.Generate(lingering, metadata=bearer("one_at_a_time"))
+    next(left)
+    left.cancel()
+    with pytest.raises(grpc.RpcError) as raised:
+        list(stub.Generate(request(), metadata=bearer("one_at_a_time")))
+    assert status_of(raised.value)[1] == "TOO_MANY_GENERATIONS"
+    # To come back to it is to start nothing.
+    assert list(stub.Generate(lingering, metadata=bearer("one_at_a_time")))[-1].HasField(
+        "completed"
+    )
+
+
+def test_a_generation_is_that_of_its_token(stub: pb_grpc.TextToImageServiceStub) -> None:
+    mine = request(step_count=4)
+    mine.generation_id = "mine"
+    first = list(stub.Generate(mine, metadata=bearer("full")))
+    watch = pb.WatchGenerationRequest(generation_id="mine")
+    cancel = pb.CancelGenerationRequest(generation_id="mine")
+    for ask in (
+        lambda: list(stub.WatchGeneration(watch, metadata=bearer("one_at_a_time"))),
+        lambda: stub.CancelGeneration(cancel, metadata=bearer("one_at_a_time")),
+    ):
+        with pytest.raises(grpc.RpcError) as raised:
+            ask()
+        assert status_of(raised.value)[1] == "GENERATION_NOT_FOUND"
+    mine.inputs = "a blue star"  # under the same id, and yet another generation
+    other = list(stub.Generate(mine, metadata=bearer("one_at_a_time")))
+    assert other[-1].HasField("completed")
+    assert other[0].accepted.parameters.seed != first[0].accepted.parameters.seed
 
 
 def test_a_cancelled_generation_no_longer_counts_as_running(

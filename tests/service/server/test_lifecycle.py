@@ -138,6 +138,6 @@ def test_a_reader_that_stops_is_cut_off_and_holds_up_nobody() -> None:
         stub = pb_grpc.TextToImageServiceStub(channel)
         assert list(stub.Generate(request("next", steps=1)))[-1].HasField("completed")
         stalled.open_window(stream)
-        trailers = stalled.read_trailers(stream)
+        trailers = stalled.read_metadata(stream)
         assert trailers["grpc-status"] == str(grpc.StatusCode.DEADLINE_EXCEEDED.value[0])
         assert trailers["grpc-message"] == "nothing was read from the stream for 0.5 s"

@@ -58,7 +58,6 @@ def test_reasons_are_unique() -> None:
     assert len(set(reasons)) == len(reasons)
 
 
-@pytest.mark.xfail(reason="the contract does not name the reasons of access yet", strict=True)
 def test_the_contract_names_every_reason() -> None:
     for row in status.TABLE.values():
         assert row.reason in PROTO

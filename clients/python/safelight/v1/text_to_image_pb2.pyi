@@ -111,8 +111,8 @@ class GenerateRequest(_message.Message):
     """
     generation_id: _builtins.str
     """The caller's name for this generation: 1 to 128 letters, digits and
-    `-_.:`, unique among those that run or have ended lately. Whoever knows it
-    can watch and cancel the generation. Empty: the service makes one.
+    `-_.:`, unique among those of its token that run or have ended lately.
+    Empty: the service makes one.
     """
     image_count: _builtins.int
     """Number of images, from 1 to the model's `max_image_count`. Unset: 1.

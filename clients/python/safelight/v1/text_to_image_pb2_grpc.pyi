@@ -36,12 +36,22 @@ GRPC_VERSION: str
 class TextToImageServiceStub:
     """Turns text into images with the models that the operator has listed.
 
-    Every method can fail with UNAVAILABLE (STOPPING: the service takes no new
-    calls) and INTERNAL (INTERNAL: a fault of the service; the message holds an id
-    that its log repeats, and nothing else). Failures carry google.rpc details:
-    ErrorInfo with a stable reason, named here in brackets, and the domain
-    "safelight"; BadRequest with the path of each field; RetryInfo where trying
-    again makes sense.
+    Metadata of every method: `authorization` with a token of the service, as
+    `Bearer TOKEN` or `Bearer: TOKEN`, where the operator asks for one. What a
+    token may do, and what it has started, is its own: other models are not
+    there, and other tokens' generations cannot be watched or cancelled.
+
+    Every method can fail with:
+
+    - UNAUTHENTICATED (UNAUTHENTICATED): no token, or not one of the service.
+    - UNAVAILABLE (STOPPING): the service takes no new calls.
+    - INTERNAL (INTERNAL): a fault of the service; the message holds an id that
+      its log repeats, and nothing else.
+
+    Failures carry google.rpc details: ErrorInfo with a stable reason, named here
+    in brackets, and the domain "safelight"; BadRequest with the path of each
+    field; QuotaFailure with the limit that was met; RetryInfo where trying again
+    makes sense.
     """
 
     @_typing.overload
@@ -77,6 +87,11 @@ class TextToImageServiceStub:
     - INVALID_ARGUMENT (INVALID_REQUEST): fields outside their rules, all of
       them listed in one BadRequest.
     - NOT_FOUND (MODEL_NOT_FOUND): the model is not one that is served.
+    - PERMISSION_DENIED (MODEL_FORBIDDEN): the token does not allow the model.
+    - RESOURCE_EXHAUSTED (RATE_LIMITED): the token has started as many
+      generations within a minute as it may; RetryInfo says when to come back.
+    - RESOURCE_EXHAUSTED (TOO_MANY_GENERATIONS): as many of the token's
+      generations run as may.
     - ALREADY_EXISTS (GENERATION_EXISTS): `generation_id` names the generation
       of another request.
     - RESOURCE_EXHAUSTED (QUEUE_FULL): too many generations wait; RetryInfo
@@ -125,12 +140,22 @@ class TextToImageServiceStub:
 class TextToImageServiceAsyncStub(TextToImageServiceStub):
     """Turns text into images with the models that the operator has listed.
 
-    Every method can fail with UNAVAILABLE (STOPPING: the service takes no new
-    calls) and INTERNAL (INTERNAL: a fault of the service; the message holds an id
-    that its log repeats, and nothing else). Failures carry google.rpc details:
-    ErrorInfo with a stable reason, named here in brackets, and the domain
-    "safelight"; BadRequest with the path of each field; RetryInfo where trying
-    again makes sense.
+    Metadata of every method: `authorization` with a token of the service, as
+    `Bearer TOKEN` or `Bearer: TOKEN`, where the operator asks for one. What a
+    token may do, and what it has started, is its own: other models are not
+    there, and other tokens' generations cannot be watched or cancelled.
+
+    Every method can fail with:
+
+    - UNAUTHENTICATED (UNAUTHENTICATED): no token, or not one of the service.
+    - UNAVAILABLE (STOPPING): the service takes no new calls.
+    - INTERNAL (INTERNAL): a fault of the service; the message holds an id that
+      its log repeats, and nothing else.
+
+    Failures carry google.rpc details: ErrorInfo with a stable reason, named here
+    in brackets, and the domain "safelight"; BadRequest with the path of each
+    field; QuotaFailure with the limit that was met; RetryInfo where trying again
+    makes sense.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -163,6 +188,11 @@ class TextToImageServiceAsyncStub(TextToImageServiceStub):
     - INVALID_ARGUMENT (INVALID_REQUEST): fields outside their rules, all of
       them listed in one BadRequest.
     - NOT_FOUND (MODEL_NOT_FOUND): the model is not one that is served.
+    - PERMISSION_DENIED (MODEL_FORBIDDEN): the token does not allow the model.
+    - RESOURCE_EXHAUSTED (RATE_LIMITED): the token has started as many
+      generations within a minute as it may; RetryInfo says when to come back.
+    - RESOURCE_EXHAUSTED (TOO_MANY_GENERATIONS): as many of the token's
+      generations run as may.
     - ALREADY_EXISTS (GENERATION_EXISTS): `generation_id` names the generation
       of another request.
     - RESOURCE_EXHAUSTED (QUEUE_FULL): too many generations wait; RetryInfo
@@ -210,12 +240,22 @@ class TextToImageServiceAsyncStub(TextToImageServiceStub):
 class TextToImageServiceServicer(metaclass=_abc_1.ABCMeta):
     """Turns text into images with the models that the operator has listed.
 
-    Every method can fail with UNAVAILABLE (STOPPING: the service takes no new
-    calls) and INTERNAL (INTERNAL: a fault of the service; the message holds an id
-    that its log repeats, and nothing else). Failures carry google.rpc details:
-    ErrorInfo with a stable reason, named here in brackets, and the domain
-    "safelight"; BadRequest with the path of each field; RetryInfo where trying
-    again makes sense.
+    Metadata of every method: `authorization` with a token of the service, as
+    `Bearer TOKEN` or `Bearer: TOKEN`, where the operator asks for one. What a
+    token may do, and what it has started, is its own: other models are not
+    there, and other tokens' generations cannot be watched or cancelled.
+
+    Every method can fail with:
+
+    - UNAUTHENTICATED (UNAUTHENTICATED): no token, or not one of the service.
+    - UNAVAILABLE (STOPPING): the service takes no new calls.
+    - INTERNAL (INTERNAL): a fault of the service; the message holds an id that
+      its log repeats, and nothing else.
+
+    Failures carry google.rpc details: ErrorInfo with a stable reason, named here
+    in brackets, and the domain "safelight"; BadRequest with the path of each
+    field; QuotaFailure with the limit that was met; RetryInfo where trying again
+    makes sense.
     """
 
     @_abc_1.abstractmethod
@@ -252,6 +292,11 @@ class TextToImageServiceServicer(metaclass=_abc_1.ABCMeta):
         - INVALID_ARGUMENT (INVALID_REQUEST): fields outside their rules, all of
           them listed in one BadRequest.
         - NOT_FOUND (MODEL_NOT_FOUND): the model is not one that is served.
+        - PERMISSION_DENIED (MODEL_FORBIDDEN): the token does not allow the model.
+        - RESOURCE_EXHAUSTED (RATE_LIMITED): the token has started as many
+          generations within a minute as it may; RetryInfo says when to come back.
+        - RESOURCE_EXHAUSTED (TOO_MANY_GENERATIONS): as many of the token's
+          generations run as may.
         - ALREADY_EXISTS (GENERATION_EXISTS): `generation_id` names the generation
           of another request.
         - RESOURCE_EXHAUSTED (QUEUE_FULL): too many generations wait; RetryInfo
