@@ -59,4 +59,4 @@ def reload(
 ) -> LoadedModel:
     """Load a pipeline that is in memory once more, with nothing known of it."""
     adapter = PipelineAdapter(pipeline, LimitSettings(), DefaultSettings())
-    return LoadedModel("tiny", "", adapter, batching, store or ProfileStore(None))
+    return LoadedModel("tiny", "", "", adapter, batching, store or ProfileStore(None))

@@ -1,7 +1,6 @@
 """Loading: from a model's settings to a pipeline that is ready to run."""
 
 import gc
-import re
 from importlib import resources
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from safelight_service.engine.acceleration import accelerate
 from safelight_service.engine.adapter import PipelineAdapter
 from safelight_service.engine.calls import Forward
 from safelight_service.engine.families import RULES
+from safelight_service.engine.identity import find_commit, identify
 from safelight_service.engine.lane import Lane
 from safelight_service.engine.memo import Memo, count_bytes
 from safelight_service.engine.merging import Merger
@@ -21,8 +21,6 @@ from safelight_service.engine.preview import LatentColours
 from safelight_service.engine.proxies import PipelineCopies, wrap_text_encoders
 from safelight_service.engine.widths import ProfileStore, measure
 from safelight_service.settings import EMBEDDED_MODEL, BatchingSettings, ModelSettings
-
-_HUB_SNAPSHOT = re.compile(r"/snapshots/([0-9a-f]{40})/?$")
 
 
 class LoadedModel:
@@ -32,12 +30,15 @@ class LoadedModel:
         self,
         name: str,
         revision: str,
+        identity: str,
         adapter: PipelineAdapter,
         batching: BatchingSettings,
         profiles: ProfileStore,
     ) -> None:
         self.name = name
         self.revision = revision
+        self.identity = identity
+        """Everything about the model that decides the bytes of its images, as text."""
         self.adapter = adapter
         self.latent_colours = LatentColours.fit(adapter.pipeline)
         self.capabilities = adapter.capabilities(has_previews=self.latent_colours is not None)
@@ -112,21 +113,20 @@ def load_model(
         AccelerationError: it cannot be accelerated as the settings ask.
     """
     device = _choose_device(settings.device)
-    source = _locate(settings.source)
+    dtype = _choose_dtype(settings.dtype, device)
+    folder = _find_folder(settings)
     pipeline = DiffusionPipeline.from_pretrained(
-        source,
-        revision=(settings.revision or None) if not Path(source).is_dir() else None,
-        variant=settings.variant,
-        dtype=_choose_dtype(settings.dtype, device),
-        use_safetensors=True,
+        str(folder), variant=settings.variant, dtype=dtype, use_safetensors=True
     )
+    identity = identify(settings, folder, type(pipeline).__name__, dtype, device)
     accelerate(pipeline, settings.acceleration, device)
     pipeline.set_progress_bar_config(disable=True)
     if settings.acceleration.offload != "none":
         batching = batching.model_copy(update={"max_width": 1})
     return LoadedModel(
         settings.name,
-        _find_revision(settings, pipeline),
+        find_commit(folder) or settings.revision,
+        identity,
         PipelineAdapter(pipeline, settings.limits, settings.defaults),
         batching,
         profiles or ProfileStore(None),
@@ -147,15 +147,20 @@ def silence_libraries() -> None:
         library.utils.logging.disable_progress_bar()
 
 
-def _locate(source: str) -> str:
-    if source == EMBEDDED_MODEL:
-        return str(resources.files("safelight_service") / "models" / EMBEDDED_MODEL)
-    return source
-
-
-def _find_revision(settings: ModelSettings, pipeline: DiffusionPipeline) -> str:
-    snapshot = _HUB_SNAPSHOT.search(str(pipeline.config.get("_name_or_path", "")))
-    return snapshot[1] if snapshot else settings.revision
+def _find_folder(settings: ModelSettings) -> Path:
+    """Return the folder that holds the model, fetched from the Hub where the source is an id."""
+    if settings.source == EMBEDDED_MODEL:
+        return Path(str(resources.files("safelight_service") / "models" / EMBEDDED_MODEL))
+    if Path(settings.source).is_dir():
+        return Path(settings.source)
+    return Path(
+        DiffusionPipeline.download(
+            settings.source,
+            revision=settings.revision or None,
+            variant=settings.variant,
+            use_safetensors=True,
+        )
+    )
 
 
 def _choose_device(setting: str) -> torch.device:
