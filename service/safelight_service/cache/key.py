@@ -1,0 +1,36 @@
+"""Key: what requests must have in common for their images to have the same bytes."""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+from importlib import metadata
+
+from safelight_service.generation import ResolvedRequest
+
+_DISTRIBUTIONS = ("Pillow", "diffusers", "safelight-service", "torch", "torchao", "transformers")
+
+
+def cache_key(model: str, request: ResolvedRequest) -> str:
+    """Return a SHA-256, in hexadecimal, of all that decides the bytes of a request's images.
+
+    `model` is the loaded model's identity. Of the request only the previews are left out,
+    so that a field that is added to it later is part of the key.
+    """
+    facts = {
+        "model": model,
+        "request": dataclasses.asdict(dataclasses.replace(request, preview=None)),
+        "versions": _versions(),
+    }
+    text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in _DISTRIBUTIONS:
+        with contextlib.suppress(metadata.PackageNotFoundError):  # torchao is optional
+            versions[name] = metadata.version(name)
+    return versions

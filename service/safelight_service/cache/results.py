@@ -1,0 +1,100 @@
+"""Results: the images of a generation, in memory and as bytes.
+
+As bytes: the SHA-256 of the key and of what follows on the line, a space, a line of JSON
+with everything but the images' bytes, and these bytes, one image after the other. The JSON
+holds the SHA-256 of each image, so that nothing can change without being noticed.
+"""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
+
+from safelight_service.generation import Image
+
+
+class MalformedResultError(ValueError):
+    """Bytes that are not what was packed under this key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """All images of a generation, and how many denoising steps these took together."""
+
+    images: tuple[Image, ...]
+    step_count: int
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the images."""
+        return sum(len(image.data) for image in self.images)
+
+
+class _Facts(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class _ImageFacts(_Facts):
+    index: int
+    mime_type: str
+    width: int
+    height: int
+    seed: int
+    is_flagged: bool
+    sha256: str
+    size_bytes: NonNegativeInt
+
+
+class _Header(_Facts):
+    images: tuple[_ImageFacts, ...]
+    step_count: int
+
+
+def pack(key: str, result: Result) -> bytes:
+    """Write a result as bytes."""
+    return b"".join((pack_header(key, result), *(image.data for image in result.images)))
+
+
+def pack_header(key: str, result: Result) -> bytes:
+    """Write what comes before the bytes of the images."""
+    images = []
+    for image in result.images:
+        facts = dataclasses.asdict(image)
+        facts["size_bytes"] = len(facts.pop("data"))
+        images.append(facts)
+    text = json.dumps({"images": images, "step_count": result.step_count}).encode()
+    return b"%s %s\n" % (_digest(key, text), text)
+
+
+def unpack(key: str, value: bytes) -> Result:
+    """Read what was packed under that key.
+
+    Raises:
+        MalformedResultError: a byte of it has changed, or it is anything else.
+    """
+    line, _, data = value.partition(b"\n")
+    digest, _, text = line.partition(b" ")
+    if digest != _digest(key, text):
+        raise MalformedResultError("the header is not what was written under this key")
+    try:
+        header = _Header.model_validate_json(text)
+    except ValidationError as error:
+        raise MalformedResultError("the header does not describe a result") from error
+    images = []
+    begin = 0
+    for facts in header.images:
+        end = begin + facts.size_bytes
+        image = Image(**facts.model_dump(exclude={"size_bytes"}), data=data[begin:end])
+        if hashlib.sha256(image.data).hexdigest() != image.sha256:
+            raise MalformedResultError("an image is not what was written")
+        images.append(image)
+        begin = end
+    if begin != len(data):
+        raise MalformedResultError("there is more than the images")
+    return Result(tuple(images), header.step_count)
+
+
+def _digest(key: str, text: bytes) -> bytes:
+    return hashlib.sha256(key.encode() + text).hexdigest().encode()

@@ -1,0 +1,17 @@
+"""Results made up for tests: any bytes for images, with what is told of them true."""
+
+import hashlib
+
+from safelight_service.cache.results import Result
+from safelight_service.generation import Image
+
+
+def make_result(*images: bytes) -> Result:
+    """A result of such images."""
+    return Result(tuple(make_image(index, data) for index, data in enumerate(images)), 20)
+
+
+def make_image(index: int, data: bytes) -> Image:
+    """An image of such bytes."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    return Image(index, "image/png", 64, 96, 7 + index, False, sha256, data)
