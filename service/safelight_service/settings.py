@@ -18,7 +18,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    field_validator,
     model_validator,
 )
 from pydantic_settings import (
@@ -55,6 +54,14 @@ def _is_loopback(listen: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+def _find_home(path: Path | None) -> Path | None:
+    return None if path in (None, Path()) else path.expanduser()
+
+
+_OptionalPath = Annotated[Path | None, AfterValidator(_find_home)]
+"""A path below which `~` is the home folder; empty is none."""
 
 
 class _Table(BaseModel):
@@ -125,15 +132,28 @@ class BatchingSettings(_Table):
     prompt_cache_mib: int = Field(
         256, ge=0, description="Memory for the embeddings of recent prompts, for each model."
     )
-    profiles_file: Path | None = Field(
+    profiles_file: _OptionalPath = Field(
         Path("~/.cache/safelight/profiles.json"),
         description="Where measured widths are kept. Empty: nowhere.",
     )
 
-    @field_validator("profiles_file", mode="after")
-    @classmethod
-    def _find_home(cls, path: Path | None) -> Path | None:
-        return None if path in (None, Path()) else path.expanduser()
+
+class CacheSettings(_Table):
+    """Where finished images are kept for requests that are equal to an earlier one."""
+
+    enabled: bool = Field(True, description="Whether results are kept at all.")
+    memory_mib: int = Field(256, ge=0, description="Results kept in memory. 0: none.")
+    folder: _OptionalPath = Field(
+        None,
+        description="Where results outlive the process; replicas on one host may share it. "
+        "Unset or empty: nowhere.",
+    )
+    disk_mib: int = Field(4096, ge=1, description="Results kept in the folder.")
+    replay_unseeded: bool = Field(
+        False,
+        description="Whether a request without a seed gets the result of an earlier one without "
+        "a seed. Otherwise requests without a seed get a new picture each time.",
+    )
 
 
 class GenerationSettings(_Table):
@@ -235,7 +255,10 @@ class Settings(BaseSettings):
     """All settings of the service."""
 
     model_config = SettingsConfigDict(
-        env_prefix=_ENV_PREFIX, extra="forbid", frozen=True, validate_default=True
+        env_prefix=_ENV_PREFIX,
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
     )
 
     listen: Annotated[str, AfterValidator(_check_address)] = Field(
@@ -263,6 +286,7 @@ class Settings(BaseSettings):
     default_model: str = Field("", description="Model of calls that name none. Empty: the first.")
     batching: BatchingSettings = BatchingSettings()
     generations: GenerationSettings = GenerationSettings()
+    cache: CacheSettings = CacheSettings()
     queue_size: int = Field(
         64, ge=0, description="Generations that may wait; more are refused (RESOURCE_EXHAUSTED)."
     )

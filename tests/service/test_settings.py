@@ -8,6 +8,7 @@ import pytest
 from safelight_service.settings import (
     AccelerationSettings,
     BatchingSettings,
+    CacheSettings,
     DefaultSettings,
     LimitSettings,
     ModelSettings,
@@ -85,6 +86,7 @@ MODEL = '[[models]]\nname = "a"\nsource = "owner/a"\n'
         ('listen = "localhost"', "HOST:PORT"),
         ('listen = "localhost:70000"', "HOST:PORT"),
         ('log_format = "xml"', "log_format"),
+        ("[cache]\nmemory_mib = -1", "memory_mib"),
         ("models = []", "at least one"),
         (MODEL + 'dtipe = "float32"', "dtipe"),
         (MODEL + 'device = "gpu"', "device"),
@@ -142,6 +144,7 @@ def test_every_setting_is_documented_with_its_default() -> None:
         Settings,
         TlsSettings,
         BatchingSettings,
+        CacheSettings,
         ModelSettings,
         AccelerationSettings,
         LimitSettings,

@@ -1,0 +1,131 @@
+"""Result cache: asks its tiers from the fastest to the slowest, and outlives all of them."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+import structlog
+
+from safelight_service.cache.disk import DiskTier
+from safelight_service.cache.memory import MemoryTier
+from safelight_service.cache.results import MalformedResultError, Result
+from safelight_service.settings import CacheSettings
+
+_log = structlog.get_logger()
+
+
+class Tier(Protocol):
+    """One place that keeps results; its methods may raise whatever that place comes to."""
+
+    @property
+    def name(self) -> str:
+        """For logs and metrics."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the images that it keeps."""
+
+    async def get(self, key: str) -> Result | None:
+        """Return what was put under that key.
+
+        Raises:
+            MalformedResultError: what is there is not what was put.
+        """
+
+    async def put(self, key: str, result: Result) -> None:
+        """Keep a result, if it is not too large."""
+
+    async def close(self) -> None:
+        """Let go of threads, files and connections."""
+
+
+@dataclass(slots=True)
+class TierStats:
+    """What has become of a tier's calls; a `get` that fails is a miss and an error."""
+
+    hits: int = 0
+    misses: int = 0
+    errors: int = 0
+    size_bytes: int = 0
+    """Bytes of the images that it keeps."""
+
+
+class ResultCache:
+    """Results by key, in tiers from the fastest to the slowest; belongs to one event loop.
+
+    No call ever raises because a tier is broken.
+    """
+
+    def __init__(self, tiers: Sequence[Tier]) -> None:
+        self.stats = {tier.name: TierStats() for tier in tiers}
+        """By the tier's name."""
+        self._tiers = tiers
+        self._failing: dict[str, str] = {}
+        """The tiers that fail, and the operation that began it."""
+
+    @classmethod
+    def open(cls, settings: CacheSettings) -> Self:
+        """Make the tiers that the settings ask for; they are first touched by the first call."""
+        tiers: list[Tier] = []
+        if settings.enabled and settings.memory_mib:
+            tiers.append(MemoryTier(settings.memory_mib << 20))
+        if settings.enabled and settings.folder is not None:
+            tiers.append(DiskTier(settings.folder, settings.disk_mib << 20))
+        return cls(tiers)
+
+    async def get(self, key: str) -> Result | None:
+        """Return what was put under that key, and give it to the faster tiers as well."""
+        for position, tier in enumerate(self._tiers):
+            result = None
+            with self._surviving(tier, "get"):
+                result = await tier.get(key)
+            if result is not None:
+                self.stats[tier.name].hits += 1
+                await self._put(self._tiers[:position], key, result)
+                return result
+            self.stats[tier.name].misses += 1
+        return None
+
+    async def put(self, key: str, result: Result) -> None:
+        """Keep a result in all tiers."""
+        await self._put(self._tiers, key, result)
+
+    async def close(self) -> None:
+        """Close all tiers."""
+        for tier in self._tiers:
+            with self._surviving(tier, "close"):
+                await tier.close()
+
+    async def _put(self, tiers: Sequence[Tier], key: str, result: Result) -> None:
+        for tier in tiers:
+            with self._surviving(tier, "put"):
+                await tier.put(key, result)
+
+    @contextmanager
+    def _surviving(self, tier: Tier, operation: str) -> Iterator[None]:
+        """Count what a call raises, and warn when a tier starts to fail."""
+        stats = self.stats[tier.name]
+        try:
+            yield
+        except MalformedResultError as damage:
+            stats.errors += 1
+            _log.warning("cache_entry_damaged", tier=tier.name, error=str(damage))
+        except Exception as error:
+            stats.errors += 1
+            if tier.name not in self._failing:
+                self._failing[tier.name] = operation
+                _log.warning(
+                    "cache_tier_failing",
+                    tier=tier.name,
+                    operation=operation,
+                    error_type=type(error).__name__,
+                    error=str(error),
+                )
+        else:
+            # A full disk can still be read: only what began to fail shows that it works again.
+            if self._failing.get(tier.name) == operation:
+                del self._failing[tier.name]
+                _log.info("cache_tier_works_again", tier=tier.name)
+        finally:
+            stats.size_bytes = tier.size_bytes

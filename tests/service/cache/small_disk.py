@@ -1,0 +1,55 @@
+"""A disk that can be filled to the last byte: a small tmpfs, or else a limit on files."""
+
+import errno
+import os
+import resource
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def mounted(folder: Path) -> Iterator[None]:
+    """Have a tmpfs of 4 MiB on a folder.
+
+    Raises:
+        PermissionError: we may not mount.
+    """
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
+        raise PermissionError(errno.EPERM, "mount")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def remount(folder: Path, option: str) -> None:
+    """Change an option of what is mounted there."""
+    subprocess.run(["mount", "-o", f"remount,{option}", str(folder)], check=True)
+
+
+@contextmanager
+def filled(folder: Path) -> Iterator[None]:
+    """Leave no room on the disk that is mounted there."""
+    filler = folder / "filler"
+    free_bytes = shutil.disk_usage(folder).free
+    filler.write_bytes(bytes(free_bytes))
+    assert shutil.disk_usage(folder).free == 0
+    try:
+        yield
+    finally:
+        filler.unlink()
+
+
+@contextmanager
+def files_limited() -> Iterator[None]:
+    """Have every write of this process to a file fail."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
