@@ -18,6 +18,8 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SecretStr,
+    field_validator,
     model_validator,
 )
 from pydantic_settings import (
@@ -149,11 +151,25 @@ class CacheSettings(_Table):
         "Unset or empty: nowhere.",
     )
     disk_mib: int = Field(4096, ge=1, description="Results kept in the folder.")
+    redis_url: SecretStr | None = Field(
+        None,
+        description="redis://, rediss:// or unix:// URL of a server that replicas share. "
+        "Unset: none.",
+    )
+    redis_ttl_s: int = Field(86_400, ge=1, description="How long Redis keeps a result.")
     replay_unseeded: bool = Field(
         False,
         description="Whether a request without a seed gets the result of an earlier one without "
         "a seed. Otherwise requests without a seed get a new picture each time.",
     )
+
+    @field_validator("redis_url", mode="after")
+    @classmethod
+    def _check_scheme(cls, url: SecretStr | None) -> SecretStr | None:
+        schemes = ("redis://", "rediss://", "unix://")
+        if url is not None and not url.get_secret_value().startswith(schemes):
+            raise ValueError(f"must begin with {', '.join(schemes)}")
+        return url
 
 
 class GenerationSettings(_Table):
@@ -259,6 +275,7 @@ class Settings(BaseSettings):
         extra="forbid",
         frozen=True,
         validate_default=True,
+        hide_input_in_errors=True,  # some settings are secrets
     )
 
     listen: Annotated[str, AfterValidator(_check_address)] = Field(

@@ -87,6 +87,7 @@ MODEL = '[[models]]\nname = "a"\nsource = "owner/a"\n'
         ('listen = "localhost:70000"', "HOST:PORT"),
         ('log_format = "xml"', "log_format"),
         ("[cache]\nmemory_mib = -1", "memory_mib"),
+        ("[cache]\nredis_url = 'localhost:6379'", "redis_url(.|\\n)*must begin with redis://"),
         ("models = []", "at least one"),
         (MODEL + 'dtipe = "float32"', "dtipe"),
         (MODEL + 'device = "gpu"', "device"),
@@ -136,6 +137,12 @@ def test_the_embedded_model_brings_its_limits_under_any_name(tmp_path: Path) -> 
     config = write(tmp_path, '[[models]]\nname = "toys"\nsource = "shapes"\n')
     model = load_settings({}, config).models[0]
     assert (model.limits.max_side_px, model.defaults.num_inference_steps) == (512, 20)
+
+
+def test_an_error_does_not_tell_the_password_of_redis(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="redis_url") as raised:
+        load_settings({}, write(tmp_path, "[cache]\nredis_url = 'http://:hunter2@host'"))
+    assert "hunter2" not in str(raised.value)
 
 
 def test_every_setting_is_documented_with_its_default() -> None:

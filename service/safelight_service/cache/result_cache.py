@@ -9,6 +9,7 @@ import structlog
 
 from safelight_service.cache.disk import DiskTier
 from safelight_service.cache.memory import MemoryTier
+from safelight_service.cache.redis import RedisTier
 from safelight_service.cache.results import MalformedResultError, Result
 from safelight_service.settings import CacheSettings
 
@@ -48,7 +49,7 @@ class TierStats:
     misses: int = 0
     errors: int = 0
     size_bytes: int = 0
-    """Bytes of the images that it keeps."""
+    """Bytes of the images that it keeps; 0 for Redis, where that is unknown."""
 
 
 class ResultCache:
@@ -72,6 +73,8 @@ class ResultCache:
             tiers.append(MemoryTier(settings.memory_mib << 20))
         if settings.enabled and settings.folder is not None:
             tiers.append(DiskTier(settings.folder, settings.disk_mib << 20))
+        if settings.enabled and settings.redis_url is not None:
+            tiers.append(RedisTier(settings.redis_url.get_secret_value(), settings.redis_ttl_s))
         return cls(tiers)
 
     async def get(self, key: str) -> Result | None:

@@ -2,6 +2,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from safelight_service.cache import Result, ResultCache
@@ -49,8 +50,8 @@ async def test_results_are_found_in_memory_by_default() -> None:
 
 
 async def test_the_settings_choose_the_tiers(tmp_path: Path) -> None:
-    everything = CacheSettings(folder=tmp_path)
-    assert list(ResultCache.open(everything).stats) == ["memory", "disk"]
+    everything = CacheSettings(folder=tmp_path, redis_url=SecretStr("unix:///nowhere"))
+    assert list(ResultCache.open(everything).stats) == ["memory", "disk", "redis"]
     assert not ResultCache.open(everything.model_copy(update={"enabled": False})).stats
     assert not ResultCache.open(CacheSettings(memory_mib=0)).stats
 
