@@ -19,8 +19,11 @@ _WARNINGS = ",".join(
         "ignore:__array_wrap__ must accept context:DeprecationWarning",
     )
 )
-_DEFAULTS = {"SAFELIGHT_BATCHING": '{"max_width": 8}'}
-"""No width is measured, and nothing is kept in the home folder."""
+_DEFAULTS = {
+    "SAFELIGHT_BATCHING": '{"max_width": 8}',
+    "SAFELIGHT_CACHE": '{"enabled": false}',
+}
+"""No width is measured, nothing is kept in the home folder, and nothing comes from a cache."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 Field names are those of the contract, so that an error can name the field.
 """
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -50,6 +51,7 @@ class GenerationRequest:
     preview: PreviewOptions = field(default_factory=PreviewOptions)
     linger_s: float = 0.0
     waits_for_model: bool = field(default=False, compare=False)
+    uses_cache: bool = field(default=True, compare=False)
     deadline_at: float | None = field(default=None, compare=False)
     """When the answer is of no use any more, by the clock of time.monotonic."""
 
@@ -179,6 +181,17 @@ class Timings:
     total_s: float
 
 
+class CacheUse(enum.Enum):
+    """What the cache of results had to do with a generation."""
+
+    HIT = "hit"
+    """It had the images."""
+    MISS = "miss"
+    """It has them now."""
+    BYPASS = "bypass"
+    """It was not asked: the caller did not want that, or left the seed open."""
+
+
 @dataclass(frozen=True, slots=True)
 class Completed:
     """All images have been made."""
@@ -187,6 +200,7 @@ class Completed:
     step_count: int
     widths: Mapping[int, int]
     """How many images shared the forwards of this one: forwards by width."""
+    cache: CacheUse = CacheUse.BYPASS
 
 
 Event = Accepted | Queued | ModelLoading | Progress | Preview | Image | Completed

@@ -9,18 +9,25 @@ for the device and while its images are made. It ends once, as
 
 Once ended, it is kept for a while to be told again, and then forgotten. One that was refused
 before it was accepted is forgotten at once.
+
+What makes the images is a flight. Generations that ask for the same images, by the same seed,
+share one: it goes on for as long as any of them is RUNNING, whichever came first. And what was
+made once is not made again while the cache has it.
 """
 
 import asyncio
 import enum
+import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Hashable
 from contextlib import ExitStack, aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from safelight_service.admission import Admission
+from safelight_service.cache import Result, ResultCache, cache_key
 from safelight_service.engine import Engine, Resolved, report_fault
 from safelight_service.errors import (
+    DeadlineError,
     GenerationCancelledError,
     GenerationExistsError,
     GenerationNotFoundError,
@@ -30,12 +37,14 @@ from safelight_service.errors import (
 )
 from safelight_service.generation import (
     Accepted,
+    CacheUse,
     Completed,
     Event,
     GenerationRequest,
     Image,
     Preview,
     Progress,
+    Timings,
 )
 from safelight_service.mailbox import WAITING, Mailbox, Subject, subject_of
 from safelight_service.settings import GenerationSettings
@@ -43,6 +52,20 @@ from safelight_service.tokens import current_caller
 
 _OVERHEAD_BYTES = 4096
 """What a generation that is kept takes beside its images, at most."""
+
+
+_ANY_SEED = -1
+"""Stands for the seed of requests that leave it open, where these get each other's images."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """What requests for the same images have in common."""
+
+    result: str
+    """In the cache."""
+    flight: Hashable
+    """While they are made: those who join want the same previews, too."""
 
 
 class State(enum.Enum):
@@ -67,12 +90,11 @@ class Generation:
         self.accepted: Accepted | None = None
         self.outcome: Completed | SafelightError | None = None
         self.watchers: set[Mailbox] = set()
-        self.task: asyncio.Task[None] | None = None
-        """Reads the engine's events."""
+        self.flight: Flight | None = None
+        """What makes its images, while it is RUNNING."""
         self.timer: asyncio.TimerHandle | None = None
         """Cancels a generation that nobody watches; forgets one that has ended."""
         self._present: dict[Subject, Event] = {}
-        """What a watcher that comes now is told."""
 
     @property
     def state(self) -> State:
@@ -92,10 +114,15 @@ class Generation:
         images = (event.data for event in self._present.values() if isinstance(event, Image))
         return _OVERHEAD_BYTES + sum(map(len, images))
 
+    @property
+    def present(self) -> tuple[Event, ...]:
+        """What a watcher that comes now is told."""
+        return tuple(self._present.values())
+
     def join(self) -> Mailbox:
         """Return the mailbox of a new watcher: the present state, then what happens."""
         mailbox = Mailbox(asyncio.get_running_loop())
-        for event in self._present.values():
+        for event in self.present:
             mailbox.post(event)
         if self.outcome is None:
             self.watchers.add(mailbox)
@@ -106,6 +133,8 @@ class Generation:
     def publish(self, event: Event) -> None:
         """Tell an event to all watchers, and to those that are still to come."""
         match event:
+            case Accepted():
+                event = self.accepted = replace(event, generation_id=self.id)
             case Progress():
                 self._present.pop(WAITING, None)
             case Image():
@@ -126,13 +155,50 @@ class Generation:
         self.watchers.clear()
 
 
+class Flight:
+    """The making of images, once, for all generations that ask for the same ones."""
+
+    def __init__(self, generation: Generation) -> None:
+        self.request = generation.request
+        self.started_at = time.monotonic()
+        self.key: Hashable = None
+        """What others may join it by, while they may."""
+        self.generations = [generation]
+        """Those that are RUNNING; it stops when there are none."""
+        self.task: asyncio.Task[None] | None = None
+
+    def stop(self) -> None:
+        """Make no more images, unless it is the flight itself that asks."""
+        if self.task is not None and self.task is not asyncio.current_task():
+            self.task.cancel()
+
+    def publish(self, event: Event) -> None:
+        """Tell an event to all of them."""
+        for generation in self.generations:
+            generation.publish(event)
+
+    def take_over(self, other: "Flight") -> None:
+        """Make the images of another flight's generations, too."""
+        present = self.generations[0].present
+        for generation in other.generations:
+            generation.flight = self
+            for event in present:
+                generation.publish(event)
+        self.generations += other.generations
+        other.generations = []
+
+
 class Generations:
     """All generations that run or have ended lately; belongs to one event loop."""
 
-    def __init__(self, engine: Engine, settings: GenerationSettings) -> None:
+    def __init__(self, engine: Engine, cache: ResultCache, settings: GenerationSettings) -> None:
         self._engine = engine
+        self._cache = cache
         self._settings = settings
         self._admission = Admission()
+        self._flights: dict[Hashable, Flight] = {}
+        """Those that others may join, by what their images depend on."""
+        self._storing: set[asyncio.Task[None]] = set()
         self._by_id: dict[tuple[str, str], Generation] = {}
         """By owner and id."""
         self._kept: dict[Generation, int] = {}
@@ -179,11 +245,13 @@ class Generations:
         self._cancel(generation)
         return generation.state
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End all generations and forget them."""
         for generation in tuple(self._by_id.values()):
             self._end(generation, StoppingError())
             self._forget(generation)
+        await asyncio.gather(*self._storing)
+        await self._cache.close()
 
     def _find(self, generation_id: str) -> Generation:
         generation = self._by_id.get((_owner(), generation_id))
@@ -199,7 +267,7 @@ class Generations:
         if key in self._by_id:
             self._forget(self._by_id[key])
         self._by_id[key] = generation
-        generation.task = asyncio.create_task(self._run(generation))
+        self._take_off(generation)
         return generation
 
     async def _watch(self, generation: Generation) -> AsyncGenerator[Event, None]:
@@ -221,35 +289,96 @@ class Generations:
         else:
             self._cancel(generation)
 
-    async def _run(self, generation: Generation) -> None:
-        """Read the engine's events to their end, whatever that is."""
+    async def _fly(self, flight: Flight) -> None:
+        """Make the images, or find them made, and end all generations of the flight."""
         outcome: Completed | SafelightError | None = None
         try:
-            async with (
-                asyncio.timeout(self._settings.max_s) as limit,
-                aclosing(self._engine.generate(generation.request)) as events,
-            ):
-                async for event in events:
-                    match event:
-                        case Resolved():
-                            pass
-                        case Accepted():
-                            generation.accepted = replace(event, generation_id=generation.id)
-                            generation.publish(generation.accepted)
-                        case Completed():
-                            outcome = event
-                        case _:
-                            generation.publish(event)
+            async with asyncio.timeout(self._settings.max_s) as limit:
+                outcome = await self._make_or_find(flight)
         except SafelightError as error:
             outcome = error
         except BaseException as fault:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
-                raise  # it has ended already
+                raise  # its generations have ended already
             is_late = isinstance(fault, TimeoutError) and limit.expired()
             outcome = TimeLimitError(self._settings.max_s) if is_late else report_fault(fault)
-        assert outcome is not None
-        self._end(generation, outcome)
+        self._forget_flight(flight)
+        for generation in tuple(flight.generations):
+            if isinstance(outcome, DeadlineError) and generation.request is not flight.request:
+                self._take_off(generation)  # it was not its deadline
+            elif outcome is not None:
+                self._end(generation, outcome)
+
+    async def _make_or_find(self, flight: Flight) -> Completed | None:
+        """Return how it ended; None if another flight has taken over."""
+        async with aclosing(self._engine.generate(flight.request)) as events:
+            key = None
+            images: list[Image] = []
+            async for event in events:
+                match event:
+                    case Resolved():
+                        key = self._find_key(flight.request, event)
+                        if key is None:
+                            continue
+                        other = self._flights.get(key.flight)
+                        if other is not None:
+                            other.take_over(flight)
+                            return None
+                        flight.key = key.flight
+                        self._flights[flight.key] = flight
+                        result = await self._cache.get(key.result)
+                        if result is not None:
+                            return self._tell_again(flight, event.accepted, result)
+                    case Completed():
+                        if key is None:
+                            return event
+                        self._store(key.result, Result(tuple(images), event.step_count))
+                        return replace(event, cache=CacheUse.MISS)
+                    case _:
+                        if isinstance(event, Image):
+                            images.append(event)
+                        flight.publish(event)
+        raise AssertionError("the engine's events end with Completed")
+
+    def _find_key(self, request: GenerationRequest, resolved: Resolved) -> "_Key | None":
+        """Return what a request has in common with those that get the same images."""
+        is_open = request.parameters.seed is None
+        if not (request.uses_cache and self._cache.is_enabled):
+            return None
+        if is_open and not self._cache.replays_unseeded:
+            return None
+        settled = resolved.accepted.request
+        if is_open:
+            settled = replace(settled, parameters=replace(settled.parameters, seed=_ANY_SEED))
+        key = cache_key(resolved.identity, settled)
+        return _Key(key, (key, settled.preview))
+
+    def _tell_again(self, flight: Flight, accepted: Accepted, result: Result) -> Completed:
+        """Tell what was made before, and how that ended."""
+        parameters = replace(accepted.request.parameters, seed=result.images[0].seed)
+        flight.publish(replace(accepted, request=replace(accepted.request, parameters=parameters)))
+        for image in result.images:
+            flight.publish(image)
+        nothing = Timings(0, 0, 0, 0, 0, 0, total_s=time.monotonic() - flight.started_at)
+        return Completed(nothing, result.step_count, {}, CacheUse.HIT)
+
+    def _store(self, key: str, result: Result) -> None:
+        """Put a result into the cache, without anybody waiting for it."""
+        storing = asyncio.create_task(self._cache.put(key, result))
+        self._storing.add(storing)
+        storing.add_done_callback(self._storing.discard)
+
+    def _forget_flight(self, flight: Flight) -> None:
+        """Let nobody else join it."""
+        if flight.key is not None:
+            self._flights.pop(flight.key, None)
+            flight.key = None
+
+    def _take_off(self, generation: Generation) -> None:
+        """Give a generation a flight of its own."""
+        flight = generation.flight = Flight(generation)
+        flight.task = asyncio.create_task(self._fly(flight))
 
     def _cancel(self, generation: Generation) -> None:
         self._end(generation, GenerationCancelledError())
@@ -260,8 +389,12 @@ class Generations:
             return
         generation.end(outcome)
         generation.admitted.close()
-        if generation.task is not None and generation.task is not asyncio.current_task():
-            generation.task.cancel()
+        flight = generation.flight
+        assert flight is not None
+        flight.generations.remove(generation)
+        if not flight.generations:
+            self._forget_flight(flight)
+            flight.stop()
         if generation.accepted is None:
             self._forget(generation)
             return

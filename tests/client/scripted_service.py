@@ -130,6 +130,7 @@ def completed(step_count: int = 4) -> pb.GenerateResponse:
     event = pb.GenerationCompleted(
         step_count=step_count,
         batch_widths=[pb.BatchWidth(image_count=2, forward_count=step_count)],
+        cache=pb.CACHE_STATUS_MISS,
     )
     event.timings.total.FromMilliseconds(2000)
     return pb.GenerateResponse(completed=event)

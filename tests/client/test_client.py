@@ -109,14 +109,16 @@ def test_model_is_waited_for_by_default(scripted: ScriptedService, client: Clien
     scripted.play(whole_generation())
     client.text_to_image("a red circle")
     assert scripted.metadata["x-wait-for-model"] == "true"
+    assert scripted.metadata["x-use-cache"] == "true"
 
 
 def test_model_is_not_waited_for_when_the_caller_says_so(
     scripted: ScriptedService, client: Client
 ) -> None:
     scripted.play(whole_generation())
-    client.text_to_image("a red circle", wait_for_model=False)
+    client.text_to_image("a red circle", wait_for_model=False, use_cache=False)
     assert scripted.metadata["x-wait-for-model"] == "false"
+    assert scripted.metadata["x-use-cache"] == "false"
 
 
 def test_events_arrive_typed_and_in_order(scripted: ScriptedService, client: Client) -> None:
@@ -144,6 +146,7 @@ def test_unset_fields_are_none_and_durations_seconds(
     assert isinstance(events[-1], Completed)
     assert events[-1].timings.total_s == 2.0
     assert events[-1].batch_widths == {2: 4}
+    assert events[-1].cache is safelight.CacheStatus.MISS
 
 
 def test_accepted_settles_the_parameters(scripted: ScriptedService, client: Client) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -10,8 +11,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from safelight_service.cache import ResultCache
 from safelight_service.engine import Engine, Resolved
 from safelight_service.errors import (
+    DeadlineError,
     GenerationCancelledError,
     GenerationExistsError,
     GenerationNotFoundError,
@@ -22,19 +25,23 @@ from safelight_service.errors import (
 )
 from safelight_service.generation import (
     Accepted,
+    CacheUse,
     Completed,
     Event,
     GenerationRequest,
     Image,
+    Parameters,
+    PreviewOptions,
     Progress,
     Queued,
     ResolvedOutput,
     ResolvedParameters,
+    ResolvedPreview,
     ResolvedRequest,
     Timings,
 )
 from safelight_service.generations import Generations, State
-from safelight_service.settings import GenerationSettings
+from safelight_service.settings import CacheSettings, GenerationSettings
 
 PARAMETERS = ResolvedParameters(None, None, 4, 64, 64, "euler", 7)
 ACCEPTED = Accepted(
@@ -61,8 +68,17 @@ class ScriptedEngine:
         script: asyncio.Queue[Event | BaseException] = asyncio.Queue()
         self.running[request.generation_id] = script
         try:
-            yield Resolved(ACCEPTED)
-            yield ACCEPTED
+            preview = request.preview.interval_steps
+            accepted = replace(
+                ACCEPTED,
+                request=replace(
+                    ACCEPTED.request,
+                    inputs=request.inputs,
+                    preview=ResolvedPreview(preview, "image/jpeg", 64) if preview else None,
+                ),
+            )
+            yield Resolved(accepted, "identity")
+            yield accepted
             while True:
                 event = await script.get()
                 if isinstance(event, BaseException):
@@ -110,9 +126,12 @@ async def settle() -> None:
 class Scene:
     """Generations on a scripted engine."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, replays_unseeded: bool = False, **settings: Any) -> None:
         self.engine = ScriptedEngine()
-        self.generations = Generations(cast(Engine, self.engine), GenerationSettings(**settings))
+        cache = ResultCache.open(CacheSettings(replay_unseeded=replays_unseeded))
+        self.generations = Generations(
+            cast(Engine, self.engine), cache, GenerationSettings(**settings)
+        )
 
     async def generate(self, generation_id: str = "a", inputs: str = "x", **more: Any) -> Watcher:
         request = GenerationRequest(inputs, generation_id=generation_id, **more)
@@ -248,9 +267,10 @@ def test_it_lingers_no_longer_than_asked() -> None:
     async def act(scene: Scene) -> None:
         watcher = await scene.generate(linger_s=1e-3)
         await watcher.leave()
-        task = scene.generations._by_id["", "a"].task
-        assert task is not None
-        await asyncio.wait({task})
+        flight = scene.generations._by_id["", "a"].flight
+        assert flight is not None
+        assert flight.task is not None
+        await asyncio.wait({flight.task})
         assert not scene.engine.running
         assert scene.generations.cancel("a") is State.CANCELLED
 
@@ -320,7 +340,7 @@ def test_closing_ends_all_of_them() -> None:
     async def act(scene: Scene) -> None:
         running, finished = await scene.generate("a"), await scene.generate("b")
         await scene.happen(IMAGE, COMPLETED, generation_id="b")
-        scene.generations.close()
+        await scene.generations.close()
         await settle()
         assert isinstance(running.error, StoppingError)
         assert finished.error is None
@@ -328,6 +348,122 @@ def test_closing_ends_all_of_them() -> None:
         assert isinstance((await scene.watch("b")).error, GenerationNotFoundError)
 
     play(act)
+
+
+SEED: dict[str, Any] = {"parameters": Parameters(seed=7)}
+
+
+def cache_of(watcher: Watcher) -> CacheUse:
+    completed = watcher.events[-1]
+    assert isinstance(completed, Completed)
+    return completed.cache
+
+
+def test_equal_requests_at_the_same_time_are_made_once() -> None:
+    """Fault 21: 8 identical requests at once, cache on."""
+
+    async def act(scene: Scene) -> None:
+        watchers = [await scene.generate(str(number), **SEED) for number in range(4)]
+        await scene.happen(progress(1), generation_id="0")
+        watchers += [await scene.generate(str(number), **SEED) for number in range(4, 8)]
+        await scene.happen(IMAGE, COMPLETED, generation_id="0")
+        assert list(scene.engine.running) == []
+        for number, watcher in enumerate(watchers):
+            accepted = watcher.events[0]
+            assert isinstance(accepted, Accepted)
+            assert accepted.generation_id == str(number)
+            assert IMAGE in watcher.events
+            assert cache_of(watcher) is CacheUse.MISS
+        late = watchers[-1].events
+        assert [type(event) for event in late] == [Accepted, Progress, Image, Completed]
+
+    play(act)
+
+
+def test_who_joined_gets_the_image_although_the_first_one_leaves() -> None:
+    """Fault 22: single-flight leader cancels."""
+
+    async def act(scene: Scene) -> None:
+        first, second = await scene.generate("a", **SEED), await scene.generate("b", **SEED)
+        await first.leave()
+        await settle()
+        await scene.happen(IMAGE, COMPLETED, generation_id="a")
+        assert IMAGE in second.events
+        assert scene.generations.cancel("a") is State.CANCELLED
+        assert scene.generations.cancel("b") is State.COMPLETED
+
+    play(act)
+
+
+def test_what_all_have_left_is_not_joined() -> None:
+    async def act(scene: Scene) -> None:
+        first = await scene.generate("a", **SEED)
+        await first.leave()
+        second = await scene.generate("b", **SEED)
+        assert list(scene.engine.running) == ["b"]
+        await scene.happen(IMAGE, COMPLETED, generation_id="b")
+        assert second.events[-1] == replace(COMPLETED, cache=CacheUse.MISS)
+
+    play(act)
+
+
+def test_a_deadline_is_that_of_its_caller_alone() -> None:
+    async def act(scene: Scene) -> None:
+        first, second = await scene.generate("a", **SEED), await scene.generate("b", **SEED)
+        await scene.happen(DeadlineError(1, 2), generation_id="a")
+        assert isinstance(first.error, DeadlineError)
+        await scene.happen(IMAGE, COMPLETED, generation_id="b")
+        assert IMAGE in second.events
+
+    play(act)
+
+
+def test_what_was_made_is_told_again_from_the_cache() -> None:
+    async def act(scene: Scene) -> None:
+        await scene.generate("a", **SEED)
+        await scene.happen(IMAGE, COMPLETED)
+        hit = await scene.generate("b", preview=PreviewOptions(interval_steps=1), **SEED)
+        assert [type(event) for event in hit.events] == [Accepted, Image, Completed]
+        assert cache_of(hit) is CacheUse.HIT
+        assert not scene.engine.running
+        await scene.generate("c", "another", **SEED)
+        await scene.generate("d", uses_cache=False, **SEED)
+        await scene.generate("e")
+        assert list(scene.engine.running) == ["c", "d", "e"]
+
+    play(act)
+
+
+def test_other_previews_are_made_for_those_who_want_them() -> None:
+    async def act(scene: Scene) -> None:
+        await scene.generate("a", **SEED)
+        await scene.generate("b", preview=PreviewOptions(interval_steps=1), **SEED)
+        assert list(scene.engine.running) == ["a", "b"]
+
+    play(act)
+
+
+def test_what_failed_is_not_kept() -> None:
+    async def act(scene: Scene) -> None:
+        await scene.generate("a", **SEED)
+        await scene.happen(IMAGE, OutOfMemoryError())
+        await scene.generate("b", **SEED)
+        assert list(scene.engine.running) == ["b"]
+
+    play(act)
+
+
+def test_open_seeds_are_replayed_where_the_operator_wants_it() -> None:
+    async def act(scene: Scene) -> None:
+        await scene.generate("a")
+        await scene.happen(replace(IMAGE, seed=11), COMPLETED)
+        hit = await scene.generate("b")
+        accepted = hit.events[0]
+        assert isinstance(accepted, Accepted)
+        assert accepted.request.parameters.seed == 11
+        assert cache_of(hit) is CacheUse.HIT
+
+    play(act, replays_unseeded=True)
 
 
 class Lives(RuleBasedStateMachine):
@@ -354,7 +490,7 @@ class Lives(RuleBasedStateMachine):
             assert self.scene.generations.cancel(generation_id) is not State.RUNNING
 
     async def close(self) -> None:
-        self.scene.generations.close()
+        await self.scene.generations.close()
 
     def running(self) -> list[str]:
         return sorted(self.scene.engine.running)

@@ -35,6 +35,7 @@ from safelight.errors import (
 )
 from safelight.events import (
     Accepted,
+    CacheStatus,
     Completed,
     Event,
     GenerationOutcome,
@@ -53,6 +54,7 @@ __all__ = [
     "Accepted",
     "AsyncClient",
     "AsyncGeneration",
+    "CacheStatus",
     "CallCancelledError",
     "CallOptions",
     "Capabilities",

@@ -121,7 +121,12 @@ class Connection:
         """
         refuse_unknown_options(options, GenerateOptions.__optional_keys__)
         wait_for_model = options.get("wait_for_model", True)
-        return self._arguments(options, ("x-wait-for-model", str(bool(wait_for_model)).lower()))
+        use_cache = options.get("use_cache", True)
+        return self._arguments(
+            options,
+            ("x-wait-for-model", str(bool(wait_for_model)).lower()),
+            ("x-use-cache", str(bool(use_cache)).lower()),
+        )
 
     def _arguments(self, options: CallOptions, *extra: tuple[str, str]) -> CallArguments:
         authorization = [("authorization", f"Bearer {self.token}")] if self.token else []

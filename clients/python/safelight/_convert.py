@@ -6,6 +6,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from safelight.events import (
     Accepted,
+    CacheStatus,
     Completed,
     GenerationOutcome,
     ModelLoading,
@@ -27,6 +28,11 @@ _MODEL_STATES = {
 }
 
 
+_CACHE_STATUSES = {
+    pb.CACHE_STATUS_HIT: CacheStatus.HIT,
+    pb.CACHE_STATUS_MISS: CacheStatus.MISS,
+    pb.CACHE_STATUS_BYPASS: CacheStatus.BYPASS,
+}
 _OUTCOMES = {
     pb.GENERATION_STATE_COMPLETED: GenerationOutcome.COMPLETED,
     pb.GENERATION_STATE_FAILED: GenerationOutcome.FAILED,
@@ -147,6 +153,7 @@ def completed_from_proto(message: pb.GenerationCompleted) -> Completed:
         ),
         step_count=message.step_count,
         batch_widths={width.image_count: width.forward_count for width in message.batch_widths},
+        cache=_CACHE_STATUSES.get(message.cache, CacheStatus.UNKNOWN),
     )
 
 

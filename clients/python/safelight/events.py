@@ -18,6 +18,19 @@ if TYPE_CHECKING:
 _PILLOW_FORMATS = ("PNG", "JPEG", "WEBP")
 
 
+class CacheStatus(StrEnum):
+    """What the service's cache of results had to do with a generation."""
+
+    UNKNOWN = "unknown"
+    """A status that this version of the client does not know."""
+    HIT = "hit"
+    """It had the images."""
+    MISS = "miss"
+    """It did not have the images, and has them now."""
+    BYPASS = "bypass"
+    """It was not asked: `use_cache` is False, or the seed is left open."""
+
+
 class GenerationOutcome(StrEnum):
     """What a generation has ended as."""
 
@@ -182,11 +195,13 @@ class Completed:
         timings: Where the time went.
         step_count: Denoising steps run, all images together.
         batch_widths: How many images shared the forwards of these ones: forwards by width.
+        cache: Whether the images came from the service's cache.
     """
 
     timings: Timings
     step_count: int
     batch_widths: Mapping[int, int]
+    cache: CacheStatus
 
 
 Event: TypeAlias = ModelLoading | Accepted | Queued | Progress | Preview | Image | Completed

@@ -56,6 +56,10 @@ class TextToImageOptions(CallOptions, total=False):
     """Whether to wait for a model that is not loaded yet (the default) instead of
     failing with ModelLoadingError."""
 
+    use_cache: bool
+    """Whether a request with a seed that was answered before may be answered with the
+    same bytes from the cache (the default)."""
+
     generation_id: str | None
     """The caller's name for the generation, unique among those that run or have ended
     lately. None: the client makes one."""

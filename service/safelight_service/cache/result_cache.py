@@ -58,9 +58,15 @@ class ResultCache:
     No call ever raises because a tier is broken.
     """
 
-    def __init__(self, tiers: Sequence[Tier]) -> None:
+    def __init__(
+        self, tiers: Sequence[Tier], *, is_enabled: bool = True, replays_unseeded: bool = False
+    ) -> None:
+        self.is_enabled = is_enabled
+        """Whether anybody is to ask it."""
         self.stats = {tier.name: TierStats() for tier in tiers}
         """By the tier's name."""
+        self.replays_unseeded = replays_unseeded
+        """Whether requests that leave the seed open get each other's results."""
         self._tiers = tiers
         self._failing: dict[str, str] = {}
         """The tiers that fail, and the operation that began it."""
@@ -75,7 +81,7 @@ class ResultCache:
             tiers.append(DiskTier(settings.folder, settings.disk_mib << 20))
         if settings.enabled and settings.redis_url is not None:
             tiers.append(RedisTier(settings.redis_url.get_secret_value(), settings.redis_ttl_s))
-        return cls(tiers)
+        return cls(tiers, is_enabled=settings.enabled, replays_unseeded=settings.replay_unseeded)
 
     async def get(self, key: str) -> Result | None:
         """Return what was put under that key, and give it to the faster tiers as well."""

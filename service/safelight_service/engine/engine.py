@@ -54,6 +54,8 @@ class Resolved:
     """A request is valid, and all that it leaves open is settled."""
 
     accepted: Accepted
+    identity: str
+    """Everything about the model that decides the bytes of its images, as text."""
 
 
 class Engine:
@@ -131,7 +133,7 @@ class Engine:
             model_load_s = time.monotonic() - arrived_at
             resolved = resolve(request, loaded.capabilities, loaded.adapter.count_tokens)
             accepted = Accepted(request.generation_id, loaded.name, loaded.revision, resolved)
-            yield Resolved(accepted)
+            yield Resolved(accepted, loaded.identity)
             job, mailbox = self._submit(loaded, resolved, request.deadline_at)
             try:
                 yield accepted

@@ -17,6 +17,11 @@ from safelight_service.generations import State
 
 MAX_CHUNK_BYTES = 1024 * 1024
 
+_CACHE_STATUSES = {
+    gen.CacheUse.HIT: pb.CACHE_STATUS_HIT,
+    gen.CacheUse.MISS: pb.CACHE_STATUS_MISS,
+    gen.CacheUse.BYPASS: pb.CACHE_STATUS_BYPASS,
+}
 _GENERATION_STATES = {
     State.COMPLETED: pb.GENERATION_STATE_COMPLETED,
     State.FAILED: pb.GENERATION_STATE_FAILED,
@@ -31,7 +36,11 @@ _STATES = {
 
 
 def from_generate_request(
-    request: pb.GenerateRequest, *, waits_for_model: bool, time_left_s: float | None
+    request: pb.GenerateRequest,
+    *,
+    waits_for_model: bool,
+    uses_cache: bool,
+    time_left_s: float | None,
 ) -> gen.GenerationRequest:
     """Convert a request; optional fields that are absent become None."""
     output, preview = request.output, request.preview
@@ -52,6 +61,7 @@ def from_generate_request(
         ),
         linger_s=request.linger.ToNanoseconds() / 1e9,
         waits_for_model=waits_for_model,
+        uses_cache=uses_cache,
         deadline_at=None if time_left_s is None else time.monotonic() + time_left_s,
     )
 
@@ -105,6 +115,7 @@ def to_generate_responses(event: gen.Event) -> Iterator[pb.GenerateResponse]:
                         pb.BatchWidth(image_count=width, forward_count=count)
                         for width, count in event.widths.items()
                     ],
+                    cache=_CACHE_STATUSES[event.cache],
                 )
             )
 

@@ -9,6 +9,7 @@ from grpc_reflection.v1alpha import reflection
 from safelight.v1 import text_to_image_pb2 as pb
 from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
+from safelight_service.cache import ResultCache
 from safelight_service.engine import Engine
 from safelight_service.generations import Generations
 from safelight_service.server.access import AccessInterceptor
@@ -63,7 +64,9 @@ class Server:
             interceptors.insert(0, AccessInterceptor(tokens))
         self._engine = Engine(settings)
         self._health = health.HealthServicer()
-        self._generations = Generations(self._engine, settings.generations)
+        self._generations = Generations(
+            self._engine, ResultCache.open(settings.cache), settings.generations
+        )
         self._server = grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
         self._port = 0
 
@@ -107,7 +110,7 @@ class Server:
         """Take no new calls, let those in progress finish within the grace time."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(self._settings.grace_s)
-        self._generations.close()
+        await self._generations.close()
         await self._engine.close()
 
     async def __aenter__(self) -> Self:

@@ -10,6 +10,7 @@ from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
 from safelight_service.engine import Engine
 from safelight_service.errors import ModelNotFoundError
+from safelight_service.generation import Completed, Event
 from safelight_service.generations import Generations
 from safelight_service.server import convert
 from safelight_service.server.metadata import parse_flag
@@ -33,10 +34,12 @@ class TextToImageServicer(pb_grpc.TextToImageServiceServicer):
         generation = convert.from_generate_request(
             request,
             waits_for_model=parse_flag(metadata, "x-wait-for-model", default=False),
+            uses_cache=parse_flag(metadata, "x-use-cache", default=True),
             time_left_s=context.time_remaining(),
         )
         async with aclosing(self._generations.generate(generation)) as events:
             async for event in events:
+                _tell_cache(event, context)
                 for response in convert.to_generate_responses(event):
                     yield response
 
@@ -46,6 +49,7 @@ class TextToImageServicer(pb_grpc.TextToImageServiceServicer):
         """Join a generation, and stream its events."""
         async with aclosing(self._generations.watch(request.generation_id)) as events:
             async for event in events:
+                _tell_cache(event, context)
                 for response in convert.to_generate_responses(event):
                     yield pb.WatchGenerationResponse(event=response)
 
@@ -75,3 +79,9 @@ class TextToImageServicer(pb_grpc.TextToImageServiceServicer):
         if caller is not None and not caller.may_use(name):
             raise ModelNotFoundError(name, caller.models or ())
         return pb.GetModelResponse(model=convert.to_model(self._engine.get_model(name)))
+
+
+def _tell_cache(event: Event, context: Context) -> None:
+    """Tell in the trailing metadata what the cache had to do with it."""
+    if isinstance(event, Completed):
+        context.set_trailing_metadata((("x-cache", event.cache.value),))

@@ -1,6 +1,7 @@
 """Generations that are joined, watched, told again and cancelled, over the wire."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -118,6 +119,42 @@ def test_lingering_has_its_limits(linger: Duration, stub: pb_grpc.TextToImageSer
         list(stub.Generate(request("too-long", linger=linger)))
     assert reason_of(raised.value) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
     assert "linger: must be from 0 to 3600 s" in str(raised.value)
+
+
+def test_what_was_made_comes_from_the_cache_to_the_byte() -> None:
+    seeded = request("first", steps=2)
+    seeded.parameters.seed = 7
+    with run_service(cache="{}") as service, grpc.insecure_channel(service.target) as channel:
+        stub = pb_grpc.TextToImageServiceStub(channel)
+
+        def generate(generation_id: str, use_cache: str) -> tuple[bytes, int, str]:
+            seeded.generation_id = generation_id
+            call = stub.Generate(seeded, metadata=(("x-use-cache", use_cache),))
+            events = list(call)
+            told = dict(call.trailing_metadata())["x-cache"]
+            return image_of(events), events[-1].completed.cache, str(told)
+
+        image, *told = generate("first", "true")
+        assert told == [pb.CACHE_STATUS_MISS, "miss"]
+        assert generate("second", "1") == (image, pb.CACHE_STATUS_HIT, "hit")
+        assert generate("third", "False") == (image, pb.CACHE_STATUS_BYPASS, "bypass")
+
+
+def test_equal_requests_of_many_clients_at_once_are_made_once() -> None:
+    """Fault 21: 8 identical requests at once, cache on."""
+    seeded = request("", steps=30)
+    seeded.parameters.seed = 7
+    with (
+        run_service(cache="{}") as service,
+        grpc.insecure_channel(service.target) as channel,
+        ThreadPoolExecutor(8) as threads,
+    ):
+        stub = pb_grpc.TextToImageServiceStub(channel)
+        streams = list(threads.map(lambda _: list(stub.Generate(seeded)), range(8)))
+    assert len({image_of(events) for events in streams}) == 1
+    assert len({events[0].accepted.generation_id for events in streams}) == 8
+    for events in streams:
+        assert {width.image_count for width in events[-1].completed.batch_widths} <= {1}
 
 
 def test_a_reader_that_stops_is_cut_off_and_holds_up_nobody() -> None:

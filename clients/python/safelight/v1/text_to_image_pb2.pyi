@@ -27,6 +27,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _CacheStatus:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CacheStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CacheStatus.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CACHE_STATUS_UNSPECIFIED: _CacheStatus.ValueType  # 0
+    """Never sent."""
+    CACHE_STATUS_HIT: _CacheStatus.ValueType  # 1
+    """It had the images."""
+    CACHE_STATUS_MISS: _CacheStatus.ValueType  # 2
+    """It did not have the images, and has them now."""
+    CACHE_STATUS_BYPASS: _CacheStatus.ValueType  # 3
+    """It was not asked: `x-use-cache` is false, or the seed is left open."""
+
+class CacheStatus(_CacheStatus, metaclass=_CacheStatusEnumTypeWrapper):
+    """What the cache of results had to do with a generation."""
+
+CACHE_STATUS_UNSPECIFIED: CacheStatus.ValueType  # 0
+"""Never sent."""
+CACHE_STATUS_HIT: CacheStatus.ValueType  # 1
+"""It had the images."""
+CACHE_STATUS_MISS: CacheStatus.ValueType  # 2
+"""It did not have the images, and has them now."""
+CACHE_STATUS_BYPASS: CacheStatus.ValueType  # 3
+"""It was not asked: `x-use-cache` is false, or the seed is left open."""
+Global___CacheStatus: _TypeAlias = CacheStatus  # noqa: Y015
+
 class _GenerationState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -859,8 +887,13 @@ class GenerationCompleted(_message.Message):
     TIMINGS_FIELD_NUMBER: _builtins.int
     STEP_COUNT_FIELD_NUMBER: _builtins.int
     BATCH_WIDTHS_FIELD_NUMBER: _builtins.int
+    CACHE_FIELD_NUMBER: _builtins.int
     step_count: _builtins.int
-    """Denoising steps run, all images together."""
+    """Denoising steps run, all images together; from the cache, those that it took
+    to make them.
+    """
+    cache: Global___CacheStatus.ValueType
+    """Whether the images came from the cache."""
     @_builtins.property
     def timings(self) -> Global___GenerationTimings:
         """Where the time went."""
@@ -875,10 +908,11 @@ class GenerationCompleted(_message.Message):
         timings: Global___GenerationTimings | None = ...,
         step_count: _builtins.int = ...,
         batch_widths: _abc.Iterable[Global___BatchWidth] | None = ...,
+        cache: Global___CacheStatus.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_widths", b"batch_widths", "step_count", b"step_count", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_widths", b"batch_widths", "cache", b"cache", "step_count", b"step_count", "timings", b"timings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -62,7 +62,11 @@ class TextToImageServiceStub:
     """Generates images from a prompt, streaming progress and then the images.
 
     Metadata: `x-wait-for-model` (a boolean, default false) waits for a model
-    that is not loaded yet instead of failing with UNAVAILABLE.
+    that is not loaded yet instead of failing with UNAVAILABLE. `x-use-cache` (a
+    boolean, default true): a request with a seed that was answered before gets
+    the same bytes from the cache, without previews or progress, and equal
+    requests at the same time are made once. Trailing metadata: `x-cache` is
+    hit, miss or bypass, as in `completed`.
 
     Events arrive in this order: `model_loading` while a model is waited for;
     `accepted` once; `queued` while others run first; then, for each image,
@@ -163,7 +167,11 @@ class TextToImageServiceAsyncStub(TextToImageServiceStub):
     """Generates images from a prompt, streaming progress and then the images.
 
     Metadata: `x-wait-for-model` (a boolean, default false) waits for a model
-    that is not loaded yet instead of failing with UNAVAILABLE.
+    that is not loaded yet instead of failing with UNAVAILABLE. `x-use-cache` (a
+    boolean, default true): a request with a seed that was answered before gets
+    the same bytes from the cache, without previews or progress, and equal
+    requests at the same time are made once. Trailing metadata: `x-cache` is
+    hit, miss or bypass, as in `completed`.
 
     Events arrive in this order: `model_loading` while a model is waited for;
     `accepted` once; `queued` while others run first; then, for each image,
@@ -267,7 +275,11 @@ class TextToImageServiceServicer(metaclass=_abc_1.ABCMeta):
         """Generates images from a prompt, streaming progress and then the images.
 
         Metadata: `x-wait-for-model` (a boolean, default false) waits for a model
-        that is not loaded yet instead of failing with UNAVAILABLE.
+        that is not loaded yet instead of failing with UNAVAILABLE. `x-use-cache` (a
+        boolean, default true): a request with a seed that was answered before gets
+        the same bytes from the cache, without previews or progress, and equal
+        requests at the same time are made once. Trailing metadata: `x-cache` is
+        hit, miss or bypass, as in `completed`.
 
         Events arrive in this order: `model_loading` while a model is waited for;
         `accepted` once; `queued` while others run first; then, for each image,
