@@ -65,6 +65,7 @@ def serve(
     # Read when the libraries are imported; what they warn of is of no use to an operator.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     asyncio.run(_serve(settings))
 
 

@@ -38,6 +38,9 @@ _ENV_PREFIX = "SAFELIGHT_"
 _CLIENT_VARIABLES = frozenset({"SAFELIGHT_TARGET", "SAFELIGHT_TOKEN"})
 _CONFIG_VARIABLE = "SAFELIGHT_CONFIG"
 
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
 
 def _check_address(listen: str) -> str:
     match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]\s]+):(\d{1,5})", listen)
@@ -235,7 +238,12 @@ class ModelSettings(_Table):
         min_length=1,
         description='A folder, a Hub id ("owner/name"), or "shapes" for the embedded model.',
     )
-    revision: str = Field("", description="Hub commit, tag or branch; for a folder, a label.")
+    revision: str = Field("", description="Hub commit; for a folder, a label.")
+    allow_unpinned: bool = Field(
+        False,
+        description="Whether a Hub id may do without a commit, or with a tag or a branch as its "
+        "revision. Who can push there then decides what is served.",
+    )
     variant: str | None = Field(None, description='Weights variant, such as "fp16".')
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
@@ -261,6 +269,26 @@ class ModelSettings(_Table):
         if isinstance(values, dict) and values.get("source") == EMBEDDED_MODEL:
             return {"limits": _EMBEDDED_LIMITS, "defaults": _EMBEDDED_DEFAULTS, **values}
         return values
+
+    @property
+    def is_on_hub(self) -> bool:
+        """Whether the source is a Hub id; a folder of that name comes first."""
+        return bool(_HUB_ID.fullmatch(self.source)) and not Path(self.source).is_dir()
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether the revision is a commit, or need not be one."""
+        return self.allow_unpinned or bool(_COMMIT.fullmatch(self.revision))
+
+    @model_validator(mode="after")
+    def _check_pin(self) -> "ModelSettings":
+        if self.is_on_hub and not self.is_pinned:
+            raise ValueError(
+                f"{self.source!r} is no folder, and as a Hub id it must be pinned: set revision to "
+                "the commit's 40 hexadecimal digits (under Files, History on the model's page), "
+                "or allow_unpinned = true to trust whoever can push to it"
+            )
+        return self
 
 
 _EMBEDDED_LIMITS = LimitSettings(max_side_px=512, max_pixel_count=512 * 512)

@@ -56,7 +56,7 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
 
 
 def test_models_are_read_from_the_environment_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
-    models = '[{"name": "a", "source": "owner/a", "limits": {"max_side_px": 512}}]'
+    models = '[{"name": "a", "source": "a", "limits": {"max_side_px": 512}}]'
     monkeypatch.setenv("SAFELIGHT_MODELS", models)
     assert load_settings().models[0].limits.max_side_px == 512
 
@@ -75,7 +75,9 @@ def test_the_client_s_variables_are_left_to_it(name: str, monkeypatch: pytest.Mo
     load_settings()
 
 
-MODEL = '[[models]]\nname = "a"\nsource = "owner/a"\n'
+MODEL = '[[models]]\nname = "a"\nsource = "a"\n'
+
+ON_HUB = '[[models]]\nname = "a"\nsource = "owner/a"\n'
 
 
 @pytest.mark.parametrize(
@@ -95,6 +97,8 @@ MODEL = '[[models]]\nname = "a"\nsource = "owner/a"\n'
         ('default_model = "b"\n' + MODEL, "'b' is not one of: a"),
         (MODEL + "[models.limits]\nmin_side_px = 64\nmax_side_px = 32", "min_side_px"),
         ('[[models]]\nname = "a b"\nsource = "x"', "name"),
+        (ON_HUB, "must be pinned: set revision"),
+        (ON_HUB + 'revision = "main"', "must be pinned: set revision"),
     ],
 )
 def test_a_value_that_is_not_allowed_is_an_error_that_names_it(
@@ -131,6 +135,23 @@ def test_anybody_elsewhere_is_not_served_by_accident(
 )
 def test_callers_elsewhere_are_served_once_it_is_said_which(settings: dict[str, object]) -> None:
     load_settings({"listen": "0.0.0.0:1", **settings})
+
+
+@pytest.mark.parametrize(
+    "pin", [f'revision = "{"0123456789" * 4}"', "allow_unpinned = true"], ids=["commit", "waived"]
+)
+def test_a_hub_id_is_taken_with_a_commit_or_when_that_is_waived(pin: str, tmp_path: Path) -> None:
+    [model] = load_settings({}, write(tmp_path, ON_HUB + pin)).models
+    assert model.is_on_hub
+
+
+def test_a_folder_comes_before_a_hub_id_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "owner" / "a").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    [model] = load_settings({}, write(tmp_path, ON_HUB)).models
+    assert not model.is_on_hub
 
 
 def test_the_embedded_model_brings_its_limits_under_any_name(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from safelight_service.engine.memo import Memo, count_bytes
 from safelight_service.engine.merging import Merger
 from safelight_service.engine.preview import LatentColours
 from safelight_service.engine.proxies import PipelineCopies, wrap_text_encoders
+from safelight_service.engine.safety import fetch, inspect
 from safelight_service.engine.widths import ProfileStore, measure
 from safelight_service.settings import EMBEDDED_MODEL, BatchingSettings, ModelSettings
 
@@ -107,6 +108,7 @@ def load_model(
     """Load a model from safetensors, without running any code that comes with it.
 
     Raises:
+        UnsafeModelError: it holds what might run code, and is refused.
         OSError: a file is missing.
         ValueError: the folder is not a diffusers pipeline.
         UnsupportedPipelineError: it is not an ordinary text-to-image pipeline.
@@ -115,6 +117,7 @@ def load_model(
     device = _choose_device(settings.device)
     dtype = _choose_dtype(settings.dtype, device)
     folder = _find_folder(settings)
+    inspect(folder)
     pipeline = DiffusionPipeline.from_pretrained(
         str(folder), variant=settings.variant, dtype=dtype, use_safetensors=True
     )
@@ -150,17 +153,10 @@ def silence_libraries() -> None:
 def _find_folder(settings: ModelSettings) -> Path:
     """Return the folder that holds the model, fetched from the Hub where the source is an id."""
     if settings.source == EMBEDDED_MODEL:
-        return Path(str(resources.files("safelight_service") / "models" / EMBEDDED_MODEL))
-    if Path(settings.source).is_dir():
-        return Path(settings.source)
-    return Path(
-        DiffusionPipeline.download(
-            settings.source,
-            revision=settings.revision or None,
-            variant=settings.variant,
-            use_safetensors=True,
-        )
-    )
+        return Path(str(resources.files("safelight_service"))) / "models" / EMBEDDED_MODEL
+    if settings.is_on_hub and settings.is_pinned:  # not so where a folder has gone since the start
+        return fetch(settings.source, settings.revision, settings.variant)
+    return Path(settings.source)
 
 
 def _choose_device(setting: str) -> torch.device:
