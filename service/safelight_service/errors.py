@@ -18,6 +18,7 @@ SafelightError
 ├── ModelLoadingError        the model is not in memory yet
 ├── ModelFailedError         the model cannot be loaded
 ├── StoppingError            the service takes no new work
+├── DeviceLostError          the device has failed for good, and the service ends
 └── InternalError            a fault of the service, told by an id only
 
 `server/status.py` maps each to a gRPC status. A message says what was wrong and
@@ -183,6 +184,13 @@ class StoppingError(RetryableError):
 
     def __init__(self, retry_after_s: float = 1.0) -> None:
         super().__init__("the service is stopping", retry_after_s)
+
+
+class DeviceLostError(RetryableError):
+    """The device has failed for good; the service ends, to be started anew by its supervisor."""
+
+    def __init__(self, retry_after_s: float = 10.0) -> None:
+        super().__init__("the device has failed and the service restarts", retry_after_s)
 
 
 class InternalError(SafelightError):

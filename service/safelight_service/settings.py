@@ -344,6 +344,12 @@ class Settings(BaseSettings):
     grace_s: float = Field(
         30.0, ge=0, description="Seconds that running generations get to finish on SIGTERM."
     )
+    step_timeout_s: float = Field(
+        600.0,
+        gt=0,
+        description="Seconds that one call on the device may take before the device is taken for "
+        "lost and the process exits. The first call of a compiled model takes minutes.",
+    )
     torch_threads: int | None = Field(
         None, ge=1, description="Threads of CPU inference. Unset: torch decides."
     )

@@ -36,9 +36,11 @@ class StepBatcher:
 
     def __init__(self, order: Order, report_fault: ReportFault) -> None:
         self.jobs: list[Job] = []
+        self.report_fault = report_fault
+        self.call_began_at: float | None = None
+        """When the call that is being made began, by time.monotonic; None between turns."""
         self._added: list[Job] = []
         self._order = order
-        self._report_fault = report_fault
         self._run_ahead = _RunAhead()
 
     def add(self, job: Job) -> None:
@@ -59,6 +61,7 @@ class StepBatcher:
         self._refuse_late()
         self._decode()
         self._step()
+        self.call_began_at = None
 
     def forecast(self) -> None:
         """Work out when each image will start and finish."""
@@ -104,6 +107,7 @@ class StepBatcher:
             return
         lane = members[0].job.lane
         if lane.wants_profile:
+            self.call_began_at = time.monotonic()
             members[0].job.model.measure_widths(lane, _forward_of(members[0]))
         begun_at = time.monotonic()
         row_count = sum(_forward_of(image).row_count for image in members)
@@ -143,6 +147,7 @@ class StepBatcher:
 
     def _forward(self, members: Sequence[ImageRun]) -> list[Any]:
         """Run the members' forwards as one; return what each alone would return or raise."""
+        self.call_began_at = time.monotonic()
         model, lane = members[0].job.model, members[0].job.lane
         calls = [_forward_of(image) for image in members]
         run = functools.partial(
@@ -168,16 +173,23 @@ class StepBatcher:
         return [outcome for part in parts for outcome in self._forward(part)]
 
     def _go_on(self, image: ImageRun, go: Callable[[], None]) -> None:
-        """Let an image go on to its next call, and see to it if that was the end of it."""
+        """Let an image go on to its next call, and see to it if that was the end of it.
+
+        Raises:
+            Exception: what went wrong, where the device has stopped answering since.
+        """
         if image.job not in self.jobs:
             return  # another image of the job has just failed, and ended them all
+        self.call_began_at = time.monotonic()
         try:
             go()
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
             self._end(image.job, OutOfMemoryError())
         except Exception as fault:
-            self._end(image.job, self._report_fault(fault))
+            if not is_answering(image.job.model.adapter.execution_device):
+                raise
+            self._end(image.job, self.report_fault(fault))
         else:
             if image.job.has_ended:
                 _learn(image.job)
@@ -210,6 +222,20 @@ class _RunAhead:
         self._marks.append(mark)
         if len(self._marks) > 1:
             self._marks.popleft().synchronize()
+
+
+def is_answering(device: torch.device) -> bool:
+    """Whether a device still does the simplest thing.
+
+    After some errors, such as an illegal memory access, CUDA refuses all work of the process.
+    """
+    try:
+        torch.zeros(1, device=device).item()
+    except torch.OutOfMemoryError:
+        return True
+    except RuntimeError:
+        return False
+    return True
 
 
 def _learn(job: Job) -> None:

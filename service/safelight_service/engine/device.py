@@ -1,5 +1,8 @@
 """Device: one thread that does all heavy work, on the jobs that are handed to it.
 
+The device is lost when it refuses all work, when a call on it does not return, or when the thread
+has died. Nothing in this process can mend that: all jobs end, and no more are taken.
+
 Every forward, of text encoders and VAEs too, happens on this thread: grad mode and CUDA state
 are local to a thread, and on a CPU each further thread would bring a team of OpenMP threads.
 """
@@ -7,18 +10,24 @@ are local to a thread, and on a CPU each further thread would bring a team of Op
 import threading
 import time
 
+import structlog
 import torch
 
 from safelight_service.engine.batcher import StepBatcher
 from safelight_service.engine.job import Job
-from safelight_service.errors import QueueFullError, StoppingError
+from safelight_service.errors import DeviceLostError, QueueFullError, StoppingError
 from safelight_service.generation import Queued
+
+_log = structlog.get_logger()
 
 _RETRY_AFTER_S = 1.0
 """When to come back to a full queue, while nothing has been measured."""
 
 _LOOK_EVERY_S = 0.5
 """How old estimates may become while no job comes, starts or ends."""
+
+_PATIENCE_S = 5.0
+"""What a call that is being made gets to return when the device stops; it may hang."""
 
 
 class Device:
@@ -32,10 +41,24 @@ class Device:
         self._is_running = False
         self._seen: list[tuple[Job, bool]] = []
         self._looked_at = 0.0
+        self._refusal: type[StoppingError | DeviceLostError] | None = None
+        """What jobs are refused with; None while they are taken."""
         self._is_stopping = False
+        self._has_ended = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="safelight-device", daemon=True)
         self._thread.start()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it will do nothing any more."""
+        return self._refusal is DeviceLostError
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds that the call which is being made has taken so far; 0 where none is."""
+        began_at = self._batcher.call_began_at
+        return 0.0 if began_at is None else time.monotonic() - began_at
 
     def submit(self, job: Job) -> None:
         """Queue a job; its outbox is closed when it has ended.
@@ -43,10 +66,11 @@ class Device:
         Raises:
             QueueFullError: as many jobs wait as may.
             StoppingError: the device takes no more jobs.
+            DeviceLostError: the device is lost.
         """
         with self._changed:
-            if self._is_stopping:
-                raise StoppingError
+            if self._refusal is not None:
+                raise self._refusal
             self._drop_started()
             # Beside those that may wait, one more where none runs: it is about to be taken.
             if len(self._waiting) + self._is_running > self._queue_size:
@@ -73,19 +97,47 @@ class Device:
                 return None
             return self._waiting.index(job) + 1, job.estimated_wait_s
 
+    def drain(self) -> None:
+        """Take no more jobs, and end those that wait; those that run go on."""
+        with self._changed:
+            self._refusal = self._refusal or StoppingError
+            for job in self._waiting:
+                if not job.is_started:
+                    job.cancel()
+                    job.outbox.close(StoppingError())
+            self._changed.notify_all()
+
+    def lose(self, reason: str) -> None:
+        """Take the device for lost and end all jobs; from any thread, as its own may hang."""
+        with self._changed:
+            self._refusal = DeviceLostError
+            self._is_stopping = self._has_ended = True
+            self._changed.notify_all()
+        _log.critical("device_lost", reason=reason)
+        for job in [*self._batcher.jobs, *self._arrived]:
+            job.outbox.close(DeviceLostError())
+
     def stop(self) -> None:
-        """Cancel all jobs and end the thread; returns when it has ended."""
+        """Cancel all jobs and end the thread; returns when it has ended, or soon if it cannot."""
+        self.drain()
         with self._changed:
             self._is_stopping = True
             self._changed.notify_all()
-        self._thread.join()
+            self._changed.wait_for(lambda: self._has_ended, _PATIENCE_S)
 
     def _work(self) -> None:
-        with torch.no_grad():
-            while self._take_in():
-                self._batcher.turn()
-                self._look_ahead()
-            self._batcher.stop()
+        try:
+            with torch.no_grad():
+                while self._take_in():
+                    self._batcher.turn()
+                    self._look_ahead()
+                self._batcher.stop()
+        except BaseException as fault:
+            self._batcher.report_fault(fault)
+            self.lose("an error on its thread")
+        with self._changed:
+            self._has_ended = True
+            self._changed.notify_all()
 
     def _take_in(self) -> bool:
         """Wait until there is something to do; false when the device is stopping."""

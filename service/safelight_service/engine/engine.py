@@ -47,6 +47,7 @@ from safelight_service.validation import resolve
 
 _log = structlog.get_logger()
 _ENCODER_THREADS = 2
+_WATCH_EVERY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class Engine:
         if settings.torch_threads is not None:
             torch.set_num_threads(settings.torch_threads)
         self._heartbeat_s = settings.heartbeat_s
+        self._step_timeout_s = settings.step_timeout_s
         batching = settings.batching
         self._catalog = Catalog(
             settings.models,
@@ -82,6 +84,7 @@ class Engine:
         self._encoders = ThreadPoolExecutor(
             _ENCODER_THREADS, thread_name_prefix="safelight-encoder"
         )
+        self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Load the models that are to be there from the start.
@@ -89,13 +92,31 @@ class Engine:
         Raises:
             ModelFailedError: one of them cannot be loaded.
         """
+        self._watching = asyncio.create_task(self._watch())
         await self._catalog.preload()
 
-    async def close(self) -> None:
-        """Cancel what runs and end the engine's threads."""
+    @property
+    def is_lost(self) -> bool:
+        """Whether the device is lost, and with it the engine: only a new process helps."""
+        return self._device.is_lost
+
+    async def wait_until_lost(self) -> None:
+        """Return when the device is lost; all generations have ended then, with DeviceLostError."""
+        assert self._watching is not None
+        await asyncio.shield(self._watching)
+
+    def drain(self) -> None:
+        """Take no new work and end what waits; generations that run go on."""
         self._catalog.close()
+        self._device.drain()
+
+    async def close(self) -> None:
+        """Cancel what runs and end the engine's threads; those of a lost device are left alone."""
+        self.drain()
         await asyncio.to_thread(self._device.stop)
-        self._encoders.shutdown(cancel_futures=True)
+        self._encoders.shutdown(wait=not self.is_lost, cancel_futures=True)
+        if self._watching is not None:
+            self._watching.cancel()
 
     @property
     def default_model(self) -> str:
@@ -142,6 +163,13 @@ class Engine:
             finally:
                 self._device.cancel(job)
             yield _completed(job, model_load_s, arrived_at)
+
+    async def _watch(self) -> None:
+        """Return when the device is lost; take it for lost when a call does not return."""
+        while not self.is_lost:
+            await asyncio.sleep(_WATCH_EVERY_S)
+            if self._device.busy_s > self._step_timeout_s:
+                self._device.lose("a call did not return")
 
     def _submit(
         self, model: LoadedModel, request: ResolvedRequest, deadline_at: float | None = None

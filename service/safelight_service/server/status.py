@@ -44,6 +44,7 @@ TABLE: dict[type[errors.SafelightError], _Row] = {
     errors.ModelLoadingError: _Row(code_pb2.UNAVAILABLE, "MODEL_LOADING"),
     errors.ModelFailedError: _Row(code_pb2.FAILED_PRECONDITION, "MODEL_FAILED"),
     errors.StoppingError: _Row(code_pb2.UNAVAILABLE, "STOPPING"),
+    errors.DeviceLostError: _Row(code_pb2.UNAVAILABLE, "DEVICE_LOST"),
     errors.InternalError: _Row(code_pb2.INTERNAL, "INTERNAL"),
 }
 

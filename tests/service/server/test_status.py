@@ -31,6 +31,7 @@ EXAMPLES = [
     errors.ModelLoadingError("x", retry_after_s=3),
     errors.ModelFailedError("x"),
     errors.StoppingError(),
+    errors.DeviceLostError(),
     errors.InternalError("0123"),
 ]
 

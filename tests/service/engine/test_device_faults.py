@@ -1,0 +1,141 @@
+"""A device that fails for good ends everything at once; one that fails once harms one image."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from typing import Any
+
+import pytest
+import torch
+
+from safelight_service.engine import Engine
+from safelight_service.engine.batcher import is_answering
+from safelight_service.errors import DeviceLostError, InternalError
+from safelight_service.generation import Completed, Event, GenerationRequest, Parameters
+from safelight_service.settings import BatchingSettings, Settings
+from tests.service.engine.job_runs import SMALL
+from tests.service.tiny_models import TinyModels
+
+REQUEST = GenerationRequest("a red circle", Parameters(**SMALL))
+CUDA_ERROR = "CUDA error: an illegal memory access was encountered"
+
+
+def with_engine(
+    tiny_models: TinyModels, act: Callable[[Engine], Awaitable[None]], **settings: Any
+) -> None:
+    """Act on an engine that runs one image after another; close it, whatever has happened."""
+
+    async def run() -> None:
+        models = (tiny_models.settings("sd15"),)
+        batching = BatchingSettings(max_width=1)
+        engine = Engine(Settings(models=models, torch_threads=1, batching=batching, **settings))
+        await engine.start()
+        try:
+            await act(engine)
+        finally:
+            await engine.close()
+
+    asyncio.run(run())
+
+
+@contextmanager
+def on_forward(engine: Engine, fault: Callable[..., None]) -> Iterator[None]:
+    """Have every forward of the denoiser fail."""
+    model = engine._catalog.find("").loaded
+    assert model is not None
+    hook = model.denoiser.register_forward_pre_hook(fault)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+async def collect(engine: Engine) -> list[Event]:
+    async with aclosing(engine.generate(REQUEST)) as events:
+        return [event async for event in events]
+
+
+async def expect_lost(engine: Engine) -> None:
+    """What runs, what waits and what comes afterwards ends alike, and the engine tells it."""
+    running_and_waiting = [asyncio.ensure_future(collect(engine)) for _ in range(2)]
+    await engine.wait_until_lost()
+    for generation in running_and_waiting:
+        with pytest.raises(DeviceLostError):
+            await generation
+    with pytest.raises(DeviceLostError):
+        await collect(engine)
+    assert engine.is_lost
+
+
+def test_an_error_after_which_the_device_refuses_all_work_ends_everything(
+    tiny_models: TinyModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault 32: a sticky CUDA error."""
+    monkeypatch.setattr("safelight_service.engine.batcher.is_answering", lambda device: False)
+
+    def fail(*_: Any) -> None:
+        raise torch.AcceleratorError(CUDA_ERROR)
+
+    async def act(engine: Engine) -> None:
+        with on_forward(engine, fail):
+            await expect_lost(engine)
+
+    with_engine(tiny_models, act)
+
+
+def test_the_same_error_on_a_device_that_still_answers_fails_one_generation(
+    tiny_models: TinyModels,
+) -> None:
+    """Fault 32: an error that is not sticky."""
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError(CUDA_ERROR)
+
+    async def act(engine: Engine) -> None:
+        with on_forward(engine, fail), pytest.raises(InternalError):
+            await collect(engine)
+        assert isinstance((await collect(engine))[-1], Completed)
+        assert not engine.is_lost
+
+    with_engine(tiny_models, act)
+
+
+def test_a_call_that_does_not_return_ends_everything(tiny_models: TinyModels) -> None:
+    """Fault 34: the device thread hangs; closing the engine does not wait for it."""
+    is_over = threading.Event()
+
+    def hang(*_: Any) -> None:
+        is_over.wait()
+
+    async def act(engine: Engine) -> None:
+        with on_forward(engine, hang):
+            await expect_lost(engine)
+
+    try:
+        with_engine(tiny_models, act, step_timeout_s=1)
+    finally:
+        is_over.set()
+
+
+def test_a_dead_device_thread_keeps_nobody_waiting(
+    tiny_models: TinyModels, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Fault 34: the device thread ends by an error that nobody expects."""
+
+    def fail(*_: Any) -> None:
+        raise SystemExit
+
+    async def act(engine: Engine) -> None:
+        with on_forward(engine, fail):
+            await expect_lost(engine)
+
+    with_engine(tiny_models, act)
+    logged = "".join(capfd.readouterr())
+    assert "SystemExit" in logged
+    assert "device_lost" in logged
+
+
+def test_a_device_is_asked_for_the_simplest_thing() -> None:
+    assert is_answering(torch.device("cpu"))
+    assert not is_answering(torch.device("meta"))  # computes nothing
