@@ -52,14 +52,18 @@ def service_environment(settings: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def run_service(warnings: str = _WARNINGS, **settings: str) -> Iterator[RunningService]:
+def run_service(
+    *module: str, warnings: str = _WARNINGS, **settings: str
+) -> Iterator[RunningService]:
     """Run a service on a free port; `settings` are SAFELIGHT_... variables, lower case.
 
+    Another `module` than the service's own is run with the arguments that follow its name.
     Warnings are errors inside it, too, unless `warnings` says otherwise. What it logged is shown
     if it fails to start.
     """
     variables = {f"SAFELIGHT_{name.upper()}": value for name, value in settings.items()}
-    command = [sys.executable, "-m", "safelight_service", "--listen", "127.0.0.1:0"]
+    module = module or ("safelight_service",)
+    command = [sys.executable, "-m", *module, "--listen", "127.0.0.1:0"]
     with (
         tempfile.TemporaryFile("w+") as log,
         subprocess.Popen(

@@ -4,8 +4,10 @@ import asyncio
 import os
 import secrets
 import signal
+import sys
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import structlog
 import typer
@@ -66,7 +68,11 @@ def serve(
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    asyncio.run(_serve(settings))
+    code = asyncio.run(_serve(settings))
+    # Not sys.exit, which waits for threads: one may hang on the device, or load a model.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 @app.command()
@@ -86,7 +92,8 @@ def token(
     typer.echo(f'[[tokens]]\nname = "{caller.name}"\nsha256 = "{caller.sha256}"')
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings) -> int:
+    """Serve until told to stop, or until the device is lost; return the exit code."""
     # Imported here, since torch takes seconds that --help and usage errors need not wait.
     from safelight_service.server.server import AddressInUseError, Server
 
@@ -96,15 +103,33 @@ async def _serve(settings: Settings) -> None:
         loop.add_signal_handler(number, _request_stop, stop)
     log = structlog.get_logger()
     try:
-        async with Server(settings) as server:
-            typer.echo(f"Safelight is ready on {server.address}")
-            await stop.wait()
-            log.info("stopping", grace_s=settings.grace_s)
+        server = Server(settings)
     except ConfigurationError as error:
         _fail(str(error), _EXIT_USAGE)
+    try:
+        if await _ends_before(stop, server.start()):
+            typer.echo(f"Safelight is ready on {server.address}")
+            await _ends_before(stop, server.wait_until_lost())
+        log.info("stopping", grace_s=settings.grace_s)
     except (AddressInUseError, ModelFailedError) as error:
         _fail(str(error), _EXIT_FAILURE)
+    finally:
+        await server.stop()
     log.info("stopped")
+    return _EXIT_FAILURE if server.is_lost else 0
+
+
+async def _ends_before(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Do some work to its end, or until the event comes."""
+    working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            await working
+        return working.done()
+    finally:
+        working.cancel()
+        stopping.cancel()
 
 
 def _request_stop(stop: asyncio.Event) -> None:

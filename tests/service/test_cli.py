@@ -5,15 +5,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import grpc
-import pytest
-from safelight.v1 import text_to_image_pb2 as pb
-from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
-
 import safelight_service
 from safelight_service.server.probe import is_serving
 from safelight_service.tokens import Tokens
-from tests.running_service import RunningService, run_service, service_environment
+from tests.running_service import RunningService, service_environment
 
 
 def run_command(
@@ -70,6 +65,7 @@ def test_a_token_needs_a_name_that_can_be_written_anywhere() -> None:
 
 
 def test_a_port_that_is_taken_is_an_error(service: RunningService) -> None:
+    """Fault 40: a second service on the same port."""
     result = run_command("--listen", service.target)
     assert result.returncode == 1
     assert f"cannot listen on {service.target}: the port is taken" in result.stderr
@@ -86,30 +82,3 @@ def test_a_model_that_cannot_be_loaded_stops_the_start() -> None:
 def test_a_running_service_answers_the_probe(service: RunningService) -> None:
     assert is_serving(service.target)
     assert not is_serving("127.0.0.1:1")
-
-
-def test_sigterm_lets_a_running_generation_finish() -> None:
-    with run_service() as service, grpc.insecure_channel(service.target) as channel:
-        stub = pb_grpc.TextToImageServiceStub(channel)
-        events = stub.Generate(pb.GenerateRequest(inputs="a red circle"))
-        kinds = [next(events).WhichOneof("event")]
-        code = service.stop()
-        kinds += [event.WhichOneof("event") for event in events]
-        assert code == 0
-        assert kinds[-1] == "completed"
-
-
-def test_sigterm_ends_what_does_not_finish_in_the_grace_time() -> None:
-    with (
-        run_service(grace_s="0.2") as service,
-        grpc.insecure_channel(service.target) as channel,
-    ):
-        parameters = pb.TextToImageParameters(num_inference_steps=150, width=512, height=512)
-        long = pb.GenerateRequest(inputs="a red circle", parameters=parameters, image_count=8)
-        events = pb_grpc.TextToImageServiceStub(channel).Generate(long)
-        next(events)
-        assert service.stop() == 0
-        with pytest.raises(grpc.RpcError) as raised:
-            list(events)
-        assert isinstance(raised.value, grpc.Call)
-        assert raised.value.code() is grpc.StatusCode.UNAVAILABLE

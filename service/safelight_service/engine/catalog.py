@@ -10,7 +10,12 @@ import structlog
 
 from safelight_service.capabilities import ModelInfo, ModelState
 from safelight_service.engine.loading import LoadedModel, free_memory
-from safelight_service.errors import ModelFailedError, ModelLoadingError, ModelNotFoundError
+from safelight_service.errors import (
+    ModelFailedError,
+    ModelLoadingError,
+    ModelNotFoundError,
+    StoppingError,
+)
 from safelight_service.generation import ModelLoading
 from safelight_service.settings import ModelSettings
 
@@ -96,6 +101,7 @@ class ServedModel:
             ModelLoadingError: it is not there and `may_wait` is false; loading
                 goes on.
             ModelFailedError: it cannot be loaded.
+            StoppingError: the service takes no new work.
         """
         if self._loaded is not None:
             return
@@ -105,7 +111,14 @@ class ServedModel:
         while not loading.done():
             yield self._tell()
             await asyncio.wait({loading}, timeout=_TELL_EVERY_S)
+        if loading.cancelled():
+            raise StoppingError
         await loading
+
+    def stop_loading(self) -> None:
+        """Let nobody wait any more for the model to be loaded."""
+        if self._loading is not None:
+            self._loading.cancel()
 
     async def _load(self) -> LoadedModel:
         log = _log.bind(model=self.settings.name)
@@ -204,6 +217,8 @@ class Catalog:
 
     def close(self) -> None:
         """Stop loading."""
+        for model in self._models.values():
+            model.stop_loading()
         self._loader.shutdown(wait=False, cancel_futures=True)
 
     async def _make_ready(self, model: ServedModel) -> LoadedModel:

@@ -1,5 +1,7 @@
 """Faults: an interceptor through which every failure leaves as a rich status.
 
+It refuses calls while the service stops, too.
+
 Without it grpc.aio sends the text of an uncaught exception to the caller, a CancelledError that
 leaks from an inner task leaves the caller waiting for ever, and a reader that stops reading holds
 what it watches for as long as it likes.
@@ -20,6 +22,7 @@ from safelight_service.errors import (
     ReaderStalledError,
     SafelightError,
 )
+from safelight_service.server.ongoing import OngoingCalls
 from safelight_service.server.status import to_status
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -32,8 +35,9 @@ _Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]]
 class FaultInterceptor(grpc.aio.ServerInterceptor):
     """Turns errors of the named service's methods into statuses."""
 
-    def __init__(self, service: str, stall_s: float) -> None:
+    def __init__(self, service: str, ongoing: OngoingCalls, stall_s: float) -> None:
         self._prefix = f"/{service}/"
+        self._ongoing = ongoing
         self._stall_s = stall_s
 
     async def intercept_service(
@@ -47,10 +51,12 @@ class FaultInterceptor(grpc.aio.ServerInterceptor):
             return handler
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
-                _guard_stream(handler, self._stall_s), None, handler.response_serializer
+                _guard_stream(handler, self._ongoing, self._stall_s),
+                None,
+                handler.response_serializer,
             )
         return grpc.unary_unary_rpc_method_handler(
-            _guard_unary(handler), None, handler.response_serializer
+            _guard_unary(handler, self._ongoing), None, handler.response_serializer
         )
 
 
@@ -63,10 +69,13 @@ def refuse(error: Exception) -> _Handler:
     return grpc.stream_stream_rpc_method_handler(behaviour)
 
 
-def _guard_unary(handler: _Handler) -> Callable[[bytes, _Context], Awaitable[Any]]:
+def _guard_unary(
+    handler: _Handler, ongoing: OngoingCalls
+) -> Callable[[bytes, _Context], Awaitable[Any]]:
     async def behaviour(raw: bytes, context: _Context) -> Any:
         try:
-            return await handler.unary_unary(_parse(handler, raw), context)
+            with ongoing.enter():
+                return await handler.unary_unary(_parse(handler, raw), context)
         except BaseException as error:
             await _abort(context, error)
 
@@ -74,13 +83,15 @@ def _guard_unary(handler: _Handler) -> Callable[[bytes, _Context], Awaitable[Any
 
 
 def _guard_stream(
-    handler: _Handler, stall_s: float
+    handler: _Handler, ongoing: OngoingCalls, stall_s: float
 ) -> Callable[[bytes, _Context], Awaitable[None]]:
     async def behaviour(raw: bytes, context: _Context) -> None:
         try:
-            async with aclosing(handler.unary_stream(_parse(handler, raw), context)) as responses:
-                async for response in responses:
-                    await _write(context, response, stall_s)
+            with ongoing.enter():
+                responses = handler.unary_stream(_parse(handler, raw), context)
+                async with aclosing(responses):
+                    async for response in responses:
+                        await _write(context, response, stall_s)
         except BaseException as error:
             await _abort(context, error)
 

@@ -14,6 +14,7 @@ from safelight_service.engine import Engine
 from safelight_service.generations import Generations
 from safelight_service.server.access import AccessInterceptor
 from safelight_service.server.faults import FaultInterceptor
+from safelight_service.server.ongoing import OngoingCalls
 from safelight_service.server.servicer import TextToImageServicer
 from safelight_service.server.tls import server_credentials
 from safelight_service.settings import Settings
@@ -41,6 +42,10 @@ _OPTIONS = [
 ]
 
 
+_LINGER_S = 1.0
+"""What is left to those who watch the health, and to statuses on their way, at the very end."""
+
+
 class AddressInUseError(Exception):
     """The listen address cannot be bound."""
 
@@ -56,8 +61,9 @@ class Server:
         """
         self._settings = settings
         self._credentials = server_credentials(settings.tls) if settings.tls else None
+        self._ongoing = OngoingCalls()
         interceptors: list[grpc.aio.ServerInterceptor] = [
-            FaultInterceptor(SERVICE, settings.generations.stall_s)
+            FaultInterceptor(SERVICE, self._ongoing, settings.generations.stall_s)
         ]
         if settings.tokens_file is not None:
             tokens = Tokens(settings.tokens_file, [model.name for model in settings.models])
@@ -106,11 +112,28 @@ class Server:
         await self._engine.start()
         await self._tell_health(_Status.SERVING)
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the device is lost, so that only a new process helps."""
+        return self._engine.is_lost
+
+    async def wait_until_lost(self) -> None:
+        """Return when the device is lost."""
+        await self._engine.wait_until_lost()
+
     async def stop(self) -> None:
-        """Take no new calls, let those in progress finish within the grace time."""
+        """Say NOT_SERVING, let generations that run finish within the grace time, and end.
+
+        All else that is asked for, or waits, is refused with UNAVAILABLE and when to try again;
+        so is what has not finished in time. Only then is the port closed, since a client could
+        not tell a service that stops from one that is not there.
+        """
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(self._settings.grace_s)
+        self._ongoing.close()
+        self._engine.drain()
+        await self._ongoing.finish(self._settings.grace_s)
         await self._generations.close()
+        await self._server.stop(_LINGER_S)
         await self._engine.close()
 
     async def __aenter__(self) -> Self:

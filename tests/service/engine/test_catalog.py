@@ -12,7 +12,7 @@ from safelight_service.capabilities import ModelState
 from safelight_service.engine import Engine
 from safelight_service.engine.catalog import Catalog
 from safelight_service.engine.loading import LoadedModel
-from safelight_service.errors import ModelFailedError, ModelLoadingError
+from safelight_service.errors import ModelFailedError, ModelLoadingError, StoppingError
 from safelight_service.generation import GenerationRequest, ModelLoading, Parameters
 from safelight_service.settings import ModelSettings, Settings
 from tests.service.engine.job_runs import SMALL
@@ -149,6 +149,18 @@ def test_a_caller_that_does_not_wait_starts_the_loading_all_the_same() -> None:
         told = [event async for event in model.wait_until_loaded(may_wait=True)]
         assert isinstance(told[0], ModelLoading)
         assert models.loads == ["first"]
+
+    run(act, budget_bytes=SIZE)
+
+
+def test_nobody_waits_for_a_model_any_more_once_the_service_stops() -> None:
+    async def act(models: Models) -> None:
+        models.is_warm.clear()
+        waiting = asyncio.ensure_future(models.use("first"))
+        await models.is_warming.wait()
+        models.catalog.close()
+        with pytest.raises(StoppingError):
+            await waiting
 
     run(act, budget_bytes=SIZE)
 

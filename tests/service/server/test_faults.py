@@ -11,6 +11,7 @@ from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
 from safelight_service.errors import QueueFullError
 from safelight_service.server.faults import FaultInterceptor
+from safelight_service.server.ongoing import OngoingCalls
 
 SECRET = "the-prompt-is-a-secret"
 SERVICE = "safelight.v1.TextToImageService"
@@ -66,7 +67,8 @@ def failure_of(method: str, fail: Callable[[], Awaitable[None]]) -> grpc.aio.Aio
     """Call a method whose handler fails so, and return what the caller sees."""
 
     async def run() -> grpc.aio.AioRpcError:
-        server = grpc.aio.server(interceptors=[FaultInterceptor(SERVICE, stall_s=60)])
+        faults = FaultInterceptor(SERVICE, OngoingCalls(), stall_s=60)
+        server = grpc.aio.server(interceptors=[faults])
         pb_grpc.add_TextToImageServiceServicer_to_server(FaultyServicer(fail), server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
