@@ -54,6 +54,12 @@ def test_the_service_uses_only_the_stubs_of_the_client_distribution() -> None:
     assert names == {"safelight.v1"}
 
 
+def test_the_service_starts_no_process() -> None:
+    """Fault 50: gRPC does not survive a fork, so there is none: work is given to threads."""
+    assert not importers("multiprocessing", "subprocess", "concurrent.futures.process")
+    assert not any("os.fork" in module.read_text() for module in MODULES)
+
+
 @pytest.mark.parametrize(
     "module", MODULES, ids=lambda module: module.relative_to(PACKAGE).as_posix()
 )

@@ -117,6 +117,17 @@ def test_a_png_carries_its_parameters_as_text(stub: pb_grpc.TextToImageServiceSt
     assert "Seed: 9, Size: 128x128, Model: shapes" in picture.info["parameters"]
 
 
+def test_a_prompt_of_odd_characters_comes_back_in_the_png_as_it_was_sent(
+    stub: pb_grpc.TextToImageServiceStub,
+) -> None:
+    """Fault 46: line ends, an escape sequence, NUL, a change of direction, an emoji."""
+    prompt = "a red\r\ncircle\x1b[31m\x00 \u202eand\u202c \N{ARTIST PALETTE}"
+    parameters = pb.TextToImageParameters(num_inference_steps=1)
+    events = list(stub.Generate(pb.GenerateRequest(inputs=prompt, parameters=parameters)))
+    picture = PIL.Image.open(io.BytesIO(image_bytes(events)))
+    assert picture.info["parameters"].startswith(f"{prompt}\nSteps: 1, ")
+
+
 @pytest.mark.parametrize(("mime_type", "format_"), [("image/jpeg", "JPEG"), ("image/webp", "WEBP")])
 def test_other_formats_are_sent_as_asked_for(
     mime_type: str, format_: str, stub: pb_grpc.TextToImageServiceStub

@@ -1,0 +1,30 @@
+"""An event is one line, whatever it tells."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from safelight_service.logs import configure_logs
+from safelight_service.settings import Settings
+
+ODD = "one\r\ntwo\x1b[31m\x00 \u202eeerht\u202c \N{ARTIST PALETTE}"
+
+
+@pytest.fixture(autouse=True)
+def reset() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_control_characters_are_escaped(log_format: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """Fault 46: what is told, such as the reason of a library, forges no lines."""
+    configure_logs(Settings(log_format=log_format))
+    structlog.get_logger().error("model_failed", error=ODD, model="x")
+    line = capfd.readouterr().err
+    assert line.endswith("\n")
+    assert line[:-1].isprintable()
+    if log_format == "json":
+        assert json.loads(line)["error"] == ODD
