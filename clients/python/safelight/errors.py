@@ -116,7 +116,7 @@ class OutOfMemoryError(ResourceExhaustedError):
 
 
 class ServiceUnavailableError(ServiceError):
-    """The service cannot be reached, or is stopping."""
+    """The service cannot be reached, is stopping, or has lost its device."""
 
 
 class ModelLoadingError(ServiceUnavailableError):
@@ -163,6 +163,7 @@ ERROR_TYPES: dict[tuple[grpc.StatusCode, str | None], type[ServiceError]] = {
     (grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED"): QuotaExceededError,
     (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_GENERATIONS"): QuotaExceededError,
     (grpc.StatusCode.UNAVAILABLE, "STOPPING"): ServiceUnavailableError,
+    (grpc.StatusCode.UNAVAILABLE, "DEVICE_LOST"): ServiceUnavailableError,
     (grpc.StatusCode.INTERNAL, "INTERNAL"): InternalServiceError,
     (grpc.StatusCode.ALREADY_EXISTS, "GENERATION_EXISTS"): GenerationExistsError,
     (grpc.StatusCode.NOT_FOUND, "GENERATION_NOT_FOUND"): GenerationNotFoundError,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from safelight_service.engine import Engine
+from safelight_service.engine import Engine, Resolved
 from safelight_service.engine.batcher import is_answering
 from safelight_service.errors import DeviceLostError, InternalError
 from safelight_service.generation import Completed, Event, GenerationRequest, Parameters
@@ -53,7 +53,7 @@ def on_forward(engine: Engine, fault: Callable[..., None]) -> Iterator[None]:
 
 async def collect(engine: Engine) -> list[Event]:
     async with aclosing(engine.generate(REQUEST)) as events:
-        return [event async for event in events]
+        return [event async for event in events if not isinstance(event, Resolved)]
 
 
 async def expect_lost(engine: Engine) -> None:

@@ -146,6 +146,8 @@ class TextToImageServiceServicer:
         this request.
         - UNAVAILABLE (MODEL_LOADING): the model is being loaded; RetryInfo says
         when to come back.
+        - UNAVAILABLE (DEVICE_LOST): the device has failed, and the service starts
+        anew; RetryInfo says when to come back.
         - FAILED_PRECONDITION (MODEL_FAILED): the model cannot be loaded.
         - DEADLINE_EXCEEDED (DEADLINE): the deadline of the call cannot be met; the
         message tells the estimate. Without a reason: it has passed.
