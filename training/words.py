@@ -114,6 +114,7 @@ PLAIN_PHRASES = (
     "in front of a {} wall",
     "on a plain {} background",
     "on a {} backdrop",
+    "with {} behind it",
     "on a {} canvas",
     "over {}",
     "against {}",

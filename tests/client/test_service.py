@@ -86,12 +86,12 @@ def test_model_that_is_not_served_is_not_found(service: RunningService) -> None:
 def test_running_generation_keeps_its_id_to_itself(service: RunningService) -> None:
     with (
         Client(service.target) as client,
-        client.generate(PROMPT, generation_id="mine", num_inference_steps=150) as first,
+        client.generate(PROMPT, generation_id="taken", num_inference_steps=150) as first,
     ):
         assert isinstance(next(first), Accepted)
         with (
             pytest.raises(safelight.GenerationExistsError),
-            client.generate(PROMPT, generation_id="mine") as second,
+            client.generate(PROMPT, generation_id="taken") as second,
         ):
             next(second)
 

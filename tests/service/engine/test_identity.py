@@ -18,7 +18,7 @@ from safelight_service.settings import (
 )
 from tests.service.tiny_models import TinyModels
 
-SETTINGS = ModelSettings(name="model", source="owner/name")
+SETTINGS = ModelSettings(name="model", source="owner/name", device="cpu", allow_unpinned=True)
 COMMIT = "0123456789" * 4
 WEIGHTS = Path("unet", "weights.safetensors")
 
@@ -119,6 +119,6 @@ def test_a_model_of_the_hub_tells_its_commit(
     (cached / "refs" / "main").write_text(COMMIT)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    loaded = load_model(ModelSettings(name="model", source="owner/name", device="cpu"))
+    loaded = load_model(SETTINGS)
     assert loaded.revision == COMMIT
     assert COMMIT in loaded.identity
