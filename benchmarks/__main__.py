@@ -8,3 +8,4 @@ BENCHMARKS = ("overhead", "throughput", "latency", "estimates", "streaming", "me
 for name in BENCHMARKS:
     print(f"\n{name}", flush=True)
     subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)
+subprocess.run([sys.executable, "-m", "benchmarks.plot"], check=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +99,12 @@ def write_report(name: str, figures: Mapping[str, object]) -> None:
     _FOLDER.mkdir(exist_ok=True)
     text = json.dumps({"machine": machine, "figures": figures}, indent=2)
     (_FOLDER / f"{name}.json").write_text(text + "\n")
+
+
+def read_figures(name: str) -> dict[str, Any]:
+    """Read the figures of benchmarks/results/NAME.json."""
+    figures: dict[str, Any] = json.loads((_FOLDER / f"{name}.json").read_text())["figures"]
+    return figures
 
 
 def _find_processor() -> str:

@@ -1,4 +1,4 @@
-"""The model that is shipped: its size, its colours, and that every parameter matters."""
+"""The model that is shipped: its size, what it draws, and that every parameter matters."""
 
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import safelight_service
 from training.evaluate import SCHEDULERS
 from training.export import MAX_BYTES
 from training.judge import find_background, judge
+from training.scenes import SHAPES
 
 FOLDER = Path(safelight_service.__file__).parent / "models" / "shapes"
 
@@ -65,6 +66,12 @@ def test_a_prompt_has_its_colours(
 ) -> None:
     seen = judge(draw(pipeline, prompt, num_inference_steps=12))
     assert (seen.colour, seen.background) == (colour, background)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_prompt_has_its_shape(pipeline: DiffusionPipeline, shape: str) -> None:
+    seen = judge(draw(pipeline, f"a red {shape} on a white background", num_inference_steps=12))
+    assert (seen.shape, seen.colour) == (shape, "red")
 
 
 def test_the_same_seed_draws_the_same_picture(pipeline: DiffusionPipeline, circle: Tensor) -> None:

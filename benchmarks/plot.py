@@ -1,0 +1,66 @@
+"""Draws docs/images/performance.svg from the results of throughput and latency."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("svg")
+mpl.rcParams["svg.hashsalt"] = "safelight"  # the same figures give the same file
+
+import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
+
+from benchmarks.report import read_figures  # noqa: E402
+
+PICTURE = Path("docs/images/performance.svg")
+SERVICE = "the service, "
+
+
+def main() -> None:
+    """Draw the picture."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    draw_throughput(left, read_figures("throughput"))
+    draw_latency(right, read_figures("latency"))
+    figure.savefig(PICTURE, metadata={"Date": None})
+
+
+def draw_throughput(axes: Axes, figures: dict[str, Any]) -> None:
+    """Pictures per second by concurrency, as multiples of plain calls."""
+    served = {
+        int(name.removeprefix(SERVICE).split()[0]): figure["ratio"]
+        for name, figure in figures.items()
+        if name.startswith(SERVICE)
+    }
+    medians = [ratio["median"] for ratio in served.values()]
+    spread = [
+        [median - ratio["low"] for median, ratio in zip(medians, served.values(), strict=True)],
+        [ratio["high"] - median for median, ratio in zip(medians, served.values(), strict=True)],
+    ]
+    axes.errorbar(list(served), medians, spread, marker="o", capsize=3, label="the service")
+    others = [name for name in figures if not name.startswith(SERVICE)]
+    for name, style in zip(others, ("-", "--", ":"), strict=True):
+        axes.axhline(figures[name]["ratio"]["median"], color="grey", linestyle=style, label=name)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(list(served), [str(width) for width in served])
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("calls at once")
+    axes.set_ylabel("pictures per second, plain calls = 1")
+    axes.legend(fontsize="small")
+
+
+def draw_latency(axes: Axes, figures: dict[str, Any]) -> None:
+    """Seconds from the call to the picture, by load."""
+    loads = [float(name.removeprefix("load ")) for name in figures]
+    for way, colour in zip(next(iter(figures.values())), ("C0", "C1", "C2"), strict=True):
+        for key, style in (("p50", "-"), ("p99", ":")):
+            seconds = [ways[way][key] for ways in figures.values()]
+            axes.plot(loads, seconds, style, color=colour, marker="o", label=f"{way}, {key}")
+    axes.set_xlabel("calls, as a share of what one at a time can do")
+    axes.set_ylabel("seconds from call to picture")
+    axes.set_ylim(bottom=0)
+    axes.legend(fontsize="small")
+
+
+if __name__ == "__main__":
+    main()
