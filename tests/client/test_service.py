@@ -9,6 +9,7 @@ from pathlib import Path
 from subprocess import PIPE, Popen, run
 from typing import Any
 
+import numpy as np
 import PIL.Image
 import pytest
 import safelight
@@ -64,7 +65,9 @@ def test_second_image_is_that_of_the_next_seed(service: RunningService) -> None:
             second = generation.images()[1]
         alone = client.text_to_image(PROMPT, seed=second.seed, num_inference_steps=2)
     assert second.seed == 8
-    assert second.pil.tobytes() == alone.tobytes()
+    # But for rounding: the images of one request share forwards.
+    difference = np.asarray(second.pil).astype(int) - np.asarray(alone)
+    assert np.abs(difference).max() <= 1
 
 
 def test_all_mistakes_are_told_at_once(service: RunningService) -> None:
