@@ -38,6 +38,8 @@ _ENV_PREFIX = "SAFELIGHT_"
 _CLIENT_VARIABLES = frozenset({"SAFELIGHT_TARGET", "SAFELIGHT_TOKEN"})
 _CONFIG_VARIABLE = "SAFELIGHT_CONFIG"
 
+_DAY_S = 86_400
+
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -194,6 +196,33 @@ class GenerationSettings(_Table):
     )
 
 
+class ConnectionSettings(_Table):
+    """How many connections there may be, and how long."""
+
+    max_count: int = Field(
+        1000, ge=1, description="Most connections at once; more are closed as they come."
+    )
+    max_age_s: float | None = Field(
+        None,
+        gt=0,
+        le=_DAY_S,
+        description="Seconds after which clients are told to connect anew, as load balancers need "
+        "it to find new replicas. Calls in progress go on. Unset: never.",
+    )
+    keepalive_s: float = Field(
+        30.0,
+        gt=0,
+        le=_DAY_S,
+        description="Seconds of silence after which a client is asked for a sign of life.",
+    )
+    keepalive_timeout_s: float = Field(
+        10.0,
+        gt=0,
+        le=_DAY_S,
+        description="Seconds that it has to give one before its connection is closed.",
+    )
+
+
 class AccelerationSettings(_Table):
     """What makes a model faster or smaller, and what that costs."""
 
@@ -331,6 +360,7 @@ class Settings(BaseSettings):
     default_model: str = Field("", description="Model of calls that name none. Empty: the first.")
     batching: BatchingSettings = BatchingSettings()
     generations: GenerationSettings = GenerationSettings()
+    connections: ConnectionSettings = ConnectionSettings()
     cache: CacheSettings = CacheSettings()
     queue_size: int = Field(
         64, ge=0, description="Generations that may wait; more are refused (RESOURCE_EXHAUSTED)."

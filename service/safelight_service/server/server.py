@@ -17,30 +17,12 @@ from safelight_service.server.faults import FaultInterceptor
 from safelight_service.server.ongoing import OngoingCalls
 from safelight_service.server.servicer import TextToImageServicer
 from safelight_service.server.tls import server_credentials
-from safelight_service.settings import Settings
+from safelight_service.settings import ConnectionSettings, Settings
 from safelight_service.tokens import Tokens
 
 SERVICE = pb.DESCRIPTOR.services_by_name["TextToImageService"].full_name
 
 _Status = health_pb2.HealthCheckResponse
-
-_OPTIONS = [
-    # A second server on the same port must fail, not silently take half the calls.
-    ("grpc.so_reuseport", 0),
-    # Notice clients whose connection has died silently.
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    # Let clients notice the same of us; by default their pings end in GOAWAY.
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
-    # gRPC's own limits. But its soft one on metadata is half as much, and between the two it
-    # refuses at random.
-    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
-    ("grpc.max_metadata_size", 16 * 1024),
-    ("grpc.absolute_max_metadata_size", 16 * 1024),
-]
-
 
 _LINGER_S = 1.0
 """What is left to those who watch the health, and to statuses on their way, at the very end."""
@@ -73,7 +55,9 @@ class Server:
         self._generations = Generations(
             self._engine, ResultCache.open(settings.cache), settings.generations
         )
-        self._server = grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
+        self._server = grpc.aio.server(
+            interceptors=interceptors, options=_options(settings.connections)
+        )
         self._port = 0
 
     @property
@@ -155,3 +139,30 @@ class Server:
     async def _tell_health(self, status: int) -> None:
         for service in ("", SERVICE):
             await self._health.set(service, status)
+
+
+def _options(connections: ConnectionSettings) -> list[tuple[str, int]]:
+    options = [
+        # A second server on the same port must fail, not silently take half the calls.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_allowed_incoming_connections", connections.max_count),
+        # Notice clients whose connection has died silently.
+        ("grpc.keepalive_time_ms", _ms(connections.keepalive_s)),
+        ("grpc.keepalive_timeout_ms", _ms(connections.keepalive_timeout_s)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        # Let clients notice the same of us; by default their pings end in GOAWAY.
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+        # gRPC's own limits. But its soft one on metadata is half as much, and between the two it
+        # refuses at random.
+        ("grpc.max_receive_message_length", 4 * 1024 * 1024),
+        ("grpc.max_metadata_size", 16 * 1024),
+        ("grpc.absolute_max_metadata_size", 16 * 1024),
+    ]
+    if connections.max_age_s is not None:
+        options.append(("grpc.max_connection_age_ms", _ms(connections.max_age_s)))
+    return options
+
+
+def _ms(seconds: float) -> int:
+    return max(1, round(seconds * 1000))
