@@ -41,6 +41,14 @@ class FieldViolation:
     description: str
 
 
+_MAX_QUOTED = 64
+
+
+def quote(text: str) -> str:
+    """Quote what a caller sent, cut where a status could grow too large to be received."""
+    return repr(text) if len(text) <= _MAX_QUOTED else f"{text[:_MAX_QUOTED]!r}..."
+
+
 class UnauthenticatedError(SafelightError):
     """No token, or not one that is known; the caller is not told which."""
 
@@ -60,7 +68,7 @@ class ModelNotFoundError(SafelightError):
     """A model that is not served."""
 
     def __init__(self, model: str, served: Sequence[str]) -> None:
-        super().__init__(f"model {model!r} is not served; choose one of: {', '.join(served)}")
+        super().__init__(f"model {quote(model)} is not served; choose one of: {', '.join(served)}")
 
 
 class ModelForbiddenError(SafelightError):
@@ -68,7 +76,7 @@ class ModelForbiddenError(SafelightError):
 
     def __init__(self, model: str, allowed: Sequence[str]) -> None:
         super().__init__(
-            f"this token does not allow model {model!r}; choose one of: {', '.join(allowed)}"
+            f"this token does not allow model {quote(model)}; choose one of: {', '.join(allowed)}"
         )
 
 
@@ -77,7 +85,7 @@ class GenerationExistsError(SafelightError):
 
     def __init__(self, generation_id: str) -> None:
         super().__init__(
-            f"generation_id {generation_id!r} names the generation of another request; "
+            f"generation_id {quote(generation_id)} names the generation of another request; "
             "send the same request to join it, or choose another id"
         )
 
@@ -86,7 +94,7 @@ class GenerationNotFoundError(SafelightError):
     """A generation that does not run, nor has ended lately."""
 
     def __init__(self, generation_id: str) -> None:
-        super().__init__(f"generation_id {generation_id!r} names no generation that is known")
+        super().__init__(f"generation_id {quote(generation_id)} names no generation that is known")
 
 
 class GenerationCancelledError(SafelightError):

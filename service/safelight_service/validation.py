@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Callable
 
 from safelight_service.capabilities import Capabilities
-from safelight_service.errors import FieldViolation, InvalidRequestError
+from safelight_service.errors import FieldViolation, InvalidRequestError, quote
 from safelight_service.generation import (
     GenerationRequest,
     ResolvedOutput,
@@ -82,7 +82,7 @@ class _Resolver:
 
     def _check_choice(self, field: str, value: str, choices: tuple[str, ...]) -> str:
         if value not in choices:
-            self._refuse(field, f"must be one of {', '.join(choices)}, not {value!r}")
+            self._refuse(field, f"must be one of {', '.join(choices)}, not {quote(value)}")
         return value
 
     def _check_generation_id(self) -> None:

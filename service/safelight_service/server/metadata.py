@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from safelight_service.errors import FieldViolation, InvalidRequestError
+from safelight_service.errors import FieldViolation, InvalidRequestError, quote
 
 _TRUE, _FALSE = ("1", "true"), ("0", "false")
 
@@ -21,4 +21,4 @@ def parse_flag(metadata: Iterable[tuple[str, str | bytes]], key: str, *, default
         return True
     if value in _FALSE:
         return False
-    raise InvalidRequestError([FieldViolation(key, f"must be true or false, not {value!r}")])
+    raise InvalidRequestError([FieldViolation(key, f"must be true or false, not {quote(value)}")])
