@@ -3,6 +3,7 @@
 import hashlib
 import io
 import threading
+import typing
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent import futures
 from typing import Self
@@ -160,6 +161,7 @@ class ScriptedService(TextToImageServiceServicer):
         cancelled_ids: The ids that CancelGeneration was called with.
         metadata: The metadata of the last call.
         time_remaining: The seconds that the last call was given, if limited.
+        pushback_ms: What failures tell gRPC's own retries: when to call again, or below 0 not to.
         cancelled: Set when a call ended before its script.
     """
 
@@ -171,6 +173,7 @@ class ScriptedService(TextToImageServiceServicer):
         self.cancelled_ids: list[str] = []
         self.metadata: dict[str, str | bytes] = {}
         self.time_remaining: float | None = None
+        self.pushback_ms: int | None = None
         self.cancelled = threading.Event()
         self._server = grpc.server(futures.ThreadPoolExecutor(4))
         add_TextToImageServiceServicer_to_server(self, self._server)
@@ -269,4 +272,8 @@ class ScriptedService(TextToImageServiceServicer):
 
     def _abort(self, context: grpc.ServicerContext, step: object) -> None:
         if isinstance(step, Status):
-            context.abort_with_status(rpc_status.to_status(step))
+            rich: typing.Any = rpc_status.to_status(step)
+            metadata = [*rich.trailing_metadata]
+            if self.pushback_ms is not None:
+                metadata.append(("grpc-retry-pushback-ms", str(self.pushback_ms)))
+            context.abort_with_status(rich._replace(trailing_metadata=tuple(metadata)))

@@ -70,6 +70,7 @@ async def test_models_are_described(scripted: ScriptedService, async_client: Asy
 async def test_breaking_out_of_the_loop_cancels_on_the_service(
     scripted: ScriptedService, async_client: AsyncClient
 ) -> None:
+    """Fault 15: by `break`."""
     scripted.play(accepted(), progress(1), HOLD)
     async with async_client.generate("a red circle") as generation:
         async for event in generation:

@@ -182,6 +182,7 @@ def test_images_includes_those_that_were_seen_already(
 def test_leaving_the_block_cancels_on_the_service(
     scripted: ScriptedService, client: Client
 ) -> None:
+    """Fault 15: by `break`."""
     scripted.play(accepted(), progress(1), HOLD)
     with client.generate("a red circle") as generation:
         for event in generation:
@@ -262,6 +263,35 @@ def test_not_every_break_is_mended(
         client.generate("a red circle", linger=linger) as generation,
     ):
         generation.images()
+
+
+@pytest.mark.parametrize(("pushback_ms", "call_count"), [(1, 3), (-1, 1)])
+def test_what_has_not_begun_is_called_again_unless_the_service_says_not_to(
+    pushback_ms: int, call_count: int, scripted: ScriptedService, client: Client
+) -> None:
+    """Fault 30: by gRPC itself."""
+    scripted.pushback_ms = pushback_ms
+    unavailable = status(grpc.StatusCode.UNAVAILABLE, "the service is stopping")
+    scripted.play_in_turn([unavailable], [unavailable], [*whole_generation()])
+    if call_count == 1:
+        with pytest.raises(safelight.ServiceUnavailableError):
+            client.text_to_image("a red circle")
+    else:
+        client.text_to_image("a red circle")
+    assert len(scripted.requests) == call_count
+
+
+def test_what_has_begun_is_not_called_again_whatever_the_service_says(
+    scripted: ScriptedService, client: Client
+) -> None:
+    """Fault 30: a failure in mid-stream."""
+    scripted.pushback_ms = 1
+    scripted.play(accepted(), status(grpc.StatusCode.UNAVAILABLE, "the service is stopping"))
+    with client.generate("a red circle", linger=0) as generation:
+        assert isinstance(next(generation), Accepted)
+        with pytest.raises(safelight.ServiceUnavailableError):
+            next(generation)
+    assert len(scripted.requests) == 1
 
 
 def test_error_within_the_block_cancels_on_the_service(
