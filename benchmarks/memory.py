@@ -1,7 +1,5 @@
 """Memory: the service's resident set over a thousand generations."""
 
-from pathlib import Path
-
 from safelight import Client
 
 from benchmarks.report import write_report
@@ -20,18 +18,11 @@ def main() -> None:
                 f"picture {number}", width=64, height=64, num_inference_steps=2, seed=number
             )
             if number % EVERY == 0:
-                resident_mib[number] = read_resident_mib(service.process.pid)
+                resident_mib[number] = service.read_usage().resident_mib
                 print(f"after {number:4} generations {resident_mib[number]:8.1f} MiB")
     first, last = resident_mib[EVERY], resident_mib[GENERATIONS]
     print(f"growth from {EVERY} on {last / first - 1:+.1%}")
     write_report("memory", {"resident_mib": resident_mib, "growth": last / first - 1})
-
-
-def read_resident_mib(pid: int) -> float:
-    """Read a process's resident set on Linux, in MiB."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    [line] = [line for line in status.splitlines() if line.startswith("VmRSS:")]
-    return int(line.split()[1]) / 1024
 
 
 if __name__ == "__main__":

@@ -6,9 +6,12 @@ import pytest
 
 from tests.running_service import RunningService, run_service
 
+MAX_CONNECTIONS = 100
+"""That the service shared by all tests takes, so that one of them can reach the limit."""
+
 
 @pytest.fixture(scope="session")
 def service() -> Iterator[RunningService]:
     """The real service with the embedded model, shared by all tests."""
-    with run_service() as running:
+    with run_service(connections=f'{{"max_count": {MAX_CONNECTIONS}}}') as running:
         yield running

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 _READY = "Safelight is ready on "
@@ -27,6 +28,17 @@ _DEFAULTS = {
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What a process holds, on Linux."""
+
+    thread_count: int
+    descriptor_count: int
+    resident_mib: float
+    peak_mib: float
+    """The most that has been resident since `RunningService.forget_peak`."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunningService:
     """A service that has said that it is ready."""
 
@@ -38,6 +50,19 @@ class RunningService:
         """Return what it has logged so far."""
         # Not by the file's own position, which is where the service writes on.
         return os.pread(self.log.fileno(), os.fstat(self.log.fileno()).st_size, 0).decode()
+
+    def read_usage(self) -> Usage:
+        """Return what its process holds now."""
+        folder = Path(f"/proc/{self.process.pid}")
+        lines = (folder / "status").read_text().splitlines()
+        status = dict(line.split(":", 1) for line in lines)
+        resident_mib, peak_mib = (int(status[key].split()[0]) / 1024 for key in ("VmRSS", "VmHWM"))
+        descriptors = sum(1 for _ in (folder / "fd").iterdir())
+        return Usage(int(status["Threads"]), descriptors, resident_mib, peak_mib)
+
+    def forget_peak(self) -> None:
+        """Measure the peak of its memory from now on."""
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
 
     def stop(self) -> int:
         """Stop it as a supervisor does, and return its exit code."""

@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback whose connections a test can cut."""
+"""A TCP proxy on loopback whose connections a test can cut or stall."""
 
 import contextlib
 import socket
@@ -15,6 +15,8 @@ class TcpProxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sockets: list[socket.socket] = []
         self._lock = threading.Lock()
+        self._flows = threading.Event()
+        self._flows.set()
         self.connection_count = 0
         self.target = f"127.0.0.1:{self._listener.getsockname()[1]}"
 
@@ -27,6 +29,10 @@ class TcpProxy:
                 each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
                 each.shutdown(socket.SHUT_RDWR)
 
+    def stall(self) -> None:
+        """Pass nothing on any more, and tell nobody, like a cable that was pulled."""
+        self._flows.clear()
+
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
         return self
@@ -35,6 +41,7 @@ class TcpProxy:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self.cut()
+        self._flows.set()
 
     def _accept(self) -> None:
         while True:
@@ -47,11 +54,11 @@ class TcpProxy:
                 self.connection_count += 1
                 self._sockets += [client, server]
             for source, sink in ((client, server), (server, client)):
-                threading.Thread(target=_pass, args=(source, sink), daemon=True).start()
+                threading.Thread(target=self._pass, args=(source, sink), daemon=True).start()
 
-
-def _pass(source: socket.socket, sink: socket.socket) -> None:
-    with contextlib.suppress(OSError), source:
-        while data := source.recv(65536):
-            sink.sendall(data)
-        sink.shutdown(socket.SHUT_WR)
+    def _pass(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError), source:
+            while data := source.recv(65536):
+                self._flows.wait()
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)

@@ -2,16 +2,32 @@
 
 import socket
 import struct
+from collections import deque
 from types import TracebackType
 from typing import Self
 
 from google.protobuf.message import Message
 from h2.config import H2Configuration
 from h2.connection import H2Connection
+from h2.errors import ErrorCodes
 from h2.events import DataReceived, Event, ResponseReceived, StreamEnded, TrailersReceived
 from h2.settings import SettingCodes
 
 METHOD = "/safelight.v1.TextToImageService/"
+HEADERS = {
+    ":method": "POST",
+    ":scheme": "http",
+    ":path": f"{METHOD}Generate",
+    ":authority": "localhost",
+    "content-type": "application/grpc",
+    "te": "trailers",
+}
+"""Those of a call of Generate."""
+
+
+def frame_message(message: bytes, *, is_compressed: bool = False, size: int | None = None) -> bytes:
+    """Put a message's prefix before it, with another `size` than its own where one is given."""
+    return struct.pack(">?I", is_compressed, len(message) if size is None else size) + message
 
 
 class H2Client:
@@ -23,6 +39,7 @@ class H2Client:
         self.connection = H2Connection(
             H2Configuration(header_encoding=None, validate_outbound_headers=False)
         )
+        self._unread: deque[Event] = deque()
         self.connection.local_settings[SettingCodes.INITIAL_WINDOW_SIZE] = window
         self.connection.initiate_connection()
         self.flush()
@@ -33,21 +50,40 @@ class H2Client:
 
     def call(self, method: str, request: Message, **metadata: bytes) -> int:
         """Send a whole request; return its stream."""
+        return self.send(frame_message(request.SerializeToString()), METHOD + method, **metadata)
+
+    def send(self, body: bytes, path: str = f"{METHOD}Generate", **metadata: bytes) -> int:
+        """Send the body of a call, as much of it as the service takes; return its stream."""
         stream = self.connection.get_next_available_stream_id()
         headers = {
-            b":method": b"POST",
-            b":scheme": b"http",
-            b":path": (METHOD + method).encode(),
-            b":authority": b"localhost",
-            b"content-type": b"application/grpc",
-            b"te": b"trailers",
+            **{name.encode(): value.encode() for name, value in HEADERS.items()},
+            b":path": path.encode(),
             **{name.encode(): value for name, value in metadata.items()},
         }
-        message = request.SerializeToString()
         self.connection.send_headers(stream, list(headers.items()))
-        self.connection.send_data(stream, struct.pack(">?I", False, len(message)) + message, True)
-        self.flush()
+        while body:
+            size = min(
+                len(body),
+                self.connection.local_flow_control_window(stream),
+                self.connection.max_outbound_frame_size,
+            )
+            if size:
+                self.connection.send_data(stream, body[:size], end_stream=size == len(body))
+                body = body[size:]
+                self.flush()
+            else:
+                self._receive()
         return stream
+
+    def reset(self, stream: int) -> None:
+        """Cancel a call."""
+        self.connection.reset_stream(stream, ErrorCodes.CANCEL)
+        self.flush()
+
+    def abort(self) -> None:
+        """Close the connection by a TCP reset, as a kernel does for a process that is gone."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
 
     def open_window(self, stream: int, size: int = 1 << 24) -> None:
         """Let the service send so many bytes."""
@@ -58,15 +94,19 @@ class H2Client:
     def read_metadata(self, stream: int) -> dict[str, str]:
         """Read to the end of the stream; return its metadata, the trailing ones included."""
         metadata: dict[str, str] = {}
-        while True:
-            for event in self._receive():
-                if isinstance(event, DataReceived):
-                    self.connection.acknowledge_received_data(event.flow_controlled_length, stream)
-                elif isinstance(event, ResponseReceived | TrailersReceived):
-                    metadata |= {name.decode(): value.decode() for name, value in event.headers}
-                elif isinstance(event, StreamEnded):
-                    return metadata
-            self.flush()
+        while not isinstance(event := self.read(), StreamEnded):
+            if isinstance(event, DataReceived):
+                self.connection.acknowledge_received_data(event.flow_controlled_length, stream)
+                self.flush()
+            elif isinstance(event, ResponseReceived | TrailersReceived):
+                metadata |= {name.decode(): value.decode() for name, value in event.headers}
+        return metadata
+
+    def read(self) -> Event:
+        """Return what the service sends next."""
+        while not self._unread:
+            self._receive()
+        return self._unread.popleft()
 
     def __enter__(self) -> Self:
         return self
@@ -79,8 +119,9 @@ class H2Client:
     ) -> None:
         self.socket.close()
 
-    def _receive(self) -> list[Event]:
+    def _receive(self) -> None:
         data = self.socket.recv(65536)
         if not data:
             raise ConnectionError("the service closed the connection")
-        return self.connection.receive_data(data)
+        self._unread.extend(self.connection.receive_data(data))
+        self.flush()

@@ -1,7 +1,11 @@
-"""Generations that are joined, watched, told again and cancelled, over the wire."""
+"""Generations that are joined, watched, told again, cancelled and left, over the wire."""
 
+import asyncio
+import hashlib
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from subprocess import PIPE, Popen
 from typing import Any
 
 import grpc
@@ -9,11 +13,17 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+from h2.events import DataReceived, ResponseReceived
 from safelight.v1 import text_to_image_pb2 as pb
 from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
+from safelight_service.server.server import Server
+from safelight_service.settings import LimitSettings, Settings
 from tests.running_service import RunningService, run_service
 from tests.service.server.h2_client import H2Client
+from tests.service.server.unharmed import LONG, make_control, unharmed, wait_until
+from tests.service.tiny_models import MERGING, TinyModels
+from tests.tcp_proxy import TcpProxy
 
 LINGER = Duration(seconds=60)
 
@@ -155,6 +165,149 @@ def test_equal_requests_of_many_clients_at_once_are_made_once() -> None:
     assert len({events[0].accepted.generation_id for events in streams}) == 8
     for events in streams:
         assert {width.image_count for width in events[-1].completed.batch_widths} <= {1}
+
+
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[RunningService]:
+    """A service with little patience."""
+    connections = '{"max_age_s": 0.5, "keepalive_s": 0.5, "keepalive_timeout_s": 0.5}'
+    with run_service(generations='{"max_s": 3}', connections=connections) as running:
+        yield running
+
+
+def test_a_call_that_is_cancelled_frees_the_device(service: RunningService) -> None:
+    """Fault 10: in mid-step; test_batcher.py holds that no other step is made."""
+    with unharmed(service) as stub:
+        call = stub.Generate(LONG)
+        read_until(call, "progress")
+        call.cancel()
+        assert call.code() is grpc.StatusCode.CANCELLED
+
+
+def test_calls_that_are_cancelled_right_after_an_event_all_free_the_device(
+    service: RunningService,
+) -> None:
+    """Fault 11: a hundred of them."""
+    with unharmed(service) as stub:
+        for number in range(100):
+            call = stub.Generate(request("", steps=150))
+            for _ in range(1 + number % 3):
+                next(call)
+            call.cancel()
+            assert call.code() is grpc.StatusCode.CANCELLED
+
+
+def test_a_slow_reader_that_cancels_leaves_nothing_behind(service: RunningService) -> None:
+    """Fault 13: not in the log either."""
+    logged = service.read_log()
+    with unharmed(service) as stub, H2Client(service.target, window=0) as slow:
+        stream = slow.call("Generate", LONG)
+        while not isinstance(slow.read(), ResponseReceived):
+            pass
+        slow.reset(stream)
+        make_control(stub)
+    assert service.read_log() == logged
+
+
+def test_a_client_that_is_killed_frees_the_device(service: RunningService) -> None:
+    """Fault 16: SIGKILL."""
+    command = [sys.executable, "-m", "tests.service.server.killed_reader", service.target]
+    with unharmed(service), Popen(command, stdout=PIPE, text=True) as client:
+        assert client.stdout is not None
+        assert "progress\n" in iter(client.stdout.readline, "")
+        client.kill()
+
+
+def test_a_connection_that_is_reset_frees_the_device(service: RunningService) -> None:
+    """Fault 16: a TCP reset."""
+    with unharmed(service), H2Client(service.target) as client:
+        client.call("Generate", LONG)
+        while not isinstance(client.read(), DataReceived):
+            pass
+        client.abort()
+
+
+def test_a_channel_that_is_closed_frees_the_device(service: RunningService) -> None:
+    with unharmed(service), grpc.insecure_channel(service.target) as channel:
+        read_until(pb_grpc.TextToImageServiceStub(channel).Generate(LONG), "progress")
+
+
+def test_a_connection_that_went_dead_is_closed_and_frees_the_device(
+    impatient: RunningService,
+) -> None:
+    """Fault 17: nothing comes through any more, and nobody says so."""
+    with (
+        TcpProxy(impatient.target) as proxy,
+        grpc.insecure_channel(proxy.target) as channel,
+        unharmed(impatient),
+    ):
+        events = pb_grpc.TextToImageServiceStub(channel).Generate(LONG)
+        read_until(events, "progress")
+        proxy.stall()
+
+
+def test_a_deadline_that_passes_in_mid_generation_frees_the_device(
+    service: RunningService,
+) -> None:
+    """Fault 19: at a size that nothing is known about, or it would have been refused."""
+    unknown = request("", steps=150, image_count=4)
+    unknown.parameters.width = 72
+    with unharmed(service) as stub:
+        events = stub.Generate(unknown, timeout=2)
+        read_until(events, "progress")
+        with pytest.raises(grpc.RpcError):
+            list(events)
+        assert events.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_no_generation_takes_longer_than_any_may(impatient: RunningService) -> None:
+    """Fault 20: not without a deadline, nor with one in 24 hours."""
+    with unharmed(impatient) as stub:
+        for events in [stub.Generate(LONG, timeout=timeout) for timeout in (None, 86_400)]:
+            with pytest.raises(grpc.RpcError) as raised:
+                list(events)
+            assert reason_of(raised.value) == (grpc.StatusCode.DEADLINE_EXCEEDED, "TIME_LIMIT")
+
+
+def test_a_connection_that_grows_old_is_left_by_the_next_call_only(
+    impatient: RunningService,
+) -> None:
+    """Fault 41: what it carries comes to its end."""
+    with (
+        TcpProxy(impatient.target) as proxy,
+        grpc.insecure_channel(proxy.target) as channel,
+        unharmed(impatient),
+    ):
+        events = pb_grpc.TextToImageServiceStub(channel).Generate(request("", steps=30))
+        read_until(events, "progress")
+        wait_until(channel, lambda: proxy.connection_count > 1)
+        assert list(events)[-1].HasField("completed")
+
+
+def test_an_image_larger_than_a_message_reaches_a_client_with_default_limits(
+    tiny_models: TinyModels,
+) -> None:
+    """Fault 49: 8 megapixels, in chunks of at most 1 MiB."""
+    limits = LimitSettings(max_side_px=4096, max_pixel_count=4096 * 2048)
+    model = tiny_models.settings("sana").model_copy(update={"limits": limits})
+    settings = Settings(listen="127.0.0.1:0", models=(model,), batching=MERGING)
+
+    async def generate() -> list[pb.GenerateResponse]:
+        async with (
+            Server(settings) as server,
+            grpc.aio.insecure_channel(server.address) as channel,
+        ):
+            stub: Any = pb_grpc.TextToImageServiceStub(channel)
+            parameters = pb.TextToImageParameters(num_inference_steps=1, width=4096, height=2048)
+            large = pb.GenerateRequest(inputs="a red circle", parameters=parameters)
+            return [event async for event in stub.Generate(large)]
+
+    events = asyncio.run(generate())
+    [header] = [event.image for event in events if event.HasField("image")]
+    image = image_of(events)
+    assert len(image) == header.size_bytes > 4 * 1024 * 1024
+    assert max(len(event.chunk.data) for event in events) == 1024 * 1024
+    assert hashlib.sha256(image).hexdigest() == header.sha256
 
 
 def test_a_reader_that_stops_is_cut_off_and_holds_up_nobody() -> None:
