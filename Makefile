@@ -61,6 +61,11 @@ format: $(INSTALLED) ## Format Python and the contract
 generate: $(INSTALLED) ## Regenerate the stubs from protos/
 	scripts/generate-stubs $(STUBS)
 
+FUZZ_S ?= 20
+.PHONY: fuzz
+fuzz: $(INSTALLED) ## Send anything down the way of a request, for FUZZ_S seconds
+	python -m tests.service.server.fuzz_requests -max_total_time=$(FUZZ_S)
+
 .PHONY: bench
 bench: $(INSTALLED) ## Measure the service against the bare pipeline
 	python -m benchmarks
