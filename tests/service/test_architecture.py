@@ -1,6 +1,7 @@
 """The layout shows the architecture, and these tests hold it."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,6 +59,16 @@ def test_the_service_starts_no_process() -> None:
     """Fault 50: gRPC does not survive a fork, so there is none: work is given to threads."""
     assert not importers("multiprocessing", "subprocess", "concurrent.futures.process")
     assert not any("os.fork" in module.read_text() for module in MODULES)
+
+
+def test_the_faults_in_the_docs_are_tested_where_they_say() -> None:
+    rows = re.findall(r"(?m)^\| (\d+) \|(.*)$", Path("docs/reliability.md").read_text())
+    assert [int(number) for number, _ in rows] == [*range(1, 51)]
+    for _, row in rows:
+        for file, names in re.findall(r"`([\w/]+\.py)`:((?:,? `test_\w+`)+)", row):
+            path = Path(file if file.startswith("tests/") else f"tests/service/{file}")
+            tests = re.findall(r"def (test_\w+)", path.read_text())
+            assert set(re.findall(r"test_\w+", names)) <= set(tests)
 
 
 @pytest.mark.parametrize(
