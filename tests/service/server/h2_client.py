@@ -11,7 +11,7 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import DataReceived, Event, ResponseReceived, StreamEnded, TrailersReceived
-from h2.settings import SettingCodes
+from h2.settings import SettingCodes, Settings
 
 METHOD = "/safelight.v1.TextToImageService/"
 HEADERS = {
@@ -40,7 +40,10 @@ class H2Client:
             H2Configuration(header_encoding=None, validate_outbound_headers=False)
         )
         self._unread: deque[Event] = deque()
-        self.connection.local_settings[SettingCodes.INITIAL_WINDOW_SIZE] = window
+        # As an initial value: a later one would count from the service's acknowledgement on only.
+        self.connection.local_settings = Settings(
+            client=True, initial_values={SettingCodes.INITIAL_WINDOW_SIZE: window}
+        )
         self.connection.initiate_connection()
         self.flush()
 

@@ -22,7 +22,6 @@ LONG = pb.GenerateRequest(
 )
 """Makes many times the steps that the controls make, which would share its forwards."""
 
-_CONTROLS = 8
 _MAX_GROWTH_MIB = 64
 _PATIENCE_S = 60
 
@@ -49,7 +48,8 @@ def unharmed(service: RunningService) -> Iterator[pb_grpc.TextToImageServiceStub
 def make_control(stub: pb_grpc.TextToImageServiceStub) -> bytes:
     """Return the image of a control generation beside which nothing else is made."""
     # The service may still be about to learn that a caller is gone.
-    for _ in range(_CONTROLS):
+    ends_at = time.monotonic() + _PATIENCE_S
+    while time.monotonic() < ends_at:
         events = list(stub.Generate(CONTROL, metadata=(("x-use-cache", "false"),)))
         if {width.image_count for width in events[-1].completed.batch_widths} == {1}:
             return b"".join(event.chunk.data for event in events if event.HasField("chunk"))
