@@ -3,7 +3,8 @@
 import socket
 import struct
 from collections import deque
-from types import TracebackType
+from collections.abc import Mapping
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 from google.protobuf.message import Message
@@ -53,9 +54,14 @@ class H2Client:
 
     def call(self, method: str, request: Message, **metadata: bytes) -> int:
         """Send a whole request; return its stream."""
-        return self.send(frame_message(request.SerializeToString()), METHOD + method, **metadata)
+        return self.send(frame_message(request.SerializeToString()), METHOD + method, metadata)
 
-    def send(self, body: bytes, path: str = f"{METHOD}Generate", **metadata: bytes) -> int:
+    def send(
+        self,
+        body: bytes,
+        path: str = f"{METHOD}Generate",
+        metadata: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> int:
         """Send the body of a call, as much of it as the service takes; return its stream."""
         stream = self.connection.get_next_available_stream_id()
         headers = {

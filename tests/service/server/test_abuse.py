@@ -41,7 +41,8 @@ def code_of(metadata: dict[str, str]) -> grpc.StatusCode:
 
 def call_raw(channel: grpc.Channel, method: str, request: bytes) -> grpc.StatusCode:
     """Send bytes as a request, read the answer to its end, and return the status."""
-    call = channel.unary_stream(method)(request)  # type: ignore[var-annotated]
+    calls: grpc.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(method)
+    call = calls(request)
     with contextlib.suppress(grpc.RpcError):
         list(call)
     code: grpc.StatusCode = call.code()
@@ -62,7 +63,7 @@ def test_a_message_that_is_too_large_is_refused_without_being_held(
 ) -> None:
     """Fault 5: RESOURCE_EXHAUSTED, by gRPC's core."""
     with unharmed(service), H2Client(service.target) as raw:
-        stream = raw.send(body, **metadata)
+        stream = raw.send(body, metadata=metadata)
         assert code_of(raw.read_metadata(stream)) is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
@@ -106,13 +107,14 @@ def test_a_method_that_does_not_exist_is_unimplemented(
 
 def rapid_resets(count: int) -> Iterator[Frame]:
     encoder = Encoder()
+    headers = list(HEADERS.items())
     for stream in range(1, 2 * count, 2):
-        yield HeadersFrame(stream, encoder.encode(HEADERS), flags=["END_HEADERS"])
+        yield HeadersFrame(stream, encoder.encode(headers), flags=["END_HEADERS"])
         yield RstStreamFrame(stream)
 
 
 def endless_headers(count: int) -> Iterator[Frame]:
-    yield HeadersFrame(1, Encoder().encode(HEADERS))
+    yield HeadersFrame(1, Encoder().encode(list(HEADERS.items())))
     yield from (ContinuationFrame(1, bytes(16384)) for _ in range(count))
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -51,7 +52,7 @@ def messages(kind: Descriptor) -> st.SearchStrategy[Message]:
         field.name: messages(field.message_type) if field.message_type else VALUES[field.cpp_type]
         for field in kind.fields
     }
-    made: type[Message] = kind._concrete_class
+    made = message_factory.GetMessageClass(kind)
     return st.fixed_dictionaries({}, optional=fields).map(lambda values: made(**values))
 
 
