@@ -90,20 +90,32 @@ def _guard_stream(
             with ongoing.enter():
                 responses = handler.unary_stream(_parse(handler, raw), context)
                 async with aclosing(responses):
+                    is_first = True
                     async for response in responses:
-                        await _write(context, response, stall_s)
+                        # Apart from the first message: should that be given up as stalled, gRPC
+                        # would try to send the metadata again, and never send the status.
+                        if is_first:
+                            await context.send_initial_metadata(())
+                            is_first = False
+                        if not await _write(context, response, stall_s):
+                            break
         except BaseException as error:
             await _abort(context, error)
 
     return behaviour
 
 
-async def _write(context: _Context, response: Any, stall_s: float) -> None:
+async def _write(context: _Context, response: Any, stall_s: float) -> bool:
+    """Write a response; return whether there is still somebody to write to."""
     try:
         async with asyncio.timeout(stall_s):
             await context.write(response)
     except TimeoutError:
         raise ReaderStalledError(stall_s) from None
+    except grpc.aio.InternalError:
+        # The write was under way when the caller left.
+        return False
+    return True
 
 
 def _parse(handler: _Handler, raw: bytes) -> Any:
