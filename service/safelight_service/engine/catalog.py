@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import structlog
 
@@ -18,6 +19,8 @@ from safelight_service.errors import (
 )
 from safelight_service.generation import ModelLoading
 from safelight_service.settings import ModelSettings
+
+T = TypeVar("T")
 
 _log = structlog.get_logger()
 _TELL_EVERY_S = 0.5
@@ -162,7 +165,6 @@ class Catalog:
         load: LoadModel,
         warm_up: WarmUp,
     ) -> None:
-        self._loader = ThreadPoolExecutor(1, thread_name_prefix="safelight-loader")
         self._is_loading = asyncio.Lock()
         self._released = asyncio.Event()
         self._models = {
@@ -219,14 +221,12 @@ class Catalog:
         """Stop loading."""
         for model in self._models.values():
             model.stop_loading()
-        self._loader.shutdown(wait=False, cancel_futures=True)
 
     async def _make_ready(self, model: ServedModel) -> LoadedModel:
         # One at a time, to the end: each has to reckon with the one before it.
         async with self._is_loading:
             await self._make_room(model.size_bytes)
-            loop = asyncio.get_running_loop()
-            loaded = await loop.run_in_executor(self._loader, self._load, model.settings)
+            loaded = await _run_in_a_thread(self._load, model.settings)
             model.size_bytes = loaded.size_bytes
             # What its size was is known only now, the first time.
             await self._make_room(model.size_bytes)
@@ -252,4 +252,18 @@ class Catalog:
             oldest = min(idle, key=lambda model: model.used_at)
             oldest.forget()
             _log.info("model_evicted", model=oldest.settings.name)
-            await asyncio.get_running_loop().run_in_executor(self._loader, free_memory)
+            await _run_in_a_thread(free_memory)
+
+
+async def _run_in_a_thread(function: Callable[..., T], *arguments: Any) -> T:
+    """Run a function in a thread that ends with it.
+
+    Loading leaves its thread with a team of OpenMP threads. As long as there are more of those in
+    the process than processors, every team waits for work asleep, and not spinning: each
+    step of the device would take half as long again.
+    """
+    loader = ThreadPoolExecutor(1, thread_name_prefix="safelight-loader")
+    try:
+        return await asyncio.get_running_loop().run_in_executor(loader, function, *arguments)
+    finally:
+        loader.shutdown(wait=False, cancel_futures=True)

@@ -1,4 +1,6 @@
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 
@@ -114,3 +116,10 @@ def test_closing_the_events_stops_the_generation(tiny_models: TinyModels) -> Non
         assert forwards.count < 100
 
     with_engine(tiny_models, "flux-dev", act)
+
+
+def test_the_device_thread_alone_has_a_team_of_openmp_threads() -> None:
+    """With a second one, both would wait for work asleep, and steps take half as long again."""
+    command = [sys.executable, "-m", "tests.service.engine.count_teams"]
+    counted = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert counted.stderr.splitlines()[-1] == "1"
