@@ -18,14 +18,14 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: install
-install: $(INSTALLED) ## Create .venv with both distributions and the tools
+install: $(INSTALLED) ## Create .venv with all distributions and the tools
 
 # torch comes first and pinned: asked for loosely, pip would choose another build.
-$(INSTALLED): requirements.txt requirements-dev.txt service/pyproject.toml clients/python/pyproject.toml
+$(INSTALLED): requirements.txt requirements-dev.txt service/pyproject.toml clients/python/pyproject.toml clients/gateway/pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep '^torch==' requirements.txt)"
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e $(STUBS) -e service
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e $(STUBS) -e service -e clients/gateway
 	touch $@
 
 .PHONY: demo
