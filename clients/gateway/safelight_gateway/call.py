@@ -144,11 +144,16 @@ def parse_flag(name: str, value: object) -> bool:
 
 
 def endpoint(
-    gateway: Gateway, handler: Handler, render_error: ErrorRenderer
+    gateway: Gateway,
+    handler: Handler,
+    render_error: ErrorRenderer,
+    *,
+    id_header: str | None = None,
 ) -> Callable[[Request], Awaitable[Response]]:
     """Return a Starlette endpoint that runs a handler and renders what goes wrong.
 
-    A caller that disconnects cancels the handler, and with it the generation.
+    A caller that disconnects cancels the handler, and with it the generation. `id_header`
+    is another header for the request's id.
     """
 
     async def respond(request: Request) -> Response:
@@ -164,6 +169,8 @@ def endpoint(
             _log.exception("internal error, id=%s", error_id)
             internal = GatewayError(500, f"internal error, id={error_id}", "INTERNAL")
             response = await _render(internal, render_error)
+        if id_header is not None:
+            response.headers.setdefault(id_header, request.scope[REQUEST_ID])
         return response
 
     return respond

@@ -8,6 +8,7 @@ import re
 import uuid
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -25,6 +26,7 @@ _EXPOSED = (
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:\d{1,5})?|\[[0-9a-fA-F:.]+\](:\d{1,5})?")
 _PREFIX = re.compile(r"(/[\w.~-]+)+")
 _REQUEST_ID = re.compile(r"[\w.:/+=-]{1,128}")
+_FAL_PROXY = "/fal-proxy"
 _FAL_HOSTS = ("queue.fal.run", "fal.run")
 
 
@@ -50,7 +52,7 @@ class Front:
             request_id = str(uuid.uuid4())
         scope = {
             **scope,
-            "path": _route_path(scope["path"], prefix, host),
+            **_route(scope, headers, prefix, host),
             "root_path": "",
             BASE_URL: self._public_url or f"{_scheme(scope, headers)}://{host}{prefix}",
             REQUEST_ID: request_id,
@@ -73,13 +75,29 @@ class Front:
         return forwarded if _PREFIX.fullmatch(forwarded) else self._root_path
 
 
-def _route_path(path: str, prefix: str, host: str) -> str:
+def _route(scope: Scope, headers: Headers, prefix: str, host: str) -> dict[str, Any]:
     """Return the path as the routes know it, whether a proxy took the prefix off or not."""
+    path = scope["path"]
     if prefix and (path == prefix or path.startswith(f"{prefix}/")):
         path = path[len(prefix) :] or "/"
-    if host.startswith("queue.") and not path.startswith("/fal-queue/"):
+    target = headers.get("x-fal-target-url")
+    if path.rstrip("/") == _FAL_PROXY and target is not None:
+        url = urlsplit(target)
+        if url.hostname in _FAL_HOSTS:
+            return {
+                "path": _host_path(url.hostname, unquote(url.path)),
+                "query_string": url.query.encode(),
+            }
+    return {"path": _host_path(host, path)}
+
+
+def _host_path(host: str, path: str) -> str:
+    """Return the path that a path at one of fal's hosts has here."""
+    if path.startswith(("/files/", "/fal-queue/")):
+        return path
+    if host.startswith("queue."):
         return f"/fal-queue{path}"
-    if host in _FAL_HOSTS and not path.startswith(("/fal-ai/fal-ai/", "/files/")):
+    if host in _FAL_HOSTS:
         return f"/fal-ai{path}"
     return path
 

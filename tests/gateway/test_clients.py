@@ -1,0 +1,115 @@
+"""Third-party clients, unmodified: each gets the image that was asked for."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from safelight import Client
+
+from tests.gateway.running_gateway import RunningGateway
+from tests.gateway.third_party import ARE_INSTALLED, PARAMETERS, PROMPT, Outcome, start_clients
+from tests.running_service import RunningService
+
+pytestmark = pytest.mark.skipif(
+    not ARE_INSTALLED, reason="run scripts/install-gateway-clients first"
+)
+
+NEBIUS = "hub_nebius"
+CLIENTS = {
+    "python": (
+        "hub_base_url",
+        "hub_unset_provider",
+        "hub_hf-inference",
+        "hub_fal-ai",
+        "hub_replicate",
+        "hub_together",
+        "hub_async",
+        "requests_hf_inference",
+        "requests_models",
+        "requests_fal",
+        "requests_nebius",
+        "requests_replicate",
+        "requests_together",
+        "fal_run",
+        "fal_run_sync_mode",
+        "fal_subscribe",
+        "fal_submit",
+        "replicate_run",
+        "replicate_version",
+        "replicate_poll",
+        "together_b64",
+        "together_url",
+        "openai_b64",
+        "openai_nebius_url",
+    ),
+    "python-nebius": ("hub_base_url", "hub_hf-inference", "hub_fal-ai", NEBIUS, "hub_replicate"),
+    "node": (
+        "huggingface_endpoint_url",
+        "huggingface_hf-inference",
+        "huggingface_fal-ai",
+        "huggingface_replicate",
+        "huggingface_together",
+        "huggingface_old_hf-inference",
+        "huggingface_old_fal-ai",
+        "huggingface_old_nebius",
+        "huggingface_old_replicate",
+        "huggingface_old_together",
+        "fetch_hf_inference",
+        "fetch_fal",
+        "fetch_nebius",
+        "fetch_replicate",
+        "fetch_together",
+        "fal_proxy_subscribe",
+        "fal_proxy_run",
+        "fal_middleware_subscribe",
+        "fal_middleware_run",
+        "replicate_run",
+        "replicate_version",
+        "replicate_poll",
+        "together_b64",
+        "together_url",
+        "openai_b64",
+        "openai_nebius",
+    ),
+}
+CASES = [(runtime, name) for runtime, names in CLIENTS.items() for name in names]
+
+
+@pytest.fixture(scope="module")
+def outcomes(gateway: RunningGateway) -> dict[tuple[str, str], Outcome]:
+    """What every client got, all of one runtime in one process."""
+    started = {
+        runtime: start_clients(runtime, gateway.url, names) for runtime, names in CLIENTS.items()
+    }
+    return {
+        (runtime, name): outcome
+        for runtime, process in started.items()
+        for name, outcome in process.outcomes().items()
+    }
+
+
+@pytest.fixture(scope="module")
+def expected(service: RunningService) -> Iterator[dict[bool, np.ndarray]]:
+    """The pixels of the image over gRPC, and those without `guidance_scale` (False)."""
+    unguided = {k: v for k, v in PARAMETERS.items() if k != "guidance_scale"}
+    with Client(service.target) as client:
+        yield {
+            True: np.asarray(client.text_to_image(PROMPT, **PARAMETERS)).astype(int),
+            False: np.asarray(client.text_to_image(PROMPT, **unguided)).astype(int),
+        }
+
+
+@pytest.mark.parametrize(("runtime", "name"), CASES)
+def test_client_gets_the_image_that_it_asked_for(
+    runtime: str,
+    name: str,
+    outcomes: dict[tuple[str, str], Outcome],
+    expected: dict[bool, np.ndarray],
+) -> None:
+    image = np.asarray(outcomes[runtime, name].image).astype(int)
+    assert image.shape == (64, 96, 3)
+    # That client does not send the guidance to Nebius.
+    pixels = expected[name != NEBIUS]
+    # But for rounding: clients of several runtimes share forwards.
+    assert np.abs(image - pixels).max() <= 2
+    assert all(status < 300 for _, _, status in outcomes[runtime, name].requests)
