@@ -7,7 +7,14 @@ import pytest
 from safelight import Client
 
 from tests.gateway.running_gateway import RunningGateway
-from tests.gateway.third_party import ARE_INSTALLED, PARAMETERS, PROMPT, Outcome, start_clients
+from tests.gateway.third_party import (
+    ARE_INSTALLED,
+    PARAMETERS,
+    PROMPT,
+    Case,
+    Outcome,
+    start_clients,
+)
 from tests.running_service import RunningService
 
 pytestmark = pytest.mark.skipif(
@@ -79,12 +86,13 @@ CASES = [(runtime, name) for runtime, names in CLIENTS.items() for name in names
 def outcomes(gateway: RunningGateway) -> dict[tuple[str, str], Outcome]:
     """What every client got, all of one runtime in one process."""
     started = {
-        runtime: start_clients(runtime, gateway.url, names) for runtime, names in CLIENTS.items()
+        runtime: start_clients(runtime, [Case(name, gateway.url) for name in names])
+        for runtime, names in CLIENTS.items()
     }
     return {
         (runtime, name): outcome
         for runtime, process in started.items()
-        for name, outcome in process.outcomes().items()
+        for name, outcome in zip(CLIENTS[runtime], process.outcomes(), strict=True)
     }
 
 

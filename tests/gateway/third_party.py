@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,23 @@ VERSION = "5c7d5dc6dd8bf75c1acaa8565735e7986bc5b66206b55cca93cb72c9bf15ccaa"
 
 
 @dataclass(frozen=True, slots=True)
+class Case:
+    """One client's call.
+
+    Attributes:
+        client: Its name in the script.
+        url: Of the gateway.
+        model: Id of the model, as the client is told it.
+    """
+
+    client: str
+    url: str
+    model: str = "safelight/shapes"
+    token: str = "hf_token"
+    parameters: Mapping[str, Any] = field(default_factory=lambda: PARAMETERS)
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """How it went for one client.
 
@@ -64,26 +81,19 @@ class Outcome:
 
 def start_clients(
     runtime: str,
-    gateway_url: str,
-    names: Sequence[str],
+    cases: Sequence[Case],
     *,
-    model: str = "safelight/shapes",
-    token: str = "hf_token",
-    parameters: Mapping[str, Any] = PARAMETERS,
     is_impatient: bool = False,
     environment: Mapping[str, str] | None = None,
 ) -> "ClientProcess":
-    """Start to run the named clients one after the other, below a path prefix of their own."""
-    base = f"{gateway_url}/seen-by/{runtime}"
+    """Start to run the cases one after the other, below a path prefix of their own.
+
+    Impatient ones do not wait before they ask again.
+    """
     job = {
-        "base": base,
-        "recorder": f"{base}/recorded",
-        "token": token,
-        "model": model,
+        "cases": [{**asdict(case), "base": f"{case.url}/seen-by/{runtime}"} for case in cases],
         "version": VERSION,
         "prompt": PROMPT,
-        "parameters": parameters,
-        "names": names,
         "is_impatient": is_impatient,
         "modules": str(_INSTALLED / "node/node_modules"),
     }
@@ -99,7 +109,7 @@ def start_clients(
     process.stdin.write(json.dumps(job))
     process.stdin.close()
     process.stdin = None
-    return ClientProcess(process, names)
+    return ClientProcess(process, len(cases))
 
 
 _ENVIRONMENT = {
@@ -115,18 +125,18 @@ class ClientProcess:
     """Clients that run."""
 
     process: "subprocess.Popen[str]"
-    names: Sequence[str]
+    case_count: int
 
-    def outcomes(self) -> dict[str, Outcome]:
-        """Wait for all of them."""
+    def outcomes(self) -> list[Outcome]:
+        """Wait for all of them; return how it went for each case."""
         written, complaints = self.process.communicate(timeout=120)
-        outcomes = {}
-        for line in written.splitlines():
-            told = json.loads(line)
-            outcomes[told["name"]] = Outcome(
-                data=base64.b64decode(told.get("image", "")),
-                exception=f"{told['exception']}: {told['message']}" if "exception" in told else "",
-                requests=[(method, path, status) for method, path, status in told["requests"]],
+        told = [json.loads(line) for line in written.splitlines()]
+        assert len(told) == self.case_count, complaints
+        return [
+            Outcome(
+                data=base64.b64decode(case.get("image", "")),
+                exception=f"{case['exception']}: {case['message']}" if "exception" in case else "",
+                requests=[(method, path, status) for method, path, status in case["requests"]],
             )
-        assert len(outcomes) == len(self.names), complaints
-        return outcomes
+            for case in told
+        ]

@@ -50,7 +50,7 @@ _STATUS_REASONS: dict[grpc.StatusCode, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False)
 class GatewayError(Exception):
     """Why a request was not answered as it asked.
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 
 from safelight import (
     AsyncClient,
+    AsyncGeneration,
     CacheStatus,
     Capabilities,
     Completed,
     Event,
-    GenerateOptions,
     Image,
+    InvalidRequestError,
     SafelightError,
 )
 
@@ -144,9 +145,10 @@ class Generator:
         model = await self._models.find(request.model, request.context.call_metadata)
         return _Prepared.of(request, model.name, model.capabilities)
 
-    def _options(self, prepared: "_Prepared") -> GenerateOptions:
+    def _call(self, prepared: "_Prepared") -> AsyncGeneration:
         request = prepared.request
-        return GenerateOptions(
+        return self._client.generate(
+            request.prompt,
             model=prepared.model,
             guidance_scale=request.guidance_scale,
             negative_prompt=request.negative_prompt,
@@ -188,21 +190,31 @@ class GenerationRun:
         try:
             prepared = await self._generator._prepare(self._request)
             try:
-                options = self._generator._options(prepared)
-                async with self._generator._client.generate(
-                    prepared.request.prompt, **options
-                ) as generation:
-                    async for event in generation:
-                        if isinstance(event, Completed):
-                            images = await generation.images()
-                            self._result = prepared.result(images, event)
+                async with aclosing(self._events_of(prepared)) as events:
+                    async for event in events:
                         yield event
-            except (TypeError, ValueError) as error:
-                if isinstance(error, SafelightError):
+            except InvalidRequestError:
+                # What a model takes is known once it has been loaded.
+                known = await self._generator._prepare(self._request)
+                if known.ignored == prepared.ignored:
                     raise
-                raise GatewayError(422, str(error), "INVALID_REQUEST") from error
+                async with aclosing(self._events_of(known)) as events:
+                    async for event in events:
+                        yield event
         except SafelightError as error:
             raise from_service(error) from error
+
+    async def _events_of(self, prepared: "_Prepared") -> AsyncGenerator[Event, None]:
+        try:
+            call = self._generator._call(prepared)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise GatewayError(422, str(error), "INVALID_REQUEST") from error
+        async with call as generation:
+            async for event in generation:
+                if isinstance(event, Completed):
+                    images = await generation.images()
+                    self._result = prepared.result(images, event)
+                yield event
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Jobs: requests that go on by themselves and whose clients come back for the result."""
 
 import asyncio
+import logging
 import time
 import uuid
 from contextlib import aclosing, suppress
@@ -12,6 +13,8 @@ from safelight import Progress, Queued
 from safelight_gateway.errors import GatewayError
 from safelight_gateway.generation import Generator, ImageRequest, ImageResult
 from safelight_gateway.settings import JobSettings
+
+_log = logging.getLogger("safelight_gateway")
 
 
 class JobState(Enum):
@@ -113,7 +116,7 @@ class Job:
         except Exception:
             self.error = GatewayError(500, "internal error of the gateway", "INTERNAL")
             self.state = JobState.FAILED
-            raise
+            _log.exception("internal error of request %s", self.id)
         finally:
             self.ended_at = time.time()
             self.started_at = self.started_at or self.ended_at

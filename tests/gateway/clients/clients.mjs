@@ -1,17 +1,21 @@
 // Runs third-party Node clients against a gateway: the counterpart of clients.py.
 //
-// Reads a JSON object from standard input (`base`, `token`, `model`, `parameters`, `names`) and
-// writes one line of JSON for each name: the image's bytes in base64 or the exception, and the
-// requests that the gateway has seen.
+// Reads a JSON object from standard input and writes one line of JSON for each of its `cases`: the
+// image's bytes in base64 or the exception, and the requests that the gateway has seen.
 import { createRequire } from "node:module";
 import { readFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 
 const job = JSON.parse(readFileSync(0, "utf8"));
-const { base, token, model, parameters, prompt } = job;
-const { width, height, num_inference_steps: steps } = parameters;
-const { guidance_scale, scheduler, negative_prompt, seed } = parameters;
-const extra = { guidance_scale, scheduler, negative_prompt, seed };
+const { prompt } = job;
+let base, token, model, parameters, width, height, steps, extra;
+
+function begin(given) {
+  ({ base, token, model, parameters } = given);
+  ({ width, height, num_inference_steps: steps } = parameters);
+  const { guidance_scale, scheduler, negative_prompt, seed } = parameters;
+  extra = { guidance_scale, scheduler, negative_prompt, seed };
+}
 
 const require = createRequire(`${job.modules}/`);
 const load = (name) => import(pathToFileURL(require.resolve(name)));
@@ -61,39 +65,33 @@ async function post(path) {
 
 // @fal-ai/client
 
-const falInput = {
-  prompt,
-  image_size: { width, height },
-  num_inference_steps: steps,
-  ...extra,
-};
-
 async function fal(configuration, method) {
+  const image_size = { width, height };
+  const input = { prompt, image_size, num_inference_steps: steps, ...extra };
   const { createFalClient } = await load("@fal-ai/client");
   const client = createFalClient({ credentials: token, ...configuration });
-  const { data } = await client[method](model, { input: falInput });
+  const { data } = await client[method](model, { input });
   return download(data.images[0].url);
 }
 
-const falProxy = { proxyUrl: { url: `${base}/fal-proxy`, when: "always" } };
-const falMiddleware = {
+const falProxy = () => ({ proxyUrl: { url: `${base}/fal-proxy`, when: "always" } });
+const falMiddleware = () => ({
   requestMiddleware: async (request) => ({
     ...request,
     url: request.url
       .replace("https://queue.fal.run", `${base}/fal-queue`)
       .replace("https://fal.run", `${base}/fal-ai`),
   }),
-};
+});
 
 // replicate
 
-const replicateInput = { prompt, width, height, num_inference_steps: steps, ...extra };
-
-async function replicate(mode, reference = model) {
+async function replicate(mode, reference) {
   const { default: Replicate } = await load("replicate");
   const client = new Replicate({ auth: token, baseUrl: `${base}/replicate/v1` });
   const wait = mode === "poll" ? { mode: "poll", interval: 50 } : { mode: "block" };
-  const [output] = await client.run(reference, { input: replicateInput, wait });
+  const input = { prompt, width, height, num_inference_steps: steps, ...extra };
+  const [output] = await client.run(reference, { input, wait });
   return typeof output === "string"
     ? download(output)
     : Buffer.from(await (await output.blob()).arrayBuffer());
@@ -145,28 +143,29 @@ const clients = {
   fetch_nebius: () => post("/nebius/v1/images/generations"),
   fetch_replicate: () => post(`/replicate/v1/models/${model}/predictions`),
   fetch_together: () => post("/together/v1/images/generations"),
-  fal_proxy_subscribe: () => fal(falProxy, "subscribe"),
-  fal_proxy_run: () => fal(falProxy, "run"),
-  fal_middleware_subscribe: () => fal(falMiddleware, "subscribe"),
-  fal_middleware_run: () => fal(falMiddleware, "run"),
-  replicate_run: () => replicate("block"),
+  fal_proxy_subscribe: () => fal(falProxy(), "subscribe"),
+  fal_proxy_run: () => fal(falProxy(), "run"),
+  fal_middleware_subscribe: () => fal(falMiddleware(), "subscribe"),
+  fal_middleware_run: () => fal(falMiddleware(), "run"),
+  replicate_run: () => replicate("block", model),
   replicate_version: () => replicate("block", `${model}:${job.version}`),
-  replicate_poll: () => replicate("poll"),
+  replicate_poll: () => replicate("poll", model),
   together_b64: () => together("base64"),
   together_url: () => together(),
   openai_b64: () => openai("/v1"),
   openai_nebius: () => openai("/nebius/v1"),
 };
 
-const recorded = async () => (await fetch(job.recorder)).json();
+const recorded = async () => (await fetch(`${base}/recorded`)).json();
 
-for (const name of job.names) {
+for (const given of job.cases) {
+  begin(given);
   await recorded();
   let outcome;
   try {
-    outcome = { image: (await clients[name]()).toString("base64") };
+    outcome = { image: (await clients[given.client]()).toString("base64") };
   } catch (error) {
     outcome = { exception: error.constructor.name, message: String(error.message ?? error) };
   }
-  console.log(JSON.stringify({ name, ...outcome, requests: await recorded() }));
+  console.log(JSON.stringify({ ...outcome, requests: await recorded() }));
 }

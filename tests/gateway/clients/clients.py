@@ -1,8 +1,7 @@
 """Runs third-party Python clients against a gateway, in an environment of their own.
 
-Reads a JSON object from standard input (`base`, `token`, `model`, `parameters`, `names`) and
-writes one line of JSON for each name: the image's bytes in base64 or the exception, and the
-requests that the gateway has seen.
+Reads a JSON object from standard input and writes one line of JSON for each of its `cases`: the
+image's bytes in base64 or the exception, and the requests that the gateway has seen.
 """
 
 import asyncio
@@ -17,14 +16,33 @@ from collections.abc import Callable
 from typing import Any
 
 CLIENTS: dict[str, Callable[[], Any]] = {}
+OTHERS = ("guidance_scale", "scheduler", "negative_prompt", "seed")
 job: dict[str, Any] = json.load(sys.stdin)
-base, token, model, parameters = (job[name] for name in ("base", "token", "model", "parameters"))
-PROMPT = job["prompt"]
-SIZE = {name: parameters[name] for name in ("width", "height")}
-STEPS = parameters["num_inference_steps"]
-EXTRA = {
-    name: parameters[name] for name in ("guidance_scale", "scheduler", "negative_prompt", "seed")
-}
+prompt = job["prompt"]
+base = token = model = ""
+parameters: dict[str, Any] = {}
+
+
+def begin(case: dict[str, Any]) -> None:
+    """Take the settings of a case."""
+    global base, token, model, parameters
+    base, token, model, parameters = (
+        case[name] for name in ("base", "token", "model", "parameters")
+    )
+
+
+def size() -> dict[str, int]:
+    return {name: parameters[name] for name in ("width", "height")}
+
+
+def others() -> dict[str, Any]:
+    return {name: parameters[name] for name in OTHERS}
+
+
+def steps() -> int:
+    count: int = parameters["num_inference_steps"]
+    return count
+
 
 if job["is_impatient"]:
     # How often a client asks again is of interest, not how long it waits in between.
@@ -58,7 +76,7 @@ def hub(provider: str | None = None, **arguments: Any) -> Any:
     named = {"provider": provider} if provider else {}
     inference = import_hub().InferenceClient(api_key=token, **named, **arguments)
     chosen = {} if "base_url" in arguments else {"model": model}
-    return inference.text_to_image(PROMPT, **parameters, **chosen)
+    return inference.text_to_image(prompt, **parameters, **chosen)
 
 
 @client
@@ -78,7 +96,7 @@ for name in ("hf-inference", "fal-ai", "nebius", "replicate", "together"):
 @client
 def hub_async() -> Any:
     inference = import_hub().AsyncInferenceClient(provider="fal-ai", api_key=token)
-    return asyncio.run(inference.text_to_image(PROMPT, model=model, **parameters))
+    return asyncio.run(inference.text_to_image(prompt, model=model, **parameters))
 
 
 # the examples for `requests`, word for word but for the address
@@ -118,7 +136,7 @@ def post(path: str) -> bytes:
     import requests
 
     headers = {"Authorization": f"Bearer {token}"}
-    payload = {"inputs": PROMPT, "parameters": parameters, "model": model}
+    payload = {"inputs": prompt, "parameters": parameters, "model": model}
     response = requests.post(f"{base}{path}", headers=headers, json=payload)
     if not response.ok:
         raise RuntimeError(f"{response.status_code} {response.text}")
@@ -130,7 +148,6 @@ def post(path: str) -> bytes:
 
 
 def import_fal() -> Any:
-    os.environ["FAL_KEY"] = token
     if base.startswith("https://"):
         host = base.removeprefix("https://")
         os.environ |= {"FAL_RUN_HOST": f"{host}/fal-ai", "FAL_QUEUE_RUN_HOST": f"{host}/fal-queue"}
@@ -140,11 +157,11 @@ def import_fal() -> Any:
 
         fal_client.client.QUEUE_URL_FORMAT = f"{base}/fal-queue/"
         fal_client.client.RUN_URL_FORMAT = f"{base}/fal-ai/"
-    return fal_client
+    return fal_client.SyncClient(key=token)
 
 
 def fal_arguments() -> dict[str, Any]:
-    return {"prompt": PROMPT, "image_size": SIZE, "num_inference_steps": STEPS, **EXTRA}
+    return {"prompt": prompt, "image_size": size(), "num_inference_steps": steps(), **others()}
 
 
 @client
@@ -184,7 +201,7 @@ def replicate() -> Any:
 
 
 def replicate_input() -> dict[str, Any]:
-    return {"prompt": PROMPT, **SIZE, "num_inference_steps": STEPS, **EXTRA}
+    return {"prompt": prompt, **size(), "num_inference_steps": steps(), **others()}
 
 
 @client
@@ -215,7 +232,7 @@ def together(**arguments: Any) -> Any:
 
     images = Together(api_key=token, base_url=f"{base}/together").images
     return images.generate(
-        model=model, prompt=PROMPT, steps=STEPS, **SIZE, extra_body=EXTRA, **arguments
+        model=model, prompt=prompt, steps=steps(), **size(), extra_body=others(), **arguments
     ).data[0]
 
 
@@ -233,10 +250,10 @@ def openai(root: str, **arguments: Any) -> Any:
     from openai import OpenAI
 
     images = OpenAI(api_key=token, base_url=f"{base}{root}").images
-    size = f"{SIZE['width']}x{SIZE['height']}"
-    extra = {"num_inference_steps": STEPS, **EXTRA}
+    text = f"{parameters['width']}x{parameters['height']}"
+    extra = {"num_inference_steps": steps(), **others()}
     return images.generate(
-        model=model, prompt=PROMPT, size=size, extra_body=extra, **arguments
+        model=model, prompt=prompt, size=text, extra_body=extra, **arguments
     ).data[0]
 
 
@@ -254,13 +271,14 @@ def openai_nebius_url() -> Any:
 
 
 def recorded() -> Any:
-    return json.loads(download(job["recorder"]))
+    return json.loads(download(f"{base}/recorded"))
 
 
-def run(name: str) -> dict[str, Any]:
+def run(case: dict[str, Any]) -> dict[str, Any]:
+    begin(case)
     recorded()
     try:
-        image = CLIENTS[name]()
+        image = CLIENTS[case["client"]]()
     except Exception as error:
         outcome = {"exception": type(error).__name__, "message": str(error)}
     else:
@@ -269,8 +287,8 @@ def run(name: str) -> dict[str, Any]:
             image.save(file, "PNG")
             image = file.getvalue()
         outcome = {"image": base64.b64encode(image).decode()}
-    return {"name": name, **outcome, "requests": recorded()}
+    return {**outcome, "requests": recorded()}
 
 
-for asked in job["names"]:
+for asked in job["cases"]:
     print(json.dumps(run(asked)), flush=True)
