@@ -23,8 +23,9 @@ const load = (name) => import(pathToFileURL(require.resolve(name)));
 if (job.is_impatient) {
   // How often a client asks again is of interest, not how long it waits in between.
   const wait = globalThis.setTimeout;
+  const isOfClient = () => new Error().stack.includes("node_modules");
   globalThis.setTimeout = (callback, milliseconds, ...rest) =>
-    wait(callback, milliseconds > 20_000 ? milliseconds : 0, ...rest);
+    wait(callback, milliseconds < 20_000 && isOfClient() ? 0 : milliseconds, ...rest);
 }
 
 const download = async (url) => Buffer.from(await (await fetch(url)).arrayBuffer());
