@@ -1,11 +1,11 @@
 """Third-party clients that are refused: what each is told, and how often each asks."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import pytest
 
-from tests.gateway.failing_service import BAD_TOKEN, LOADING, FailingService
-from tests.gateway.running_gateway import RunningGateway, run_gateway
+from tests.gateway.failing_service import BAD_TOKEN, LOADING
+from tests.gateway.running_gateway import RunningGateway
 from tests.gateway.third_party import ARE_INSTALLED, PARAMETERS, Case, Outcome, start_clients
 
 pytestmark = pytest.mark.skipif(
@@ -65,38 +65,38 @@ UNTOLD = {
 
 
 @pytest.fixture(scope="module")
-def outcomes(gateway: RunningGateway) -> Iterator[dict[tuple[str, str, str], Outcome]]:
+def outcomes(
+    gateway: RunningGateway, failing_gateway: RunningGateway
+) -> dict[tuple[str, str, str], Outcome]:
     """How every client took every situation, all of one runtime in one process."""
-    with FailingService() as service, run_gateway(service.target) as failing:
 
-        def case(name: str, situation: str) -> Case:
-            match situation:
-                case "bad token":
-                    return Case(name, failing.url, f"safelight/{LOADING}", BAD_TOKEN)
-                case "bad parameter":
-                    return Case(name, gateway.url, parameters={**PARAMETERS, "width": 97})
-                case "unknown model":
-                    return Case(name, failing.url, "nobody/nothing")
-                case "queue full":
-                    return Case(name, failing.url, "safelight/queue-full")
-                case _:
-                    return Case(name, failing.url, f"safelight/{LOADING}")
+    def case(name: str, situation: str) -> Case:
+        match situation:
+            case "bad token":
+                return Case(name, failing_gateway.url, f"safelight/{LOADING}", BAD_TOKEN)
+            case "bad parameter":
+                return Case(name, gateway.url, parameters={**PARAMETERS, "width": 97})
+            case "unknown model":
+                return Case(name, failing_gateway.url, "nobody/nothing")
+            case "queue full":
+                return Case(name, failing_gateway.url, "safelight/queue-full")
+            case _:
+                return Case(name, failing_gateway.url, f"safelight/{LOADING}")
 
-        asked = {
-            runtime: [which for which in CASES if which[0] == runtime]
-            for runtime in ("python", "node")
-        }
-        started = {
-            runtime: start_clients(
-                runtime, [case(*which[1:]) for which in asked[runtime]], is_impatient=True
-            )
-            for runtime in asked
-        }
-        yield {
-            which: outcome
-            for runtime, process in started.items()
-            for which, outcome in zip(asked[runtime], process.outcomes(), strict=True)
-        }
+    asked = {
+        runtime: [which for which in CASES if which[0] == runtime] for runtime in ("python", "node")
+    }
+    started = {
+        runtime: start_clients(
+            runtime, [case(*which[1:]) for which in asked[runtime]], is_impatient=True
+        )
+        for runtime in asked
+    }
+    return {
+        which: outcome
+        for runtime, process in started.items()
+        for which, outcome in zip(asked[runtime], process.outcomes(), strict=True)
+    }
 
 
 @pytest.mark.parametrize(("runtime", "name", "situation"), CASES)

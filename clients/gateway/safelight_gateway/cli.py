@@ -3,8 +3,10 @@
 import asyncio
 import logging
 import signal
+import socket
+import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -14,9 +16,12 @@ from pydantic import ValidationError
 
 from safelight_gateway import __version__
 from safelight_gateway.app import build_app
-from safelight_gateway.settings import Settings, load_settings
+from safelight_gateway.settings import Settings, TlsSettings, load_settings
 
 _EXIT_FAILURE, _EXIT_USAGE = 1, 2
+_TICKS_PER_LOOK = 10
+
+_log = logging.getLogger("safelight_gateway")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -65,7 +70,8 @@ def serve(
         _fail("\n".join(_describe(error)), _EXIT_USAGE)
     except (ValueError, OSError) as error:
         _fail(str(error), _EXIT_USAGE)
-    asyncio.run(server.run_until_stopped())
+    with suppress(SystemExit):  # uvicorn's own, once it has said that it cannot bind
+        asyncio.run(server.run_until_stopped())
     if not server.started:
         raise typer.Exit(_EXIT_FAILURE)
 
@@ -95,7 +101,8 @@ class _Server(uvicorn.Server):
         )
         config.load()  # certificates that cannot be read are errors of the settings
         super().__init__(config)
-        self._scheme = "https" if tls else "http"
+        self._tls = tls
+        self._versions = _versions(tls)
         self._host = host
 
     async def run_until_stopped(self) -> None:
@@ -110,12 +117,37 @@ class _Server(uvicorn.Server):
         """Leave signals to `run_until_stopped`; uvicorn would raise them again at the end."""
         yield
 
-    async def startup(self, sockets: object = None) -> None:
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Bind, then say so."""
-        await super().startup()
+        await super().startup(sockets)
         if self.started:
             port = self.servers[0].sockets[0].getsockname()[1]
-            typer.echo(f"Safelight's gateway is ready on {self._scheme}://{self._host}:{port}")
+            scheme = "https" if self._tls else "http"
+            typer.echo(f"Safelight's gateway is ready on {scheme}://{self._host}:{port}")
+
+    async def on_tick(self, counter: int) -> bool:
+        """Take new certificates; uvicorn calls this ten times a second."""
+        if counter % _TICKS_PER_LOOK == 0 and _versions(self._tls) != self._versions:
+            self._versions = _versions(self._tls)
+            self._take_certificates()
+        return await super().on_tick(counter)
+
+    def _take_certificates(self) -> None:
+        """Use the present files for the next connections, or go on with the old ones."""
+        assert self._tls is not None
+        files = self._tls.certificate, self._tls.private_key
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*files)
+            assert self.config.ssl is not None
+            self.config.ssl.load_cert_chain(*files)
+        except (OSError, ValueError):
+            _log.exception("the new certificate cannot be used; the old one stays in use")
+
+
+def _versions(tls: TlsSettings | None) -> tuple[int, ...]:
+    """Return what changes when one of the files does."""
+    files = (tls.certificate, tls.private_key) if tls is not None else ()
+    return tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files)
 
 
 def _describe(error: ValidationError) -> list[str]:

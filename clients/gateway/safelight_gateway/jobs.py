@@ -54,7 +54,7 @@ class Job:
     result: ImageResult | None = None
     error: GatewayError | None = None
     links: tuple[str, ...] = ()
-    task: asyncio.Task[None] | None = field(default=None, repr=False)
+    _task: asyncio.Task[None] | None = field(default=None, repr=False)
     _begun: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
     _ended: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
 
@@ -89,10 +89,15 @@ class Job:
 
     def cancel(self) -> None:
         """Stop the work, unless it has ended."""
-        if self.task is not None:
-            self.task.cancel()
+        if self._task is not None:
+            self._task.cancel()
 
-    async def work(self, generator: Generator) -> None:
+    def start(self, generator: Generator) -> None:
+        """Start the work in a task of its own."""
+        self._task = asyncio.create_task(self._work(generator), name=f"job {self.id}")
+        self._task.add_done_callback(self._take_end)
+
+    async def _work(self, generator: Generator) -> None:
         """Do the work; how it went is in the job, never raised."""
         try:
             run = generator.start(self.request)
@@ -111,17 +116,29 @@ class Job:
         except GatewayError as error:
             self.error, self.state = error, JobState.FAILED
         except asyncio.CancelledError:
-            self.error = GatewayError(409, "the request was cancelled", "CANCELLED")
-            self.state = JobState.CANCELLED
+            self._take_cancellation()
         except Exception:
             self.error = GatewayError(500, "internal error of the gateway", "INTERNAL")
             self.state = JobState.FAILED
             _log.exception("internal error of request %s", self.id)
         finally:
-            self.ended_at = time.time()
-            self.started_at = self.started_at or self.ended_at
-            self._begun.set()
-            self._ended.set()
+            self._end()
+
+    def _take_end(self, task: asyncio.Task[None]) -> None:
+        """See to it that what was cancelled before its first step has ended, too."""
+        if not self.has_ended:
+            self._take_cancellation()
+            self._end()
+
+    def _take_cancellation(self) -> None:
+        self.error = GatewayError(409, "the request was cancelled", "CANCELLED")
+        self.state = JobState.CANCELLED
+
+    def _end(self) -> None:
+        self.ended_at = time.time()
+        self.started_at = self.started_at or self.ended_at
+        self._begun.set()
+        self._ended.set()
 
 
 class JobStore:
@@ -145,7 +162,7 @@ class JobStore:
             )
         job = Job(str(uuid.uuid4()), request, time.time())
         self._jobs[job.id] = job
-        job.task = asyncio.create_task(job.work(self._generator), name=f"job {job.id}")
+        job.start(self._generator)
         return job
 
     def find(self, id_: str, credential: str | None) -> Job:
@@ -162,10 +179,10 @@ class JobStore:
 
     async def close(self) -> None:
         """Cancel all that run."""
-        tasks = [job.task for job in self._jobs.values() if job.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for job in self._jobs.values():
+            job.cancel()
+        for job in self._jobs.values():
+            await job.wait_until_ended()
 
     def _forget_old(self) -> None:
         """Forget what ended long ago and, where there are too many, what ended first."""
