@@ -15,14 +15,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from safelight_gateway.app import build_app
 from safelight_gateway.settings import Settings
 
-_SEEN = re.compile(r"(/seen-by/[\w-]+)(/.*)?")
+_SEEN = re.compile(r"(/seen-by/[\w-]+)?(/.*)?")
 
 
 class Recorder:
-    """A reverse proxy below `/seen-by/NAME`: takes the prefix off and tells it to the gateway.
+    """A reverse proxy that takes a prefix `/seen-by/NAME` off and tells it to the gateway.
 
     `GET /seen-by/NAME/recorded` returns the requests below it since the last such call, each
-    as method, path and status. All other paths pass as they are.
+    as method, path and status; `GET /recorded` does so for those without a prefix.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -34,7 +34,7 @@ class Recorder:
         if match is None:
             await self._app(scope, receive, send)
             return
-        prefix, path = match[1], match[2] or "/"
+        prefix, path = match[1] or "", match[2] or "/"
         if path == "/recorded":
             await JSONResponse(self._seen.pop(prefix, []))(scope, receive, send)
             return
@@ -44,7 +44,9 @@ class Recorder:
                 self._seen[prefix].append((scope["method"], path, message["status"]))
             await send(message)
 
-        headers = [*scope["headers"], (b"x-forwarded-prefix", prefix.encode())]
+        headers = [*scope["headers"]]
+        if prefix:
+            headers.append((b"x-forwarded-prefix", prefix.encode()))
         await self._app({**scope, "path": path, "headers": headers}, receive, note)
 
 

@@ -110,13 +110,7 @@ def test_new_certificates_are_taken_without_a_restart(
     ("arguments", "settings", "words"),
     [
         (["--listen", "nowhere"], {}, "listen: must be HOST:PORT"),
-        (["--target", "http://127.0.0.1:50051"], {}, "target: must be a gRPC target"),
-        (["--root-path", "images"], {}, "root_path: must be a path such as /images"),
-        (["--config", "/nowhere.toml"], {}, "no configuration file at /nowhere.toml"),
-        ([], {"TARGETS": "x"}, "did you mean SAFELIGHT_GATEWAY_TARGET?"),
         ([], {"TLS": '{"certificate": "/nowhere", "private_key": "/nowhere"}'}, "No such file"),
-        ([], {"FILES": '{"keep": 1}'}, "files.keep: Extra inputs are not permitted"),
-        ([], {"PUBLIC_URL": "example.org"}, "public_url: must be an http:// or https:// URL"),
     ],
 )
 def test_mistakes_stop_the_start_and_are_named(

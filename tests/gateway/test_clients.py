@@ -1,12 +1,14 @@
 """Third-party clients, unmodified: each gets the image that was asked for."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
+import trustme
 from safelight import Client
 
-from tests.gateway.running_gateway import RunningGateway
+from tests.gateway.running_gateway import RunningGateway, run_gateway
 from tests.gateway.third_party import (
     ARE_INSTALLED,
     PARAMETERS,
@@ -79,6 +81,10 @@ CLIENTS = {
         "openai_nebius",
     ),
 }
+TLS_CLIENTS = {
+    "python": ("hub_hf-inference", "hub_fal-ai", "requests_together", "fal_subscribe"),
+    "node": ("huggingface_fal-ai", "fal_proxy_subscribe", "replicate_run"),
+}
 CASES = [(runtime, name) for runtime, names in CLIENTS.items() for name in names]
 
 
@@ -94,6 +100,29 @@ def outcomes(gateway: RunningGateway) -> dict[tuple[str, str], Outcome]:
         for runtime, process in started.items()
         for name, outcome in zip(CLIENTS[runtime], process.outcomes(), strict=True)
     }
+
+
+@pytest.fixture
+def tls_outcomes(service: RunningService, tmp_path: Path) -> list[Outcome]:
+    """What some clients got over TLS, without a prefix."""
+    authority, (authorities, certificate, key) = trustme.CA(), (tmp_path / name for name in "abc")
+    issued = authority.issue_cert("localhost")
+    authority.cert_pem.write_to_path(str(authorities))
+    issued.private_key_pem.write_to_path(str(key))
+    for pem in issued.cert_chain_pems:
+        pem.write_to_path(str(certificate), append=True)
+    names = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
+    with run_gateway(service.target, certificate=str(certificate), key=str(key)) as gateway:
+        started = [
+            start_clients(
+                runtime,
+                [Case(name, gateway.url) for name in clients],
+                prefix="",
+                environment=dict.fromkeys(names, str(authorities)),
+            )
+            for runtime, clients in TLS_CLIENTS.items()
+        ]
+        return [outcome for process in started for outcome in process.outcomes()]
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +150,12 @@ def test_client_gets_the_image_that_it_asked_for(
     # But for rounding: clients of several runtimes share forwards.
     assert np.abs(image - pixels).max() <= 2
     assert all(status < 300 for _, _, status in outcomes[runtime, name].requests)
+
+
+def test_clients_get_it_over_tls_as_well(
+    tls_outcomes: list[Outcome], expected: dict[bool, np.ndarray]
+) -> None:
+    for outcome in tls_outcomes:
+        image = np.asarray(outcome.image).astype(int)
+        assert image.shape == (64, 96, 3)
+        assert np.abs(image - expected[True]).max() <= 2

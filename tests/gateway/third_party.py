@@ -83,15 +83,19 @@ def start_clients(
     runtime: str,
     cases: Sequence[Case],
     *,
+    prefix: str | None = None,
     is_impatient: bool = False,
     environment: Mapping[str, str] | None = None,
 ) -> "ClientProcess":
     """Start to run the cases one after the other, below a path prefix of their own.
 
-    Impatient ones do not wait before they ask again.
+    Another `prefix`, such as none, is for one runtime at a time. Impatient clients do not
+    wait before they ask again.
     """
+    if prefix is None:
+        prefix = f"/seen-by/{runtime}"
     job = {
-        "cases": [{**asdict(case), "base": f"{case.url}/seen-by/{runtime}"} for case in cases],
+        "cases": [{**asdict(case), "base": f"{case.url}{prefix}"} for case in cases],
         "version": VERSION,
         "prompt": PROMPT,
         "is_impatient": is_impatient,
