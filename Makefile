@@ -36,6 +36,10 @@ demo: $(INSTALLED) ## Start the service, watch one generation, write demo.png
 serve: $(INSTALLED) ## Serve the embedded model on 127.0.0.1:50051
 	safelight-service
 
+.PHONY: serve-all
+serve-all: $(INSTALLED) ## The same, and its HTTP gateway on 127.0.0.1:8080
+	trap 'kill $$! 2>/dev/null; wait' EXIT; safelight-service & safelight-gateway
+
 .PHONY: test
 test: $(INSTALLED) ## Run all tests
 	pytest --numprocesses 2 --dist loadfile
@@ -49,7 +53,7 @@ check: $(INSTALLED) ## Lint, types, contract, freshness of the stubs
 	buf format --diff --exit-code
 	buf breaking --against '$(BREAKING_AGAINST)'
 	scripts/check-stubs
-	hadolint Dockerfile
+	hadolint Dockerfile clients/gateway/Dockerfile
 
 .PHONY: format
 format: $(INSTALLED) ## Format Python and the contract
@@ -70,8 +74,9 @@ bench-gpu: $(INSTALLED) ## Measure well-known architectures with random weights 
 	python -m benchmarks.gpu
 
 .PHONY: image
-image: ## Build the container image safelight
+image: ## Build the container images safelight and safelight-gateway
 	docker build --tag safelight .
+	docker build --tag safelight-gateway --file clients/gateway/Dockerfile .
 
 .PHONY: clean
 clean: ## Remove everything that was made

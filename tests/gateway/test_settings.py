@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from safelight_gateway.settings import load_settings
+from safelight_gateway.settings import Settings, load_settings
+
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "gateway.md"
 
 
 @pytest.fixture(autouse=True)
@@ -69,3 +71,8 @@ def test_token_is_not_shown() -> None:
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere\.toml"):
         load_settings({}, tmp_path / "nowhere.toml")
+
+
+def test_every_setting_is_documented() -> None:
+    text = DOCUMENTATION.read_text()
+    assert [name for name in Settings.model_fields if not re.search(rf"`{name}[`.]", text)] == []
