@@ -20,7 +20,7 @@ ALIASES = {
 @pytest.fixture(scope="session")
 def gateway(service: RunningService) -> Iterator[RunningGateway]:
     """A gateway to the shared service."""
-    with run_gateway(service.target, aliases=ALIASES, compute_type="cpu") as running:
+    with run_gateway(service.target, aliases=ALIASES) as running:
         yield running
 
 

@@ -48,7 +48,7 @@ class FailingService(ScriptedService):
     def __init__(self) -> None:
         super().__init__()
         self.has_arrived, self.has_left = threading.Event(), threading.Event()
-        everything = pb.ModelCapabilities(honoured_parameters=_HONOURED)
+        everything = pb.ModelCapabilities(honoured_parameters=_HONOURED, device_type="cuda")
         less = pb.ModelCapabilities(honoured_parameters={*_HONOURED} - {"negative_prompt"})
         self.models: Sequence[pb.Model] = [
             pb.Model(name=READY, capabilities=less),

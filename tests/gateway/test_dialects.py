@@ -10,6 +10,7 @@ from typing import Any
 import PIL.Image
 import pytest
 
+from safelight_gateway.dialects import fal, replicate
 from tests.gateway.failing_service import BAD_TOKEN, ENDLESS, LOADING, READY, FailingService
 from tests.gateway.http_call import Answer, call, get, open_connection, post
 from tests.gateway.running_gateway import RunningGateway
@@ -161,6 +162,7 @@ def test_accept_decides_the_type_of_bytes(
     assert answer.image.size == (96, 64)
     assert 0 < float(answer.headers["x-compute-time"]) < 60
     assert answer.headers["x-compute-type"] == "cpu"
+    assert answer.headers["x-compute-characters"] == str(len("a red circle"))
 
 
 def test_what_has_no_effect_is_dropped_and_named(
@@ -202,7 +204,8 @@ def test_options_of_the_body_are_passed_on(
     failing_gateway: RunningGateway, failing_service: FailingService
 ) -> None:
     body = {**INPUTS, "options": {"use_cache": False, "wait_for_model": True}}
-    assert post(f"{failing_gateway.url}/models/{LOADING}", body).status == 200
+    answer = post(f"{failing_gateway.url}/models/{LOADING}", body)
+    assert (answer.status, answer.headers["x-compute-type"]) == (200, "gpu")
     assert failing_service.metadata["x-use-cache"] == "false"
 
 
@@ -224,7 +227,7 @@ def test_deadline_of_a_header_is_that_of_the_call(
     url = f"{failing_gateway.url}/fal-ai/{READY}"
     assert post(url, PROMPT, X_fal_request_timeout="20").status == 200
     assert failing_service.time_remaining is not None
-    assert 10 < failing_service.time_remaining <= 20
+    assert 10 < failing_service.time_remaining < 21
     assert post(url, PROMPT, X_fal_request_timeout="soon").status == 422
 
 
@@ -328,6 +331,15 @@ def test_fal_proxy_goes_where_its_header_says(gateway: RunningGateway) -> None:
     assert post(url, PROMPT).status == 404
 
 
+def test_fal_submission_is_not_held_beyond_the_patience_of_node(
+    failing_gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fal, "_LONGEST_HOLD_S", 0.05)
+    submitted = post(f"{failing_gateway.url}/fal-ai/{ENDLESS}?_subdomain=queue", PROMPT).json
+    assert submitted["status"] == "IN_QUEUE"
+    assert call("PUT", submitted["cancel_url"]).status == 202
+
+
 # replicate
 
 
@@ -350,6 +362,17 @@ def test_replicate_wait_ends_with_starting(failing_gateway: RunningGateway) -> N
     assert (answer.status, answer.json["status"], answer.json["output"]) == (201, "starting", None)
     cancelled = call("POST", answer.json["urls"]["cancel"])
     assert (cancelled.status, cancelled.json["status"]) == (200, "canceled")
+
+
+@pytest.mark.parametrize("agent", ["unknown/None; hf_hub/2.4.0", "@huggingface/inference/4.13"])
+def test_replicate_holds_clients_that_never_poll(
+    agent: str, failing_gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replicate, "_LONGEST_WAIT_S", 0.0)
+    url = f"{failing_gateway.url}/v1/models/safelight/{READY}/predictions"
+    for user_agent, status in ((agent, "succeeded"), ("replicate/1.0", "starting")):
+        answer = post(url, {"input": PROMPT}, Prefer="wait", User_Agent=user_agent)
+        assert answer.json["status"] == status
 
 
 @pytest.mark.parametrize("version", ["safelight/shapes", "safelight/shapes:0123"])

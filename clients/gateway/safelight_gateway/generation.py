@@ -9,11 +9,11 @@ from safelight import (
     AsyncClient,
     AsyncGeneration,
     CacheStatus,
-    Capabilities,
     Completed,
     Event,
     Image,
     InvalidRequestError,
+    Model,
     SafelightError,
 )
 
@@ -101,14 +101,14 @@ class ImageResult:
         images: At least one.
         model: Name of the model that was used.
         compute_s: Seconds on the device.
-        is_cached: Whether it was made before.
+        compute_type: What it was made on: cpu or gpu; cache, if it was made before.
         ignored_parameters: Parameters that were sent and had no effect.
     """
 
     images: tuple[Image, ...]
     model: str
     compute_s: float
-    is_cached: bool
+    compute_type: str
     ignored_parameters: tuple[str, ...]
 
     @property
@@ -143,13 +143,13 @@ class Generator:
 
     async def _prepare(self, request: ImageRequest) -> "_Prepared":
         model = await self._models.find(request.model, request.context.call_metadata)
-        return _Prepared.of(request, model.name, model.capabilities)
+        return _Prepared.of(request, model)
 
     def _call(self, prepared: "_Prepared") -> AsyncGeneration:
         request = prepared.request
         return self._client.generate(
             request.prompt,
-            model=prepared.model,
+            model=prepared.model.name,
             guidance_scale=request.guidance_scale,
             negative_prompt=request.negative_prompt,
             num_inference_steps=request.num_inference_steps,
@@ -212,8 +212,9 @@ class GenerationRun:
         async with call as generation:
             async for event in generation:
                 if isinstance(event, Completed):
-                    images = await generation.images()
-                    self._result = prepared.result(images, event)
+                    if prepared.model.capabilities is None:  # they are known by now
+                        prepared = await self._generator._prepare(self._request)
+                    self._result = prepared.result(await generation.images(), event)
                 yield event
 
 
@@ -222,13 +223,12 @@ class _Prepared:
     """A request that names a served model, and nothing that the model does not honour."""
 
     request: ImageRequest
-    model: str
+    model: Model
     ignored: tuple[str, ...]
 
     @classmethod
-    def of(
-        cls, request: ImageRequest, model: str, capabilities: Capabilities | None
-    ) -> "_Prepared":
+    def of(cls, request: ImageRequest, model: Model) -> "_Prepared":
+        capabilities = model.capabilities
         dropped: list[str] = []
         if capabilities is not None:
             dropped = [
@@ -243,14 +243,19 @@ class _Prepared:
             (*dropped, *request.unknown_parameters),
         )
 
+    @property
+    def _device_type(self) -> str:
+        capabilities = self.model.capabilities
+        return "cpu" if capabilities is not None and capabilities.device_type == "cpu" else "gpu"
+
     def result(self, images: Sequence[Image], completed: Completed) -> ImageResult:
         timings = completed.timings
         is_cached = completed.cache is CacheStatus.HIT
         phases = (timings.text_encode_s, timings.denoise_s, timings.decode_s)
         return ImageResult(
             images=tuple(images),
-            model=self.model,
+            model=self.model.name,
             compute_s=timings.total_s if is_cached else sum(phases) + timings.image_encode_s,
-            is_cached=is_cached,
+            compute_type="cache" if is_cached else self._device_type,
             ignored_parameters=self.ignored,
         )

@@ -128,9 +128,6 @@ class Settings(BaseSettings):
         description="Ids that callers use (of the Hub or of a provider), and the served model "
         'that each means; "*" is any other id.',
     )
-    compute_type: Literal["cpu", "gpu"] | None = Field(
-        None, description="What x-compute-type says of an image that was made. Unset: nothing."
-    )
     max_request_s: float = Field(
         3600.0, gt=0, description="Most seconds that a generation may take; the gRPC deadline."
     )

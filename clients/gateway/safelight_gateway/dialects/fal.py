@@ -63,7 +63,7 @@ async def _run(call: Call) -> Response:
     result = await call.gateway.generator.run(_read(call))
     links = _data_links(result) if _wants_data(call) else link_images(call, result)
     content = _render_result(result, links, call.json().get("prompt"))
-    return JSONResponse(content, headers=hf_inference.result_headers(call, result))
+    return JSONResponse(content, headers=hf_inference.result_headers(result))
 
 
 async def _submit(call: Call) -> Response:
@@ -104,7 +104,7 @@ async def _tell_result(call: Call) -> Response:
     assert job.result is not None
     if not job.links:
         job.links = link_images(call, job.result)
-    headers |= hf_inference.result_headers(call, job.result)
+    headers |= hf_inference.result_headers(job.result)
     content = _render_result(job.result, job.links, job.request.prompt)
     return JSONResponse(content, headers=headers)
 

@@ -66,16 +66,17 @@ async def generate_bytes(call: Call, model: tuple[str, ...]) -> Response:
     )
     result = await call.gateway.generator.run(request)
     image = result.images[0]
-    headers = result_headers(call, result)
+    characters = {"x-compute-characters": str(len(request.prompt))}
+    headers = {**result_headers(result), **characters}
     return Response(image.data, media_type=image.mime_type, headers=headers)
 
 
-def result_headers(call: Call, result: ImageResult) -> dict[str, str]:
+def result_headers(result: ImageResult) -> dict[str, str]:
     """Return the headers that tell how an image was made."""
-    headers = {"x-compute-time": f"{result.compute_s:.3f}"}
-    compute_type = "cache" if result.is_cached else call.gateway.settings.compute_type
-    if compute_type:
-        headers["x-compute-type"] = compute_type
+    headers = {
+        "x-compute-time": f"{result.compute_s:.3f}",
+        "x-compute-type": result.compute_type,
+    }
     if result.ignored_parameters:
         headers["x-ignored-parameters"] = ", ".join(result.ignored_parameters)
     return headers

@@ -83,7 +83,7 @@ async def _generate(call: Call, default_format: str) -> Response:
         "model": request.model[0] or result.model,
         "data": _render_images(call, result, format_),
     }
-    return JSONResponse(content, headers=hf_inference.result_headers(call, result))
+    return JSONResponse(content, headers=hf_inference.result_headers(result))
 
 
 def _render_images(call: Call, result: ImageResult, format_: str) -> list[dict[str, Any]]:

@@ -78,7 +78,7 @@ async def _predict(call: Call) -> Response:
     prediction = _render(call, job)
     if not job.has_ended:
         prediction["status"] = "starting"  # for "processing", some clients return at once
-    headers = hf_inference.result_headers(call, job.result) if job.result else None
+    headers = hf_inference.result_headers(job.result) if job.result else None
     return JSONResponse(prediction, 201, headers=headers)
 
 
