@@ -327,7 +327,8 @@ def test_fal_proxy_goes_where_its_header_says(gateway: RunningGateway) -> None:
     submitted = post(url, PROMPT, X_fal_target_url=target).json
     status = get(url, X_fal_target_url=f"{target}/requests/{submitted['request_id']}/status?logs=1")
     assert status.json["request_id"] == submitted["request_id"]
-    assert post(url, PROMPT, X_fal_target_url="https://example.org/fal-ai/flux").status == 404
+    for other in ("https://example.org/fal-ai/flux", "https://[fal.run/x", "https://fal.run.a/x"):
+        assert post(url, PROMPT, X_fal_target_url=other).status == 404
     assert post(url, PROMPT).status == 404
 
 
@@ -392,6 +393,11 @@ def test_openai_answers_hold_a_link_or_bytes_and_never_both(gateway: RunningGate
     assert linked["model"] == "black-forest-labs/flux-dev"
     inline = post(f"{gateway.url}/nebius/v1/images/generations", body).json
     assert [set(image) for image in inline["data"]] == [{"index", "type", "b64_json"}] * 2
+
+
+def test_host_of_together_answers_with_links(gateway: RunningGateway) -> None:
+    answer = post(f"{gateway.url}/v1/images/generations", PROMPT, Host="api.together.xyz").json
+    assert answer["data"][0]["url"].startswith("http://api.together.xyz/files/")
 
 
 def test_openai_clients_do_not_repeat_what_fails_for_good(failing_gateway: RunningGateway) -> None:

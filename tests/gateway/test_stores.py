@@ -1,5 +1,7 @@
 """What is kept between requests stays within its bounds, and ids mean what the operator says."""
 
+from dataclasses import replace
+
 import pytest
 from safelight import AsyncClient, Image, Model, ModelState
 
@@ -98,6 +100,23 @@ async def test_jobs_beyond_the_bound_are_refused_and_ended_ones_make_room(
             gateway.jobs.start(ImageRequest(prompt="x"))
         assert raised.value.status == 429
     assert all(job.has_ended for job in endless)
+
+
+@pytest.mark.anyio
+async def test_results_beyond_the_memory_are_forgotten_the_oldest_first(
+    failing_service: FailingService,
+) -> None:
+    async with Gateway(Settings(target=failing_service.target)) as gateway:
+        jobs = []
+        for _ in range(3):
+            jobs.append(gateway.jobs.start(ImageRequest(prompt="x", model=(READY,))))
+            assert await jobs[-1].wait_until_ended()
+            result = jobs[-1].result
+            assert result is not None
+            jobs[-1].result = replace(result, images=(image(bytes(100 * 2**20)),))
+        with pytest.raises(GatewayError):
+            gateway.jobs.find(jobs[0].id, None)
+        assert gateway.jobs.find(jobs[1].id, None) is jobs[1]
 
 
 @pytest.mark.anyio

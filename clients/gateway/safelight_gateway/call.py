@@ -22,6 +22,9 @@ from safelight_gateway.gateway import Gateway
 from safelight_gateway.generation import CallContext
 
 _CREDENTIAL = re.compile(r" *(?:bearer|key|token):? +([!-~]+) *", re.IGNORECASE)
+_METADATA = re.compile(r"[ -~]+")
+"""All that gRPC takes as the value of metadata."""
+
 _TRACE_HEADERS = ("traceparent", "tracestate", "baggage")
 _DEADLINE_HEADERS = ("x-fal-request-timeout", "x-request-timeout")
 _TRUE, _FALSE = ("1", "true"), ("0", "false")
@@ -67,7 +70,11 @@ class Call:
         Raises:
             GatewayError: the token or the deadline cannot be read.
         """
-        metadata = [(name, self.headers[name]) for name in _TRACE_HEADERS if name in self.headers]
+        metadata = [
+            (name, self.headers[name])
+            for name in _TRACE_HEADERS
+            if _METADATA.fullmatch(self.headers.get(name, ""))
+        ]
         return CallContext(
             credential=self._credential(),
             metadata=(*metadata, ("x-request-id", self.request_id)),

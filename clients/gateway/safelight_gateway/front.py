@@ -8,7 +8,7 @@ import re
 import uuid
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -21,13 +21,14 @@ BASE_URL, REQUEST_ID = "safelight.base_url", "safelight.request_id"
 _METHODS = "GET, POST, PUT, DELETE, OPTIONS"
 _EXPOSED = (
     "x-request-id, x-compute-time, x-compute-type, x-fal-request-id, x-ignored-parameters, "
-    "x-error-message, retry-after"
+    "x-compute-characters, x-error-message, retry-after"
 )
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:\d{1,5})?|\[[0-9a-fA-F:.]+\](:\d{1,5})?")
 _PREFIX = re.compile(r"(/[\w.~-]+)+")
 _REQUEST_ID = re.compile(r"[\w.:/+=-]{1,128}")
 _FAL_PROXY = "/fal-proxy"
 _FAL_HOSTS = ("queue.fal.run", "fal.run")
+_FAL_URL = re.compile(r"https://((?:queue\.)?fal\.run)(/.*)")
 
 
 class Front:
@@ -80,14 +81,13 @@ def _route(scope: Scope, headers: Headers, prefix: str, host: str) -> dict[str, 
     path = scope["path"]
     if prefix and (path == prefix or path.startswith(f"{prefix}/")):
         path = path[len(prefix) :] or "/"
-    target = headers.get("x-fal-target-url")
-    if path.rstrip("/") == _FAL_PROXY and target is not None:
-        url = urlsplit(target)
-        if url.hostname in _FAL_HOSTS:
-            return {
-                "path": _host_path(url.hostname, unquote(url.path)),
-                "query_string": url.query.encode(),
-            }
+    target = headers.get("x-fal-target-url", "")
+    if path.rstrip("/") == _FAL_PROXY and (match := _FAL_URL.fullmatch(target)):
+        target_path, _, query = match[2].partition("?")
+        return {
+            "path": _host_path(match[1], unquote(target_path)),
+            "query_string": query.encode("latin-1"),
+        }
     return {"path": _host_path(host, path)}
 
 

@@ -59,6 +59,11 @@ class Job:
     _ended: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
 
     @property
+    def size_bytes(self) -> int:
+        """Bytes of its images."""
+        return sum(len(image.data) for image in self.result.images) if self.result else 0
+
+    @property
     def has_ended(self) -> bool:
         """Whether nothing more will happen."""
         return self._ended.is_set()
@@ -185,13 +190,16 @@ class JobStore:
             await job.wait_until_ended()
 
     def _forget_old(self) -> None:
-        """Forget what ended long ago and, where there are too many, what ended first."""
+        """Forget what ended long ago and, where there is too much, what ended first."""
         ended = sorted(
             (job for job in self._jobs.values() if job.ended_at is not None),
             key=lambda job: job.ended_at or 0.0,
         )
         oldest = time.time() - self._settings.keep_s
         surplus = len(self._jobs) + 1 - self._settings.max_count
+        size_bytes = sum(job.size_bytes for job in ended)
         for number, job in enumerate(ended):
-            if number < surplus or (job.ended_at or 0.0) < oldest:
+            is_too_large = size_bytes > self._settings.keep_mib * 2**20 and job is not ended[-1]
+            if number < surplus or (job.ended_at or 0.0) < oldest or is_too_large:
+                size_bytes -= job.size_bytes
                 del self._jobs[job.id]

@@ -84,6 +84,9 @@ class JobSettings(_Table):
     """The requests whose clients come back for the result."""
 
     keep_s: float = Field(900.0, gt=0, description="Seconds that the result can be asked for.")
+    keep_mib: int = Field(
+        256, ge=1, description="Memory for results; above it, the oldest one is forgotten first."
+    )
     max_count: int = Field(
         1024, ge=1, description="Most of them, running or kept; more are refused (429)."
     )
