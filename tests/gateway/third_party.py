@@ -28,7 +28,7 @@ PARAMETERS: dict[str, Any] = {
     "negative_prompt": "blurry",
     "width": 96,
     "height": 64,
-    "num_inference_steps": 3,
+    "num_inference_steps": 2,
     "guidance_scale": 3.0,
     "scheduler": "EulerDiscreteScheduler",
     "seed": 7,

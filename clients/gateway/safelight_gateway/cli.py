@@ -20,6 +20,8 @@ from safelight_gateway.settings import Settings, TlsSettings, load_settings
 
 _EXIT_FAILURE, _EXIT_USAGE = 1, 2
 _TICKS_PER_LOOK = 10
+_KEEP_ALIVE_S = 75
+"""Longer than clients and proxies keep idle connections, so that none uses one that just closed."""
 
 _log = logging.getLogger("safelight_gateway")
 
@@ -95,6 +97,7 @@ class _Server(uvicorn.Server):
             access_log=False,  # its lines would hold the names of files
             server_header=False,
             proxy_headers=False,
+            timeout_keep_alive=_KEEP_ALIVE_S,
             log_config=None,
             log_level="warning" if settings.log_level == "info" else settings.log_level,
             timeout_graceful_shutdown=round(settings.grace_s),
