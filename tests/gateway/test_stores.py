@@ -8,7 +8,7 @@ from safelight import AsyncClient, Image, Model, ModelState
 from safelight_gateway.errors import GatewayError
 from safelight_gateway.files import FileStore
 from safelight_gateway.gateway import Gateway
-from safelight_gateway.generation import CallContext, ImageRequest
+from safelight_gateway.generation import ImageRequest
 from safelight_gateway.models import ModelDirectory
 from safelight_gateway.settings import FileSettings, JobSettings, Settings
 from tests.gateway.failing_service import ENDLESS, READY, FailingService
@@ -117,21 +117,3 @@ async def test_results_beyond_the_memory_are_forgotten_the_oldest_first(
         with pytest.raises(GatewayError):
             gateway.jobs.find(jobs[0].id, None)
         assert gateway.jobs.find(jobs[1].id, None) is jobs[1]
-
-
-@pytest.mark.anyio
-async def test_service_that_cannot_be_reached_is_503_without_its_address() -> None:
-    async with Gateway(Settings(target="127.0.0.1:1")) as gateway:
-        with pytest.raises(GatewayError) as raised:
-            await gateway.generator.run(ImageRequest(prompt="x"))
-    assert (raised.value.status, raised.value.reason) == (503, "SERVICE_UNAVAILABLE")
-    assert "127.0.0.1" not in raised.value.message
-
-
-@pytest.mark.anyio
-async def test_passed_deadline_is_504(failing_service: FailingService) -> None:
-    async with Gateway(Settings(target=failing_service.target)) as gateway:
-        context = CallContext(deadline_s=0.0)
-        with pytest.raises(GatewayError) as raised:
-            await gateway.generator.run(ImageRequest(prompt="x", model=(ENDLESS,), context=context))
-    assert raised.value.status == 504
