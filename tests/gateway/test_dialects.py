@@ -91,7 +91,7 @@ def test_a_token_that_is_not_known_is_401(route: str, failing_gateway: RunningGa
 @pytest.mark.parametrize("route", ROUTES)
 def test_what_is_no_json_object_is_400(route: str, failing_gateway: RunningGateway) -> None:
     url = failing_gateway.url + ROUTES[route][0].format(READY)
-    for body in (b"{", b"[]", b"\xff"):
+    for body in (b"{", b"[]", b"\xff", b"[" * 60_000):
         assert post(url, body).status == 400
     assert post(url, b"x" * 70_000).status == 413
 
@@ -127,6 +127,11 @@ def test_all_wrong_fields_are_named(route: str, gateway: RunningGateway) -> None
         ("size", "1x"),
         ("output_format", "gif"),
         ("seed", 10**30),
+        ("guidance_scale", 10**400),
+        ("width", float("inf")),
+        ("num_inference_steps", float("nan")),
+        ("prompt", "\ud800"),
+        ("n", 0.5),
     ],
 )
 def test_values_of_the_wrong_type_are_422(

@@ -89,7 +89,7 @@ class Call:
         """
         try:
             value = json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise bad_request("the body must be JSON") from None
         if not isinstance(value, dict):
             raise bad_request("the body must be a JSON object")

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from safelight_gateway.call import Call, parse_flag
@@ -148,9 +149,10 @@ def _integer(name: str, value: Any) -> int:
 
 
 def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise invalid_field(name, f"must be a number, not {_shown(value)}")
-    return float(value)
+    if not isinstance(value, bool) and isinstance(value, int | float):
+        with suppress(OverflowError):
+            return float(value)
+    raise invalid_field(name, f"must be a number, not {_shown(value)}")
 
 
 def _text(name: str, value: Any) -> str:
