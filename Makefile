@@ -18,14 +18,14 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: install
-install: $(INSTALLED) ## Create .venv with both distributions and the tools
+install: $(INSTALLED) ## Create .venv with all distributions and the tools
 
 # torch comes first and pinned: asked for loosely, pip would choose another build.
-$(INSTALLED): requirements.txt requirements-dev.txt service/pyproject.toml clients/python/pyproject.toml
+$(INSTALLED): requirements.txt requirements-dev.txt service/pyproject.toml clients/python/pyproject.toml clients/gateway/pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep '^torch==' requirements.txt)"
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e $(STUBS) -e service
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e $(STUBS) -e service -e clients/gateway
 	touch $@
 
 .PHONY: demo
@@ -35,6 +35,10 @@ demo: $(INSTALLED) ## Start the service, watch one generation, write demo.png
 .PHONY: serve
 serve: $(INSTALLED) ## Serve the embedded model on 127.0.0.1:50051
 	safelight-service
+
+.PHONY: serve-all
+serve-all: $(INSTALLED) ## The same, and its HTTP gateway on 127.0.0.1:8080
+	trap 'kill $$! 2>/dev/null; wait' EXIT; safelight-service & safelight-gateway
 
 .PHONY: test
 test: $(INSTALLED) ## Run all tests
@@ -49,7 +53,7 @@ check: $(INSTALLED) ## Lint, types, contract, freshness of the stubs
 	buf format --diff --exit-code
 	buf breaking --against '$(BREAKING_AGAINST)'
 	scripts/check-stubs
-	hadolint Dockerfile
+	hadolint Dockerfile clients/gateway/Dockerfile
 
 .PHONY: format
 format: $(INSTALLED) ## Format Python and the contract
@@ -75,8 +79,9 @@ bench-gpu: $(INSTALLED) ## Measure well-known architectures with random weights 
 	python -m benchmarks.gpu
 
 .PHONY: image
-image: ## Build the container image safelight
+image: ## Build the container images safelight and safelight-gateway
 	docker build --tag safelight .
+	docker build --tag safelight-gateway --file clients/gateway/Dockerfile .
 
 .PHONY: clean
 clean: ## Remove everything that was made

@@ -49,6 +49,8 @@ class Capabilities:
     schedulers: tuple[SchedulerInfo, ...]
     limits: Limits
     has_previews: bool
+    device_type: str = ""
+    """In torch's words, such as `cpu` or `cuda`."""
 
 
 class ModelState(Enum):

@@ -37,6 +37,8 @@ EMBEDDED_MODEL = "shapes"
 _ENV_PREFIX = "SAFELIGHT_"
 _CLIENT_VARIABLES = frozenset({"SAFELIGHT_TARGET", "SAFELIGHT_TOKEN"})
 _CONFIG_VARIABLE = "SAFELIGHT_CONFIG"
+_GATEWAY_PREFIX = "SAFELIGHT_GATEWAY_"
+"""Of the gateway's own settings."""
 
 _DAY_S = 86_400
 
@@ -455,6 +457,8 @@ def _refuse_unknown_variables() -> None:
     known = {f"{_ENV_PREFIX}{name.upper()}" for name in Settings.model_fields}
     allowed = known | _CLIENT_VARIABLES | {_CONFIG_VARIABLE}
     for name in sorted(os.environ):
+        if name.upper().startswith(_GATEWAY_PREFIX):
+            continue
         if name.upper().startswith(_ENV_PREFIX) and name.upper() not in allowed:
             close = difflib.get_close_matches(name.upper(), allowed, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""

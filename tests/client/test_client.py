@@ -392,6 +392,7 @@ def test_models_are_described(scripted: ScriptedService, client: Client) -> None
                 defaults=pb.TextToImageParameters(width=256, num_inference_steps=20),
                 schedulers=[pb.Scheduler(name="DDIMScheduler", aliases=["ddim"])],
                 limits=pb.ModelLimits(max_side_px=512),
+                device_type="cuda",
             ),
         ),
         pb.Model(name="later", state=pb.MODEL_STATE_NOT_LOADED),
@@ -403,6 +404,7 @@ def test_models_are_described(scripted: ScriptedService, client: Client) -> None
     assert shapes.capabilities.defaults == safelight.Parameters(width=256, num_inference_steps=20)
     assert shapes.capabilities.schedulers[0].aliases == ("ddim",)
     assert shapes.capabilities.limits.max_side_px == 512
+    assert shapes.capabilities.device_type == "cuda"
     assert shapes.capabilities.limits.max_prompt_token_count is None
     assert later.capabilities is None
 

@@ -183,3 +183,8 @@ def test_every_setting_is_documented_with_its_default() -> None:
             assert f"`{name}`" in text
             if type(field.default) in (int, float):
                 assert re.search(rf"\| `{name}` \| {field.default:.10g} \|", text), name
+
+
+def test_variables_of_the_gateway_are_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAFELIGHT_GATEWAY_TARGET", "127.0.0.1:1")
+    load_settings()

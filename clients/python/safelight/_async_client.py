@@ -155,6 +155,14 @@ class AsyncClient:
             response = await self._stub().GetModel(pb.GetModelRequest(model=name), **arguments)
         return model_from_proto(response.model)
 
+    @property
+    def stub(self) -> "TextToImageServiceAsyncStub":
+        """The generated stub on this client's connection, for the contract's own messages.
+
+        What it is called with is all that is sent: neither the client's token nor its metadata.
+        """
+        return self._stub()
+
     async def close(self) -> None:
         """Close the connection and cancel the calls that run."""
         if self._channel is not None:

@@ -180,6 +180,7 @@ def _capabilities_from_proto(message: pb.ModelCapabilities) -> Capabilities:
         ),
         limits=_limits_from_proto(message.limits),
         has_previews=message.has_previews,
+        device_type=message.device_type,
     )
 
 

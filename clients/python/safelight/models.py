@@ -72,6 +72,8 @@ class Capabilities:
         schedulers: Those it can be used with, the one it comes with first.
         limits: What requests may ask for.
         has_previews: Whether previews can be had.
+        device_type: Type of the device that runs it: `cpu`, `cuda` or `mps`; empty where
+            the service does not tell.
     """
 
     pipeline_class: str
@@ -80,6 +82,7 @@ class Capabilities:
     schedulers: tuple[Scheduler, ...]
     limits: Limits
     has_previews: bool
+    device_type: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -86,6 +86,7 @@ class PipelineAdapter:
             schedulers=self.schedulers.list(),
             limits=self._limits,
             has_previews=has_previews,
+            device_type=self.execution_device.type,
         )
 
     def count_tokens(self, prompt: str) -> int:

@@ -228,6 +228,7 @@ def _capabilities(capabilities: core.Capabilities) -> pb.ModelCapabilities:
             max_prompt_character_count=limits.max_prompt_character_count,
         ),
         has_previews=capabilities.has_previews,
+        device_type=capabilities.device_type,
     )
 
 

@@ -30,6 +30,7 @@ def test_the_list_tells_what_a_model_takes(channel: grpc.Channel) -> None:
     assert models[0].state == pb.MODEL_STATE_READY
     capabilities = models[0].capabilities
     assert capabilities.pipeline_class == "StableDiffusionPipeline"
+    assert capabilities.device_type == "cpu"
     assert "negative_prompt" in capabilities.honoured_parameters
     assert capabilities.limits.size_multiple_px == 8
     aliases = {alias for scheduler in capabilities.schedulers for alias in scheduler.aliases}

@@ -1058,10 +1058,13 @@ class ModelCapabilities(_message.Message):
     SCHEDULERS_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     HAS_PREVIEWS_FIELD_NUMBER: _builtins.int
+    DEVICE_TYPE_FIELD_NUMBER: _builtins.int
     pipeline_class: _builtins.str
     """Class of the diffusers pipeline, such as StableDiffusionXLPipeline."""
     has_previews: _builtins.bool
     """Whether previews can be had."""
+    device_type: _builtins.str
+    """Type of the device that runs it: cpu, cuda or mps. Empty: not told."""
     @_builtins.property
     def honoured_parameters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the fields of TextToImageParameters that it honours."""
@@ -1087,10 +1090,11 @@ class ModelCapabilities(_message.Message):
         schedulers: _abc.Iterable[Global___Scheduler] | None = ...,
         limits: Global___ModelLimits | None = ...,
         has_previews: _builtins.bool = ...,
+        device_type: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults", "limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults", "has_previews", b"has_previews", "honoured_parameters", b"honoured_parameters", "limits", b"limits", "pipeline_class", b"pipeline_class", "schedulers", b"schedulers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults", "device_type", b"device_type", "has_previews", b"has_previews", "honoured_parameters", b"honoured_parameters", "limits", b"limits", "pipeline_class", b"pipeline_class", "schedulers", b"schedulers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,104 @@
+"""hf-inference: a JSON request with `inputs`, answered by the bytes of the image."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from safelight_gateway.call import Call, endpoint
+from safelight_gateway.errors import GatewayError, invalid_field
+from safelight_gateway.gateway import Gateway
+from safelight_gateway.generation import ImageResult
+from safelight_gateway.parameters import read_request
+
+_PATHS = (
+    "/hf-inference/models/{model:path}",
+    "/models/{model:path}",
+    "/hf-inference/pipeline/text-to-image/{model:path}",
+    "/pipeline/text-to-image/{model:path}",
+)
+_MIME_TYPES = ("image/png", "image/jpeg", "image/webp")
+_JAVASCRIPT_CLIENT = "@huggingface/inference"
+_ESTIMATED_LOADING_S = 20.0
+
+
+def routes(gateway: Gateway) -> list[Route]:
+    """Return the routes of hf-inference, with those of its earlier hosts."""
+    respond = endpoint(gateway, _generate, render_error)
+    return [Route(path, respond, methods=["POST"]) for path in _PATHS]
+
+
+def render_error(error: GatewayError) -> Response:
+    """Render an error as Hugging Face's servers do."""
+    content: dict[str, object] = {"error": error.message}
+    if error.is_loading:
+        content["estimated_time"] = error.retry_after_s or _ESTIMATED_LOADING_S
+    return JSONResponse(content, error.status)
+
+
+def is_request(body: Mapping[str, Any]) -> bool:
+    """Tell whether a body on another provider's route is one of this dialect.
+
+    That is what Hugging Face's own examples for `fetch` send to every provider.
+    """
+    return "inputs" in body and "prompt" not in body and "input" not in body
+
+
+async def generate_bytes(call: Call, model: tuple[str, ...]) -> Response:
+    """Answer a body of this dialect with the bytes of the image.
+
+    Raises:
+        GatewayError: nothing came of it.
+    """
+    body = call.json()
+    parameters, options = _table(body, "parameters"), _table(body, "options")
+    fields = {**parameters, "inputs": body.get("inputs", body.get("prompt"))}
+    fields.setdefault("output_format", _accepted_format(call))
+    # Who does not ask to wait is told, unless it would ask again at once, and without end.
+    waits = _JAVASCRIPT_CLIENT in call.headers.get("user-agent", "")
+    request = read_request(
+        call,
+        fields,
+        model=model or (str(body.get("model") or ""),),
+        options=options,
+        wait_for_model=waits,
+    )
+    result = await call.gateway.generator.run(request)
+    image = result.images[0]
+    characters = {"x-compute-characters": str(len(request.prompt))}
+    headers = {**result_headers(result), **characters}
+    return Response(image.data, media_type=image.mime_type, headers=headers)
+
+
+def result_headers(result: ImageResult) -> dict[str, str]:
+    """Return the headers that tell how an image was made."""
+    headers = {
+        "x-compute-time": f"{result.compute_s:.3f}",
+        "x-compute-type": result.compute_type,
+    }
+    if result.ignored_parameters:
+        headers["x-ignored-parameters"] = ", ".join(result.ignored_parameters)
+    return headers
+
+
+async def _generate(call: Call) -> Response:
+    return await generate_bytes(call, (call.request.path_params["model"],))
+
+
+def _accepted_format(call: Call) -> str:
+    """Return the type that `Accept` names first; whoever takes anything gets PNG."""
+    for part in call.headers.get("accept", "").split(","):
+        mime_type = part.partition(";")[0].strip().lower()
+        if mime_type in _MIME_TYPES:
+            return mime_type
+    return _MIME_TYPES[0]
+
+
+def _table(body: Mapping[str, Any], name: str) -> dict[str, Any]:
+    value = body.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise invalid_field(name, "must be an object")
+    return value

@@ -1,0 +1,167 @@
+"""Replicate: predictions, held for as long as `Prefer: wait` asks or polled for."""
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from safelight_gateway.call import Call, endpoint
+from safelight_gateway.dialects import hf_inference
+from safelight_gateway.dialects.files import link_images
+from safelight_gateway.errors import GatewayError, invalid_field
+from safelight_gateway.gateway import Gateway
+from safelight_gateway.generation import ImageRequest
+from safelight_gateway.jobs import Job, JobState
+from safelight_gateway.parameters import read_request
+
+_ROOTS = ("/replicate/v1", "/v1")
+_WAIT = re.compile(r"\bwait\b(?: *= *(\d{1,5}))?")
+_LONGEST_WAIT_S = 60.0
+_NEVER_POLLING = ("hf_hub/", "@huggingface/inference")
+"""Clients that take the answer to their only request for the result."""
+
+_TITLES = {401: "Unauthenticated", 404: "Not found", 422: "Invalid input", 429: "Too many requests"}
+_STATUSES = {
+    JobState.QUEUED: "starting",
+    JobState.RUNNING: "processing",
+    JobState.SUCCEEDED: "succeeded",
+    JobState.FAILED: "failed",
+    JobState.CANCELLED: "canceled",
+}
+_OUTPUT = {"type": "array", "items": {"type": "string", "format": "uri"}}
+
+
+def routes(gateway: Gateway) -> list[Route]:
+    """Return the routes of Replicate, below its own root and at the host's."""
+
+    def route(path: str, handler: Any, method: str) -> list[Route]:
+        respond = endpoint(gateway, handler, render_error)
+        return [Route(f"{root}{path}", respond, methods=[method]) for root in _ROOTS]
+
+    return [
+        *route("/models/{model:path}/predictions", _predict, "POST"),
+        *route("/predictions", _predict, "POST"),
+        *route("/predictions/{id}", _tell, "GET"),
+        *route("/predictions/{id}/cancel", _cancel, "POST"),
+        *route("/models/{model:path}/versions/{version}", _tell_version, "GET"),
+    ]
+
+
+def render_error(error: GatewayError) -> Response:
+    """Render an error as Replicate does, as problem JSON."""
+    content = {
+        "title": _TITLES.get(error.status, "Error"),
+        "detail": error.message,
+        "status": error.status,
+        "error": error.message,
+    }
+    return JSONResponse(content, error.status, media_type="application/problem+json")
+
+
+async def _predict(call: Call) -> Response:
+    if hf_inference.is_request(call.json()):
+        return await hf_inference.generate_bytes(call, _models(call))
+    job = call.gateway.jobs.start(_read(call))
+    wait_s = _read_wait_s(call)
+    try:
+        if wait_s is not None:
+            is_limited = not _polls_never(call)
+            await job.wait_until_ended(min(wait_s, _LONGEST_WAIT_S) if is_limited else None)
+        else:
+            await job.wait_until_begun()
+        job.raise_for_failure()
+    except BaseException:
+        job.cancel()
+        raise
+    prediction = _render(call, job)
+    if not job.has_ended:
+        prediction["status"] = "starting"  # for "processing", some clients return at once
+    headers = hf_inference.result_headers(job.result) if job.result else None
+    return JSONResponse(prediction, 201, headers=headers)
+
+
+async def _tell(call: Call) -> Response:
+    return JSONResponse(_render(call, _find_job(call)))
+
+
+async def _cancel(call: Call) -> Response:
+    job = _find_job(call)
+    job.cancel()
+    await job.wait_until_ended()
+    return JSONResponse(_render(call, job))
+
+
+async def _tell_version(call: Call) -> Response:
+    """Describe what comes out; a client asks before it runs a version."""
+    context = call.context
+    await call.gateway.models.find(_models(call), context.call_metadata)
+    return JSONResponse(
+        {
+            "id": call.request.path_params["version"],
+            "created_at": _timestamp(0.0),
+            "cog_version": "0.9.0",
+            "openapi_schema": {"components": {"schemas": {"Output": _OUTPUT}}},
+        }
+    )
+
+
+def _read(call: Call) -> ImageRequest:
+    fields = call.json().get("input")
+    if not isinstance(fields, dict):
+        raise invalid_field("input", "must be an object")
+    return read_request(call, fields, model=_models(call))
+
+
+def _models(call: Call) -> tuple[str, ...]:
+    """Return the spellings of the model's id, of which a version may be part."""
+    params = call.request.path_params
+    version = params.get("version") or call.json().get("version") or ""
+    if "model" in params:
+        model = params["model"]
+        return (f"{model}:{version}", model, version) if version else (model,)
+    if not isinstance(version, str) or not version:
+        raise invalid_field("version", "must be a string")
+    return (version, version.partition(":")[0])
+
+
+def _read_wait_s(call: Call) -> float | None:
+    match = _WAIT.search(call.headers.get("prefer", ""))
+    if match is None:
+        return None
+    return float(match[1]) if match[1] else _LONGEST_WAIT_S
+
+
+def _polls_never(call: Call) -> bool:
+    return any(name in call.headers.get("user-agent", "") for name in _NEVER_POLLING)
+
+
+def _find_job(call: Call) -> Job:
+    return call.gateway.jobs.find(call.request.path_params["id"], call.context.credential)
+
+
+def _render(call: Call, job: Job) -> dict[str, Any]:
+    if job.result is not None and not job.links:
+        job.links = link_images(call, job.result)
+    request = job.request
+    url = f"{call.base_url}/replicate/v1/predictions/{job.id}"
+    return {
+        "id": job.id,
+        "model": request.model[0],
+        "version": "hidden",
+        "input": {"prompt": request.prompt},
+        "output": [*job.links] if job.result is not None else None,
+        "error": job.error.message if job.error is not None else None,
+        "status": _STATUSES[job.state],
+        "logs": "",
+        "metrics": {"predict_time": round(job.result.compute_s, 3)} if job.result else {},
+        "created_at": _timestamp(job.created_at),
+        "started_at": _timestamp(job.started_at) if job.started_at else None,
+        "completed_at": _timestamp(job.ended_at) if job.ended_at else None,
+        "urls": {"get": url, "cancel": f"{url}/cancel"},
+    }
+
+
+def _timestamp(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")

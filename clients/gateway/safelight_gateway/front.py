@@ -1,0 +1,130 @@
+"""The front: what happens to every request before any route, and to every response.
+
+Prefixes and the host names of providers are taken off, so that routes see one set of
+paths; browsers of any origin are let in; each request has an id.
+"""
+
+import re
+import uuid
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import unquote
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from safelight_gateway.settings import Settings
+
+BASE_URL, REQUEST_ID = "safelight.base_url", "safelight.request_id"
+"""Keys of the scope: the gateway's URL as this caller sees it, and the request's id."""
+
+_METHODS = "GET, POST, PUT, DELETE, OPTIONS"
+_EXPOSED = (
+    "x-request-id, x-compute-time, x-compute-type, x-fal-request-id, x-ignored-parameters, "
+    "x-compute-characters, x-error-message, retry-after"
+)
+_HOST = re.compile(r"[A-Za-z0-9.-]+(:\d{1,5})?|\[[0-9a-fA-F:.]+\](:\d{1,5})?")
+_PREFIX = re.compile(r"(/[\w.~-]+)+")
+_REQUEST_ID = re.compile(r"[\w.:/+=-]{1,128}")
+_FAL_PROXY = "/fal-proxy"
+_FAL_HOSTS = ("queue.fal.run", "fal.run")
+_FAL_URL = re.compile(r"https://((?:queue\.)?fal\.run)(/.*)")
+
+
+class Front:
+    """ASGI middleware around all routes."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._root_path = settings.root_path
+        self._public_url = settings.public_url
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        prefix = self._prefix(headers)
+        host = _first(headers.get("x-forwarded-host")) or headers.get("host", "")
+        host = host if _HOST.fullmatch(host) else "localhost"
+        request_id = headers.get("x-request-id", "")
+        if not _REQUEST_ID.fullmatch(request_id):
+            request_id = str(uuid.uuid4())
+        scope = {
+            **scope,
+            **_route(scope, headers, prefix, host),
+            "root_path": "",
+            BASE_URL: self._public_url or f"{_scheme(scope, headers)}://{host}{prefix}",
+            REQUEST_ID: request_id,
+        }
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                response = MutableHeaders(scope=message)
+                for name, value in _common_headers(request_id):
+                    response.setdefault(name, value)
+            await send(message)
+
+        if scope["method"] == "OPTIONS":
+            await _answer_preflight(headers, send_with_headers)
+        else:
+            await self._app(scope, receive, send_with_headers)
+
+    def _prefix(self, headers: Headers) -> str:
+        forwarded = _first(headers.get("x-forwarded-prefix")).rstrip("/")
+        return forwarded if _PREFIX.fullmatch(forwarded) else self._root_path
+
+
+def _route(scope: Scope, headers: Headers, prefix: str, host: str) -> dict[str, Any]:
+    """Return the path as the routes know it, whether a proxy took the prefix off or not."""
+    path = scope["path"]
+    if prefix and (path == prefix or path.startswith(f"{prefix}/")):
+        path = path[len(prefix) :] or "/"
+    target = headers.get("x-fal-target-url", "")
+    if path.rstrip("/") == _FAL_PROXY and (match := _FAL_URL.fullmatch(target)):
+        target_path, _, query = match[2].partition("?")
+        return {
+            "path": _host_path(match[1], unquote(target_path)),
+            "query_string": query.encode("latin-1"),
+        }
+    return {"path": _host_path(host, path)}
+
+
+def _host_path(host: str, path: str) -> str:
+    """Return the path that a path at one of fal's hosts has here."""
+    if path.startswith(("/files/", "/fal-queue/")):
+        return path
+    if host.startswith("queue."):
+        return f"/fal-queue{path}"
+    if host in _FAL_HOSTS:
+        return f"/fal-ai{path}"
+    return path
+
+
+def _scheme(scope: Scope, headers: Headers) -> str:
+    forwarded = _first(headers.get("x-forwarded-proto")).lower()
+    return forwarded if forwarded in ("http", "https") else str(scope.get("scheme", "http"))
+
+
+def _first(value: str | None) -> str:
+    """Return what the outermost of several proxies has said."""
+    return (value or "").partition(",")[0].strip()
+
+
+def _common_headers(request_id: str) -> Iterable[tuple[str, str]]:
+    yield "x-request-id", request_id
+    yield "access-control-allow-origin", "*"
+    yield "access-control-expose-headers", _EXPOSED
+
+
+async def _answer_preflight(headers: Headers, send: Any) -> None:
+    asked = headers.get("access-control-request-headers", "*")
+    answer = [
+        (b"access-control-allow-methods", _METHODS.encode()),
+        (b"access-control-allow-headers", asked.encode("latin-1")),
+        (b"access-control-max-age", b"86400"),
+        (b"vary", b"access-control-request-headers"),
+    ]
+    await send({"type": "http.response.start", "status": 204, "headers": answer})
+    await send({"type": "http.response.body", "body": b""})

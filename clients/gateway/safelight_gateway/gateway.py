@@ -1,0 +1,60 @@
+"""The gateway: what all routes share."""
+
+from typing import Self
+
+from safelight import AsyncClient, Tls
+
+from safelight_gateway.files import FileStore
+from safelight_gateway.generation import Generator
+from safelight_gateway.jobs import JobStore
+from safelight_gateway.models import ModelDirectory
+from safelight_gateway.settings import Settings, TargetTlsSettings
+
+
+class Gateway:
+    """One connection to the service, and what is kept between requests.
+
+    Attributes:
+        settings: As read at start.
+        client: The client that all calls are made with; callers' tokens travel as metadata.
+        models: The service's models and the operator's aliases.
+        generator: Runs requests.
+        files: Images that answers link to.
+        jobs: Requests whose clients come back for the result.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Make a gateway; it connects on its first call.
+
+        Raises:
+            OSError: a file of the settings cannot be read.
+        """
+        self.settings = settings
+        self.client = AsyncClient(settings.target, tls=_tls(settings.target_tls))
+        self.models = ModelDirectory(self.client, settings.aliases)
+        self.generator = Generator(self.client, self.models, settings.max_request_s)
+        self.files = FileStore(settings.files)
+        self.jobs = JobStore(self.generator, settings.jobs)
+
+    async def close(self) -> None:
+        """Cancel what runs and close the connection."""
+        await self.jobs.close()
+        await self.client.close()
+
+    async def __aenter__(self) -> Self:
+        """Return the gateway itself."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close it."""
+        await self.close()
+
+
+def _tls(settings: TargetTlsSettings | None) -> bool | Tls:
+    if settings is None:
+        return False
+    authorities, certificate, key = (
+        path.read_bytes() if path is not None else None
+        for path in (settings.authorities, settings.certificate, settings.private_key)
+    )
+    return Tls(root_certificates=authorities, private_key=key, certificate_chain=certificate)

@@ -1,0 +1,173 @@
+"""Parameters: the names that providers have for the same things, and their values."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from safelight_gateway.call import Call, parse_flag
+from safelight_gateway.errors import invalid_field
+from safelight_gateway.generation import ImageRequest
+
+_Value = TypeVar("_Value")
+
+_PROMPT = ("prompt", "inputs")
+_STEPS = ("num_inference_steps", "steps")
+_GUIDANCE = ("guidance_scale", "guidance")
+_COUNT = ("n", "num_images", "num_outputs")
+_FORMAT = ("output_format", "response_extension")
+_QUALITY = ("output_quality", "output_compression")
+_SIZE = ("width", "height", "image_size", "size")
+
+_KNOWN = frozenset(
+    name
+    for names in (_PROMPT, _STEPS, _GUIDANCE, _COUNT, _FORMAT, _QUALITY, _SIZE)
+    for name in (*names, "negative_prompt", "scheduler", "seed", "options")
+)
+_MIME_TYPES = {
+    name: mime_type
+    for mime_type in ("image/png", "image/jpeg", "image/webp")
+    for name in (mime_type, mime_type.removeprefix("image/"))
+} | {"jpg": "image/jpeg", "image/jpg": "image/jpeg"}
+_NAMED_SIZES = {
+    "square_hd": (1024, 1024),
+    "square": (512, 512),
+    "portrait_4_3": (768, 1024),
+    "portrait_16_9": (576, 1024),
+    "landscape_4_3": (1024, 768),
+    "landscape_16_9": (1024, 576),
+}
+_SIZE_TEXT = re.compile(r"(\d{1,5}) *[xX*] *(\d{1,5})")
+_RANDOM_SEED = -1
+"""How some APIs write that the seed is left open."""
+
+_NAME = re.compile(r"\w{1,64}", re.ASCII)
+_MAX_UNKNOWN_COUNT = 32
+
+
+def read_request(
+    call: Call,
+    fields: Mapping[str, Any],
+    *,
+    model: Iterable[str] = (),
+    own_names: Iterable[str] = (),
+    options: Mapping[str, Any] | None = None,
+    wait_for_model: bool = True,
+) -> ImageRequest:
+    """Read the fields of a body, whichever of their known names they have.
+
+    Args:
+        call: The request whose body it is; its headers count, too.
+        fields: Names and values; None is the same as absent.
+        model: Spellings of the model's id.
+        own_names: Fields that the dialect reads itself.
+        options: `use_cache` and `wait_for_model`, unless headers say otherwise.
+        wait_for_model: Whether to wait for a model if nobody says.
+
+    Raises:
+        GatewayError: a value has the wrong type.
+    """
+    fields = {name: value for name, value in fields.items() if value is not None}
+    width, height = _read_size(fields)
+    seed = _read(fields, ("seed",), _integer)
+    mime_type = _read(fields, _FORMAT, _mime_type) or "image/png"
+    count = _read(fields, _COUNT, _integer)
+    return ImageRequest(
+        prompt=_read(fields, _PROMPT, _text) or "",
+        negative_prompt=_read(fields, ("negative_prompt",), _text) or None,
+        width=width,
+        height=height,
+        num_inference_steps=_read(fields, _STEPS, _integer),
+        guidance_scale=_read(fields, _GUIDANCE, _number),
+        scheduler=_read(fields, ("scheduler",), _text) or None,
+        seed=None if seed == _RANDOM_SEED else seed,
+        count=1 if count is None else count,
+        model=tuple(model),
+        output_mime_type=mime_type,
+        # Clients send a quality for PNG, too, where it means nothing.
+        output_quality=None if mime_type == "image/png" else _read(fields, _QUALITY, _integer),
+        use_cache=_read_option(call, options, "use_cache", default=True),
+        wait_for_model=_read_option(call, options, "wait_for_model", default=wait_for_model),
+        unknown_parameters=_find_unknown(fields, own_names),
+        context=call.context,
+    )
+
+
+def _read_option(
+    call: Call, options: Mapping[str, Any] | None, name: str, *, default: bool
+) -> bool:
+    header = call.flag(f"x-{name.replace('_', '-')}")
+    if header is not None:
+        return header
+    value = (options or {}).get(name)
+    return default if value is None else parse_flag(f"options.{name}", value)
+
+
+def _find_unknown(fields: Mapping[str, Any], own_names: Iterable[str]) -> tuple[str, ...]:
+    unknown = sorted(fields.keys() - _KNOWN - {*own_names})
+    return tuple(name for name in unknown if _NAME.fullmatch(name))[:_MAX_UNKNOWN_COUNT]
+
+
+def _read_size(fields: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """Return width and height from whichever fields tell them, the most explicit ones first."""
+    width = height = None
+    for name in ("image_size", "size"):
+        match fields.get(name):
+            case None | "auto":
+                continue
+            case {"width": _, "height": _} as size:
+                width = _integer(f"{name}.width", size["width"])
+                height = _integer(f"{name}.height", size["height"])
+            case str(text) if text in _NAMED_SIZES:
+                width, height = _NAMED_SIZES[text]
+            case str(text) if match := _SIZE_TEXT.fullmatch(text.strip()):
+                width, height = int(match[1]), int(match[2])
+            case other:
+                allowed = f"{{width, height}}, WIDTHxHEIGHT or one of {', '.join(_NAMED_SIZES)}"
+                raise invalid_field(name, f"must be {allowed}, not {_shown(other)}")
+    own_width = _read(fields, ("width",), _integer)
+    own_height = _read(fields, ("height",), _integer)
+    return (
+        width if own_width is None else own_width,
+        height if own_height is None else own_height,
+    )
+
+
+def _read(
+    fields: Mapping[str, Any], names: Iterable[str], convert: Callable[[str, Any], _Value]
+) -> _Value | None:
+    for name in names:
+        if name in fields:
+            return convert(name, fields[name])
+    return None
+
+
+def _integer(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
+        raise invalid_field(name, f"must be an integer, not {_shown(value)}")
+    return int(value)
+
+
+def _number(name: str, value: Any) -> float:
+    if not isinstance(value, bool) and isinstance(value, int | float):
+        with suppress(OverflowError):
+            return float(value)
+    raise invalid_field(name, f"must be a number, not {_shown(value)}")
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise invalid_field(name, f"must be a string, not {_shown(value)}")
+    return value
+
+
+def _mime_type(name: str, value: Any) -> str:
+    mime_type = _MIME_TYPES.get(value.lower()) if isinstance(value, str) else None
+    if mime_type is None:
+        raise invalid_field(name, f"must be png, jpeg or webp, not {_shown(value)}")
+    return mime_type
+
+
+def _shown(value: Any) -> str:
+    """Return a value as a message can hold it."""
+    return repr(value)[:100]

@@ -1,0 +1,44 @@
+"""Fixtures of the gateway's tests."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.gateway.failing_service import FailingService
+from tests.gateway.running_gateway import RunningGateway, run_gateway
+from tests.gateway.third_party import VERSION
+from tests.running_service import RunningService
+
+ALIASES = {
+    "black-forest-labs/FLUX.1-dev": "shapes",
+    "black-forest-labs/flux-dev": "shapes",
+    "fal-ai/flux/dev": "shapes",
+    VERSION: "shapes",
+}
+
+
+@pytest.fixture(scope="session")
+def gateway(service: RunningService) -> Iterator[RunningGateway]:
+    """A gateway to the shared service."""
+    with run_gateway(service.target, aliases=ALIASES) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def failing_service() -> Iterator[FailingService]:
+    """A service whose models fail."""
+    with FailingService() as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def failing_gateway(failing_service: FailingService) -> Iterator[RunningGateway]:
+    """A gateway to that service."""
+    with run_gateway(failing_service.target, max_body_kib=64) as running:
+        yield running
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Run async tests on asyncio, the only loop that gRPC knows."""
+    return "asyncio"

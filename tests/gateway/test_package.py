@@ -1,0 +1,60 @@
+"""The package: a client of the contract and nothing else."""
+
+import ast
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from importlib.resources import files
+from pathlib import Path
+from subprocess import run
+
+import pytest
+
+import safelight_gateway
+
+PACKAGE = Path(safelight_gateway.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imported_names(module: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+
+
+def test_it_needs_neither_the_service_nor_torch() -> None:
+    code = "import safelight_gateway.cli, sys; print(*sys.modules)"
+    modules = run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not {"torch", "numpy", "diffusers", "safelight_service", "PIL"} & {*modules}
+
+
+def test_it_imports_what_it_declares_and_nothing_else() -> None:
+    roots = {name.split(".")[0] for module in MODULES for name in imported_names(module)}
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    declared = {name.split(">")[0].split("=")[0] for name in project["dependencies"]}
+    distributions = packages_distributions()
+    for root in roots - sys.stdlib_module_names - {"safelight", "safelight_gateway"}:
+        assert declared & {*distributions[root]}, root
+
+
+def test_version_is_that_of_the_distribution() -> None:
+    pyproject = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())
+    assert safelight_gateway.__version__ == pyproject["project"]["version"]
+
+
+def test_package_is_marked_as_typed() -> None:
+    assert files("safelight_gateway").joinpath("py.typed").is_file()
+
+
+@pytest.mark.parametrize(
+    "module", MODULES, ids=lambda module: module.relative_to(PACKAGE).as_posix()
+)
+def test_every_module_says_in_one_line_what_it_is(module: Path) -> None:
+    docstring = ast.get_docstring(ast.parse(module.read_text()))
+    assert docstring
+    assert docstring.splitlines()[0].endswith((".", ":"))
