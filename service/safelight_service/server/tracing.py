@@ -43,6 +43,9 @@ _ERRORS = frozenset(
 )
 """Codes that are the server's fault by the semantic conventions; others are the caller's."""
 
+_NEARLY_S = 0.1
+"""Callers give up when their deadline passes; what they send then may come before the server's."""
+
 _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
 
 _KINDS = {
@@ -164,7 +167,7 @@ class _Call:
         if self._has_succeeded:
             return grpc.StatusCode.OK, ""
         left_s = self._context.time_remaining()
-        if left_s is not None and left_s <= 0:
+        if left_s is not None and left_s <= _NEARLY_S:
             return grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline has passed"
         return grpc.StatusCode.CANCELLED, ""
 

@@ -100,7 +100,7 @@ class Metrics:
             "Generations on the device.",
         )
         meter.create_observable_gauge(
-            "safelight.model.resident", [self._resident], "1", "Whether a model is in memory."
+            "safelight.model.resident", [self._resident], "{model}", "Whether a model is in memory."
         )
         meter.create_observable_gauge(
             "safelight.model.size", [self._sizes], "By", "Weights of a model in memory."

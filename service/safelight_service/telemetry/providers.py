@@ -21,7 +21,7 @@ from safelight_service import __version__
 from safelight_service.settings import ConfigurationError
 from safelight_service.telemetry.signals import Signals
 
-_FLUSH_S = 2.5
+_FLUSH_S = 2.0
 """What a collector gets to take the last of it; the process must end soon even without one."""
 
 
