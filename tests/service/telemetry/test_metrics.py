@@ -3,6 +3,8 @@
 import json
 import re
 import secrets
+import shutil
+import subprocess
 import urllib.request
 from pathlib import Path
 
@@ -43,6 +45,7 @@ LABELS = {
 }
 """Every metric of a service without a GPU, once it has been used, and the labels it may have."""
 
+DEVICE_LABELS = {"safelight_device", "safelight_device_memory_state"}
 RARE = {"safelight_device_memory_bytes", "safelight_previews_dropped", "safelight_readers_stalled"}
 """Those that are there only where there is something to tell."""
 
@@ -118,6 +121,18 @@ def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
     for panel in panels:
         for target in panel["targets"]:
             labels = {label for labels in LABELS.values() for label in labels}
-            asked |= metrics_asked_for(target["expr"]) - labels - {"safelight_device_memory_state"}
+            asked |= metrics_asked_for(target["expr"]) - labels - DEVICE_LABELS
     assert asked <= LABELS.keys() | RARE
     assert len(asked) >= 15
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_alerts_come_when_they_should_and_not_before() -> None:
+    rules = ["promtool", "test", "rules", "alerts_test.yaml"]
+    subprocess.run(rules, cwd=OBSERVABILITY, check=True)
+
+
+def test_alerts_ask_for_metrics_that_there_are() -> None:
+    names = metrics_asked_for((OBSERVABILITY / "alerts.yaml").read_text())
+    labels = {label for labels in LABELS.values() for label in labels}
+    assert names - labels - DEVICE_LABELS <= LABELS.keys() | RARE
