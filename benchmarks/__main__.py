@@ -3,7 +3,16 @@
 import subprocess
 import sys
 
-BENCHMARKS = ("overhead", "throughput", "latency", "estimates", "streaming", "memory", "previews")
+BENCHMARKS = (
+    "overhead",
+    "throughput",
+    "latency",
+    "estimates",
+    "streaming",
+    "memory",
+    "previews",
+    "telemetry",
+)
 
 for name in BENCHMARKS:
     print(f"\n{name}", flush=True)

@@ -48,7 +48,7 @@ def main() -> None:
             made: Message = response()
             return made
 
-        handler = grpc.unary_unary_rpc_method_handler(
+        handler: Any = grpc.unary_unary_rpc_method_handler(
             export, None, lambda message: message.SerializeToString()
         )
         handlers = grpc.method_handlers_generic_handler(service, {"Export": handler})

@@ -49,7 +49,7 @@ class Traced:
         return self.stub.Generate(
             request,
             timeout=timeout,
-            metadata=[("authorization", f"Bearer {TOKEN_CANARY}"), *traceparent, *metadata],
+            metadata=(("authorization", f"Bearer {TOKEN_CANARY}"), *traceparent, *metadata),
         )
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 import grpc
 import pytest
@@ -224,7 +225,7 @@ def test_the_shape_of_a_failure(traced: Traced) -> None:
         "    denoise",
     ]
     [call] = named(spans, GENERATE)
-    assert call.status.message == raised.value.details()  # type: ignore[attr-defined]
+    assert call.status.message == raised.value.details()
 
 
 def test_a_model_that_is_loaded_first_is_a_span(traced: Traced) -> None:
@@ -246,7 +247,7 @@ def test_the_shape_of_a_cache_hit(traced: Traced) -> None:
 
 def test_the_shape_of_a_join_by_the_id(traced: Traced) -> None:
     first, second = new_trace(), new_trace()
-    request = {"generation_id": f"join-{second}", "num_inference_steps": 10}
+    request: dict[str, Any] = {"generation_id": f"join-{second}", "num_inference_steps": 10}
     leading = traced.generate(first, **request)
     assert any(event.HasField("progress") for event in leading)
     list(traced.generate(second, **request))
