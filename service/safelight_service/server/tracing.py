@@ -7,6 +7,7 @@ deadlines as OK, and use attributes that the semantic conventions have given up.
 import inspect
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -102,8 +103,9 @@ class TracingInterceptor(grpc.aio.ServerInterceptor):
 
         async def stream(request: Any, context: _Context) -> AsyncIterator[Any]:
             with _Call(self, method, context) as traced:
-                async for response in behaviour(request, context):
-                    yield response
+                async with aclosing(behaviour(request, context)) as responses:
+                    async for response in responses:
+                        yield response
                 traced.succeed()
 
         return stream if inspect.isasyncgenfunction(behaviour) else call

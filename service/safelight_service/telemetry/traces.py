@@ -92,7 +92,8 @@ class Traces:
         call = get_current_span()
         call.set_attribute(names.JOINED, True)
         call.add_link(span.get_span_context())
-        span.add_link(call.get_span_context())
+        if span.is_recording():  # otherwise it has ended, and is told again
+            span.add_link(call.get_span_context())
 
     def end(
         self,

@@ -258,6 +258,11 @@ def test_the_shape_of_a_join_by_the_id(traced: Traced) -> None:
     [generation] = named(traced.receiver.wait_for_trace(first, GENERATE), GENERATION)
     assert [link.span_id for link in call.links] == [generation.span_id]
     assert [link.span_id for link in generation.links] == [call.span_id]
+    again = new_trace()
+    list(traced.generate(again, **request))  # it has ended, and is told again
+    [call] = named(traced.receiver.wait_for_trace(again, GENERATE), GENERATE)
+    assert [link.span_id for link in call.links] == [generation.span_id]
+    assert "ended span" not in traced.service.read_log()
 
 
 def test_the_shape_of_a_join_by_the_seed(traced: Traced) -> None:
