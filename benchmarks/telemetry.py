@@ -1,7 +1,8 @@
 """Telemetry: what traces and metrics cost while a collector listens.
 
-First the processor time of all that telemetry does for one generation, its export included. Then two
-services take turns on the same requests, one of which exports all that there is.
+First the processor time of all that telemetry does for one generation, its export included, and
+some of the collector's. Then two services take turns on the same requests, one of which exports
+all that there is.
 """
 
 import asyncio
