@@ -32,6 +32,10 @@ $(INSTALLED): requirements.txt requirements-dev.txt service/pyproject.toml clien
 demo: $(INSTALLED) ## Start the service, watch one generation, write demo.png
 	scripts/demo
 
+.PHONY: trace-demo
+trace-demo: $(INSTALLED) ## Trace concurrent generations, draw them as trace.svg
+	PYTHONPATH=. scripts/trace-demo
+
 .PHONY: serve
 serve: $(INSTALLED) ## Serve the embedded model on 127.0.0.1:50051
 	safelight-service
@@ -85,4 +89,4 @@ image: ## Build the container images safelight and safelight-gateway
 
 .PHONY: clean
 clean: ## Remove everything that was made
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache demo.png
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache demo.png trace.svg

@@ -12,6 +12,7 @@ BENCHMARKS = (
     "memory",
     "previews",
     "gateway",
+    "telemetry",
 )
 
 for name in BENCHMARKS:

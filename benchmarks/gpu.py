@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safelight import AsyncClient
@@ -99,7 +100,7 @@ def measure(
 ) -> Sequence[tuple[Case, Figure]]:
     """Serve the pipeline in that folder, and time all its cases."""
     profiles = Path(folder) / f"{variant}.json"
-    settings = {
+    settings: dict[str, Any] = {
         "models": json.dumps(
             [{"name": "model", "source": folder, "acceleration": VARIANTS[variant]}]
         ),

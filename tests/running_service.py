@@ -72,21 +72,26 @@ class RunningService:
 
 def service_environment(settings: Mapping[str, str]) -> dict[str, str]:
     """Return an environment in which only the given settings are set, and warnings are errors."""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("SAFELIGHT_")}
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("SAFELIGHT_", "OTEL_"))}
     return {**inherited, **_DEFAULTS, **settings, "PYTHONWARNINGS": _WARNINGS}
 
 
 @contextmanager
 def run_service(
-    *module: str, warnings: str = _WARNINGS, **settings: str
+    *module: str,
+    warnings: str = _WARNINGS,
+    otel: Mapping[str, str] | None = None,
+    **settings: str,
 ) -> Iterator[RunningService]:
     """Run a service on a free port; `settings` are SAFELIGHT_... variables, lower case.
 
-    Another `module` than the service's own is run with the arguments that follow its name.
+    `otel` are OTEL_... variables, in the same way. Another `module` than the service's own is run
+    with the arguments that follow its name.
     Warnings are errors inside it, too, unless `warnings` says otherwise. What it logged is shown
     if it fails to start.
     """
     variables = {f"SAFELIGHT_{name.upper()}": value for name, value in settings.items()}
+    variables |= {f"OTEL_{name.upper()}": value for name, value in (otel or {}).items()}
     module = module or ("safelight_service",)
     command = [sys.executable, "-m", *module, "--listen", "127.0.0.1:0"]
     with (

@@ -21,7 +21,9 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Hashable
 from contextlib import ExitStack, aclosing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+
+import structlog
 
 from safelight_service.admission import Admission
 from safelight_service.cache import Result, ResultCache, cache_key
@@ -44,11 +46,14 @@ from safelight_service.generation import (
     Image,
     Preview,
     Progress,
-    Timings,
 )
 from safelight_service.mailbox import WAITING, Mailbox, Subject, subject_of
+from safelight_service.observer import NOBODY, Observer
 from safelight_service.settings import GenerationSettings
 from safelight_service.tokens import current_caller
+from safelight_service.trail import Trail
+
+_log = structlog.get_logger()
 
 _OVERHEAD_BYTES = 4096
 """What a generation that is kept takes beside its images, at most."""
@@ -84,6 +89,7 @@ class Generation:
         self.owner = owner
         """Name of the caller that started it, and that alone may watch and cancel it."""
         self.id = generation_id
+        self.began_at = time.monotonic()
         self.request = request
         self.admitted = ExitStack()
         """Counts it as running, until it is closed."""
@@ -92,6 +98,8 @@ class Generation:
         self.watchers: set[Mailbox] = set()
         self.flight: Flight | None = None
         """What makes its images, while it is RUNNING."""
+        self.observed: object = None
+        """Whatever an observer keeps beside it."""
         self.timer: asyncio.TimerHandle | None = None
         """Cancels a generation that nobody watches; forgets one that has ended."""
         self._present: dict[Subject, Event] = {}
@@ -160,7 +168,7 @@ class Flight:
 
     def __init__(self, generation: Generation) -> None:
         self.request = generation.request
-        self.started_at = time.monotonic()
+        self.trail = Trail(generation.began_at)
         self.key: Hashable = None
         """What others may join it by, while they may."""
         self.generations = [generation]
@@ -191,10 +199,17 @@ class Flight:
 class Generations:
     """All generations that run or have ended lately; belongs to one event loop."""
 
-    def __init__(self, engine: Engine, cache: ResultCache, settings: GenerationSettings) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        cache: ResultCache,
+        settings: GenerationSettings,
+        observer: Observer = NOBODY,
+    ) -> None:
         self._engine = engine
         self._cache = cache
         self._settings = settings
+        self._observer = observer
         self._admission = Admission()
         self._flights: dict[Hashable, Flight] = {}
         """Those that others may join, by what their images depend on."""
@@ -220,6 +235,8 @@ class Generations:
             raise GenerationExistsError(request.generation_id)
         if generation is None or generation.state in (State.FAILED, State.CANCELLED):
             generation = self._start(request)
+        else:
+            self._observer.generation_joined(generation)
         async with aclosing(self._watch(generation)) as events:
             async for event in events:
                 yield event
@@ -231,7 +248,9 @@ class Generations:
             GenerationNotFoundError: it does not run, and is not kept.
             SafelightError: what the generation failed with.
         """
-        async with aclosing(self._watch(self._find(generation_id))) as events:
+        generation = self._find(generation_id)
+        self._observer.generation_joined(generation)
+        async with aclosing(self._watch(generation)) as events:
             async for event in events:
                 yield event
 
@@ -267,6 +286,7 @@ class Generations:
         if key in self._by_id:
             self._forget(self._by_id[key])
         self._by_id[key] = generation
+        self._observer.generation_began(generation)
         self._take_off(generation)
         return generation
 
@@ -279,6 +299,7 @@ class Generations:
                 yield event
         finally:
             generation.watchers.discard(mailbox)
+            self._observer.previews_dropped(mailbox.dropped_preview_count)
             if generation.outcome is None and not generation.watchers:
                 self._leave_alone(generation)
 
@@ -291,18 +312,10 @@ class Generations:
 
     async def _fly(self, flight: Flight) -> None:
         """Make the images, or find them made, and end all generations of the flight."""
-        outcome: Completed | SafelightError | None = None
         try:
-            async with asyncio.timeout(self._settings.max_s) as limit:
-                outcome = await self._make_or_find(flight)
-        except SafelightError as error:
-            outcome = error
-        except BaseException as fault:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise  # its generations have ended already
-            is_late = isinstance(fault, TimeoutError) and limit.expired()
-            outcome = TimeLimitError(self._settings.max_s) if is_late else report_fault(fault)
+            outcome = await self._find_outcome(flight)
+        finally:
+            self._observer.flight_ended(flight.trail)
         self._forget_flight(flight)
         for generation in tuple(flight.generations):
             if isinstance(outcome, DeadlineError) and generation.request is not flight.request:
@@ -310,9 +323,23 @@ class Generations:
             elif outcome is not None:
                 self._end(generation, outcome)
 
+    async def _find_outcome(self, flight: Flight) -> Completed | SafelightError | None:
+        """Return how the making of images ended; None if another flight has taken over."""
+        try:
+            async with asyncio.timeout(self._settings.max_s) as limit:
+                return await self._make_or_find(flight)
+        except SafelightError as error:
+            return error
+        except BaseException as fault:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise  # its generations have ended already
+            is_late = isinstance(fault, TimeoutError) and limit.expired()
+            return TimeLimitError(self._settings.max_s) if is_late else report_fault(fault)
+
     async def _make_or_find(self, flight: Flight) -> Completed | None:
         """Return how it ended; None if another flight has taken over."""
-        async with aclosing(self._engine.generate(flight.request)) as events:
+        async with aclosing(self._engine.generate(flight.request, flight.trail)) as events:
             key = None
             images: list[Image] = []
             async for event in events:
@@ -323,6 +350,8 @@ class Generations:
                             continue
                         other = self._flights.get(key.flight)
                         if other is not None:
+                            for generation in flight.generations:
+                                self._observer.generation_shares(generation, other.trail)
                             other.take_over(flight)
                             return None
                         flight.key = key.flight
@@ -360,8 +389,7 @@ class Generations:
         flight.publish(replace(accepted, request=replace(accepted.request, parameters=parameters)))
         for image in result.images:
             flight.publish(image)
-        nothing = Timings(0, 0, 0, 0, 0, 0, total_s=time.monotonic() - flight.started_at)
-        return Completed(nothing, result.step_count, {}, CacheUse.HIT)
+        return Completed(flight.trail.end(), result.step_count, {}, CacheUse.HIT)
 
     def _store(self, key: str, result: Result) -> None:
         """Put a result into the cache, without anybody waiting for it."""
@@ -378,6 +406,7 @@ class Generations:
     def _take_off(self, generation: Generation) -> None:
         """Give a generation a flight of its own."""
         flight = generation.flight = Flight(generation)
+        self._observer.flight_began(generation, flight.trail)
         flight.task = asyncio.create_task(self._fly(flight))
 
     def _cancel(self, generation: Generation) -> None:
@@ -389,6 +418,7 @@ class Generations:
             return
         generation.end(outcome)
         generation.admitted.close()
+        self._log_end(generation)
         flight = generation.flight
         assert flight is not None
         flight.generations.remove(generation)
@@ -402,6 +432,24 @@ class Generations:
         self._set_timer(generation, self._settings.keep_s)
         while sum(self._kept.values()) > self._settings.keep_mib << 20:
             self._forget(next(iter(self._kept)))
+
+    def _log_end(self, generation: Generation) -> None:
+        """Write the one line of a generation into the log."""
+        outcome, accepted = generation.outcome, generation.accepted
+        line: dict[str, object] = {"generation_id": generation.id}
+        if accepted is not None:
+            line |= {"model": accepted.model, "image_count": accepted.request.image_count}
+        if generation.owner:
+            line["caller"] = generation.owner
+        if isinstance(outcome, Completed):
+            line |= {"cache": outcome.cache.value, "step_count": outcome.step_count}
+            line |= {name: round(each, 4) for name, each in asdict(outcome.timings).items()}
+            line["widths"] = dict(outcome.widths)
+        else:
+            line |= {"error_type": type(outcome).__name__}
+            line["total_s"] = round(time.monotonic() - generation.began_at, 4)
+        line |= self._observer.generation_ended(generation)
+        _log.info("generation_ended", state=generation.state.value, **line)
 
     def _set_timer(self, generation: Generation, seconds: float | None) -> None:
         """Have `_time_out` called after so many seconds; None: never."""

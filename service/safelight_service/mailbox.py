@@ -45,6 +45,8 @@ class Mailbox:
         self._error: BaseException | None = None
         self._has_mail = asyncio.Event()
         self._is_waking = False
+        self.dropped_preview_count = 0
+        """Previews that a newer one has replaced unread."""
 
     def post(self, event: Event) -> None:
         """Add an event; from any thread."""
@@ -92,7 +94,10 @@ class Mailbox:
         with self._lock:
             if self._is_closed:
                 return
-            self._letters = deque(pair for pair in self._letters if pair[0] != subject)
+            kept = deque(pair for pair in self._letters if pair[0] != subject)
+            if subject[0] is Preview:
+                self.dropped_preview_count += len(self._letters) - len(kept)
+            self._letters = kept
             self._letters.append((subject, letter))
             self._wake()
 

@@ -53,6 +53,10 @@ def _check_address(listen: str) -> str:
     return listen
 
 
+def _check_optional_address(listen: str | None) -> str | None:
+    return None if listen is None else _check_address(listen)
+
+
 class ConfigurationError(ValueError):
     """A file that a setting names cannot be used; the message names the setting."""
 
@@ -225,6 +229,20 @@ class ConnectionSettings(_Table):
     )
 
 
+class TelemetrySettings(_Table):
+    """What is told of generations beside OTLP, which OpenTelemetry's OTEL_... variables ask for."""
+
+    prometheus_listen: Annotated[str | None, AfterValidator(_check_optional_address)] = Field(
+        None,
+        description="HOST:PORT of a Prometheus endpoint, without encryption and open to all who "
+        "reach it; port 0 picks a free one. Unset: none.",
+    )
+    step_spans: bool = Field(
+        False, description="Whether each step is a span of its own, and not an event of denoise."
+    )
+    prompts: bool = Field(False, description="Whether the spans of generations hold the prompts.")
+
+
 class AccelerationSettings(_Table):
     """What makes a model faster or smaller, and what that costs."""
 
@@ -363,6 +381,7 @@ class Settings(BaseSettings):
     batching: BatchingSettings = BatchingSettings()
     generations: GenerationSettings = GenerationSettings()
     connections: ConnectionSettings = ConnectionSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
     cache: CacheSettings = CacheSettings()
     queue_size: int = Field(
         64, ge=0, description="Generations that may wait; more are refused (RESOURCE_EXHAUSTED)."

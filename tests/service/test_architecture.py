@@ -15,10 +15,14 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 def imported_names(module: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(module.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield node.module or ""
+        yield from imported_names_of(node)
+
+
+def imported_names_of(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        yield node.module or ""
 
 
 def importers(*packages: str) -> set[str]:
@@ -53,6 +57,29 @@ def test_the_service_uses_only_the_stubs_of_the_client_distribution() -> None:
         if name.split(".")[0] == "safelight"
     }
     assert names == {"safelight.v1"}
+
+
+OBSERVED = ("telemetry/", "server/tracing.py")
+
+
+def test_opentelemetry_is_imported_by_telemetry_and_the_tracing_of_calls_only() -> None:
+    users = importers("opentelemetry", "prometheus_client")
+    assert users
+    assert all(user.startswith(OBSERVED) for user in users)
+
+
+def test_telemetry_is_imported_at_need_only() -> None:
+    """So it costs nothing where nobody asked for it: `signals.py` alone is looked at."""
+    free = {"safelight_service.telemetry.signals"}
+    for module in MODULES:
+        if module.relative_to(PACKAGE).as_posix().startswith(OBSERVED):
+            continue
+        statements = ast.parse(module.read_text()).body
+        at_once = [each for each in statements if isinstance(each, ast.Import | ast.ImportFrom)]
+        names = {name for each in at_once for name in imported_names_of(each)}
+        names -= free
+        assert not any("telemetry" in name or name.endswith(".tracing") for name in names)
+    assert importers("opentelemetry", "prometheus_client").isdisjoint({"telemetry/signals.py"})
 
 
 def test_the_service_starts_no_process() -> None:

@@ -42,6 +42,7 @@ from safelight_service.generation import (
 )
 from safelight_service.generations import Generations, State
 from safelight_service.settings import CacheSettings, GenerationSettings
+from safelight_service.trail import Trail
 
 PARAMETERS = ResolvedParameters(None, None, 4, 64, 64, "euler", 7)
 ACCEPTED = Accepted(
@@ -63,7 +64,9 @@ class ScriptedEngine:
         self.default_model = "model"
         self.running: dict[str, asyncio.Queue[Event | BaseException]] = {}
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event | Resolved, None]:
+    async def generate(
+        self, request: GenerationRequest, trail: Trail
+    ) -> AsyncGenerator[Event | Resolved, None]:
         self.started.append(request)
         script: asyncio.Queue[Event | BaseException] = asyncio.Queue()
         self.running[request.generation_id] = script
@@ -305,7 +308,7 @@ def test_what_failed_is_told_to_watchers_and_started_anew_by_the_same_request() 
 
 def test_what_was_refused_before_it_was_accepted_leaves_nothing_behind() -> None:
     async def act(scene: Scene) -> None:
-        async def refuse(request: GenerationRequest) -> AsyncGenerator[Event, None]:
+        async def refuse(request: GenerationRequest, trail: Trail) -> AsyncGenerator[Event, None]:
             raise OutOfMemoryError
             yield
 

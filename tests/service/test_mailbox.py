@@ -35,7 +35,7 @@ async def drain(mailbox: Mailbox) -> list[Event]:
 
 
 def test_a_slow_reader_gets_the_latest_state_and_every_image() -> None:
-    async def read_late() -> list[Event]:
+    async def read_late() -> tuple[list[Event], int]:
         mailbox = Mailbox(asyncio.get_running_loop())
         mailbox.post(Queued(2, None))
         mailbox.post(Queued(1, None))
@@ -45,9 +45,10 @@ def test_a_slow_reader_gets_the_latest_state_and_every_image() -> None:
                 mailbox.post_preview(0, done(preview(step)))
             mailbox.post_image(index, done(image(index)))
         mailbox.close()
-        return await drain(mailbox)
+        return await drain(mailbox), mailbox.dropped_preview_count
 
-    events = asyncio.run(read_late())
+    events, dropped_count = asyncio.run(read_late())
+    assert dropped_count == 39  # of 40, unread
     assert events == [Queued(1, None), image(0), progress(20), preview(20), image(1)]
 
 

@@ -13,6 +13,7 @@ from safelight_service.settings import (
     LimitSettings,
     ModelSettings,
     Settings,
+    TelemetrySettings,
     TlsSettings,
     load_settings,
 )
@@ -172,6 +173,7 @@ def test_every_setting_is_documented_with_its_default() -> None:
         Settings,
         TlsSettings,
         BatchingSettings,
+        TelemetrySettings,
         CacheSettings,
         ModelSettings,
         AccelerationSettings,

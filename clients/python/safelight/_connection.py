@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TypedDict
 
@@ -93,16 +94,32 @@ class Connection:
     def open_channel(self) -> grpc.Channel:
         """Open a channel; it connects on its first call."""
         credentials = self._credentials()
-        if credentials is None:
-            return grpc.insecure_channel(self.target, _CHANNEL_OPTIONS)
-        return grpc.secure_channel(self.target, credentials, _CHANNEL_OPTIONS)
+        channel = (
+            grpc.insecure_channel(self.target, _CHANNEL_OPTIONS)
+            if credentials is None
+            else grpc.secure_channel(self.target, credentials, _CHANNEL_OPTIONS)
+        )
+        if not _is_traced():
+            return channel
+        from safelight.telemetry import TracingInterceptor
+
+        return grpc.intercept_channel(channel, TracingInterceptor(self.target))
 
     def open_async_channel(self) -> grpc.aio.Channel:
         """Open a channel of the running event loop; it connects on its first call."""
         credentials = self._credentials()
+        interceptors = None
+        if _is_traced():
+            from safelight.telemetry import async_tracing_interceptors
+
+            interceptors = async_tracing_interceptors(self.target)
         if credentials is None:
-            return grpc.aio.insecure_channel(self.target, _CHANNEL_OPTIONS)
-        return grpc.aio.secure_channel(self.target, credentials, _CHANNEL_OPTIONS)
+            return grpc.aio.insecure_channel(
+                self.target, _CHANNEL_OPTIONS, interceptors=interceptors
+            )
+        return grpc.aio.secure_channel(
+            self.target, credentials, _CHANNEL_OPTIONS, interceptors=interceptors
+        )
 
     def call_arguments(self, options: CallOptions) -> CallArguments:
         """Return the deadline and the metadata of a call.
@@ -143,3 +160,8 @@ class Connection:
                 self.tls.root_certificates, self.tls.private_key, self.tls.certificate_chain
             )
         return grpc.ssl_channel_credentials() if self.tls else None
+
+
+def _is_traced() -> bool:
+    """Whether the program uses OpenTelemetry; one that does not is not to pay for it."""
+    return "opentelemetry.trace" in sys.modules

@@ -26,6 +26,7 @@ from safelight_service.errors import (
     SafelightError,
     StoppingError,
 )
+from safelight_service.trail import SharedForward
 
 ReportFault = Callable[[BaseException], SafelightError]
 """Logs an unexpected exception and returns what the caller may know of it."""
@@ -34,13 +35,19 @@ ReportFault = Callable[[BaseException], SafelightError]
 class StepBatcher:
     """The jobs of one device; belongs to the device thread."""
 
-    def __init__(self, order: Order, report_fault: ReportFault) -> None:
+    def __init__(
+        self,
+        order: Order,
+        report_fault: ReportFault,
+        note_forward: Callable[[SharedForward], None] | None = None,
+    ) -> None:
         self.jobs: list[Job] = []
         self.report_fault = report_fault
         self.call_began_at: float | None = None
         """When the call that is being made began, by time.monotonic; None between turns."""
         self._added: list[Job] = []
         self._order = order
+        self._note_forward = note_forward
         self._run_ahead = _RunAhead()
 
     def add(self, job: Job) -> None:
@@ -147,7 +154,7 @@ class StepBatcher:
 
     def _forward(self, members: Sequence[ImageRun]) -> list[Any]:
         """Run the members' forwards as one; return what each alone would return or raise."""
-        self.call_began_at = time.monotonic()
+        self.call_began_at = began_at = time.monotonic()
         model, lane = members[0].job.model, members[0].job.lane
         calls = [_forward_of(image) for image in members]
         run = functools.partial(
@@ -162,6 +169,10 @@ class StepBatcher:
         else:
             for image in members:
                 image.widths[len(members)] += 1
+            if self._note_forward is not None:
+                row_count = sum(call.row_count for call in calls)
+                steps = tuple((image.trail, image.step_count) for image in members)
+                self._note_forward(SharedForward(began_at, time.monotonic(), row_count, steps))
             return results
         # Only now, when the error holds on to nothing that the forward had made.
         parts = [[image] for image in members]
@@ -241,8 +252,8 @@ def is_answering(device: torch.device) -> bool:
 def _learn(job: Job) -> None:
     """Take what a job that has ended cost into account for the next ones like it."""
     for image in job.images:
-        job.lane.before_steps.note(image.timings.text_encode_s)
-        job.lane.after_steps.note(image.timings.decode_s)
+        job.lane.before_steps.note(image.trail.text_encode_s)
+        job.lane.after_steps.note(image.trail.decode_s)
         job.lane.note_demand(image.demand, is_guided=job.is_guided)
 
 

@@ -18,6 +18,7 @@ from safelight_service.errors import (
     StoppingError,
 )
 from safelight_service.generation import ModelLoading
+from safelight_service.observer import NOBODY, Observer
 from safelight_service.settings import ModelSettings
 
 T = TypeVar("T")
@@ -38,7 +39,11 @@ class ServedModel:
     """One model, loaded when it is first needed; belongs to one event loop."""
 
     def __init__(
-        self, settings: ModelSettings, make_ready: "MakeReady", released: asyncio.Event
+        self,
+        settings: ModelSettings,
+        make_ready: "MakeReady",
+        released: asyncio.Event,
+        observer: Observer,
     ) -> None:
         self.settings = settings
         self.used_at = 0.0
@@ -46,6 +51,7 @@ class ServedModel:
         """Of the weights, once they have been loaded."""
         self._make_ready = make_ready
         self._released = released
+        self._observer = observer
         self._user_count = 0
         self._loaded: LoadedModel | None = None
         self._loading: asyncio.Future[LoadedModel] | None = None
@@ -135,6 +141,7 @@ class ServedModel:
             self._last_load_s = time.monotonic() - self._loading_since
             self._loading = None
         log.info("model_loaded", seconds=round(self._last_load_s, 2))
+        self._observer.model_loaded(self.settings.name, self._last_load_s)
         return self._loaded
 
     def _tell(self) -> ModelLoading:
@@ -164,11 +171,13 @@ class Catalog:
         budget_bytes: float,
         load: LoadModel,
         warm_up: WarmUp,
+        observer: Observer = NOBODY,
     ) -> None:
         self._is_loading = asyncio.Lock()
         self._released = asyncio.Event()
         self._models = {
-            model.name: ServedModel(model, self._make_ready, self._released) for model in models
+            model.name: ServedModel(model, self._make_ready, self._released, observer)
+            for model in models
         }
         self.default = default_model or models[0].name
         self._budget_bytes = budget_bytes
@@ -216,6 +225,10 @@ class Catalog:
         for model in self._models.values():
             if model.settings.preload:
                 await model.start_loading()
+
+    def resident_bytes(self) -> dict[str, int]:
+        """Return the size of each model in memory; from any thread."""
+        return {name: model.size_bytes for name, model in self._models.items() if model.loaded}
 
     def close(self) -> None:
         """Stop loading."""

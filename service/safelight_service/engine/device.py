@@ -81,6 +81,13 @@ class Device:
             self._waiting.append(job)
             self._changed.notify_all()
 
+    def counts(self) -> tuple[int, int]:
+        """Return how many jobs wait, and how many have been started."""
+        with self._changed:
+            jobs = [*self._batcher.jobs, *self._arrived]
+        started_count = sum(job.is_started for job in jobs)
+        return len(jobs) - started_count, started_count
+
     def cancel(self, job: Job) -> None:
         """Take a job out of the queue, or stop it before its next step."""
         job.cancel()
@@ -178,3 +185,17 @@ class Device:
         """Seconds until the first waiting job will leave the queue."""
         waits = [job.estimated_wait_s for job in self._waiting[:1]]
         return (waits[0] if waits else None) or _RETRY_AFTER_S
+
+
+def measure_memory() -> dict[str, dict[str, int]]:
+    """Return the bytes of each GPU that torch has used in this process, by their state."""
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return {}
+    return {
+        f"cuda:{index}": {
+            "allocated": torch.cuda.memory_allocated(index),
+            "reserved": torch.cuda.memory_reserved(index),
+            "total": torch.cuda.get_device_properties(index).total_memory,
+        }
+        for index in range(torch.cuda.device_count())
+    }

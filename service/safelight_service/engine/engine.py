@@ -11,7 +11,7 @@ import math
 import time
 import traceback
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ import torch
 from safelight_service.capabilities import ModelInfo
 from safelight_service.engine.batcher import StepBatcher
 from safelight_service.engine.catalog import Catalog
-from safelight_service.engine.device import Device
+from safelight_service.engine.device import Device, measure_memory
 from safelight_service.engine.job import Job
 from safelight_service.engine.loading import LoadedModel, load_model, silence_libraries
 from safelight_service.engine.order import ORDERS
@@ -39,10 +39,11 @@ from safelight_service.generation import (
     Parameters,
     Queued,
     ResolvedRequest,
-    Timings,
 )
 from safelight_service.mailbox import Mailbox
+from safelight_service.observer import NOBODY, Observer
 from safelight_service.settings import Settings
+from safelight_service.trail import Trail
 from safelight_service.validation import resolve
 
 _log = structlog.get_logger()
@@ -59,13 +60,28 @@ class Resolved:
     """Everything about the model that decides the bytes of its images, as text."""
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How busy the engine is."""
+
+    waiting_count: int
+    """Generations in the queue."""
+    running_count: int
+    """Generations that have been started."""
+    resident_bytes: Mapping[str, int]
+    """Weights of each model in memory, by the model's name."""
+    memory_bytes: Mapping[str, Mapping[str, int]]
+    """Memory of each GPU that is used, by its state: allocated, reserved, total."""
+
+
 class Engine:
     """The models, the device that runs them, and the generations in progress."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, observer: Observer = NOBODY) -> None:
         silence_libraries()
         if settings.torch_threads is not None:
             torch.set_num_threads(settings.torch_threads)
+        self._observer = observer
         self._heartbeat_s = settings.heartbeat_s
         self._step_timeout_s = settings.step_timeout_s
         batching = settings.batching
@@ -77,9 +93,11 @@ class Engine:
                 load_model, batching=batching, profiles=ProfileStore(batching.profiles_file)
             ),
             self._warm_up,
+            observer,
         )
         self._device = Device(
-            settings.queue_size, StepBatcher(ORDERS[batching.order], report_fault)
+            settings.queue_size,
+            StepBatcher(ORDERS[batching.order], report_fault, observer.note_forward),
         )
         self._encoders = ThreadPoolExecutor(
             _ENCODER_THREADS, thread_name_prefix="safelight-encoder"
@@ -123,6 +141,11 @@ class Engine:
         """Name of the model of calls that name none."""
         return self._catalog.default
 
+    def measure(self) -> Load:
+        """Tell how busy it is; from any thread."""
+        waiting, running = self._device.counts()
+        return Load(waiting, running, self._catalog.resident_bytes(), measure_memory())
+
     def list_models(self) -> tuple[ModelInfo, ...]:
         """Describe all models, the default one first."""
         return self._catalog.list()
@@ -135,8 +158,12 @@ class Engine:
         """
         return self._catalog.describe(name)
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event | Resolved, None]:
+    async def generate(
+        self, request: GenerationRequest, trail: Trail | None = None
+    ) -> AsyncGenerator[Event | Resolved, None]:
         """Run a generation, yielding its events; closing the generator cancels it.
+
+        Its moments are written into the trail.
 
         Once it is settled what is asked for, `Resolved` tells it; nothing runs, or waits for the
         device, before the next event is asked for.
@@ -144,25 +171,28 @@ class Engine:
         Raises:
             SafelightError: as `errors.py` lists them.
         """
-        arrived_at = time.monotonic()
+        trail = trail or Trail()
         model = self._catalog.find(request.model)
         with model.hold():
+            trail.model = model.settings.name
             async for loading in model.wait_until_loaded(may_wait=request.waits_for_model):
+                trail.loading_at = trail.loading_at or time.monotonic()
                 yield loading
             loaded = model.loaded
             assert loaded is not None
-            model_load_s = time.monotonic() - arrived_at
+            trail.loaded_at = time.monotonic()
             resolved = resolve(request, loaded.capabilities, loaded.adapter.count_tokens)
             accepted = Accepted(request.generation_id, loaded.name, loaded.revision, resolved)
             yield Resolved(accepted, loaded.identity)
-            job, mailbox = self._submit(loaded, resolved, request.deadline_at)
+            job, mailbox = self._submit(loaded, resolved, trail, request.deadline_at)
             try:
                 yield accepted
                 async for event in self._read(mailbox, job):
                     yield event
             finally:
                 self._device.cancel(job)
-            yield _completed(job, model_load_s, arrived_at)
+                self._observer.previews_dropped(mailbox.dropped_preview_count)
+            yield _completed(job)
 
     async def _watch(self) -> None:
         """Return when the device is lost; take it for lost when a call does not return."""
@@ -172,10 +202,14 @@ class Engine:
                 self._device.lose("a call did not return")
 
     def _submit(
-        self, model: LoadedModel, request: ResolvedRequest, deadline_at: float | None = None
+        self,
+        model: LoadedModel,
+        request: ResolvedRequest,
+        trail: Trail,
+        deadline_at: float | None = None,
     ) -> tuple[Job, Mailbox]:
         mailbox = Mailbox(asyncio.get_running_loop())
-        job = Job(model, request, mailbox, self._encoders, deadline_at)
+        job = Job(model, request, mailbox, self._encoders, deadline_at, trail)
         self._device.submit(job)
         return job, mailbox
 
@@ -184,7 +218,7 @@ class Engine:
         request = GenerationRequest("a picture", Parameters(num_inference_steps=1, seed=0))
         resolved = resolve(request, model.capabilities, model.adapter.count_tokens)
         with contextlib.suppress(QueueFullError, StoppingError):
-            _, mailbox = self._submit(model, resolved)
+            _, mailbox = self._submit(model, resolved, Trail(model=model.name))
             while await mailbox.get() is not None:
                 pass
 
@@ -218,18 +252,9 @@ def report_fault(fault: BaseException) -> InternalError:
     return InternalError(error_id)
 
 
-def _completed(job: Job, model_load_s: float, arrived_at: float) -> Completed:
-    timings = [image.timings for image in job.images]
+def _completed(job: Job) -> Completed:
     return Completed(
-        Timings(
-            model_load_s=model_load_s,
-            queue_s=job.started_at - job.arrived_at,
-            text_encode_s=sum(image.text_encode_s for image in timings),
-            denoise_s=sum(image.denoise_s for image in timings),
-            decode_s=sum(image.decode_s for image in timings),
-            image_encode_s=sum(image.image_encode_s for image in timings),
-            total_s=time.monotonic() - arrived_at,
-        ),
+        job.trail.end(),
         sum(image.step_count for image in job.images),
         dict(sorted(job.widths.items())),
     )

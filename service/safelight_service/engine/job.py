@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from typing import Any
 
 import greenlet
@@ -26,6 +25,7 @@ from safelight_service.engine.preview import unpack
 from safelight_service.engine.proxies import DenoiserProxy, VaeProxy
 from safelight_service.engine.rendering import Pixels, render_image, render_preview
 from safelight_service.generation import Event, Progress, ResolvedRequest
+from safelight_service.trail import Trail
 
 
 class Job:
@@ -38,13 +38,16 @@ class Job:
         outbox: Outbox,
         encoders: Executor,
         deadline_at: float | None = None,
+        trail: Trail | None = None,
     ) -> None:
         self.model = model
         self.request = request
         self.outbox = outbox
         self.encoders = encoders
         self.deadline_at = deadline_at
-        self.arrived_at = time.monotonic()
+        self.trail = trail or Trail()
+        self.trail.pixel_count = request.parameters.width * request.parameters.height
+        self.trail.queued_at = self.arrived_at = time.monotonic()
         self.images = [ImageRun(self, index) for index in range(request.image_count)]
         self._cancelled = threading.Event()
 
@@ -111,16 +114,6 @@ class Job:
         return sum((image.widths for image in self.images), Counter())
 
 
-@dataclass(slots=True)
-class ImageTimings:
-    """Seconds by phase; each phase ends where the next begins."""
-
-    text_encode_s: float = 0.0
-    denoise_s: float = 0.0
-    decode_s: float = 0.0
-    image_encode_s: float = 0.0
-
-
 class ImageRun:
     """One image of a job, as its pipeline makes it; belongs to the device thread."""
 
@@ -130,9 +123,7 @@ class ImageRun:
         self.call: Call | None = None
         """What the pipeline waits for."""
         self.starts_at: float | None = None
-        """When it is expected to start, by the clock of time.monotonic, as are the next two."""
-        self.started_at: float | None = None
-        """When it was started."""
+        """When it is expected to start, by the clock of time.monotonic, as is the next."""
         self.finishes_at: float | None = None
         """When it is expected to be done."""
         self.step_count = 0
@@ -140,9 +131,13 @@ class ImageRun:
         """Rows of its forwards, once there has been one."""
         self.widths: Counter[int] = Counter()
         """How many images shared its forwards: forwards by width."""
-        self.timings = ImageTimings()
+        self.trail = job.trail.add_image()
         self._greenlet: greenlet.greenlet | None = None
-        self._mark = 0.0
+
+    @property
+    def started_at(self) -> float | None:
+        """When it was started."""
+        return self.trail.started_at
 
     @property
     def is_started(self) -> bool:
@@ -168,7 +163,7 @@ class ImageRun:
 
     def start(self) -> None:
         """Call the pipeline, and return when it waits for its first heavy call."""
-        self.started_at = self._mark = time.monotonic()
+        self.trail.started_at = time.monotonic()
         self._greenlet = greenlet.greenlet(self._make)
         self.resume()
 
@@ -204,16 +199,16 @@ class ImageRun:
         result = pipeline(**adapter.call_arguments(self.job.request), generator=generator)
         is_flagged = bool((getattr(result, "nsfw_content_detected", None) or [False])[0])
         pixels = Pixels(result.images[0])
-        self.timings.decode_s = self._lap()
+        self.trail.decoded_at = time.monotonic()
         image = self.job.encoders.submit(self._render, pixels, seed, is_flagged)
         self.job.outbox.post_image(self.index, image)
 
     def _render(self, pixels: Pixels, seed: int, is_flagged: bool) -> Event:
-        begun_at = time.monotonic()
+        self.trail.encoding_at = time.monotonic()
         image = render_image(
             pixels, self.job.request, self.job.model.name, self.index, seed, is_flagged
         )
-        self.timings.image_encode_s = time.monotonic() - begun_at
+        self.trail.encoded_at = time.monotonic()
         return image
 
     def _prepare_pipeline(self, generator: torch.Generator) -> Any:
@@ -232,18 +227,19 @@ class ImageRun:
 
     def _forward(self, *args: Any, **kwargs: Any) -> Any:
         if self.row_count == 0:
-            self.timings.text_encode_s = self._lap()
+            self.trail.text_encoded_at = time.monotonic()
         merger = self.job.model.merger
         arguments = merger.bind(args, kwargs)
         self.row_count = merger.count_rows(arguments)
         return _wait_for(Forward(arguments, self.row_count, merger.key(arguments)))
 
     def _decode(self, latents: torch.Tensor, run: Callable[[], Any]) -> Any:
-        self.timings.denoise_s = self._lap()
+        self.trail.denoised_at = time.monotonic()
         return _wait_for(Decode(latents, run))
 
     def _on_step(self, step: Step) -> None:
         self.step_count = step.number
+        self.trail.step_ends.append(time.monotonic())
         self._tell_progress()
         self._send_preview(step)
 
@@ -280,11 +276,6 @@ class ImageRun:
                 render_preview, Pixels(cells), self.job.request, self.index, step.number
             )
             self.job.outbox.post_preview(self.index, preview)
-
-    def _lap(self) -> float:
-        now = time.monotonic()
-        lap, self._mark = now - self._mark, now
-        return lap
 
 
 def _wait_for(call: Call) -> Any:

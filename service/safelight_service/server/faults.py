@@ -22,8 +22,9 @@ from safelight_service.errors import (
     ReaderStalledError,
     SafelightError,
 )
+from safelight_service.observer import NOBODY, Observer
 from safelight_service.server.ongoing import OngoingCalls
-from safelight_service.server.status import to_status
+from safelight_service.server.status import reason_of, to_status
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _Handler = Any
@@ -35,10 +36,13 @@ _Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]]
 class FaultInterceptor(grpc.aio.ServerInterceptor):
     """Turns errors of the named service's methods into statuses."""
 
-    def __init__(self, service: str, ongoing: OngoingCalls, stall_s: float) -> None:
+    def __init__(
+        self, service: str, ongoing: OngoingCalls, stall_s: float, observer: Observer = NOBODY
+    ) -> None:
         self._prefix = f"/{service}/"
         self._ongoing = ongoing
         self._stall_s = stall_s
+        self._observer = observer
 
     async def intercept_service(
         self,
@@ -51,12 +55,12 @@ class FaultInterceptor(grpc.aio.ServerInterceptor):
             return handler
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
-                _guard_stream(handler, self._ongoing, self._stall_s),
+                _guard_stream(handler, self._ongoing, self._stall_s, self._observer),
                 None,
                 handler.response_serializer,
             )
         return grpc.unary_unary_rpc_method_handler(
-            _guard_unary(handler, self._ongoing), None, handler.response_serializer
+            _guard_unary(handler, self._ongoing, self._observer), None, handler.response_serializer
         )
 
 
@@ -64,26 +68,26 @@ def refuse(error: Exception) -> _Handler:
     """Return a handler of methods of any kind that reads nothing and fails with the error."""
 
     async def behaviour(requests: AsyncIterator[bytes], context: _Context) -> None:
-        await _abort(context, error)
+        await _abort(context, error, NOBODY)
 
     return grpc.stream_stream_rpc_method_handler(behaviour)
 
 
 def _guard_unary(
-    handler: _Handler, ongoing: OngoingCalls
+    handler: _Handler, ongoing: OngoingCalls, observer: Observer
 ) -> Callable[[bytes, _Context], Awaitable[Any]]:
     async def behaviour(raw: bytes, context: _Context) -> Any:
         try:
             with ongoing.enter():
                 return await handler.unary_unary(_parse(handler, raw), context)
         except BaseException as error:
-            await _abort(context, error)
+            await _abort(context, error, observer)
 
     return behaviour
 
 
 def _guard_stream(
-    handler: _Handler, ongoing: OngoingCalls, stall_s: float
+    handler: _Handler, ongoing: OngoingCalls, stall_s: float, observer: Observer
 ) -> Callable[[bytes, _Context], Awaitable[None]]:
     async def behaviour(raw: bytes, context: _Context) -> None:
         try:
@@ -98,9 +102,10 @@ def _guard_stream(
                             await context.send_initial_metadata(())
                             is_first = False
                         if not await _write(context, response, stall_s):
+                            context.set_code(grpc.StatusCode.CANCELLED)  # for who traces it
                             break
         except BaseException as error:
-            await _abort(context, error)
+            await _abort(context, error, observer)
 
     return behaviour
 
@@ -127,12 +132,17 @@ def _parse(handler: _Handler, raw: bytes) -> Any:
         ) from None
 
 
-async def _abort(context: _Context, error: BaseException) -> None:
+async def _abort(context: _Context, error: BaseException, observer: Observer) -> None:
     """End the call with the error's status; let a real cancellation pass."""
+    if isinstance(error, ReaderStalledError):
+        observer.reader_stalled()
     if isinstance(error, SafelightError):
+        observer.call_failed(reason_of(error))
         await context.abort_with_status(to_status(error))
     task = asyncio.current_task()
     is_leaked = isinstance(error, asyncio.CancelledError) and not (task and task.cancelling())
     if is_leaked or (isinstance(error, Exception) and not isinstance(error, grpc.aio.AbortError)):
-        await context.abort_with_status(to_status(report_fault(error)))
+        fault = report_fault(error)
+        observer.call_failed(reason_of(fault))
+        await context.abort_with_status(to_status(fault))
     raise error

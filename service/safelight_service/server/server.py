@@ -1,6 +1,7 @@
 """The server: a grpc.aio server with health and reflection, from start to stop."""
 
-from typing import Self
+import os
+from typing import TYPE_CHECKING, Self
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -12,13 +13,18 @@ from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 from safelight_service.cache import ResultCache
 from safelight_service.engine import Engine
 from safelight_service.generations import Generations
+from safelight_service.observer import NOBODY
 from safelight_service.server.access import AccessInterceptor
 from safelight_service.server.faults import FaultInterceptor
 from safelight_service.server.ongoing import OngoingCalls
 from safelight_service.server.servicer import TextToImageServicer
 from safelight_service.server.tls import server_credentials
 from safelight_service.settings import ConnectionSettings, Settings
+from safelight_service.telemetry.signals import find_signals
 from safelight_service.tokens import Tokens
+
+if TYPE_CHECKING:
+    from safelight_service.telemetry.telemetry import Telemetry
 
 SERVICE = pb.DESCRIPTOR.services_by_name["TextToImageService"].full_name
 
@@ -39,22 +45,29 @@ class Server:
         """Read the files that the settings name.
 
         Raises:
-            ConfigurationError: one of them cannot be used.
+            ConfigurationError: one of them cannot be used, or telemetry is asked for that there
+                is not.
         """
         self._settings = settings
         self._credentials = server_credentials(settings.tls) if settings.tls else None
         self._ongoing = OngoingCalls()
+        self._telemetry = _open_telemetry(settings)
+        observer = self._telemetry or NOBODY
         interceptors: list[grpc.aio.ServerInterceptor] = [
-            FaultInterceptor(SERVICE, self._ongoing, settings.generations.stall_s)
+            FaultInterceptor(SERVICE, self._ongoing, settings.generations.stall_s, observer)
         ]
         if settings.tokens_file is not None:
             tokens = Tokens(settings.tokens_file, [model.name for model in settings.models])
             interceptors.insert(0, AccessInterceptor(tokens))
-        self._engine = Engine(settings)
+        if self._telemetry is not None:
+            from safelight_service.server.tracing import TracingInterceptor
+
+            tracing = TracingInterceptor([SERVICE], self._telemetry.tracers, self._telemetry.meters)
+            interceptors.insert(0, tracing)
+        self._engine = Engine(settings, observer)
         self._health = health.HealthServicer()
-        self._generations = Generations(
-            self._engine, ResultCache.open(settings.cache), settings.generations
-        )
+        self._cache = ResultCache.open(settings.cache)
+        self._generations = Generations(self._engine, self._cache, settings.generations, observer)
         self._server = grpc.aio.server(
             interceptors=interceptors, options=_options(settings.connections)
         )
@@ -81,7 +94,8 @@ class Server:
                 "not an address of this machine"
             ) from None
         pb_grpc.add_TextToImageServiceServicer_to_server(
-            TextToImageServicer(self._engine, self._generations), self._server
+            TextToImageServicer(self._engine, self._generations, self._telemetry or NOBODY),
+            self._server,
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if self._settings.reflection:
@@ -91,6 +105,8 @@ class Server:
                 reflection.SERVICE_NAME,
             )
             reflection.enable_server_reflection(names, self._server)
+        if self._telemetry is not None:
+            self._telemetry.start(self._engine, self._cache)
         await self._tell_health(_Status.NOT_SERVING)
         await self._server.start()
         await self._engine.start()
@@ -119,6 +135,8 @@ class Server:
         await self._generations.close()
         await self._server.stop(_LINGER_S)
         await self._engine.close()
+        if self._telemetry is not None:
+            await self._telemetry.close()
 
     async def __aenter__(self) -> Self:
         try:
@@ -166,3 +184,14 @@ def _options(connections: ConnectionSettings) -> list[tuple[str, int]]:
 
 def _ms(seconds: float) -> int:
     return max(1, round(seconds * 1000))
+
+
+def _open_telemetry(settings: Settings) -> "Telemetry | None":
+    """Start what exports, if anything is to be exported; nothing is imported otherwise."""
+    signals = find_signals(settings.telemetry, os.environ)
+    if not signals.is_any:
+        return None
+    from safelight_service.telemetry.telemetry import Telemetry
+
+    models = [model.name for model in settings.models]
+    return Telemetry(settings.telemetry, signals, models, settings.default_model or models[0])

@@ -1,5 +1,6 @@
 """The servicer: each RPC converts, calls the core, and converts back."""
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -10,8 +11,9 @@ from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
 from safelight_service.engine import Engine
 from safelight_service.errors import ModelNotFoundError
-from safelight_service.generation import Completed, Event
+from safelight_service.generation import Completed, Event, Image
 from safelight_service.generations import Generations
+from safelight_service.observer import NOBODY, Observer
 from safelight_service.server import convert
 from safelight_service.server.metadata import parse_flag
 from safelight_service.tokens import current_caller
@@ -22,9 +24,12 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class TextToImageServicer(pb_grpc.TextToImageServiceServicer):
     """Serves the contract from an engine and its generations."""
 
-    def __init__(self, engine: Engine, generations: Generations) -> None:
+    def __init__(
+        self, engine: Engine, generations: Generations, observer: Observer = NOBODY
+    ) -> None:
         self._engine = engine
         self._generations = generations
+        self._observer = observer
 
     async def Generate(
         self, request: pb.GenerateRequest, context: Context
@@ -40,8 +45,11 @@ class TextToImageServicer(pb_grpc.TextToImageServiceServicer):
         async with aclosing(self._generations.generate(generation)) as events:
             async for event in events:
                 _tell_cache(event, context)
+                began_at = time.monotonic()
                 for response in convert.to_generate_responses(event):
                     yield response
+                if isinstance(event, Image):
+                    self._observer.image_sent(event, began_at)
 
     async def WatchGeneration(
         self, request: pb.WatchGenerationRequest, context: Context
@@ -50,8 +58,11 @@ class TextToImageServicer(pb_grpc.TextToImageServiceServicer):
         async with aclosing(self._generations.watch(request.generation_id)) as events:
             async for event in events:
                 _tell_cache(event, context)
+                began_at = time.monotonic()
                 for response in convert.to_generate_responses(event):
                     yield pb.WatchGenerationResponse(event=response)
+                if isinstance(event, Image):
+                    self._observer.image_sent(event, began_at)
 
     async def CancelGeneration(
         self, request: pb.CancelGenerationRequest, context: Context

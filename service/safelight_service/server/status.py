@@ -49,6 +49,11 @@ TABLE: dict[type[errors.SafelightError], _Row] = {
 }
 
 
+def reason_of(error: errors.SafelightError) -> str:
+    """Return the stable name of the cause."""
+    return TABLE[type(error)].reason
+
+
 def to_status(error: errors.SafelightError) -> grpc.Status:
     """Return what `context.abort_with_status` takes."""
     row = TABLE[type(error)]

@@ -1,0 +1,207 @@
+"""Metrics: what operators count and time; labels are models, codes and the like, never ids."""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from opentelemetry.metrics import CallbackOptions, Meter, Observation
+
+from safelight_service.cache.result_cache import TierStats
+from safelight_service.engine import Load
+from safelight_service.generation import Completed
+from safelight_service.telemetry import names
+from safelight_service.trail import SharedForward, Trail
+
+_LONG_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800)
+"""Buckets of what may take minutes, in seconds."""
+
+_SHORT_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+"""Buckets of steps, forwards and lags, in seconds."""
+
+_WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+
+_STATM = Path("/proc/self/statm")
+_PAGE_BYTES = 4096
+
+
+class Metrics:
+    """Counts and times what the observer is told."""
+
+    def __init__(
+        self,
+        meter: Meter,
+        measure: Callable[[], Load],
+        cache_stats: Mapping[str, TierStats],
+        models: Iterable[str],
+    ) -> None:
+        self._measure = measure
+        self._cache_stats = cache_stats
+        self._models = tuple(models)
+        self._durations = meter.create_histogram(
+            "gen_ai.server.request.duration",
+            "s",
+            "Generations, from the call to their end.",
+            explicit_bucket_boundaries_advisory=_LONG_S,
+        )
+        self._generations = meter.create_counter(
+            "safelight.generations", "{generation}", "Generations that have ended."
+        )
+        self._queue_waits = meter.create_histogram(
+            "safelight.queue.wait",
+            "s",
+            "Waits in the queue for the device.",
+            explicit_bucket_boundaries_advisory=_LONG_S,
+        )
+        self._steps = meter.create_histogram(
+            "safelight.step.duration",
+            "s",
+            "Denoising steps of one image, from end to end.",
+            explicit_bucket_boundaries_advisory=_SHORT_S,
+        )
+        self._forwards = meter.create_histogram(
+            "safelight.forward.duration",
+            "s",
+            "Forwards of the denoiser, as the host sees them.",
+            explicit_bucket_boundaries_advisory=_SHORT_S,
+        )
+        self._widths = meter.create_histogram(
+            "safelight.forward.width",
+            "{image}",
+            "Images that shared a forward.",
+            explicit_bucket_boundaries_advisory=_WIDTHS,
+        )
+        self._images = meter.create_counter("safelight.images", "{image}", "Images made.")
+        self._pixels = meter.create_counter("safelight.pixels", "{pixel}", "Pixels of those.")
+        self._step_count = meter.create_counter("safelight.steps", "{step}", "Steps made.")
+        self._previews = meter.create_counter(
+            "safelight.previews.dropped", "{preview}", "Previews replaced before they were read."
+        )
+        self._stalls = meter.create_counter(
+            "safelight.readers.stalled", "{call}", "Calls cut off because nobody read."
+        )
+        self._load_times = meter.create_histogram(
+            "safelight.model.load.duration",
+            "s",
+            "Loads of models, warm-up included.",
+            explicit_bucket_boundaries_advisory=_LONG_S,
+        )
+        self._lags = meter.create_histogram(
+            "safelight.event_loop.lag",
+            "s",
+            "How late the event loop wakes up.",
+            explicit_bucket_boundaries_advisory=_SHORT_S,
+        )
+        meter.create_observable_gauge(
+            "safelight.queue.depth", [self._depth], "{generation}", "Generations that wait."
+        )
+        meter.create_observable_gauge(
+            "safelight.generations.running",
+            [self._running],
+            "{generation}",
+            "Generations on the device.",
+        )
+        meter.create_observable_gauge(
+            "safelight.model.resident", [self._resident], "{model}", "Whether a model is in memory."
+        )
+        meter.create_observable_gauge(
+            "safelight.model.size", [self._sizes], "By", "Weights of a model in memory."
+        )
+        meter.create_observable_gauge(
+            "safelight.device.memory", [self._memory], "By", "Memory of a GPU, by its state."
+        )
+        meter.create_observable_gauge(
+            "process.memory.usage", [_resident_set], "By", "Memory of the process on the host."
+        )
+        meter.create_observable_counter(
+            "safelight.cache.lookups", [self._lookups], "{lookup}", "Lookups in the result cache."
+        )
+        meter.create_observable_gauge(
+            "safelight.cache.size", [self._cache_sizes], "By", "Images in the result cache."
+        )
+
+    def generation_ended(self, model: str, state: str, outcome: object, seconds: float) -> None:
+        """Count a generation that has ended."""
+        cache = outcome.cache.value if isinstance(outcome, Completed) else "none"
+        labels = {names.REQUEST_MODEL: model, names.STATE: state, names.CACHE: cache}
+        self._generations.add(1, labels)
+        timed = {
+            names.OPERATION: names.GENERATE_CONTENT,
+            names.PROVIDER: names.SAFELIGHT,
+            names.REQUEST_MODEL: model,
+        }
+        if state == "failed":
+            timed[names.ERROR_TYPE] = type(outcome).__name__
+        self._durations.record(seconds, timed)
+
+    def flight_ended(self, trail: Trail) -> None:
+        """Count what the device has made for a flight."""
+        model = {names.REQUEST_MODEL: trail.model}
+        if trail.queued_at is not None and trail.started_at is not None:
+            self._queue_waits.record(trail.started_at - trail.queued_at, model)
+        for image in trail.images:
+            if image.text_encoded_at is None:
+                continue
+            before = image.text_encoded_at
+            for step_at in image.step_ends:
+                self._steps.record(step_at - before, model)
+                before = step_at
+            self._step_count.add(len(image.step_ends), model)
+            if image.encoded_at is not None:
+                self._images.add(1, model)
+                self._pixels.add(trail.pixel_count, model)
+
+    def forward_made(self, forward: SharedForward) -> None:
+        """Count a forward."""
+        model = {names.REQUEST_MODEL: forward.members[0][0].trail.model}
+        self._forwards.record(forward.ended_at - forward.began_at, model)
+        self._widths.record(len(forward.members), model)
+
+    def previews_dropped(self, count: int) -> None:
+        """Count previews that nobody saw."""
+        self._previews.add(count)
+
+    def reader_stalled(self) -> None:
+        """Count a call that was cut off."""
+        self._stalls.add(1)
+
+    def model_loaded(self, name: str, seconds: float) -> None:
+        """Time a load."""
+        self._load_times.record(seconds, {names.REQUEST_MODEL: name})
+
+    def loop_lagged(self, seconds: float) -> None:
+        """Time how late the event loop was."""
+        self._lags.record(seconds)
+
+    def _depth(self, _: CallbackOptions) -> Iterable[Observation]:
+        yield Observation(self._measure().waiting_count)
+
+    def _running(self, _: CallbackOptions) -> Iterable[Observation]:
+        yield Observation(self._measure().running_count)
+
+    def _resident(self, _: CallbackOptions) -> Iterable[Observation]:
+        resident = self._measure().resident_bytes
+        for name in self._models:
+            yield Observation(int(name in resident), {names.REQUEST_MODEL: name})
+
+    def _sizes(self, _: CallbackOptions) -> Iterable[Observation]:
+        for name, size_bytes in self._measure().resident_bytes.items():
+            yield Observation(size_bytes, {names.REQUEST_MODEL: name})
+
+    def _memory(self, _: CallbackOptions) -> Iterable[Observation]:
+        for device, states in self._measure().memory_bytes.items():
+            for state, size_bytes in states.items():
+                yield Observation(size_bytes, {names.DEVICE: device, names.MEMORY_STATE: state})
+
+    def _lookups(self, _: CallbackOptions) -> Iterable[Observation]:
+        for tier, stats in self._cache_stats.items():
+            for result in ("hits", "misses", "errors"):
+                labels = {names.CACHE_TIER: tier, names.CACHE_RESULT: result}
+                yield Observation(getattr(stats, result), labels)
+
+    def _cache_sizes(self, _: CallbackOptions) -> Iterable[Observation]:
+        for tier, stats in self._cache_stats.items():
+            yield Observation(stats.size_bytes, {names.CACHE_TIER: tier})
+
+
+def _resident_set(_: CallbackOptions) -> Iterable[Observation]:
+    if _STATM.exists():
+        yield Observation(int(_STATM.read_text().split()[1]) * _PAGE_BYTES)

@@ -1,0 +1,118 @@
+"""Providers: OpenTelemetry's SDK, set up by its own variables, and its end."""
+
+import asyncio
+import os
+import threading
+import uuid
+from collections.abc import Callable
+from wsgiref.simple_server import WSGIServer
+
+from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from prometheus_client import CollectorRegistry, start_http_server
+
+from safelight_service import __version__
+from safelight_service.settings import ConfigurationError
+from safelight_service.telemetry.signals import Signals
+
+_FLUSH_S = 2.0
+"""What a collector gets to take the last of it; the process must end soon even without one."""
+
+
+class Providers:
+    """Where spans and measurements go; None where they are not wanted.
+
+    They are not OpenTelemetry's global ones, and nothing is left to do at the exit of the process.
+    """
+
+    def __init__(self, signals: Signals) -> None:
+        """Open the Prometheus endpoint, and start the threads that export.
+
+        Raises:
+            ConfigurationError: the address of the endpoint cannot be bound.
+        """
+        self._signals = signals
+        self.resource = _make_resource()
+        self.prometheus_address: str | None = None
+        self.processor: SpanProcessor | None = None
+        self.tracers: TracerProvider | None = None
+        self.meters: MeterProvider | None = None
+        self._web: WSGIServer | None = None
+        readers: list[MetricReader] = []
+        if signals.prometheus_listen is not None:
+            readers.append(self._serve_prometheus(signals.prometheus_listen))
+        if signals.exports_metrics:
+            readers.append(PeriodicExportingMetricReader(OTLPMetricExporter()))
+        if readers:
+            self.meters = MeterProvider(readers, self.resource, shutdown_on_exit=False)
+        if signals.exports_traces:
+            self.processor = BatchSpanProcessor(OTLPSpanExporter())
+            self.tracers = TracerProvider(resource=self.resource, shutdown_on_exit=False)
+            self.tracers.add_span_processor(self.processor)
+
+    async def close(self) -> None:
+        """Export what is left, within `_FLUSH_S` seconds: a collector may be down, or silent."""
+        ends: list[Callable[[], object]] = []
+        if self._web is not None:
+            ends.append(self._web.shutdown)
+        if self.tracers is not None:
+            ends.append(self.tracers.shutdown)
+        if self.meters is not None:
+            ends.append(self.meters.shutdown)
+        await asyncio.gather(*(_run_briefly(end) for end in ends))
+        if self._web is not None:
+            self._web.server_close()
+
+    def _serve_prometheus(self, listen: str) -> MetricReader:
+        registry = CollectorRegistry()
+        host, _, port = listen.rpartition(":")
+        try:
+            self._web, _ = start_http_server(int(port), host.strip("[]"), registry)
+        except OSError as error:
+            raise ConfigurationError(
+                f"telemetry.prometheus_listen: cannot listen on {listen}: {error.strerror}"
+            ) from None
+        self.prometheus_address = f"{host}:{self._web.server_port}"
+        return PrometheusMetricReader(scope_info_enabled=False, registry=registry)
+
+
+async def _run_briefly(work: Callable[[], object]) -> None:
+    """Run what may hang in a thread that the process does not wait for."""
+    loop = asyncio.get_running_loop()
+    is_done = asyncio.Event()
+
+    def run() -> None:
+        try:
+            work()
+        finally:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(is_done.set)
+
+    threading.Thread(target=run, name="safelight-telemetry-end", daemon=True).start()
+    try:
+        async with asyncio.timeout(_FLUSH_S):
+            await is_done.wait()
+    except TimeoutError:
+        return
+
+
+def _make_resource() -> Resource:
+    """Describe the process; what OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME say comes first."""
+    ours = Resource(
+        {
+            "service.name": "safelight-service",
+            "service.version": __version__,
+            "service.instance.id": str(uuid.uuid4()),
+        }
+    )
+    told = Resource.create()
+    is_named = "OTEL_SERVICE_NAME" in os.environ or "service.name=" in os.environ.get(
+        "OTEL_RESOURCE_ATTRIBUTES", ""
+    )
+    return told.merge(ours) if not is_named else ours.merge(told)

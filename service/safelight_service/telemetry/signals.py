@@ -1,0 +1,60 @@
+"""Signals: which kinds of telemetry the environment and the settings ask for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from safelight_service.settings import ConfigurationError, TelemetrySettings
+
+_ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
+_TRUE = "true"
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """What is exported, and how; OpenTelemetry's SDK reads the rest of its variables itself."""
+
+    exports_traces: bool
+    exports_metrics: bool
+    prometheus_listen: str | None
+
+    @property
+    def has_metrics(self) -> bool:
+        """Whether anything is counted at all."""
+        return self.exports_metrics or self.prometheus_listen is not None
+
+    @property
+    def is_any(self) -> bool:
+        """Whether there is anything to do."""
+        return self.exports_traces or self.has_metrics
+
+
+def find_signals(settings: TelemetrySettings, environment: Mapping[str, str]) -> Signals:
+    """Return what is asked for: OTLP by OpenTelemetry's own variables, Prometheus by the settings.
+
+    Raises:
+        ConfigurationError: a variable asks for what the service does not have.
+    """
+    is_disabled = environment.get("OTEL_SDK_DISABLED", "").strip().lower() == _TRUE
+    return Signals(
+        exports_traces=not is_disabled and _is_exported("TRACES", environment),
+        exports_metrics=not is_disabled and _is_exported("METRICS", environment),
+        prometheus_listen=settings.prometheus_listen,
+    )
+
+
+def _is_exported(signal: str, environment: Mapping[str, str]) -> bool:
+    """Whether a signal is to be sent: its exporter is named, or an endpoint is given."""
+    name = f"OTEL_{signal}_EXPORTER"
+    exporter = environment.get(name, "").strip().lower()
+    if exporter == "none":
+        return False
+    if exporter not in ("", "otlp"):
+        raise ConfigurationError(f"{name} must be otlp or none, not {exporter!r}")
+    endpoints = (_ENDPOINT, f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
+    if not exporter and not any(environment.get(endpoint) for endpoint in endpoints):
+        return False
+    for variable in ("OTEL_EXPORTER_OTLP_PROTOCOL", f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL"):
+        protocol = environment.get(variable, "").strip().lower()
+        if protocol not in ("", "grpc"):
+            raise ConfigurationError(f"{variable} must be grpc, not {protocol!r}")
+    return True

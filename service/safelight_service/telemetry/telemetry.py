@@ -1,0 +1,177 @@
+"""Telemetry of one service: an observer that makes spans and measurements of what it is told."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import structlog
+from opentelemetry.metrics import MeterProvider, NoOpMeterProvider
+from opentelemetry.trace import (
+    NoOpTracerProvider,
+    Span,
+    TracerProvider,
+    get_current_span,
+)
+
+from safelight_service import __version__
+from safelight_service.cache import ResultCache
+from safelight_service.engine import Engine
+from safelight_service.generation import Completed, Image
+from safelight_service.observer import Observer
+from safelight_service.settings import TelemetrySettings
+from safelight_service.telemetry import names
+from safelight_service.telemetry.metrics import Metrics
+from safelight_service.telemetry.providers import Providers
+from safelight_service.telemetry.signals import Signals
+from safelight_service.telemetry.traces import Traces
+from safelight_service.trail import SharedForward, Trail
+
+if TYPE_CHECKING:
+    from safelight_service.generations import Generation
+
+_log = structlog.get_logger()
+
+_TICK_S = 0.5
+"""How often the event loop's lag is measured, and forwards are looked at."""
+
+_MOST_FORWARDS = 100_000
+"""That may wait to be looked at; the event loop would have to stand still for minutes."""
+
+
+class Telemetry(Observer):
+    """Turns what happens into spans and measurements; belongs to the event loop."""
+
+    def __init__(
+        self, settings: TelemetrySettings, signals: Signals, models: Iterable[str], default: str
+    ) -> None:
+        """Open what it exports to.
+
+        Raises:
+            ConfigurationError: the Prometheus address cannot be bound.
+        """
+        self._models = frozenset(models)
+        self._default_model = default
+        self._providers = Providers(signals)
+        self._metrics: Metrics | None = None
+        self._traces: Traces | None = None
+        if self._providers.tracers is not None and self._providers.processor is not None:
+            self._traces = Traces(
+                self._providers.tracers,
+                self._providers.processor,
+                step_spans=settings.step_spans,
+                prompts=settings.prompts,
+            )
+        self._forwards: deque[SharedForward] = deque(maxlen=_MOST_FORWARDS)
+        self.note_forward = self._forwards.append
+        self._ticking: asyncio.Task[None] | None = None
+
+    @property
+    def tracers(self) -> TracerProvider:
+        """For the spans of calls."""
+        return self._providers.tracers or NoOpTracerProvider()
+
+    @property
+    def meters(self) -> MeterProvider:
+        """For the durations of calls."""
+        return self._providers.meters or NoOpMeterProvider()
+
+    def start(self, engine: Engine, cache: ResultCache) -> None:
+        """Begin to measure."""
+        if self._providers.meters is not None:
+            meter = self._providers.meters.get_meter("safelight_service", __version__)
+            self._metrics = Metrics(meter, engine.measure, cache.stats, sorted(self._models))
+        self._ticking = asyncio.create_task(self._tick())
+        if self._providers.prometheus_address is not None:
+            _log.info("prometheus_ready", address=self._providers.prometheus_address)
+
+    async def close(self) -> None:
+        """Export what is left; returns soon even without a collector."""
+        if self._ticking is not None:
+            self._ticking.cancel()
+        self._look_at_forwards()
+        await self._providers.close()
+
+    def generation_began(self, generation: "Generation") -> None:
+        if self._traces is not None:
+            model = self._model_of(generation)
+            generation.observed = self._traces.begin(model, generation.request, generation.began_at)
+
+    def generation_joined(self, generation: "Generation") -> None:
+        if self._traces is not None and isinstance(generation.observed, Span):
+            self._traces.join(generation.observed)
+
+    def generation_shares(self, generation: "Generation", trail: Trail) -> None:
+        if self._traces is not None and isinstance(generation.observed, Span):
+            self._traces.share(generation.observed, trail)
+
+    def generation_ended(self, generation: "Generation") -> Mapping[str, str]:
+        accepted, outcome, state = generation.accepted, generation.outcome, generation.state.value
+        ended_at = time.monotonic()
+        if isinstance(outcome, Completed) and generation.flight is not None:
+            ended_at = generation.flight.trail.ended_at or ended_at
+        if self._metrics is not None:
+            seconds = ended_at - generation.began_at
+            self._metrics.generation_ended(self._model_of(generation), state, outcome, seconds)
+        if self._traces is None or not isinstance(generation.observed, Span):
+            return {}
+        self._traces.end(generation.observed, state, accepted, outcome, ended_at)
+        context = generation.observed.get_span_context()
+        return {
+            "trace_id": format(context.trace_id, "032x"),
+            "span_id": format(context.span_id, "016x"),
+        }
+
+    def flight_began(self, generation: "Generation", trail: Trail) -> None:
+        if self._traces is not None and isinstance(generation.observed, Span):
+            self._traces.begin_flight(trail, generation.observed)
+
+    def flight_ended(self, trail: Trail) -> None:
+        self._look_at_forwards()
+        if self._traces is not None:
+            self._traces.make_phases(trail)
+        if self._metrics is not None:
+            self._metrics.flight_ended(trail)
+
+    def image_sent(self, image: Image, began_at: float) -> None:
+        if self._traces is not None:
+            self._traces.make_sending(image, began_at)
+
+    def call_failed(self, reason: str) -> None:
+        get_current_span().set_attribute(names.REASON, reason)
+
+    def reader_stalled(self) -> None:
+        if self._metrics is not None:
+            self._metrics.reader_stalled()
+
+    def previews_dropped(self, count: int) -> None:
+        if self._metrics is not None and count:
+            self._metrics.previews_dropped(count)
+
+    def model_loaded(self, name: str, seconds: float) -> None:
+        if self._metrics is not None:
+            self._metrics.model_loaded(name, seconds)
+
+    def _model_of(self, generation: "Generation") -> str:
+        """Name of the model, if it is one that is served: anybody may send any name."""
+        name = generation.request.model or self._default_model
+        return name if name in self._models else names.OTHER
+
+    def _look_at_forwards(self) -> None:
+        """Make spans and measurements of what the device thread has noted."""
+        while self._forwards:
+            forward = self._forwards.popleft()
+            if self._metrics is not None:
+                self._metrics.forward_made(forward)
+            if self._traces is not None:
+                self._traces.make_forward(forward)
+
+    async def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due_at = loop.time() + _TICK_S
+            await asyncio.sleep(_TICK_S)
+            if self._metrics is not None:
+                self._metrics.loop_lagged(max(0.0, loop.time() - due_at))
+            self._look_at_forwards()

@@ -1,0 +1,291 @@
+"""Traces: the spans of generations, and those of the forwards that they share.
+
+The span of a generation is an ordinary one, so that samplers are asked. All below it is made in
+one go when a flight has ended, from the moments that its trail holds; spans that others point to
+get their ids beforehand.
+"""
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from opentelemetry.sdk.trace import Event, ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import Link, Span, SpanContext, Status, StatusCode, get_current_span
+from opentelemetry.util.types import AttributeValue
+
+from safelight_service import __version__
+from safelight_service.errors import GenerationCancelledError, SafelightError
+from safelight_service.generation import Accepted, Completed, GenerationRequest, Image
+from safelight_service.telemetry import names
+from safelight_service.trail import ImageTrail, SharedForward, Trail
+
+Attributes = dict[str, AttributeValue]
+
+_SCOPE = "safelight_service"
+
+
+@dataclass(frozen=True, slots=True)
+class _TracedForward:
+    """A forward that has a span, for the steps that it made."""
+
+    ended_at: float
+    width: int
+    context: SpanContext
+
+
+@dataclass(slots=True)
+class FlightTrace:
+    """What is known of the spans of a flight before they are made."""
+
+    parent: SpanContext
+    """The span of the generation that began it."""
+    denoising: dict[int, SpanContext] = field(default_factory=dict)
+    """The spans of denoising, by the image's index."""
+    forwards: defaultdict[int, list[_TracedForward]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+
+
+class Traces:
+    """Makes spans from what the observer is told; belongs to the event loop."""
+
+    def __init__(
+        self,
+        provider: TracerProvider,
+        processor: SpanProcessor,
+        *,
+        step_spans: bool,
+        prompts: bool,
+    ) -> None:
+        self._tracer = provider.get_tracer(_SCOPE, __version__)
+        self._resource = provider.resource
+        self._scope = InstrumentationScope(_SCOPE, __version__)
+        self._processor = processor
+        self._step_spans = step_spans
+        self._prompts = prompts
+        self._ids = RandomIdGenerator()
+        self._epoch_ns = time.time_ns() - time.monotonic_ns()
+
+    def begin(self, model: str, request: GenerationRequest, began_at: float) -> Span:
+        """Begin the span of a generation, below that of the call that has started it."""
+        attributes: Attributes = {
+            names.OPERATION: names.GENERATE_CONTENT,
+            names.OUTPUT_TYPE: names.IMAGE,
+            names.PROVIDER: names.SAFELIGHT,
+            names.REQUEST_MODEL: model,
+        }
+        if self._prompts:
+            parts = [{"type": "text", "content": request.inputs}]
+            attributes[names.INPUT_MESSAGES] = json.dumps([{"role": "user", "parts": parts}])
+        return self._tracer.start_span(
+            f"{names.GENERATE_CONTENT} {model}",
+            attributes=attributes,
+            start_time=self._ns(began_at),
+        )
+
+    def join(self, span: Span) -> None:
+        """Link the current call's span and that of the generation which it watches."""
+        call = get_current_span()
+        call.set_attribute(names.JOINED, True)
+        call.add_link(span.get_span_context())
+        if span.is_recording():  # otherwise it has ended, and is told again
+            span.add_link(call.get_span_context())
+
+    def end(
+        self,
+        span: Span,
+        state: str,
+        accepted: Accepted | None,
+        outcome: Completed | SafelightError | None,
+        ended_at: float,
+    ) -> None:
+        """End the span of a generation; to be cancelled is no error."""
+        span.set_attribute(names.STATE, state)
+        if accepted is not None:
+            span.set_attributes(_describe(accepted))
+        if isinstance(outcome, Completed):
+            span.set_attribute(names.CACHE, outcome.cache.value)
+        elif outcome is not None and not isinstance(outcome, GenerationCancelledError):
+            span.set_attribute(names.ERROR_TYPE, type(outcome).__name__)
+            span.set_status(Status(StatusCode.ERROR, str(outcome)))
+        span.end(self._ns(ended_at))
+
+    def begin_flight(self, trail: Trail, span: Span) -> None:
+        """Have the spans of a flight made below that of a generation."""
+        if span.is_recording():
+            trail.observed = FlightTrace(span.get_span_context())
+
+    def share(self, span: Span, trail: Trail) -> None:
+        """Link a generation to the one that its images were begun for."""
+        if isinstance(trail.observed, FlightTrace):
+            span.set_attribute(names.JOINED, True)
+            span.add_link(trail.observed.parent)
+
+    def make_forward(self, forward: SharedForward) -> None:
+        """Make the span of a forward, below the denoising that led it, with a link to each."""
+        members = [
+            (self._denoising(image), image, steps_made + 1)
+            for image, steps_made in forward.members
+            if isinstance(image.trail.observed, FlightTrace)
+        ]
+        if not members:
+            return
+        width = len(forward.members)
+        leader = members[0][0]
+        context = self._below(leader)
+        links = [
+            Link(each, {names.INDEX: image.index, names.STEP: step})
+            for each, image, step in members
+        ]
+        attributes: Attributes = {
+            names.FORWARD_WIDTH: width,
+            names.FORWARD_ROWS: forward.row_count,
+            names.REQUEST_MODEL: forward.members[0][0].trail.model,
+        }
+        self._emit(
+            "forward", context, leader, (forward.began_at, forward.ended_at), attributes, links
+        )
+        for _, image, _ in members:
+            assert isinstance(image.trail.observed, FlightTrace)
+            image.trail.observed.forwards[image.index].append(
+                _TracedForward(forward.ended_at, width, context)
+            )
+
+    def make_phases(self, trail: Trail) -> None:
+        """Make the spans of a flight that has ended, well or not."""
+        flight = trail.observed
+        if not isinstance(flight, FlightTrace):
+            return
+        end = trail.ended_at or time.monotonic()
+        phases: list[tuple[str, float | None, float | None, ImageTrail | None]] = [
+            ("model_load", trail.loading_at, trail.loaded_at, None),
+            ("queue", trail.queued_at, trail.started_at, None),
+        ]
+        for image in trail.images:
+            phases += [
+                ("text_encode", image.started_at, image.text_encoded_at, image),
+                ("decode", image.denoised_at, image.decoded_at, image),
+                ("image_encode", image.encoding_at, image.encoded_at, image),
+            ]
+            if image.text_encoded_at is not None:
+                self._make_denoising(image, image.text_encoded_at, image.denoised_at or end)
+        for name, began_at, ended_at, of_image in phases:
+            if began_at is not None:
+                attributes: Attributes = {} if of_image is None else {names.INDEX: of_image.index}
+                period = began_at, ended_at or end
+                self._emit(name, self._below(flight.parent), flight.parent, period, attributes)
+
+    def make_sending(self, image: Image, began_at: float) -> None:
+        """Make the span of an image's way out, below that of the current call."""
+        call = get_current_span().get_span_context()
+        if call.trace_flags.sampled:
+            attributes: Attributes = {
+                names.INDEX: image.index,
+                names.SIZE_BYTES: len(image.data),
+            }
+            self._emit("send", self._below(call), call, (began_at, time.monotonic()), attributes)
+
+    def _make_denoising(self, image: ImageTrail, began_at: float, ended_at: float) -> None:
+        flight = image.trail.observed
+        assert isinstance(flight, FlightTrace)
+        context = self._denoising(image)
+        steps = list(_match_steps(image, flight.forwards[image.index]))
+        attributes: Attributes = {names.INDEX: image.index, names.STEP_COUNT: len(steps)}
+        events = []
+        before = began_at
+        for number, (step_at, forward) in enumerate(steps, 1):
+            step: Attributes = {names.STEP: number}
+            if forward is not None:
+                step[names.FORWARD_WIDTH] = forward.width
+            if self._step_spans:
+                links = [] if forward is None else [Link(forward.context)]
+                self._emit("step", self._below(context), context, (before, step_at), step, links)
+                before = step_at
+                continue
+            if forward is not None:
+                step[names.FORWARD_TRACE] = format(forward.context.trace_id, "032x")
+                step[names.FORWARD_SPAN] = format(forward.context.span_id, "016x")
+            events.append(Event("step", step, self._ns(step_at)))
+        self._emit("denoise", context, flight.parent, (began_at, ended_at), attributes, (), events)
+
+    def _denoising(self, image: ImageTrail) -> SpanContext:
+        flight = image.trail.observed
+        assert isinstance(flight, FlightTrace)
+        if image.index not in flight.denoising:
+            flight.denoising[image.index] = self._below(flight.parent)
+        return flight.denoising[image.index]
+
+    def _below(self, parent: SpanContext) -> SpanContext:
+        return SpanContext(
+            parent.trace_id,
+            self._ids.generate_span_id(),
+            is_remote=False,
+            trace_flags=parent.trace_flags,
+            trace_state=parent.trace_state,
+        )
+
+    def _emit(
+        self,
+        name: str,
+        context: SpanContext,
+        parent: SpanContext,
+        period: tuple[float, float],
+        attributes: Attributes,
+        links: Sequence[Link] = (),
+        events: Sequence[Event] = (),
+    ) -> None:
+        self._processor.on_end(
+            ReadableSpan(
+                name,
+                context,
+                parent,
+                self._resource,
+                attributes,
+                events,
+                links,
+                start_time=self._ns(period[0]),
+                end_time=self._ns(period[1]),
+                instrumentation_scope=self._scope,
+            )
+        )
+
+    def _ns(self, at: float) -> int:
+        """Turn a moment of time.monotonic into nanoseconds since 1970."""
+        return round(at * 1e9) + self._epoch_ns
+
+
+def _describe(accepted: Accepted) -> Attributes:
+    request, parameters = accepted.request, accepted.request.parameters
+    attributes: Attributes = {
+        names.RESPONSE_ID: accepted.generation_id,
+        names.RESPONSE_MODEL: accepted.model,
+        names.REQUEST_SEED: parameters.seed,
+        names.WIDTH: parameters.width,
+        names.HEIGHT: parameters.height,
+        names.STEP_COUNT: parameters.num_inference_steps,
+        names.SCHEDULER: parameters.scheduler,
+    }
+    if request.image_count != 1:
+        attributes[names.REQUEST_CHOICE_COUNT] = request.image_count
+    if parameters.guidance_scale is not None:
+        attributes[names.GUIDANCE_SCALE] = parameters.guidance_scale
+    if accepted.model_revision:
+        attributes[names.REVISION] = accepted.model_revision
+    return attributes
+
+
+def _match_steps(
+    image: ImageTrail, forwards: Sequence[_TracedForward]
+) -> Iterator[tuple[float, _TracedForward | None]]:
+    """Yield the end of each step, and the last forward before it."""
+    latest: _TracedForward | None = None
+    position = 0
+    for step_at in image.step_ends:
+        while position < len(forwards) and forwards[position].ended_at <= step_at:
+            latest = forwards[position]
+            position += 1
+        yield step_at, latest

@@ -1,0 +1,138 @@
+"""What Prometheus is told, parsed by its own client, and what is made of it."""
+
+import json
+import re
+import secrets
+import shutil
+import subprocess
+import urllib.request
+from pathlib import Path
+
+import grpc
+import pytest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.service.telemetry.conftest import Traced
+
+OBSERVABILITY = Path("deploy/observability")
+
+GENERATION_LABELS = {"gen_ai_request_model", "safelight_generation_state", "safelight_cache_use"}
+LABELS = {
+    "gen_ai_server_request_duration_seconds": {
+        *("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "error_type")
+    },
+    "process_memory_usage_bytes": set(),
+    "rpc_server_call_duration_seconds": {
+        *("rpc_system_name", "rpc_method", "rpc_response_status_code", "error_type")
+    },
+    "safelight_cache_lookups": {"safelight_cache_tier", "safelight_cache_result"},
+    "safelight_cache_size_bytes": {"safelight_cache_tier"},
+    "safelight_event_loop_lag_seconds": set(),
+    "safelight_forward_duration_seconds": {"gen_ai_request_model"},
+    "safelight_forward_width": {"gen_ai_request_model"},
+    "safelight_generations": GENERATION_LABELS,
+    "safelight_generations_running": set(),
+    "safelight_images": {"gen_ai_request_model"},
+    "safelight_model_load_duration_seconds": {"gen_ai_request_model"},
+    "safelight_model_resident": {"gen_ai_request_model"},
+    "safelight_model_size_bytes": {"gen_ai_request_model"},
+    "safelight_pixels": {"gen_ai_request_model"},
+    "safelight_queue_depth": set(),
+    "safelight_queue_wait_seconds": {"gen_ai_request_model"},
+    "safelight_step_duration_seconds": {"gen_ai_request_model"},
+    "safelight_steps": {"gen_ai_request_model"},
+}
+"""Every metric of a service without a GPU, once it has been used, and the labels it may have."""
+
+DEVICE_LABELS = {"safelight_device", "safelight_device_memory_state"}
+RARE = {"safelight_device_memory_bytes", "safelight_previews_dropped", "safelight_readers_stalled"}
+"""Those that are there only where there is something to tell."""
+
+
+def scrape(traced: Traced) -> dict[str, Metric]:
+    lines = map(json.loads, traced.service.read_log().splitlines())
+    [address] = [line["address"] for line in lines if line["event"] == "prometheus_ready"]
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as response:
+        text = response.read().decode()
+    return {metric.name: metric for metric in text_string_to_metric_families(text)}
+
+
+def value(metrics: dict[str, Metric], sample_name: str, **labels: str) -> float:
+    return sum(
+        sample.value
+        for metric in metrics.values()
+        for sample in metric.samples
+        if sample.name == sample_name and labels.items() <= sample.labels.items()
+    )
+
+
+def test_every_metric_is_there_with_labels_of_few_values(traced: Traced) -> None:
+    list(traced.generate())
+    with pytest.raises(grpc.RpcError):
+        list(traced.generate(model=f"unheard-of-{secrets.token_hex(4)}"))
+    metrics = scrape(traced)
+    ours = {name for name in metrics if name != "target_info"} - RARE
+    assert ours == LABELS.keys()
+    for name, allowed in LABELS.items():
+        labels = {label for sample in metrics[name].samples for label in sample.labels}
+        assert labels - {"le"} <= allowed, name
+        for sample in metrics[name].samples:
+            model = sample.labels.get("gen_ai_request_model", "shapes")
+            assert model in ("shapes", "cold", "_OTHER")
+    traced.receiver.wait_for_metrics("rpc.server.call.duration", "safelight.forward.width")
+
+
+def test_work_is_counted(traced: Traced) -> None:
+    before = scrape(traced)
+    seed = secrets.randbits(30)
+    list(traced.generate(image_count=2, num_inference_steps=3, seed=seed))
+    list(traced.generate(image_count=2, num_inference_steps=3, seed=seed))
+    after = scrape(traced)
+
+    def rise(name: str, **labels: str) -> float:
+        return value(after, name, **labels) - value(before, name, **labels)
+
+    assert rise("safelight_images_total") == 2
+    assert rise("safelight_pixels_total") == 2 * 64 * 64
+    assert rise("safelight_steps_total") == 6
+    assert rise("safelight_step_duration_seconds_count") == 6
+    assert rise("safelight_forward_width_sum") == 6
+    assert rise("safelight_queue_wait_seconds_count") == 1
+    assert rise("safelight_generations_total", safelight_generation_state="completed") == 2
+    assert rise("safelight_generations_total", safelight_cache_use="hit") == 1
+    assert rise("safelight_cache_lookups_total", safelight_cache_result="hits") == 1
+    assert rise("safelight_cache_size_bytes") > 0
+    assert rise("rpc_server_call_duration_seconds_count", rpc_response_status_code="OK") == 2
+    assert value(after, "safelight_model_size_bytes", gen_ai_request_model="shapes") > 1e6
+
+
+def metrics_asked_for(text: str) -> set[str]:
+    return {
+        re.sub(r"_(bucket|count|sum|total)$", "", name)
+        for name in re.findall(r"\b(?:safelight|rpc_server|gen_ai_server|process)_\w+", text)
+    }
+
+
+def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
+    dashboard = json.loads((OBSERVABILITY / "dashboard.json").read_text())
+    panels = [panel for panel in dashboard["panels"] if "targets" in panel]
+    asked = set()
+    for panel in panels:
+        for target in panel["targets"]:
+            labels = {label for labels in LABELS.values() for label in labels}
+            asked |= metrics_asked_for(target["expr"]) - labels - DEVICE_LABELS
+    assert asked <= LABELS.keys() | RARE
+    assert len(asked) >= 15
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_alerts_come_when_they_should_and_not_before() -> None:
+    rules = ["promtool", "test", "rules", "alerts_test.yaml"]
+    subprocess.run(rules, cwd=OBSERVABILITY, check=True)
+
+
+def test_alerts_ask_for_metrics_that_there_are() -> None:
+    names = metrics_asked_for((OBSERVABILITY / "alerts.yaml").read_text())
+    labels = {label for labels in LABELS.values() for label in labels}
+    assert names - labels - DEVICE_LABELS <= LABELS.keys() | RARE

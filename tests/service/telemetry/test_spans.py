@@ -1,0 +1,59 @@
+"""Spans that settings ask for, made of a trail written by hand."""
+
+from typing import Any
+
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from safelight_service.generation import GenerationRequest
+from safelight_service.telemetry.traces import Traces
+from safelight_service.trail import SharedForward, Trail
+
+PROMPT = "a canary in a coal mine"
+
+
+def make_spans(**options: bool) -> list[ReadableSpan]:
+    """The spans of one image of two steps, begun at 100 s."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
+    processor = SimpleSpanProcessor(exporter)
+    provider.add_span_processor(processor)
+    settings: dict[str, Any] = {"step_spans": False, "prompts": False, **options}
+    traces = Traces(provider, processor, **settings)
+    trail = Trail(100.0, "shapes", queued_at=101.0)
+    generation = traces.begin("shapes", GenerationRequest(PROMPT), 100.0)
+    traces.begin_flight(trail, generation)
+    image = trail.add_image()
+    image.started_at, image.text_encoded_at, image.denoised_at = 102.0, 103.0, 107.0
+    image.step_ends += [105.0, 107.0]
+    for step, began_at in enumerate((103.0, 105.0)):
+        traces.make_forward(SharedForward(began_at, began_at + 1.5, 2, ((image, step),)))
+    image.decoded_at = image.encoding_at = 108.0
+    image.encoded_at = trail.ended_at = 109.0
+    traces.make_phases(trail)
+    traces.end(generation, "completed", None, None, 109.0)
+    return list(exporter.get_finished_spans())
+
+
+def seconds(span: ReadableSpan) -> float:
+    assert span.start_time is not None
+    assert span.end_time is not None
+    return (span.end_time - span.start_time) / 1e9
+
+
+def test_steps_are_spans_of_their_own_if_asked_for() -> None:
+    spans = make_spans(step_spans=True)
+    steps = [span for span in spans if span.name == "step"]
+    assert [seconds(step) for step in steps] == [2.0, 2.0]
+    forwards = [span.context for span in spans if span.name == "forward"]
+    assert [step.links[0].context for step in steps] == forwards
+    [denoising] = [span for span in spans if span.name == "denoise"]
+    assert not denoising.events
+    assert all(step.parent == denoising.context for step in steps)
+
+
+def test_the_prompt_is_told_only_if_asked_for() -> None:
+    for span in make_spans():
+        assert PROMPT not in span.to_json()
+    [generation] = [span for span in make_spans(prompts=True) if "generate" in span.name]
+    assert PROMPT in str((generation.attributes or {})["gen_ai.input.messages"])
