@@ -157,7 +157,8 @@ def test_a_shared_forward_is_seen_from_both_sides(traced: Traced) -> None:
 
 def test_the_shape_of_a_cancel_which_is_no_error(traced: Traced) -> None:
     trace_id = new_trace()
-    call = traced.generate(trace_id, num_inference_steps=150)
+    # Long, and not refused either where a machine is too slow for the usual time-out.
+    call = traced.generate(trace_id, num_inference_steps=150, timeout=3600)
     assert any(event.HasField("progress") for event in call)
     call.cancel()
     spans = traced.receiver.wait_for_trace(trace_id, GENERATE, "denoise")
