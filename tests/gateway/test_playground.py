@@ -39,6 +39,7 @@ from tests.running_service import RunningService
 from tests.tcp_proxy import TcpProxy
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+_PATIENCE_MS = 30_000
 HASH = """async (image) => {
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
@@ -54,6 +55,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=_PATIENCE_MS)
     with sync_playwright() as playwright:
         # Within a container Chromium's own sandbox cannot be had.
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
@@ -66,7 +68,7 @@ def page(browser: Browser) -> Iterator[Page]:
     """A page in a profile of its own; in the end it has complained of nothing and called nobody."""
     context = browser.new_context(viewport={"width": 1360, "height": 900}, reduced_motion="reduce")
     page = context.new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(_PATIENCE_MS)
     complaints: list[str] = []
     origins: set[str] = set()
 
@@ -122,7 +124,7 @@ def headline(page: Page) -> Locator:
 
 
 def finish(page: Page) -> None:
-    expect(headline(page)).to_have_text("Here it is", timeout=20_000)
+    expect(headline(page)).to_have_text("Here it is")
     expect(page.locator(".sheet img")).to_have_count(1)
 
 
