@@ -183,6 +183,8 @@ def test_every_bad_field_is_named_in_the_problem(gateway: RunningGateway) -> Non
         ({"inputs": 3}, "inputs", "must be a string"),
         ({"linger": "soon"}, "linger", "must be a duration"),
         ({"preview": 5}, "preview", "must be an object"),
+        ({"preview": [1]}, "preview", "must be an object"),
+        ({"inputs": "\ud800"}, "inputs", "must be a string"),
         ({"colour": "red"}, "colour", "is no field"),
         ({"parameters": {"steps": 3}}, "parameters.steps", "is no field"),
     ],

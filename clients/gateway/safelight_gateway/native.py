@@ -104,8 +104,11 @@ def _describe_field(path: Sequence[str]) -> tuple[str, str]:
     names: list[str] = []
     description = ""
     for name in path:
-        assert message is not None
-        field = message.fields_by_name.get(name) or message.fields_by_camelcase_name[name]
+        if message is None:
+            break
+        field = message.fields_by_name.get(name) or message.fields_by_camelcase_name.get(name)
+        if field is None:  # an item of a list, where an object should be
+            break
         names.append(field.name)
         description = f"must be {_TYPE_NAMES[field.cpp_type]}"
         message = field.message_type
