@@ -32,13 +32,24 @@ def configure_logs(settings: Settings) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.add_logger_name, *processors],
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, _tell_no_text, *processors],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
-    # Would log the whole of a baggage that it cannot read, which may hold anything.
+    # These would log the whole of a baggage or of metadata that they cannot read.
     logging.getLogger("opentelemetry.baggage").setLevel(logging.CRITICAL)
+    logging.getLogger("grpc").propagate = False
+
+
+def _tell_no_text(
+    logger: object, method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Cut what libraries log down to its first line, and an exception to its type."""
+    event["event"] = str(event["event"]).partition("\n")[0]
+    if error := event.pop("exc_info", None):
+        event["error_type"] = error[0].__name__
+    return event
 
 
 def _add_trace(

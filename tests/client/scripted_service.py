@@ -14,6 +14,9 @@ import PIL.PngImagePlugin
 from google.protobuf.any_pb2 import Any
 from google.protobuf.message import Message
 from google.rpc.status_pb2 import Status
+from grpc_health.v1.health import HealthServicer
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_status import rpc_status
 from safelight.v1 import text_to_image_pb2 as pb
 from safelight.v1.text_to_image_pb2_grpc import (
@@ -177,6 +180,9 @@ class ScriptedService(TextToImageServiceServicer):
         self.cancelled = threading.Event()
         self._server = grpc.server(futures.ThreadPoolExecutor(4))
         add_TextToImageServiceServicer_to_server(self, self._server)
+        health = HealthServicer()
+        health.set("safelight.v1.TextToImageService", HealthCheckResponse.SERVING)
+        add_HealthServicer_to_server(health, self._server)
         if credentials is None:
             port = self._server.add_insecure_port("localhost:0")
         else:

@@ -10,13 +10,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
+from safelight_gateway import native, playground
 from safelight_gateway.dialects import fal, files, hf_inference, hub, openai_images, replicate
 from safelight_gateway.errors import bad_request
 from safelight_gateway.front import Front
 from safelight_gateway.gateway import Gateway
 from safelight_gateway.settings import Settings
 
-_DIALECTS = (files, hub, hf_inference, openai_images, replicate, fal)
+_DIALECTS = (playground, native, files, hub, hf_inference, openai_images, replicate, fal)
 """Modules with `routes(gateway)`; the first route that matches answers."""
 
 

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from http import HTTPStatus
 
 import grpc
 from safelight import (
@@ -71,6 +72,11 @@ class GatewayError(Exception):
     def __str__(self) -> str:
         """Return the message."""
         return self.message
+
+    @property
+    def title(self) -> str:
+        """The status in words."""
+        return HTTPStatus(self.status).phrase
 
     @property
     def is_loading(self) -> bool:

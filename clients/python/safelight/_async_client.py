@@ -163,6 +163,11 @@ class AsyncClient:
         """
         return self._stub()
 
+    @property
+    def channel(self) -> grpc.aio.Channel:
+        """This client's connection, for stubs of other services, such as grpc.health.v1.Health."""
+        return self._open_channel()
+
     async def close(self) -> None:
         """Close the connection and cancel the calls that run."""
         if self._channel is not None:
@@ -182,13 +187,16 @@ class AsyncClient:
         await self.close()
 
     def _stub(self) -> "TextToImageServiceAsyncStub":
+        return TextToImageServiceStub(self._open_channel())
+
+    def _open_channel(self) -> grpc.aio.Channel:
         # gRPC binds a channel to the loop that runs when it is opened.
         loop = asyncio.get_running_loop()
         if self._channel is None:
             self._loop, self._channel = loop, self._connection.open_async_channel()
         elif self._loop is not loop:
             raise RuntimeError("an AsyncClient belongs to one event loop; make one for each")
-        return TextToImageServiceStub(self._channel)
+        return self._channel
 
 
 class AsyncGeneration(GenerationState):

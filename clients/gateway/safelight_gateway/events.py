@@ -1,0 +1,171 @@
+"""Events: a generation's stream from the service, as server-sent events.
+
+An event's name is that of the contract's `oneof`, and its data the message in protobuf JSON
+with the contract's names. Two things differ: an image comes whole, as `data` or as `url`,
+instead of in chunks; and `failed` is the last event of a generation that did not complete.
+"""
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, TypeAlias
+
+import grpc.aio
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from safelight import Image, SafelightError
+from safelight.errors import service_errors
+from safelight.v1 import text_to_image_pb2 as pb
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from safelight_gateway.errors import GatewayError, from_service
+
+END_ID = "end"
+"""Id of the last event: who comes back with it has missed nothing."""
+
+_SIGN_OF_LIFE_S = 10.0
+_SIGN_OF_LIFE = ": the service is at work\n\n"
+
+RpcCall: TypeAlias = (
+    "grpc.aio.UnaryStreamCall[pb.GenerateRequest, pb.GenerateResponse] | "
+    "grpc.aio.UnaryStreamCall[pb.WatchGenerationRequest, pb.WatchGenerationResponse]"
+)
+
+
+def to_json(message: Message) -> dict[str, Any]:
+    """Return a message in protobuf JSON, names as in the contract, zeros included."""
+    return MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+
+
+def to_problem(error: GatewayError) -> dict[str, Any]:
+    """Return an error as problem details (RFC 9457), with what the service said of it."""
+    problem: dict[str, Any] = {
+        "type": "about:blank",
+        "title": error.title,
+        "status": error.status,
+        "detail": error.message,
+        "reason": error.reason,
+    }
+    if error.violations:
+        problem["violations"] = [
+            {"field": violation.field, "description": violation.description}
+            for violation in error.violations
+        ]
+    if error.retry_after_s is not None:
+        problem["retry_after_s"] = error.retry_after_s
+    return problem
+
+
+class EventStreamResponse(StreamingResponse):
+    """The events of a call; a caller who leaves cancels it."""
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        call: RpcCall,
+        first: pb.GenerateResponse | None,
+        *,
+        told_count: int,
+        link: Callable[[Image], str] | None,
+    ) -> None:
+        """Make a response of a call whose first event has been read.
+
+        Args:
+            call: The call to the service.
+            first: What `read_event` returned for it.
+            told_count: Number of images that the caller has already, and is not sent again.
+            link: Keeps an image and returns its URL; None: images are sent as `data`.
+        """
+        self._call = call
+        self._first = first
+        self._told_count = told_count
+        self._link = link
+        self._frames = self._read_frames()
+        # nginx would otherwise hold events back until its buffer is full
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        super().__init__(self._frames, headers=headers)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events until they end, or nobody reads them any more."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._call.cancel()
+            await self._frames.aclose()
+
+    async def _read_frames(self) -> AsyncGenerator[str]:
+        reading = asyncio.ensure_future(self._read_first())
+        header, data = pb.ImageHeader(), bytearray()
+        try:
+            while True:
+                while not (await asyncio.wait({reading}, timeout=_SIGN_OF_LIFE_S))[0]:
+                    yield _SIGN_OF_LIFE
+                event = reading.result()
+                if event is None:
+                    return
+                reading = asyncio.ensure_future(read_event(self._call))
+                match kind := event.WhichOneof("event"):
+                    case None:  # an event of a newer contract
+                        continue
+                    case "image":
+                        header, data = event.image, bytearray()
+                    case "chunk":
+                        data += event.chunk.data
+                        if len(data) == header.size_bytes and header.index >= self._told_count:
+                            yield self._image_frame(header, bytes(data))
+                    case "accepted":
+                        yield _frame(kind, to_json(event.accepted), str(self._told_count))
+                    case "completed":
+                        yield _frame(kind, to_json(event.completed), END_ID)
+                    case _:
+                        yield _frame(kind, to_json(getattr(event, kind)))
+        except SafelightError as error:
+            yield _frame("failed", to_problem(from_service(error)), END_ID)
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+    async def _read_first(self) -> pb.GenerateResponse | None:
+        return self._first
+
+    def _image_frame(self, header: pb.ImageHeader, data: bytes) -> str:
+        content = to_json(header)
+        if self._link is None:
+            content["data"] = base64.b64encode(data).decode()
+        else:
+            image = Image(
+                index=header.index,
+                mime_type=header.mime_type,
+                width=header.width,
+                height=header.height,
+                seed=header.seed,
+                is_flagged=header.is_flagged,
+                sha256=header.sha256,
+                data=data,
+            )
+            content["url"] = self._link(image)
+        return _frame("image", content, str(header.index + 1))
+
+
+async def read_event(call: RpcCall) -> pb.GenerateResponse | None:
+    """Return the next event of a call; None when it has ended well.
+
+    Raises:
+        ServiceError: it has ended otherwise.
+    """
+    with service_errors():
+        response: Any = await call.read()
+    if response is grpc.aio.EOF:
+        return None
+    event: pb.GenerateResponse = getattr(response, "event", response)
+    return event
+
+
+def _frame(kind: str, data: dict[str, Any], event_id: str | None = None) -> str:
+    id_line = "" if event_id is None else f"id: {event_id}\n"
+    return f"event: {kind}\n{id_line}data: {json.dumps(data, separators=(',', ':'))}\n\n"

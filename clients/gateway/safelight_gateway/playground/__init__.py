@@ -1,0 +1,58 @@
+"""The playground: one page to try the service by hand, without any resource but itself."""
+
+import base64
+import hashlib
+import re
+from importlib.resources import files
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from safelight_gateway.gateway import Gateway
+
+_PAGE = "index.html"
+
+
+def routes(gateway: Gateway) -> list[Route]:
+    """Return the route of the page."""
+    page = files(__package__).joinpath(_PAGE).read_text("utf-8")
+    etag = f'"{hashlib.sha256(page.encode()).hexdigest()[:32]}"'
+    headers = {
+        "cache-control": "no-cache",
+        "content-security-policy": content_security_policy(page),
+        "cross-origin-opener-policy": "same-origin",
+        "etag": etag,
+        "permissions-policy": "camera=(), geolocation=(), microphone=()",
+        "referrer-policy": "no-referrer",
+        "x-content-type-options": "nosniff",
+    }
+
+    async def show(request: Request) -> Response:
+        if request.headers.get("if-none-match") == etag:
+            return Response(status_code=304, headers=headers)
+        return Response(page, media_type="text/html", headers=headers)
+
+    return [Route("/", show, methods=["GET"])]
+
+
+def content_security_policy(page: str) -> str:
+    """Return the policy that lets the page's own script and style run, and nothing else."""
+    script, style = (_hash(page, tag) for tag in ("script", "style"))
+    return "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src {script}",
+            f"style-src {style}",
+            "img-src 'self' blob: data:",
+            "connect-src 'self'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+        )
+    )
+
+
+def _hash(page: str, tag: str) -> str:
+    (content,) = re.findall(rf"<{tag}\b[^>]*>(.*?)</{tag}>", page, re.DOTALL)
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"

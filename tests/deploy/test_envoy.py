@@ -1,0 +1,282 @@
+"""Envoy with the configuration of this repository: gRPC-Web and Connect, over HTTP/1.1."""
+
+import base64
+import http.client
+import json
+import re
+import struct
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+from safelight.v1 import text_to_image_pb2 as pb
+
+from tests.running_service import RunningService
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+SERVICE = "/safelight.v1.TextToImageService"
+_TRAILERS, _END_OF_STREAM = 0x80, 0x02
+_ADMIN = "admin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}"
+
+
+@dataclass(frozen=True, slots=True)
+class Envoy:
+    """HOST:PORT for callers, and for those who ask how it is."""
+
+    address: str
+    admin: str
+
+    def count(self, counter: str) -> int:
+        """Return the value of one of its counters."""
+        with urllib.request.urlopen(f"http://{self.admin}/stats?filter={counter}") as answer:
+            return int(answer.read().split()[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One length-prefixed frame of a gRPC-Web or Connect stream."""
+
+    flags: int
+    data: bytes
+
+    @property
+    def event(self) -> pb.GenerateResponse:
+        return pb.GenerateResponse.FromString(self.data)
+
+
+def pack(message: bytes) -> bytes:
+    return struct.pack(">BI", 0, len(message)) + message
+
+
+def read_frames(response: http.client.HTTPResponse) -> Iterator[Frame]:
+    while prefix := response.read(5):
+        flags, size = struct.unpack(">BI", prefix)
+        yield Frame(flags, response.read(size))
+
+
+@pytest.fixture(scope="module")
+def envoy(service: RunningService, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Envoy]:
+    """An Envoy that runs the repository's configuration, but for its two ports."""
+    folder = tmp_path_factory.mktemp("envoy")
+    config = (ROOT / "deploy" / "envoy.yaml").read_text()
+    for name, port in (("8081", "0"), ("50051", service.target.rpartition(":")[2])):
+        config, count = re.subn(f"port_value: {name}", f"port_value: {port}", config)
+        assert count == 1
+    (folder / "envoy.yaml").write_text(config)
+    command = [str(BIN / "envoy"), "--config-path", str(folder / "envoy.yaml")]
+    command += ["--config-yaml", _ADMIN, "--admin-address-path", str(folder / "admin")]
+    command += ["--use-dynamic-base-id", "--concurrency", "1", "--log-level", "info"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            log = ""
+            while "starting main dispatch loop" not in log:
+                line = process.stderr.readline()
+                assert line, f"Envoy did not start:\n{log}"
+                log += line
+            admin = (folder / "admin").read_text()
+            with urllib.request.urlopen(f"http://{admin}/listeners?format=json") as answer:
+                (listener,) = json.load(answer)["listener_statuses"]
+            address = listener["local_address"]["socket_address"]
+            yield Envoy(f"{address['address']}:{address['port_value']}", admin)
+        finally:
+            process.kill()
+
+
+def call(
+    envoy: Envoy, method: str, body: bytes, headers: dict[str, str]
+) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+    connection = http.client.HTTPConnection(envoy.address, timeout=30)
+    connection.request("POST", f"{SERVICE}/{method}", body, headers)
+    return connection, connection.getresponse()
+
+
+def web_call(
+    envoy: Envoy, method: str, message: bytes, **headers: str
+) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+    """Call as browsers do with gRPC-Web."""
+    content_type = {"content-type": "application/grpc-web+proto", "x-grpc-web": "1"}
+    return call(envoy, method, pack(message), content_type | headers)
+
+
+def connect_call(
+    envoy: Envoy, method: str, body: bytes, **headers: str
+) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+    """Call as browsers do with Connect."""
+    return call(envoy, method, body, {"connect-protocol-version": "1", **headers})
+
+
+def drawing(**fields: object) -> pb.GenerateRequest:
+    parameters = pb.TextToImageParameters(num_inference_steps=4, width=96, height=64, seed=5)
+    preview = pb.PreviewOptions(interval_steps=1)
+    request = pb.GenerateRequest(inputs="a red circle", parameters=parameters, preview=preview)
+    request.MergeFrom(pb.GenerateRequest(**fields))  # type: ignore[arg-type]
+    return request
+
+
+def check_generation(events: list[pb.GenerateResponse]) -> None:
+    kinds = [event.WhichOneof("event") for event in events]
+    assert kinds[0] == "accepted"
+    assert {"progress", "preview"} <= set(kinds)
+    assert kinds[-3:] == ["image", "chunk", "completed"]
+    header, chunk = events[-3].image, events[-2].chunk
+    assert (header.width, header.height, header.seed) == (96, 64, 5)
+    assert chunk.data.startswith(b"\x89PNG")
+    assert len(chunk.data) == header.size_bytes
+
+
+def test_a_generation_by_grpc_web(envoy: Envoy) -> None:
+    connection, response = web_call(envoy, "Generate", drawing().SerializeToString())
+    with closing(connection):
+        *frames, trailers = read_frames(response)
+    check_generation([frame.event for frame in frames])
+    assert trailers.flags == _TRAILERS
+    assert b"grpc-status:0" in trailers.data
+    assert b"x-cache:" in trailers.data
+
+
+def test_a_generation_by_grpc_web_as_text(envoy: Envoy) -> None:
+    body = base64.b64encode(pack(drawing().SerializeToString()))
+    headers = {"content-type": "application/grpc-web-text", "accept": "application/grpc-web-text"}
+    connection, response = call(envoy, "Generate", body, headers)
+    with closing(connection):
+        text = response.read()
+    # Each piece that is flushed is padded by itself.
+    data = b"".join(base64.b64decode(piece) for piece in re.findall(rb"[^=]+=*", text))
+    assert b"\x89PNG" in data
+    assert b"grpc-status:0" in data
+
+
+def test_a_generation_by_connect(envoy: Envoy) -> None:
+    body = pack(drawing().SerializeToString())
+    headers = {"content-type": "application/connect+proto"}
+    connection, response = connect_call(envoy, "Generate", body, **headers)
+    with closing(connection):
+        assert response.headers["content-type"] == "application/connect+proto"
+        *frames, end = read_frames(response)
+    check_generation([frame.event for frame in frames])
+    assert end.flags == _END_OF_STREAM
+    assert "error" not in json.loads(end.data)
+
+
+def test_a_browser_reads_events_as_they_come_and_cancels_by_leaving(envoy: Envoy) -> None:
+    resets = envoy.count("cluster.safelight.upstream_rq_tx_reset")
+    many = pb.TextToImageParameters(num_inference_steps=150, width=512, height=512)
+    request = drawing(parameters=many)
+    connection, response = web_call(envoy, "Generate", request.SerializeToString())
+    frames = read_frames(response)
+    assert next(frames).event.HasField("accepted")
+    assert next(frames).event.progress.step == 1
+    response.close()
+    connection.close()
+    gives_up_at = time.monotonic() + 10  # it would run for a minute
+    while envoy.count("cluster.safelight.upstream_rq_tx_reset") == resets:
+        assert time.monotonic() < gives_up_at
+
+
+def test_errors_keep_their_details_by_grpc_web(envoy: Envoy) -> None:
+    wrong = pb.TextToImageParameters(width=7, num_inference_steps=0)
+    request = drawing(parameters=wrong)
+    connection, response = web_call(envoy, "Generate", request.SerializeToString())
+    with closing(connection):
+        response.read()
+    assert response.headers["grpc-status"] == "3"
+    details = response.headers["grpc-status-details-bin"]
+    assert details is not None
+    padded = details + "=" * (-len(details) % 4)
+    check_violations(status_pb2.Status.FromString(base64.b64decode(padded)))
+
+
+def test_errors_keep_their_details_by_connect(envoy: Envoy) -> None:
+    wrong = pb.TextToImageParameters(width=7, num_inference_steps=0)
+    body = pack(drawing(parameters=wrong).SerializeToString())
+    headers = {"content-type": "application/connect+proto"}
+    connection, response = connect_call(envoy, "Generate", body, **headers)
+    with closing(connection):
+        (end,) = read_frames(response)
+    error = json.loads(end.data)["error"]
+    assert error["code"] == "invalid_argument"
+    status = status_pb2.Status()
+    for detail in error["details"]:
+        packed = status.details.add(type_url=f"type.googleapis.com/{detail['type'].split('/')[-1]}")
+        packed.value = base64.b64decode(detail["value"] + "=" * (-len(detail["value"]) % 4))
+    check_violations(status)
+
+
+def check_violations(status: status_pb2.Status) -> None:
+    bad_request, info = error_details_pb2.BadRequest(), error_details_pb2.ErrorInfo()
+    assert any(detail.Unpack(info) for detail in status.details)
+    assert info.reason == "INVALID_REQUEST"
+    assert any(detail.Unpack(bad_request) for detail in status.details)
+    fields = {violation.field for violation in bad_request.field_violations}
+    assert fields == {"parameters.width", "parameters.num_inference_steps"}
+
+
+def test_one_answer_by_connect(envoy: Envoy) -> None:
+    headers = {"content-type": "application/proto"}
+    connection, response = connect_call(envoy, "ListModels", b"", **headers)
+    with closing(connection):
+        models = pb.ListModelsResponse.FromString(response.read())
+    assert [model.name for model in models.models] == ["shapes"]
+
+
+def test_a_deadline_by_connect_reaches_the_service(envoy: Envoy) -> None:
+    many = pb.TextToImageParameters(num_inference_steps=150, width=512, height=512)
+    body = pack(drawing(parameters=many).SerializeToString())
+    headers = {"content-type": "application/connect+proto", "connect-timeout-ms": "300"}
+    connection, response = connect_call(envoy, "Generate", body, **headers)
+    with closing(connection):
+        *_, end = read_frames(response)
+    assert json.loads(end.data)["error"]["code"] == "deadline_exceeded"
+
+
+def test_connect_in_json_is_refused_as_what_the_service_cannot_read(envoy: Envoy) -> None:
+    headers = {"content-type": "application/json"}
+    connection, response = connect_call(envoy, "GetModel", b'{"model": "shapes"}', **headers)
+    with closing(connection):
+        error = json.load(response)
+    assert (response.status, error["code"]) == (400, "invalid_argument")
+
+
+def test_pages_of_other_origins_may_call(envoy: Envoy) -> None:
+    connection = http.client.HTTPConnection(envoy.address, timeout=30)
+    asked = "authorization,content-type,x-grpc-web"
+    headers = {
+        "origin": "https://pages.example",
+        "access-control-request-method": "POST",
+        "access-control-request-headers": asked,
+    }
+    with closing(connection):
+        connection.request("OPTIONS", f"{SERVICE}/Generate", headers=headers)
+        response = connection.getresponse()
+        response.read()
+    assert response.headers["access-control-allow-origin"] == "https://pages.example"
+    allowed = response.headers["access-control-allow-headers"].split(", ")
+    assert set(asked.split(",")) <= set(allowed)
+
+
+def test_other_paths_are_not_there(envoy: Envoy) -> None:
+    connection = http.client.HTTPConnection(envoy.address, timeout=30)
+    with closing(connection):
+        connection.request("GET", "/")
+        assert connection.getresponse().status == 404
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "grpcweb", "connect"])
+def test_buf_curl_by_every_protocol(envoy: Envoy, protocol: str) -> None:
+    url = f"http://{envoy.address}{SERVICE}/GetModel"
+    options = ["--protocol", protocol, "--schema", str(ROOT / "protos"), "--data", "{}"]
+    if protocol == "grpc":
+        options.append("--http2-prior-knowledge")
+    command = [str(BIN / "buf"), "curl", *options, url]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["model"]["name"] == "shapes"
