@@ -72,6 +72,8 @@ generate: $(INSTALLED) ## Regenerate the stubs from protos/
 FUZZ_S ?= 20
 .PHONY: fuzz
 fuzz: $(INSTALLED) ## Send anything down the way of a request, for FUZZ_S seconds
+	# Not among the tools: it is built for few platforms.
+	pip install --quiet --disable-pip-version-check atheris==3.0.0
 	python -m tests.service.server.fuzz_requests -max_total_time=$(FUZZ_S)
 
 .PHONY: bench

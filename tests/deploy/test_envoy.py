@@ -22,6 +22,9 @@ from tests.running_service import RunningService
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
+ENVOY = BIN / "envoy"
+
+pytestmark = pytest.mark.skipif(not ENVOY.exists(), reason="Envoy is not installed")
 SERVICE = "/safelight.v1.TextToImageService"
 _TRAILERS, _END_OF_STREAM = 0x80, 0x02
 _ADMIN = "admin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}"
@@ -71,7 +74,7 @@ def envoy(service: RunningService, tmp_path_factory: pytest.TempPathFactory) -> 
         config, count = re.subn(f"port_value: {name}", f"port_value: {port}", config)
         assert count == 1
     (folder / "envoy.yaml").write_text(config)
-    command = [str(BIN / "envoy"), "--config-path", str(folder / "envoy.yaml")]
+    command = [str(ENVOY), "--config-path", str(folder / "envoy.yaml")]
     command += ["--config-yaml", _ADMIN, "--admin-address-path", str(folder / "admin")]
     command += ["--use-dynamic-base-id", "--concurrency", "1", "--log-level", "info"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:

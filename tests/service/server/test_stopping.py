@@ -61,11 +61,11 @@ def test_what_runs_goes_on_and_all_else_is_refused() -> None:
         stub = pb_grpc.TextToImageServiceStub(channel)
         running = stub.Generate(LONG, timeout=TIMEOUT_S)
         wait_for(running, "progress")
-        waiting = stub.Generate(LONG, timeout=TIMEOUT_S)
+        waiting = stub.Generate(LONG)
         wait_for(waiting, "queued")
         request_stop(service, channel)
         assert failure_of(waiting) == STOPPING
-        assert failure_of(stub.Generate(LONG, timeout=TIMEOUT_S)) == STOPPING
+        assert failure_of(stub.Generate(LONG)) == STOPPING
         with pytest.raises(grpc.RpcError) as raised:
             stub.ListModels(pb.ListModelsRequest())
         assert read_failure(raised.value) == STOPPING
