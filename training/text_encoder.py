@@ -5,12 +5,12 @@ import random
 import torch
 from diffusers.models.embeddings import TextTimeEmbedding
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
-from training.captions import Caption, caption
+from training.captions import caption
 from training.device import best_device
-from training.scenes import COLOURS, POSITIONS, RADII, RELATIONS, SCENERIES, SHAPES, draw_scene
+from training.reading import Reader
+from training.scenes import draw_scene
 from training.schedule import Schedule
 from training.tokenizer import MAX_TOKENS
 
@@ -20,19 +20,6 @@ POOLED_WIDTH = 256
 POOLING_HEADS = 8
 BATCH = 64
 PEAK_RATE = 2e-3
-
-# What a caption can say, by field of Caption; silence is one more class of each.
-CLASSES: dict[str, tuple[str, ...]] = {
-    "shape": SHAPES,
-    "colour": tuple(COLOURS),
-    "size": tuple(RADII),
-    "position": tuple(POSITIONS),
-    "relation": tuple(RELATIONS),
-    "second_shape": SHAPES,
-    "second_colour": tuple(COLOURS),
-    "second_size": tuple(RADII),
-    "background": (*COLOURS, *SCENERIES, "paper", "slate"),
-}
 
 
 def build_text_encoder(tokenizer: PreTrainedTokenizerFast) -> CLIPTextModel:
@@ -79,36 +66,23 @@ def train_text_encoder(
     torch.manual_seed(seed)
     rng = random.Random(seed)
     encoder, pooling = build_text_encoder(tokenizer), build_pooling()
-    heads = nn.ModuleDict(
-        {field: nn.Linear(POOLED_WIDTH, len(names) + 1) for field, names in CLASSES.items()}
-    )
+    reader = Reader(POOLED_WIDTH)
     device = best_device()
-    modules = nn.ModuleList([encoder, pooling, heads]).to(device)
+    modules = nn.ModuleList([encoder, pooling, reader]).to(device)
     optimizer = torch.optim.AdamW(modules.parameters(), PEAK_RATE, weight_decay=1e-2)
     schedule = Schedule(optimizer, PEAK_RATE, minutes)
     for step in schedule.steps():
         captions = [caption(draw_scene(rng, 128, 128, 0.5), rng) for _ in range(BATCH)]
         tokens = tokenize(tokenizer, [item.text for item in captions]).to(device)
         pooled = pooling(encoder(tokens).last_hidden_state)
-        loss = torch.zeros((), device=device)
-        correct = {}
-        for field in CLASSES:
-            scores, target = heads[field](pooled), _targets(captions, field).to(device)
-            loss = loss + functional.cross_entropy(scores, target)
-            correct[field] = (scores.argmax(1) == target).float().mean().item()
+        loss, right = reader(pooled, captions)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(modules.parameters(), 1.0)
         optimizer.step()
         if step % 100 == 0:
-            shares = " ".join(f"{field} {share:.2f}" for field, share in correct.items())
+            shares = " ".join(f"{field} {share:.2f}" for field, share in right.items())
             minutes_spent = schedule.spent_s / 60
             print(f"{minutes_spent:5.1f} min  step {step}  loss {loss:.3f}  {shares}", flush=True)
     modules.cpu().eval()
     return encoder, pooling
-
-
-def _targets(captions: list[Caption], field: str) -> Tensor:
-    names = CLASSES[field]
-    said = [getattr(item, field) for item in captions]
-    return torch.tensor([len(names) if name is None else names.index(name) for name in said])

@@ -1,0 +1,66 @@
+"""Reading a scene off a pooled caption: the measure, and the lesson, of a text encoder."""
+
+import dataclasses
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from training.captions import Caption
+from training.scenes import COLOURS, POSITIONS, RADII, SCENERIES, SHAPES, UNSAID
+
+# What can be read, by field of Caption; silence is one more class of each. The first of a pair
+# is the upper or the left one here, in whatever order the caption has them.
+CLASSES: dict[str, tuple[str, ...]] = {
+    "shape": SHAPES,
+    "colour": tuple(COLOURS),
+    "size": tuple(RADII),
+    "position": tuple(POSITIONS),
+    "relation": ("above", "left"),
+    "second_shape": SHAPES,
+    "second_colour": tuple(COLOURS),
+    "second_size": tuple(RADII),
+    "background": (*COLOURS, *SCENERIES, *UNSAID),
+}
+
+_INVERSE = {"below": "above", "right": "left"}
+
+
+class Reader(nn.Module):
+    """A linear layer for each of CLASSES, over pooled captions of (batch, width)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleDict(
+            {field: nn.Linear(width, len(names) + 1) for field, names in CLASSES.items()}
+        )
+
+    def forward(self, pooled: Tensor, captions: list[Caption]) -> tuple[Tensor, dict[str, float]]:
+        """The summed cross entropy, and the share of captions read rightly by field."""
+        placed = [in_place(said) for said in captions]
+        loss = torch.zeros((), device=pooled.device)
+        right = {}
+        for field, names in CLASSES.items():
+            said = [getattr(item, field) for item in placed]
+            numbers = [len(names) if name is None else names.index(name) for name in said]
+            target = torch.tensor(numbers, device=pooled.device)
+            scores = self.layers[field](pooled)
+            loss = loss + functional.cross_entropy(scores, target)
+            right[field] = (scores.argmax(1) == target).float().mean().item()
+        return loss, right
+
+
+def in_place(said: Caption) -> Caption:
+    """The same, with the upper or left one of a pair first."""
+    if said.relation not in _INVERSE:
+        return said
+    return dataclasses.replace(
+        said,
+        relation=_INVERSE[said.relation],
+        shape=said.second_shape,
+        colour=said.second_colour,
+        size=said.second_size,
+        second_shape=said.shape,
+        second_colour=said.colour,
+        second_size=said.size,
+    )
