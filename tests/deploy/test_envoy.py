@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 from safelight.v1 import text_to_image_pb2 as pb
 
-from tests.running_service import RunningService
+from tests.running_service import RunningService, run_service
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -67,12 +67,19 @@ def read_frames(response: http.client.HTTPResponse) -> Iterator[Frame]:
 
 @pytest.fixture(scope="module")
 def envoy(service: RunningService, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Envoy]:
-    """An Envoy that runs the repository's configuration, but for its two ports."""
-    folder = tmp_path_factory.mktemp("envoy")
+    with run_envoy(tmp_path_factory.mktemp("envoy"), service) as running:
+        yield running
+
+
+@contextmanager
+def run_envoy(folder: Path, *replicas: RunningService) -> Iterator[Envoy]:
+    """Run the repository's configuration, but for its two ports and with as many replicas."""
     config = (ROOT / "deploy" / "envoy.yaml").read_text()
-    for name, port in (("8081", "0"), ("50051", service.target.rpartition(":")[2])):
-        config, count = re.subn(f"port_value: {name}", f"port_value: {port}", config)
-        assert count == 1
+    config, count = re.subn("port_value: 8081", "port_value: 0", config)
+    assert count == 1
+    begin, endpoint, end = re.split(r"(^ *- endpoint:\n(?:.*\n)*?.*50051}\n)", config, flags=re.M)
+    ports = [replica.target.rpartition(":")[2] for replica in replicas]
+    config = begin + "".join(endpoint.replace("50051", port) for port in ports) + end
     (folder / "envoy.yaml").write_text(config)
     command = [str(ENVOY), "--config-path", str(folder / "envoy.yaml")]
     command += ["--config-yaml", _ADMIN, "--admin-address-path", str(folder / "admin")]
@@ -283,3 +290,20 @@ def test_buf_curl_by_every_protocol(envoy: Envoy, protocol: str) -> None:
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["model"]["name"] == "shapes"
+
+
+def test_what_has_not_begun_is_tried_at_another_replica(
+    service: RunningService, tmp_path: Path
+) -> None:
+    """Fault 42: one of two replicas is killed."""
+    with run_service() as killed, run_envoy(tmp_path, service, killed) as envoy:
+        killed.process.kill()
+        killed.process.wait()
+        for number in range(6):
+            seed = pb.TextToImageParameters(seed=number)
+            request = drawing(parameters=seed).SerializeToString()
+            connection, response = web_call(envoy, "Generate", request)
+            with closing(connection):
+                *events, _trailers = read_frames(response)
+                assert events[-1].event.HasField("completed")
+        assert envoy.count("cluster.safelight.upstream_rq_retry_success") > 0
