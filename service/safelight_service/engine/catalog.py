@@ -272,8 +272,8 @@ async def _run_in_a_thread(function: Callable[..., T], *arguments: Any) -> T:
     """Run a function in a thread that ends with it.
 
     Loading leaves its thread with a team of OpenMP threads. As long as there are more of those in
-    the process than processors, every team waits for work asleep, and not spinning: each
-    step of the device would take half as long again.
+    the process than processors, every team waits for work asleep, and not spinning, which slows
+    each step of the device down.
     """
     loader = ThreadPoolExecutor(1, thread_name_prefix="safelight-loader")
     try:

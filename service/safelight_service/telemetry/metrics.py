@@ -1,9 +1,9 @@
 """Metrics: what operators count and time; labels are models, codes and the like, never ids."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from opentelemetry.metrics import CallbackOptions, Meter, Observation
+from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
 
 from safelight_service.cache.result_cache import TierStats
 from safelight_service.engine import Load
@@ -36,38 +36,40 @@ class Metrics:
         self._measure = measure
         self._cache_stats = cache_stats
         self._models = tuple(models)
-        self._durations = meter.create_histogram(
+
+        def histogram(
+            name: str, unit: str, description: str, buckets: Sequence[float]
+        ) -> Histogram:
+            return meter.create_histogram(
+                name, unit, description, explicit_bucket_boundaries_advisory=buckets
+            )
+
+        self._durations = histogram(
             "gen_ai.server.request.duration",
             "s",
             "Generations, from the call to their end.",
-            explicit_bucket_boundaries_advisory=_LONG_S,
+            _LONG_S,
         )
         self._generations = meter.create_counter(
             "safelight.generations", "{generation}", "Generations that have ended."
         )
-        self._queue_waits = meter.create_histogram(
-            "safelight.queue.wait",
-            "s",
-            "Waits in the queue for the device.",
-            explicit_bucket_boundaries_advisory=_LONG_S,
+        self._queue_waits = histogram(
+            "safelight.queue.wait", "s", "Waits in the queue for the device.", _LONG_S
         )
-        self._steps = meter.create_histogram(
+        self._steps = histogram(
             "safelight.step.duration",
             "s",
             "Denoising steps of one image, from end to end.",
-            explicit_bucket_boundaries_advisory=_SHORT_S,
+            _SHORT_S,
         )
-        self._forwards = meter.create_histogram(
+        self._forwards = histogram(
             "safelight.forward.duration",
             "s",
             "Forwards of the denoiser, as the host sees them.",
-            explicit_bucket_boundaries_advisory=_SHORT_S,
+            _SHORT_S,
         )
-        self._widths = meter.create_histogram(
-            "safelight.forward.width",
-            "{image}",
-            "Images that shared a forward.",
-            explicit_bucket_boundaries_advisory=_WIDTHS,
+        self._widths = histogram(
+            "safelight.forward.width", "{image}", "Images that shared a forward.", _WIDTHS
         )
         self._images = meter.create_counter("safelight.images", "{image}", "Images made.")
         self._pixels = meter.create_counter("safelight.pixels", "{pixel}", "Pixels of those.")
@@ -78,17 +80,11 @@ class Metrics:
         self._stalls = meter.create_counter(
             "safelight.readers.stalled", "{call}", "Calls cut off because nobody read."
         )
-        self._load_times = meter.create_histogram(
-            "safelight.model.load.duration",
-            "s",
-            "Loads of models, warm-up included.",
-            explicit_bucket_boundaries_advisory=_LONG_S,
+        self._load_times = histogram(
+            "safelight.model.load.duration", "s", "Loads of models, warm-up included.", _LONG_S
         )
-        self._lags = meter.create_histogram(
-            "safelight.event_loop.lag",
-            "s",
-            "How late the event loop wakes up.",
-            explicit_bucket_boundaries_advisory=_SHORT_S,
+        self._lags = histogram(
+            "safelight.event_loop.lag", "s", "How late the event loop wakes up.", _SHORT_S
         )
         meter.create_observable_gauge(
             "safelight.queue.depth", [self._depth], "{generation}", "Generations that wait."

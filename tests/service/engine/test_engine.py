@@ -119,7 +119,7 @@ def test_closing_the_events_stops_the_generation(tiny_models: TinyModels) -> Non
 
 
 def test_the_device_thread_alone_has_a_team_of_openmp_threads() -> None:
-    """With a second one, both would wait for work asleep, and steps take half as long again."""
+    """With a second one, both would wait for work asleep, which slows steps down."""
     command = [sys.executable, "-m", "tests.service.engine.count_teams"]
     counted = subprocess.run(command, capture_output=True, text=True, check=True)
     assert counted.stderr.splitlines()[-1] == "1"
