@@ -272,7 +272,7 @@ def test_fal_job_is_followed_by_its_id_alone(gateway: RunningGateway) -> None:
     fetched = get(image["url"])
     assert fetched.headers["content-type"] == image["content_type"] == "image/png"
     assert len(fetched.body) == image["file_size"]
-    assert call("PUT", submitted["cancel_url"]).json == {"status": "ALREADY_COMPLETED"}
+    assert call(submitted["cancel_url"], "PUT").json == {"status": "ALREADY_COMPLETED"}
 
 
 def test_fal_job_is_that_of_its_token(failing_gateway: RunningGateway) -> None:
@@ -289,7 +289,7 @@ def test_fal_job_is_cancelled(
     submitted = post(f"{failing_gateway.url}/fal-queue/{ENDLESS}", PROMPT).json
     assert submitted["status"] == "IN_QUEUE"
     assert get(submitted["response_url"]).status == 400
-    cancelled = call("PUT", submitted["cancel_url"])
+    cancelled = call(submitted["cancel_url"], "PUT")
     assert (cancelled.status, cancelled.json) == (202, {"status": "CANCELLATION_REQUESTED"})
     assert failing_service.has_left.wait(10)
 
@@ -343,7 +343,7 @@ def test_fal_submission_is_not_held_beyond_the_patience_of_node(
     monkeypatch.setattr(fal, "_LONGEST_HOLD_S", 0.05)
     submitted = post(f"{failing_gateway.url}/fal-ai/{ENDLESS}?_subdomain=queue", PROMPT).json
     assert submitted["status"] == "IN_QUEUE"
-    assert call("PUT", submitted["cancel_url"]).status == 202
+    assert call(submitted["cancel_url"], "PUT").status == 202
 
 
 # replicate
@@ -366,7 +366,7 @@ def test_replicate_wait_ends_with_starting(failing_gateway: RunningGateway) -> N
     url = f"{failing_gateway.url}/v1/models/safelight/{ENDLESS}/predictions"
     answer = post(url, {"input": PROMPT}, Prefer="wait=1")
     assert (answer.status, answer.json["status"], answer.json["output"]) == (201, "starting", None)
-    cancelled = call("POST", answer.json["urls"]["cancel"])
+    cancelled = call(answer.json["urls"]["cancel"], "POST")
     assert (cancelled.status, cancelled.json["status"]) == (200, "canceled")
 
 
@@ -449,7 +449,7 @@ def test_tasks_name_the_default_model_first(gateway: RunningGateway) -> None:
 
 def test_preflight_lets_any_origin_send_what_it_asks_to(gateway: RunningGateway) -> None:
     headers = {"Origin": "https://example.org", "Access-Control-Request-Headers": "x-a, x-b"}
-    answer = call("OPTIONS", f"{gateway.url}/fal-ai/shapes", headers=headers)
+    answer = call(f"{gateway.url}/fal-ai/shapes", "OPTIONS", headers=headers)
     assert answer.status == 204
     assert answer.headers["access-control-allow-origin"] == "*"
     assert answer.headers["access-control-allow-headers"] == "x-a, x-b"
@@ -464,7 +464,7 @@ def test_unknown_routes_and_methods_are_told(gateway: RunningGateway) -> None:
         ("GET", "/fal-queue/shapes/requests/nothing", 404),
         ("POST", "/fal-ai/fal-ai/", 404),
     ):
-        answer = call(method, gateway.url + path, {} if method == "POST" else None)
+        answer = call(gateway.url + path, method, {} if method == "POST" else None)
         assert answer.status == status
         assert answer.json["error"]
 
@@ -480,7 +480,7 @@ def test_unknown_routes_and_methods_are_told(gateway: RunningGateway) -> None:
 def test_links_are_those_that_the_caller_can_reach(
     headers: dict[str, str], base: str | None, gateway: RunningGateway
 ) -> None:
-    answer = call("POST", f"{gateway.url}/fal-ai/shapes", PROMPT, headers)
+    answer = call(f"{gateway.url}/fal-ai/shapes", "POST", PROMPT, headers)
     url = answer.json["images"][0]["url"]
     assert url.startswith(f"{base or gateway.url + '/images'}/files/")
 

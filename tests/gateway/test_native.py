@@ -17,7 +17,8 @@ from safelight import CallCancelledError, Client, GenerationOutcome
 
 from safelight_gateway.openapi import event_schema_names
 from tests.client.scripted_service import HOLD, ScriptedService, accepted, image, status
-from tests.gateway.event_stream import ServerSentEvent, call, generate, opened, read_events
+from tests.gateway.event_stream import ServerSentEvent, generate, read_events
+from tests.gateway.http_call import call, opened
 from tests.gateway.running_gateway import RunningGateway, run_gateway
 from tests.running_service import RunningService
 

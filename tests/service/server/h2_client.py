@@ -4,6 +4,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from types import MappingProxyType, TracebackType
 from typing import Self
 
@@ -12,6 +13,7 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import DataReceived, Event, ResponseReceived, StreamEnded, TrailersReceived
+from h2.exceptions import StreamClosedError
 from h2.settings import SettingCodes, Settings
 
 METHOD = "/safelight.v1.TextToImageService/"
@@ -62,7 +64,10 @@ class H2Client:
         path: str = f"{METHOD}Generate",
         metadata: Mapping[str, bytes] = MappingProxyType({}),
     ) -> int:
-        """Send the body of a call, as much of it as the service takes; return its stream."""
+        """Send the body of a call, as much of it as the service takes; return its stream.
+
+        A service that refuses the call answers and closes the stream before the body is over.
+        """
         stream = self.connection.get_next_available_stream_id()
         headers = {
             **{name.encode(): value.encode() for name, value in HEADERS.items()},
@@ -70,18 +75,8 @@ class H2Client:
             **{name.encode(): value for name, value in metadata.items()},
         }
         self.connection.send_headers(stream, list(headers.items()))
-        while body:
-            size = min(
-                len(body),
-                self.connection.local_flow_control_window(stream),
-                self.connection.max_outbound_frame_size,
-            )
-            if size:
-                self.connection.send_data(stream, body[:size], end_stream=size == len(body))
-                body = body[size:]
-                self.flush()
-            else:
-                self._receive()
+        with suppress(StreamClosedError):
+            self._send_body(stream, body)
         return stream
 
     def reset(self, stream: int) -> None:
@@ -134,3 +129,17 @@ class H2Client:
             raise ConnectionError("the service closed the connection")
         self._unread.extend(self.connection.receive_data(data))
         self.flush()
+
+    def _send_body(self, stream: int, body: bytes) -> None:
+        while body:
+            size = min(
+                len(body),
+                self.connection.local_flow_control_window(stream),
+                self.connection.max_outbound_frame_size,
+            )
+            if size:
+                self.connection.send_data(stream, body[:size], end_stream=size == len(body))
+                body = body[size:]
+                self.flush()
+            else:
+                self._receive()
