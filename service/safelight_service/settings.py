@@ -208,6 +208,13 @@ class ConnectionSettings(_Table):
     max_count: int = Field(
         1000, ge=1, description="Most connections at once; more are closed as they come."
     )
+    max_stream_count: int = Field(
+        500,
+        ge=1,
+        description="Most calls of a connection at once, abandoned ones included until they are "
+        "noticed. Clients hold back more until some have ended. gRPC starts to drop calls, "
+        "whoever's, at 1000 that nobody has looked at yet; a connection should not get there.",
+    )
     max_age_s: float | None = Field(
         None,
         gt=0,

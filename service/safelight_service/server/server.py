@@ -164,6 +164,9 @@ def _options(connections: ConnectionSettings) -> list[tuple[str, int]]:
         # A second server on the same port must fail, not silently take half the calls.
         ("grpc.so_reuseport", 0),
         ("grpc.max_allowed_incoming_connections", connections.max_count),
+        # Also for calls that were reset at once but still await the event loop. Beyond 1,000 of
+        # these gRPC answers calls at random, whoever's, with a bare CANCELLED.
+        ("grpc.max_concurrent_streams", connections.max_stream_count),
         # Notice clients whose connection has died silently.
         ("grpc.keepalive_time_ms", _ms(connections.keepalive_s)),
         ("grpc.keepalive_timeout_ms", _ms(connections.keepalive_timeout_s)),

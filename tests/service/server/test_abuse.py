@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import grpc
 import pytest
+from h2.errors import ErrorCodes
+from h2.events import StreamReset
 from hpack import Encoder
 from hyperframe.frame import (
     ContinuationFrame,
@@ -19,6 +21,7 @@ from hyperframe.frame import (
 )
 from safelight.v1 import text_to_image_pb2 as pb
 
+from safelight_service.settings import ConnectionSettings
 from tests.conftest import MAX_CONNECTIONS
 from tests.running_service import RunningService
 from tests.service.server.h2_client import HEADERS, METHOD, H2Client, frame_message
@@ -103,6 +106,18 @@ def test_a_method_that_does_not_exist_is_unimplemented(
     """Fault 7: UNIMPLEMENTED."""
     with grpc.insecure_channel(service.target) as channel:
         assert call_raw(channel, method, b"") is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_calls_beyond_those_that_a_connection_may_hold_are_refused(
+    service: RunningService,
+) -> None:
+    """Fault 43: gRPC drops calls of others from 1,000 on that nobody has looked at yet."""
+    with unharmed(service), H2Client(service.target) as raw:
+        streams = [raw.send(b"") for _ in range(ConnectionSettings().max_stream_count + 1)]
+        reset = next(event for event in iter(raw.read, None) if isinstance(event, StreamReset))
+        assert reset.stream_id == streams[-1]
+        # Before the client has acknowledged the limit, and after.
+        assert reset.error_code in {ErrorCodes.ENHANCE_YOUR_CALM, ErrorCodes.REFUSED_STREAM}
 
 
 def rapid_resets(count: int) -> Iterator[Frame]:

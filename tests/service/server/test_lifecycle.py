@@ -281,7 +281,7 @@ def test_a_connection_that_grows_old_is_left_by_the_next_call_only(
     ):
         events = pb_grpc.TextToImageServiceStub(channel).Generate(request("", steps=30))
         read_until(events, "progress")
-        wait_until(channel, lambda: proxy.connection_count > 1)
+        wait_until(channel, lambda: proxy.connection_count, lambda count: count > 1)
         assert list(events)[-1].HasField("completed")
 
 

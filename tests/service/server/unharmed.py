@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -22,6 +23,8 @@ LONG = pb.GenerateRequest(
 )
 """Makes many times the steps that the controls make, which would share its forwards."""
 
+_Value = TypeVar("_Value")
+
 _MAX_GROWTH_MIB = 64
 _PATIENCE_S = 60
 
@@ -40,7 +43,7 @@ def unharmed(service: RunningService) -> Iterator[pb_grpc.TextToImageServiceStub
         service.forget_peak()
         before = service.read_usage()
         yield stub
-        wait_until(channel, lambda: not exceeds(service.read_usage(), before))
+        wait_until(channel, service.read_usage, lambda usage: not exceeds(usage, before))
         assert make_control(stub) == expected
         assert service.read_usage().peak_mib - before.resident_mib < _MAX_GROWTH_MIB
 
@@ -70,9 +73,11 @@ def is_serving(channel: grpc.Channel) -> bool:
     return is_serving
 
 
-def wait_until(channel: grpc.Channel, is_true: Callable[[], bool]) -> None:
-    """Ask for the service's health until something has come true."""
+def wait_until(
+    channel: grpc.Channel, read: Callable[[], _Value], is_right: Callable[[_Value], bool]
+) -> None:
+    """Ask for the service's health until what is read is right."""
     ends_at = time.monotonic() + _PATIENCE_S
-    while not is_true():
+    while not is_right(value := read()):
         assert is_serving(channel)
-        assert time.monotonic() < ends_at
+        assert time.monotonic() < ends_at, f"it is still {value}"
