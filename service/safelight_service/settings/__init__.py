@@ -1,0 +1,41 @@
+"""Settings: read once at start, checked there, passed down, never changed.
+
+Sources, strongest first: the command line, `SAFELIGHT_...` environment
+variables (`SAFELIGHT_QUEUE_SIZE=8`; nested ones as JSON), and the TOML file that
+`SAFELIGHT_CONFIG` or `--config` names. A name that does not exist is an error.
+"""
+
+from safelight_service.settings.model import (
+    EMBEDDED_MODEL,
+    AccelerationSettings,
+    DefaultSettings,
+    LimitSettings,
+    ModelSettings,
+)
+from safelight_service.settings.parts import (
+    BatchingSettings,
+    CacheSettings,
+    ConnectionSettings,
+    GenerationSettings,
+    TelemetrySettings,
+    TlsSettings,
+)
+from safelight_service.settings.settings import Settings, load_settings
+from safelight_service.settings.table import ConfigurationError
+
+__all__ = [
+    "EMBEDDED_MODEL",
+    "AccelerationSettings",
+    "BatchingSettings",
+    "CacheSettings",
+    "ConfigurationError",
+    "ConnectionSettings",
+    "DefaultSettings",
+    "GenerationSettings",
+    "LimitSettings",
+    "ModelSettings",
+    "Settings",
+    "TelemetrySettings",
+    "TlsSettings",
+    "load_settings",
+]
