@@ -138,16 +138,7 @@ class EventStreamResponse(StreamingResponse):
         if self._link is None:
             content["data"] = base64.b64encode(data).decode()
         else:
-            image = Image(
-                index=header.index,
-                mime_type=header.mime_type,
-                width=header.width,
-                height=header.height,
-                seed=header.seed,
-                is_flagged=header.is_flagged,
-                sha256=header.sha256,
-                data=data,
-            )
+            image = Image.from_header(header, data)
             content["url"] = self._link(image)
         return _frame("image", content, str(header.index + 1))
 

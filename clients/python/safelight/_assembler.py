@@ -110,16 +110,7 @@ class EventAssembler:
             )
         if hashlib.sha256(data).hexdigest() != header.sha256:
             raise IntegrityError(f"the SHA-256 of image {header.index} is not the announced one")
-        image = Image(
-            index=header.index,
-            mime_type=header.mime_type,
-            width=header.width,
-            height=header.height,
-            seed=header.seed,
-            is_flagged=header.is_flagged,
-            sha256=header.sha256,
-            data=data,
-        )
+        image = Image.from_header(header, data)
         self.images.append(image)
         told = self._told.get(image.index)
         if told is None:

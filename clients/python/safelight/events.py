@@ -8,9 +8,10 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 from safelight.parameters import Parameters
+from safelight.v1 import text_to_image_pb2 as pb
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -164,6 +165,20 @@ class Image:
     is_flagged: bool
     sha256: str
     data: bytes = field(repr=False)
+
+    @classmethod
+    def from_header(cls, header: pb.ImageHeader, data: bytes) -> Self:
+        """Put an image together of what announced it and the bytes of its chunks."""
+        return cls(
+            index=header.index,
+            mime_type=header.mime_type,
+            width=header.width,
+            height=header.height,
+            seed=header.seed,
+            is_flagged=header.is_flagged,
+            sha256=header.sha256,
+            data=data,
+        )
 
     @property
     def pil(self) -> "PIL.Image.Image":
