@@ -15,8 +15,8 @@ from diffusers import (
 from PIL import Image
 from torch import Tensor
 
-from training.judge import Verdict, judge
-from training.prompts import Prompt, evaluation_prompts
+from training.judge import Verdict, find_background, judge, judge_pair
+from training.prompts import PairPrompt, Prompt, evaluation_pairs, evaluation_prompts
 from training.scenes import SHAPES
 
 SCHEDULERS = {
@@ -75,6 +75,20 @@ def report(prompts: list[Prompt], verdicts: list[Verdict]) -> str:
     return "\n".join(lines)
 
 
+def report_pairs(prompts: list[PairPrompt], pictures: list[Tensor]) -> str:
+    """The shares of pairs in which both things, and the background, are as the prompt has them."""
+    rights: Counter[str] = Counter()
+    for prompt, picture in zip(prompts, pictures, strict=True):
+        seen = judge_pair(picture, prompt.is_upright)
+        colours = tuple(verdict.colour for verdict in seen)
+        rights["both colours"] += colours == prompt.colours
+        rights["colours the wrong way round"] += colours == prompt.colours[::-1]
+        rights["both shapes"] += tuple(verdict.shape for verdict in seen) == prompt.shapes
+        rights["background"] += find_background(picture) == prompt.background
+    count = len(prompts)
+    return "\n".join(f"{name:28}{n}/{count}  {n / count:.1%}" for name, n in rights.items())
+
+
 def contact_sheet(pictures: list[Tensor]) -> Image.Image:
     """The first pictures of one size in rows; none that would leave a row unfilled."""
     rows = min(len(pictures) // SHEET_COLUMNS, SHEET_ROWS)
@@ -94,22 +108,28 @@ def main() -> None:
     parser.add_argument("--scheduler", choices=SCHEDULERS, default="ddim")
     parser.add_argument("--limit", type=int, help="only so many prompts")
     parser.add_argument("--sheet", type=Path, help="write a contact sheet to this PNG")
-    parser.add_argument("--misses", action="store_true", help="print what went wrong")
+    parser.add_argument("--pairs", action="store_true", help="prompts of two things instead")
+    parser.add_argument("--misses", action="store_true", help="print single things gone wrong")
     arguments = parser.parse_args()
-    pipeline = load_pipeline(arguments.model, arguments.scheduler)
     prompts = evaluation_prompts()[: arguments.limit]
+    pairs = evaluation_pairs()[: arguments.limit]
+    texts = [prompt.text for prompt in (pairs if arguments.pairs else prompts)]
+    pipeline = load_pipeline(arguments.model, arguments.scheduler)
     pictures: list[Tensor] = []
     started = time.monotonic()
-    for start in range(0, len(prompts), BATCH):
-        texts = [prompt.text for prompt in prompts[start : start + BATCH]]
-        pictures += draw(pipeline, texts, arguments.steps, arguments.guidance_scale, start)
-    print(f"{(time.monotonic() - started) / len(prompts):.2f} s a picture, {BATCH} at a time")
-    verdicts = [judge(picture) for picture in pictures]
-    print(report(prompts, verdicts))
-    for prompt, seen in zip(prompts, verdicts, strict=True):
-        wanted = (prompt.shape, prompt.colour, prompt.background)
-        if arguments.misses and wanted != (seen.shape, seen.colour, seen.background):
-            print(f"{prompt.text!r}: {seen.colour} {seen.shape} on {seen.background}")
+    for start in range(0, len(texts), BATCH):
+        batch = texts[start : start + BATCH]
+        pictures += draw(pipeline, batch, arguments.steps, arguments.guidance_scale, start)
+    print(f"{(time.monotonic() - started) / len(texts):.2f} s a picture, {BATCH} at a time")
+    if arguments.pairs:
+        print(report_pairs(pairs, pictures))
+    else:
+        verdicts = [judge(picture) for picture in pictures]
+        print(report(prompts, verdicts))
+        for prompt, seen in zip(prompts, verdicts, strict=True):
+            wanted = (prompt.shape, prompt.colour, prompt.background)
+            if arguments.misses and wanted != (seen.shape, seen.colour, seen.background):
+                print(f"{prompt.text!r}: {seen.colour} {seen.shape} on {seen.background}")
     if arguments.sheet:
         contact_sheet(pictures).save(arguments.sheet, optimize=True)
 

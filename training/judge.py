@@ -53,6 +53,15 @@ def judge(picture: Tensor) -> Verdict:
     return best
 
 
+def judge_pair(picture: Tensor, is_upright: bool) -> tuple[Verdict, Verdict]:
+    """Judge the halves of a picture of two things: the upper and lower one, or left and right.
+
+    The backgrounds of the verdicts are those of the halves, so only plain ones are told rightly.
+    """
+    first, second = picture.chunk(2, dim=1 if is_upright else 2)
+    return judge(first), judge(second)
+
+
 def find_background(picture: Tensor) -> str:
     """The background whose border is nearest: (3, height, width), in [0, 1]."""
     height, width = picture.shape[1:]

@@ -15,6 +15,7 @@ from training.scenes import (
 )
 
 COUNT = 240
+PAIR_COUNT = 120
 
 # Wordings in this order of words are in no training caption.
 _WORDINGS = (
@@ -36,6 +37,13 @@ _SCENIC = {
 _SIZES = {"small": ("small", "tiny"), "medium": ("",), "large": ("large", "big")}
 _POSITIONS = {name: "in the centre" if name == "centre" else f"at the {name}" for name in POSITIONS}
 
+_RELATIONS = {
+    "above": ("above", "over"),
+    "below": ("below", "under"),
+    "left": ("to the left of", "left of"),
+    "right": ("to the right of", "right of"),
+}
+
 # Shapes that could hardly be told from what is behind them.
 _INVISIBLE = {("black", "night"), ("white", "snow"), ("turquoise", "sea")}
 
@@ -47,6 +55,18 @@ class Prompt:
     text: str
     shape: str
     colour: str
+    background: str
+
+
+@dataclass(frozen=True)
+class PairPrompt:
+    """A prompt of two things and what must be seen, the upper or the left one first."""
+
+    text: str
+    shapes: tuple[str, str]
+    colours: tuple[str, str]
+    is_upright: bool
+    """Whether one is above the other, and not beside it."""
     background: str
 
 
@@ -68,10 +88,32 @@ def evaluation_prompts() -> list[Prompt]:
     ]
 
 
+def evaluation_pairs() -> list[PairPrompt]:
+    """Two things of two colours on a plain background, at least one of them held out there."""
+    rng = random.Random(2025)
+    prompts: list[PairPrompt] = []
+    relations = itertools.cycle(_RELATIONS)
+    while len(prompts) < PAIR_COUNT:
+        first, second, behind = rng.sample(tuple(COLOURS), 3)
+        said = rng.random() < 0.5
+        background = behind if said else unsaid_background((first, second))
+        colours, shapes = (first, second), (rng.choice(SHAPES), rng.choice(SHAPES))
+        if not any(map(is_held_out, colours, shapes, (background, background))):
+            continue
+        relation = next(relations)
+        things = [_name("", colour, shape) for colour, shape in zip(colours, shapes, strict=True)]
+        pair = f"{things[0]} {rng.choice(_RELATIONS[relation])} {things[1]}"
+        text = _put(pair, rng.choice(_PLAIN).format(behind) if said else "", rng)
+        if relation in ("below", "right"):
+            colours, shapes = colours[::-1], shapes[::-1]
+        is_upright = relation in ("above", "below")
+        prompts.append(PairPrompt(text, shapes, colours, is_upright, background))
+    return prompts
+
+
 def _word(colour: str, shape: str, background: str, rng: random.Random) -> str:
     size = rng.choice(_SIZES[rng.choice(tuple(RADII))])
-    words = [word for word in (size, colour, shape) if word]
-    thing = " ".join(["an" if words[0][0] in "aeiou" else "a", *words])
+    thing = _name(size, colour, shape)
     if rng.random() < 0.4:
         thing += " " + _POSITIONS[rng.choice(tuple(POSITIONS))]
     if background in SCENERIES:
@@ -80,5 +122,14 @@ def _word(colour: str, shape: str, background: str, rng: random.Random) -> str:
         behind = rng.choice(_PLAIN).format(background)
     else:
         behind = ""
-    wording = _WORDINGS[0] if not behind else rng.choice(_WORDINGS)
-    return wording.format(thing=thing, background=behind).strip()
+    return _put(thing, behind, rng)
+
+
+def _name(size: str, colour: str, shape: str) -> str:
+    words = [word for word in (size, colour, shape) if word]
+    return " ".join(["an" if words[0][0] in "aeiou" else "a", *words])
+
+
+def _put(subject: str, background: str, rng: random.Random) -> str:
+    wording = _WORDINGS[0] if not background else rng.choice(_WORDINGS)
+    return wording.format(thing=subject, background=background).strip()

@@ -38,6 +38,7 @@ def main() -> None:
             arguments.peak_rate,
             arguments.batch,
             arguments.scenes,
+            arguments.largest_side,
         )
     if "decoder" in stages:
         autoencoder = parts.autoencoder()
@@ -75,6 +76,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=BATCH, help="pictures a step of the denoiser")
     parser.add_argument(
         "--scenes", type=int, default=SCENE_COUNT, help="scenes that the denoiser learns from"
+    )
+    parser.add_argument(
+        "--largest-side", type=int, default=256, help="of the pictures of the denoiser, in pixels"
     )
     return parser.parse_args()
 

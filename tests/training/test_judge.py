@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from training.judge import fit_shape, judge, largest_component
+from training.judge import fit_shape, judge, judge_pair, largest_component
 from training.render import render
-from training.scenes import COLOURS, SCENERIES, SHAPES, Scene, place
+from training.scenes import COLOURS, RELATIONS, SCENERIES, SHAPES, Scene, place, place_pair
 
 
 def _picture(shape: str, colour: str, size: str, position: str, background: str) -> torch.Tensor:
@@ -34,6 +34,19 @@ def test_all_colours_are_recognised_before_and_behind(colour: str) -> None:
 def test_all_sceneries_are_recognised(scenery: str) -> None:
     seen = judge(_picture("star", "red", "medium", "left", scenery))
     assert (seen.shape, seen.colour, seen.background) == ("star", "red", scenery)
+
+
+@pytest.mark.parametrize("relation", RELATIONS)
+@pytest.mark.parametrize("size", ["small", "medium", "large"])
+def test_both_things_of_a_pair_are_recognised_where_they_lie(relation: str, size: str) -> None:
+    kinds = ("ring", "red", size), ("star", "blue", size)
+    things = place_pair(kinds, relation, 128, 128)
+    picture = (render([Scene(things, relation, "paper", 128, 128, 0)])[0] + 1) / 2
+    seen = judge_pair(picture, is_upright=relation in ("above", "below"))
+    expected = [("ring", "red"), ("star", "blue")]
+    if relation in ("below", "right"):
+        expected.reverse()
+    assert [(verdict.shape, verdict.colour) for verdict in seen] == expected
 
 
 def test_an_empty_picture_shows_no_shape() -> None:

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from training.prompts import COUNT, evaluation_prompts
+from training.prompts import COUNT, PAIR_COUNT, evaluation_pairs, evaluation_prompts
 from training.scenes import COLOURS, SHAPES, Scene, draw_scene, is_held_out
 
 
@@ -33,6 +33,15 @@ def test_evaluation_prompts_are_always_the_same_and_hold_every_colour_and_shape(
     assert prompts == evaluation_prompts()
     assert {prompt.colour for prompt in prompts} == set(COLOURS)
     assert {prompt.shape for prompt in prompts} == set(SHAPES)
+
+
+def test_every_pair_of_the_evaluation_is_fixed_and_has_a_thing_that_is_held_out() -> None:
+    prompts = evaluation_pairs()
+    assert prompts == evaluation_pairs()
+    assert len(prompts) == PAIR_COUNT
+    for prompt in prompts:
+        things = zip(prompt.colours, prompt.shapes, strict=True)
+        assert any(is_held_out(colour, shape, prompt.background) for colour, shape in things)
 
 
 def test_things_lie_inside_the_picture(scenes: list[Scene]) -> None:
