@@ -1,8 +1,8 @@
 """The pipeline without the service, in a process of its own for each way to use it.
 
 So nobody has to share an interpreter, or the threads of its arithmetic, with anybody else. These
-remain after their calls: once eight threads have called the pipeline in a process, plain calls
-there take twice as long for ever.
+remain after their calls: where eight threads have called the pipeline, plain calls are slower from
+then on.
 """
 
 import copy

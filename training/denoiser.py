@@ -63,6 +63,7 @@ SIZES: dict[tuple[int, int], float] = {
     (128, 256): 0.01,
     (256, 256): 0.01,
 }
+SIDES = sorted({max(size) for size in SIZES})
 
 
 def build_denoiser() -> UNet2DConditionModel:
@@ -233,13 +234,13 @@ def train_denoiser(
     peak_rate: float = PEAK_RATE,
     batch: int = BATCH,
     scene_count: int = SCENE_COUNT,
-    largest_side: int = 256,
+    largest_side: int = max(SIDES),
     seed: int = 3,
 ) -> None:
     """Train for so many minutes in all, earlier runs counted in, writing checkpoints.
 
-    `largest_side` leaves out the SIZES that are larger, in pixels: four times as many pictures of
-    64 a step as of 128 teach what belongs to which thing sooner, and edges later.
+    `largest_side`, one of SIDES, leaves out the SIZES that are larger; the fewer pixels a picture
+    has, the more pictures has a step.
     """
     # Other scenes, captions and noise than those of an earlier run.
     torch.manual_seed(seed + run.step)

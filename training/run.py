@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from training.autoencoder import train_decoder
-from training.denoiser import BATCH, PEAK_RATE, SCENE_COUNT, train_denoiser
+from training.denoiser import BATCH, PEAK_RATE, SCENE_COUNT, SIDES, train_denoiser
 from training.export import export
 from training.parts import Parts
 from training.text_encoder import train_text_encoder
@@ -29,8 +29,11 @@ def main() -> None:
         text_encoder.save_pretrained(parts.text_encoder_folder)
         torch.save(pooling.state_dict(), parts.pooling_file)
     if "denoiser" in stages:
+        training = parts.training()
+        if arguments.new_schedule:
+            training.spent_s = 0.0
         train_denoiser(
-            parts.training(),
+            training,
             parts.tokenizer(),
             parts.autoencoder(),
             arguments.denoiser_minutes,
@@ -78,7 +81,16 @@ def parse_arguments() -> argparse.Namespace:
         "--scenes", type=int, default=SCENE_COUNT, help="scenes that the denoiser learns from"
     )
     parser.add_argument(
-        "--largest-side", type=int, default=256, help="of the pictures of the denoiser, in pixels"
+        "--largest-side",
+        type=int,
+        choices=SIDES,
+        default=max(SIDES),
+        help="of the denoiser's pictures, in pixels",
+    )
+    parser.add_argument(
+        "--new-schedule",
+        action="store_true",
+        help="count the denoiser's minutes, and its learning rate, from now on",
     )
     return parser.parse_args()
 
