@@ -109,6 +109,7 @@ def load_model(
 
     Raises:
         UnsafeModelError: it holds what might run code, and is refused.
+        ImportError: a component needs a library that is not installed.
         OSError: a file is missing.
         ValueError: the folder is not a diffusers pipeline.
         UnsupportedPipelineError: it is not an ordinary text-to-image pipeline.

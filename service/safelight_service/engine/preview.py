@@ -30,8 +30,8 @@ class LatentColours:
     def fit(cls, pipeline: Any) -> Self | None:
         """Fit the map on random colour fields; None for VAEs of an unknown kind."""
         vae = pipeline.vae
-        if getattr(vae, "encoder", None) is None or hasattr(vae, "bn"):
-            return None  # FLUX.2 denoises latents that are patched and batch-normalised
+        if getattr(vae, "encoder", None) is None:
+            return None
         generator = torch.Generator("cpu").manual_seed(0)
         colours = torch.rand(_SAMPLE_COUNT, 3, _CELLS // 2, _CELLS // 2, generator=generator)
         cells = interpolate(colours * 2 - 1, scale_factor=2)
@@ -65,12 +65,27 @@ class LatentColours:
 def unpack(pipeline: Any, latents: torch.Tensor, width: int, height: int) -> torch.Tensor:
     """Bring a pipeline's latents to (1, channels, height, width) cells.
 
-    FLUX and its relatives denoise a sequence of 2 x 2 patches; Qwen-Image adds a
-    time axis of one frame.
+    FLUX and its relatives denoise a sequence of 2 x 2 patches, FLUX.2 ones that are normalised
+    by channel; Qwen-Image adds a time axis of one frame.
     """
+    if hasattr(pipeline, "_unpatchify_latents"):
+        return _unpack_normalised(pipeline, latents, width, height)
     if latents.ndim == 3 and hasattr(pipeline, "_unpack_latents"):
         latents = pipeline._unpack_latents(latents, height, width, pipeline.vae_scale_factor)
     return latents.squeeze(2) if latents.ndim == 5 else latents
+
+
+def _unpack_normalised(
+    pipeline: Any, latents: torch.Tensor, width: int, height: int
+) -> torch.Tensor:
+    side = 2 * pipeline.vae_scale_factor
+    statistics = pipeline.vae.bn
+    spread = (statistics.running_var + pipeline.vae.config.batch_norm_eps).sqrt()
+    patches = (latents * spread + statistics.running_mean).movedim(1, -1)
+    cells: torch.Tensor = pipeline._unpatchify_latents(
+        patches.unflatten(-1, (height // side, width // side))
+    )
+    return cells
 
 
 @torch.no_grad()

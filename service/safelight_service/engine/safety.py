@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import transformers
 from diffusers.pipelines.pipeline_loading_utils import variant_compatible_siblings
 from huggingface_hub import get_cached_repo_tree, snapshot_download
 from huggingface_hub.errors import CachedRepoTreeNotFoundError
@@ -44,6 +45,7 @@ def inspect(folder: Path) -> None:
 
     Raises:
         UnsafeModelError: something is refused.
+        ImportError: a component needs a library that is not installed.
         OSError: there is no model index.
         ValueError: it is not JSON.
     """
@@ -63,6 +65,7 @@ def fetch(repository: str, revision: str, variant: str | None) -> Path:
 
     Raises:
         UnsafeModelError: the model index is refused.
+        ImportError: a component needs a library that is not installed.
         OSError: something is neither here nor to be had, be it because HF_HUB_OFFLINE is set.
         ValueError: there is no such variant.
     """
@@ -97,6 +100,8 @@ def _read_index(folder: Path) -> list[str]:
             )
         if component_class.endswith("Pipeline"):  # it would read weights of any format
             raise UnsafeModelError(_INDEX, f"{name} must not be a pipeline: {component_class!r}")
+        if missing := _find_missing_libraries(library, component_class):
+            raise ImportError(f"{name} is a {component_class}, which needs {' and '.join(missing)}")
     return list(components)
 
 
@@ -120,6 +125,12 @@ def _is_known_library(library: str) -> bool:
         return True
     spec = find_spec(f"diffusers.pipelines.{library}") if library.isidentifier() else None
     return spec is not None and spec.submodule_search_locations is not None
+
+
+def _find_missing_libraries(library: str, class_name: str) -> list[str]:
+    """Return what a class needs that is not installed, by the placeholder that stands for it."""
+    module = {"diffusers": diffusers, "transformers": transformers}.get(library)
+    return list(getattr(getattr(module, class_name, None), "_backends", []))
 
 
 def _home(folder: Path, component: str) -> Path:

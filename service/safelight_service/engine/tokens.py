@@ -38,6 +38,8 @@ class PromptTokens:
 
     def _count(self, tokenizer: Any, prompt: str) -> int:
         """Count what a template adds to the prompt only if the limit includes it."""
+        if type(self._pipeline).__name__ == "Flux2Pipeline":
+            return _length_of_chat(tokenizer, self._pipeline.system_message, prompt)
         chat_options = _CHAT_OPTIONS.get(type(self._pipeline).__name__)
         if chat_options is not None:
             messages = [{"role": "user", "content": prompt}]
@@ -71,11 +73,21 @@ class PromptTokens:
         return longest, most
 
     def _limit(self, tokenizer: Any) -> int:
+        asked = self._arguments.get("max_sequence_length")
+        if asked is not None and "CLIP" not in type(tokenizer).__name__:
+            return int(asked.default)
         limit: int = tokenizer.model_max_length
-        if "max_sequence_length" not in self._arguments:
-            return limit
-        asked: int = self._arguments["max_sequence_length"].default
-        return min(limit, asked) if "CLIP" in type(tokenizer).__name__ else asked
+        return limit if asked is None else min(limit, asked.default)
+
+
+def _length_of_chat(processor: Any, system_message: str, prompt: str) -> int:
+    """Count as FLUX.2 does, whose tokenizer is a processor that could read images too."""
+    texts = {"system": system_message, "user": prompt.replace("[IMG]", "")}
+    chat = [
+        {"role": role, "content": [{"type": "text", "text": text}]} for role, text in texts.items()
+    ]
+    read = processor.apply_chat_template([chat], tokenize=True, return_dict=True)
+    return len(read["input_ids"][0])
 
 
 def _length(tokenizer: Any, text: str) -> int:

@@ -88,6 +88,7 @@ def test_defaults_that_no_request_could_take_are_refused(
         ("sd3", 16, 1536, 72),
         ("sd3", 16, 1536, 1552),
         ("flux-dev", 16, 2048, 72),
+        ("flux2-dev", 16, 2048, 72),
         ("flux2-klein", 16, 2048, 72),
         ("chroma", 16, 2048, 72),
         ("pixart-sigma", 16, 2048, 72),
@@ -132,6 +133,7 @@ def test_distilled_pipeline_honours_no_guidance(tmp_path: Path) -> None:
         ("sd3", 254, 256),  # T5 reads more than CLIP: a space and the end
         ("flux-dev", 510, 512),
         ("pixart-sigma", 298, 300),
+        ("flux2-dev", 339, 512),  # its instruction comes before the prompt
         ("flux2-klein", 498, 512),  # an empty thought follows what Z-Image's template adds
         ("chroma", 510, 512),
         ("sana", 298, 300),  # the two tokens that the pipeline keeps back
@@ -157,6 +159,7 @@ def test_prompt_is_refused_from_the_first_token_that_is_not_read(
     "family",
     [
         "sd3",
+        "flux2-dev",
         "flux2-klein",
         "chroma",
         "pixart-sigma",

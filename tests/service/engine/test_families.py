@@ -40,11 +40,9 @@ PLAIN_ARGUMENTS: dict[str, dict[str, Any]] = {
 PLAIN_SAMPLE_SIZES = {"hidream": 10}
 """What one sets beside, where the pipeline would scale 64 x 96 to another area."""
 
-WITHOUT_NEGATIVE_PROMPT = ("lcm", "flux2-klein")
+WITHOUT_NEGATIVE_PROMPT = ("lcm", "flux2-dev", "flux2-klein")
 
-WITHOUT_PREVIEWS = ("flux2-klein",)
-
-EMBEDDED_GUIDANCE = ("lcm", "flux-dev")
+EMBEDDED_GUIDANCE = ("lcm", "flux-dev", "flux2-dev")
 """Their guidance is an input of the denoiser, with no value that is off."""
 
 FORWARDS_OF_TWO_STEPS = {
@@ -83,6 +81,7 @@ def model(tiny_models: TinyModels, family: str) -> LoadedModel:
         ("sd3", "StableDiffusion3Pipeline", 7.0, 28, 1024, 16, 256),
         ("flux-dev", "FluxPipeline", 3.5, 28, 1024, 16, 512),
         ("flux-schnell", "FluxPipeline", 1.0, 28, 1024, 16, 512),
+        ("flux2-dev", "Flux2Pipeline", 4.0, 50, 1024, 16, 512),
         ("flux2-klein", "Flux2KleinPipeline", 4.0, 50, 1024, 16, 512),
         ("chroma", "ChromaPipeline", 5.0, 35, 1024, 16, 512),
         ("pixart-sigma", "PixArtSigmaPipeline", 4.5, 20, 1024, 16, 300),
@@ -242,7 +241,6 @@ def test_job_that_was_cancelled_leaves_the_model_as_it_was(model: LoadedModel) -
     assert draw(model) == before
 
 
-@families_but(WITHOUT_PREVIEWS)
 def test_previews_follow_the_steps_but_not_the_last(model: LoadedModel) -> None:
     events = run_job(model, num_inference_steps=4, preview_interval=2, width=96, height=64)
     kinds = ["Progress", "Progress", "Preview", "Progress", "Progress", "Image"]
@@ -253,6 +251,5 @@ def test_previews_follow_the_steps_but_not_the_last(model: LoadedModel) -> None:
     assert (picture.format, picture.size) == ("JPEG", (96, 64))
 
 
-@families_but(WITHOUT_PREVIEWS)
 def test_previews_do_not_change_the_image(model: LoadedModel) -> None:
     assert draw(model, preview_interval=1) == draw(model)

@@ -8,7 +8,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 from safelight_service.engine.loading import load_model
 from safelight_service.engine.preview import LatentColours, unpack
 from safelight_service.settings import EMBEDDED_MODEL, ModelSettings
-from tests.service.pipelines.families import FAMILIES
+from tests.service.pipelines.families import FAMILIES, make_pipeline
 from tests.service.tiny_models import TinyModels
 
 
@@ -62,8 +62,8 @@ def test_autoencoder_without_an_encoder_gives_no_previews() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_but_flux2_has_previews(tiny_models: TinyModels, family: str) -> None:
-    assert tiny_models[family].capabilities.has_previews == (family != "flux2-klein")
+def test_every_family_has_previews(tiny_models: TinyModels, family: str) -> None:
+    assert tiny_models[family].capabilities.has_previews
 
 
 @pytest.mark.parametrize("family", ["flux-dev", "qwen-image"])
@@ -75,6 +75,20 @@ def test_packed_latents_are_unpacked_to_rows_and_columns(
     cells = torch.randn(1, channels, 8, 12)
     packed = pipeline._pack_latents(cells, 1, channels, 8, 12)
     assert torch.equal(unpack(pipeline, packed, width=96, height=64), cells)
+
+
+@pytest.mark.parametrize("family", ["flux2-dev", "flux2-klein"])
+def test_normalised_patches_are_unpacked_to_what_the_autoencoder_takes(family: str) -> None:
+    pipeline: Any = make_pipeline(family)
+    statistics = pipeline.vae.bn
+    statistics.running_mean.uniform_(-1, 1)
+    statistics.running_var.uniform_(0.5, 4)
+    cells = torch.randn(1, 32, 8, 12)
+    patches = pipeline._patchify_latents(cells).movedim(1, -1)
+    spread = (statistics.running_var + pipeline.vae.config.batch_norm_eps).sqrt()
+    normalised = ((patches - statistics.running_mean) / spread).movedim(-1, 1)
+    packed = pipeline._pack_latents(normalised)
+    assert torch.allclose(unpack(pipeline, packed, width=96, height=64), cells, atol=1e-5)
 
 
 def test_picture_is_drawn_in_rows_from_the_top() -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -325,3 +326,14 @@ def test_the_name_of_a_model_opens_no_file_and_no_socket() -> None:
         env=service_environment({}),
     )
     assert result.stdout.splitlines() == ["NOT_FOUND []"] * 10, result.stderr
+
+
+@pytest.mark.skipif(find_spec("torchvision") is not None, reason="torchvision is installed")
+def test_model_that_needs_a_library_which_is_not_installed_is_refused_by_the_librarys_name(
+    snapshot: Snapshot,
+) -> None:
+    snapshot.rename_component("tokenizer", "transformers", "PixtralProcessor")
+    with pytest.raises(
+        ImportError, match=r"^tokenizer is a PixtralProcessor, which needs torchvision$"
+    ):
+        snapshot.load()

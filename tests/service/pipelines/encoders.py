@@ -12,6 +12,8 @@ from transformers import (
     GlmModel,
     LlamaConfig,
     LlamaForCausalLM,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen3Config,
@@ -89,6 +91,30 @@ def make_qwen_vl_encoder(tokenizer: Any) -> Qwen2_5_VLForConditionalGeneration:
         },
     )
     return Qwen2_5_VLForConditionalGeneration(config).eval()
+
+
+def make_mistral3_encoder(tokenizer: Any) -> Mistral3ForConditionalGeneration:
+    """Make FLUX.2-dev's encoder, of whose layers the pipeline reads the 10th, 20th and 30th."""
+    config = Mistral3Config(
+        text_config={
+            **_CAUSAL_SIZES,
+            "model_type": "mistral",
+            "vocab_size": len(tokenizer),
+            "head_dim": 8,
+            "num_hidden_layers": 30,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+        },
+        vision_config={
+            "model_type": "pixtral",
+            "hidden_size": TEXT_WIDTH,
+            "intermediate_size": TEXT_WIDTH,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+        },
+        image_token_index=tokenizer.convert_tokens_to_ids("[IMG]"),
+    )
+    return Mistral3ForConditionalGeneration(config).eval()
 
 
 def make_qwen3_encoder(tokenizer: Any) -> Qwen3Model:

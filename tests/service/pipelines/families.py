@@ -20,6 +20,7 @@ from diffusers import (
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
+    Flux2Pipeline,
     Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
@@ -146,6 +147,18 @@ def make_flux_schnell() -> DiffusionPipeline:
     return _make_flux(guidance_embeds=False, scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0))
 
 
+def make_flux2_dev() -> DiffusionPipeline:
+    """FLUX.2-dev, which takes its guidance as an input, and whose tokenizer knows images."""
+    processor = tokenizers.make_mistral_processor()
+    return Flux2Pipeline(
+        vae=autoencoders.make_normalising_autoencoder(32),
+        text_encoder=encoders.make_mistral3_encoder(processor.tokenizer),
+        tokenizer=processor,
+        transformer=_make_flux2_transformer(guidance_embeds=True),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+    )
+
+
 def make_flux2_klein() -> DiffusionPipeline:
     """FLUX.2-klein, before its distillation."""
     tokenizer = tokenizers.make_qwen_tokenizer()
@@ -153,16 +166,7 @@ def make_flux2_klein() -> DiffusionPipeline:
         vae=autoencoders.make_normalising_autoencoder(32),
         text_encoder=encoders.make_deep_qwen3_encoder(tokenizer),
         tokenizer=tokenizer,
-        transformer=Flux2Transformer2DModel(
-            in_channels=128,
-            num_layers=1,
-            num_single_layers=1,
-            attention_head_dim=16,
-            num_attention_heads=2,
-            joint_attention_dim=3 * TEXT_WIDTH,
-            axes_dims_rope=(4, 4, 4, 4),
-            guidance_embeds=False,
-        ),
+        transformer=_make_flux2_transformer(guidance_embeds=False),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
         is_distilled=False,
     )
@@ -389,6 +393,7 @@ FAMILIES: dict[str, Callable[[], DiffusionPipeline]] = {
     "sd3": make_sd3,
     "flux-dev": make_flux_dev,
     "flux-schnell": make_flux_schnell,
+    "flux2-dev": make_flux2_dev,
     "flux2-klein": make_flux2_klein,
     "chroma": make_chroma,
     "pixart-sigma": make_pixart_sigma,
@@ -446,4 +451,17 @@ def _make_flux(
             axes_dims_rope=(4, 6, 6),
         ),
         scheduler=scheduler,
+    )
+
+
+def _make_flux2_transformer(*, guidance_embeds: bool) -> Flux2Transformer2DModel:
+    return Flux2Transformer2DModel(
+        in_channels=128,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=3 * TEXT_WIDTH,
+        axes_dims_rope=(4, 4, 4, 4),
+        guidance_embeds=guidance_embeds,
     )

@@ -8,8 +8,10 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.processors import TemplateProcessing
 from transformers import (
+    CLIPImageProcessorPil,
     CLIPTokenizer,
     GemmaTokenizer,
+    LlavaProcessor,
     PreTrainedTokenizerFast,
     Qwen2Tokenizer,
     T5Tokenizer,
@@ -47,6 +49,12 @@ _CHAT_TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
     "{% if enable_thinking is defined and not enable_thinking %}"
     "{{ '<think>\n\n</think>\n\n' }}{% endif %}{% endif %}"
+)
+
+_MISTRAL_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{% if message.role == 'system' %}"
+    "[SYSTEM_PROMPT]{{ message.content[0].text }}[/SYSTEM_PROMPT]{% else %}"
+    "[INST]{{ message.content[0].text }}[/INST]{% endif %}{% endfor %}"
 )
 
 
@@ -99,15 +107,33 @@ def make_llama_tokenizer() -> PreTrainedTokenizerFast:
     return _make_byte_tokenizer([start], bos_token=start, eos_token="<|end_of_text|>")
 
 
-def _make_byte_tokenizer(start: list[str], **special: str) -> PreTrainedTokenizerFast:
-    vocabulary = _number([*_BYTES, *start, *special.values()])
+def make_mistral_processor() -> LlavaProcessor:
+    """Make a reader of texts and images, as FLUX.2-dev has one; a token of each byte of texts.
+
+    Its own class, PixtralProcessor, is as good as this one for texts, but needs torchvision.
+    """
+    marks = ["[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[IMG]"]
+    tokenizer = _make_byte_tokenizer(
+        ["<s>"], marks, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
+    )
+    return LlavaProcessor(
+        CLIPImageProcessorPil(), tokenizer, chat_template=_MISTRAL_TEMPLATE, image_token="[IMG]"
+    )
+
+
+def _make_byte_tokenizer(
+    start: list[str], marks: list[str] | None = None, **special: str
+) -> PreTrainedTokenizerFast:
+    vocabulary = _number([*_BYTES, *start, *(marks or []), *special.values()])
     tokenizer = Tokenizer(BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
     tokenizer.decoder = ByteLevelDecoder()
     tokenizer.post_processor = TemplateProcessing(
         single=[*start, "$A"], special_tokens=[(token, vocabulary[token]) for token in start]
     )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, additional_special_tokens=marks, **special
+    )
 
 
 def _number(tokens: list[str]) -> dict[str, int]:
