@@ -35,10 +35,11 @@ def subject_of(event: Event) -> Subject:
 
 
 class Mailbox:
-    """A queue of events that ends, well or with an error."""
+    """A queue of events that ends, well or with an error; made and read on its event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._thread_id = threading.get_ident()
         self._lock = threading.Lock()
         self._letters: deque[tuple[Subject, Letter]] = deque()
         self._is_closed = False
@@ -67,28 +68,30 @@ class Mailbox:
                 self._is_closed, self._error = True, error
                 self._wake()
 
+    async def wait(self) -> None:
+        """Return when there is an event, or the end, to be had; may be cancelled."""
+        while True:
+            with self._lock:
+                if self._letters or self._is_closed:
+                    return
+                self._has_mail.clear()
+                self._is_waking = False
+            await self._has_mail.wait()
+
     async def get(self) -> Event | None:
         """Return the next event; None once all have been read and the end is reached.
 
         Raises:
             BaseException: the error that the mailbox was closed with.
         """
-        while True:
-            with self._lock:
-                letter = self._letters.popleft()[1] if self._letters else None
-                is_closed, error = self._is_closed, self._error
-                if letter is None:
-                    self._has_mail.clear()
-                    self._is_waking = False
-            if isinstance(letter, Future):
-                return await asyncio.wrap_future(letter)
-            if letter is not None:
-                return letter
-            if error is not None:
-                raise error
-            if is_closed:
-                return None
-            await self._has_mail.wait()
+        await self.wait()
+        with self._lock:
+            letter = self._letters.popleft()[1] if self._letters else None
+        if letter is None and self._error is not None:
+            raise self._error
+        if isinstance(letter, Future):
+            return await asyncio.wrap_future(letter)
+        return letter
 
     def _add(self, subject: Subject, letter: Letter) -> None:
         with self._lock:
@@ -106,5 +109,8 @@ class Mailbox:
         if self._is_waking:
             return
         self._is_waking = True
+        if threading.get_ident() == self._thread_id:
+            self._has_mail.set()
+            return
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody reads any more
             self._loop.call_soon_threadsafe(self._has_mail.set)

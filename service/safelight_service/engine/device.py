@@ -100,6 +100,7 @@ class Device:
     def position(self, job: Job) -> tuple[int, float | None] | None:
         """A waiting job's place, from 1, and its estimated wait in seconds."""
         with self._changed:
+            self._drop_started()
             if job not in self._waiting:
                 return None
             return self._waiting.index(job) + 1, job.estimated_wait_s

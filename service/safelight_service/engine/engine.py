@@ -225,15 +225,15 @@ class Engine:
     async def _read(self, mailbox: Mailbox, job: Job) -> AsyncGenerator[Event, None]:
         """Yield a job's events; while it waits in silence, repeat its position."""
         while True:
-            reading = asyncio.ensure_future(mailbox.get())
             try:
-                while not (await asyncio.wait({reading}, timeout=self._heartbeat_s))[0]:
-                    position = self._device.position(job)
-                    if position is not None:
-                        yield Queued(*position)
-                event = await reading
-            finally:
-                reading.cancel()
+                async with asyncio.timeout(self._heartbeat_s):
+                    await mailbox.wait()
+            except TimeoutError:
+                position = self._device.position(job)
+                if position is not None:
+                    yield Queued(*position)
+                continue
+            event = await mailbox.get()
             if event is None:
                 return
             yield event

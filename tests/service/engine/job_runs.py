@@ -150,7 +150,7 @@ class Forwards:
 
 @contextmanager
 def count_forwards(
-    model: LoadedModel, on_forward: Callable[[], None] = lambda: None
+    model: LoadedModel, on_forward: Callable[[], object] = lambda: None
 ) -> Iterator[Forwards]:
     """Count the forwards of the model's denoiser, and have `on_forward` called in each."""
     forwards = Forwards()

@@ -1,6 +1,7 @@
 import asyncio
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 
@@ -12,6 +13,7 @@ from safelight_service.generation import (
     GenerationRequest,
     Parameters,
     Progress,
+    Queued,
 )
 from safelight_service.settings import BatchingSettings, Settings
 from tests.service.engine.job_runs import (
@@ -29,10 +31,15 @@ REQUEST = GenerationRequest("a red circle", Parameters(**SMALL), waits_for_model
 
 @asynccontextmanager
 async def open_engine(
-    tiny_models: TinyModels, family: str, batching: BatchingSettings
+    tiny_models: TinyModels, family: str, batching: BatchingSettings, heartbeat_s: float
 ) -> AsyncIterator[Engine]:
     engine = Engine(
-        Settings(models=(tiny_models.settings(family),), torch_threads=1, batching=batching)
+        Settings(
+            models=(tiny_models.settings(family),),
+            torch_threads=1,
+            batching=batching,
+            heartbeat_s=heartbeat_s,
+        )
     )
     await engine.start()
     try:
@@ -51,9 +58,10 @@ def with_engine(
     family: str,
     act: Callable[[Engine], Awaitable[None]],
     batching: BatchingSettings = MERGING,
+    heartbeat_s: float = 5.0,
 ) -> None:
     async def run() -> None:
-        async with open_engine(tiny_models, family, batching) as engine:
+        async with open_engine(tiny_models, family, batching, heartbeat_s) as engine:
             await act(engine)
 
     asyncio.run(run())
@@ -100,6 +108,30 @@ def test_a_deterministic_engine_makes_the_same_bytes_whatever_runs_beside(
         assert [images_of(events)[0].data for events in together] == [alone.data] * 3
 
     with_engine(tiny_models, "flux-dev", act, BatchingSettings(deterministic=True))
+
+
+def test_who_waits_in_silence_is_told_the_position_again(tiny_models: TinyModels) -> None:
+    has_heard_enough = threading.Event()
+
+    async def act(engine: Engine) -> None:
+        model = engine._catalog.find("").loaded
+        assert model is not None
+        told: list[Event | Resolved] = []
+        with count_forwards(model, lambda: has_heard_enough.wait(30)):
+            async with (
+                aclosing(engine.generate(REQUEST)) as first,
+                aclosing(engine.generate(REQUEST)) as second,
+            ):
+                while not isinstance(await anext(first), Accepted):
+                    pass
+                async for event in second:
+                    told.append(event)
+                    if told[-4:] == [Queued(1, None)] * 4:
+                        has_heard_enough.set()
+        assert has_heard_enough.is_set()
+        assert isinstance(told[-1], Completed)
+
+    with_engine(tiny_models, "sd15", act, BatchingSettings(max_width=1), heartbeat_s=0.01)
 
 
 def test_closing_the_events_stops_the_generation(tiny_models: TinyModels) -> None:
