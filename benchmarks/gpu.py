@@ -1,22 +1,25 @@
 """`make bench-gpu`: well-known architectures with random weights, through the service.
 
 Pictures per second with one call under way and with eight, as a share of what the arithmetic
-of the denoiser and the decoder allows on an H200, and the widths that the service measured.
+of the denoiser and the decoder allows on an H200; what a step of eight merged takes, and what
+while others come and go, whose pictures are decoded; and the widths that the service measured.
 On a processor the same architectures run shrunk, which proves the harness and nothing else.
 """
 
 import argparse
 import asyncio
 import json
+import statistics
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
-from safelight import AsyncClient
+from safelight import AsyncClient, Progress
 
 from benchmarks.architectures import make_pipeline
 from benchmarks.report import write_report
@@ -58,10 +61,17 @@ VARIANTS: Mapping[str, Mapping[str, object]] = {
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """Pictures per second with one call and with eight under way, and the measured widths."""
+    """Pictures per second with one call and with eight under way, and the measured widths.
+
+    The seconds of a step are those with eight under way.
+    """
 
     one_per_s: float
     eight_per_s: float
+    step_s: float
+    """Median, of eight that begin and end together."""
+    disturbed_step_s: float
+    """Mean, of one while seven short ones begin and end."""
     limit_per_s: float | None
     forward_s: Mapping[int, float]
 
@@ -111,31 +121,76 @@ def measure(
         for case in cases:
             asyncio.run(call(service.target, case, 1, 1))  # measures the widths, and compiles
             asyncio.run(call(service.target, case, EIGHT, EIGHT))
-            one_per_s = asyncio.run(call(service.target, case, 1, max(1, pictures // 4)))
-            eight_per_s = asyncio.run(call(service.target, case, EIGHT, pictures))
-            widths = _read_widths(profiles, case.side_px)
-            found.append((case, Figure(one_per_s, eight_per_s, case.limit_per_s, widths)))
+            one_per_s, _ = asyncio.run(call(service.target, case, 1, max(1, pictures // 4)))
+            eight_per_s, steps_s = asyncio.run(call(service.target, case, EIGHT, pictures))
+            disturbed_s = asyncio.run(disturb(service.target, case))
+            found.append(
+                (
+                    case,
+                    Figure(
+                        one_per_s,
+                        eight_per_s,
+                        statistics.median(steps_s),
+                        statistics.fmean(disturbed_s),
+                        case.limit_per_s,
+                        _read_widths(profiles, case.side_px),
+                    ),
+                )
+            )
     return found
 
 
-async def call(target: str, case: Case, concurrency: int, pictures: int) -> float:
-    """Make so many pictures with so many calls under way; return pictures per second."""
+async def call(
+    target: str, case: Case, concurrency: int, pictures: int
+) -> tuple[float, list[float]]:
+    """Make so many pictures with so many calls under way.
+
+    Return the pictures per second, and the seconds of all steps but the first of each.
+    """
     waiting = list(range(pictures))
+    steps_s: list[float] = []
 
     async def work(client: AsyncClient) -> None:
         while waiting:
-            await client.text_to_image(
-                "a lighthouse at dusk",
-                width=case.side_px,
-                height=case.side_px,
-                num_inference_steps=case.steps,
-                seed=waiting.pop(),
-            )
+            steps_s.extend(await make(client, case, case.steps, waiting.pop()))
 
     async with AsyncClient(target) as client:
         begun_at = time.perf_counter()
         await asyncio.gather(*(work(client) for _ in range(concurrency)))
-        return pictures / (time.perf_counter() - begun_at)
+        return pictures / (time.perf_counter() - begun_at), steps_s
+
+
+async def disturb(target: str, case: Case) -> list[float]:
+    """Make a picture beside seven clients with short ones; return the seconds of its steps."""
+    async with AsyncClient(target) as client:
+
+        async def make_short_ones(seed: int) -> None:
+            while True:
+                await make(client, case, max(2, case.steps // 4), seed)
+
+        others = [asyncio.create_task(make_short_ones(seed)) for seed in range(1, EIGHT)]
+        try:
+            return await make(client, case, case.steps, 0)
+        finally:
+            for other in others:
+                other.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+
+
+async def make(client: AsyncClient, case: Case, steps: int, seed: int) -> list[float]:
+    """Make a picture; return the seconds of all its steps but the first."""
+    ended_at = []
+    async with client.generate(
+        "a lighthouse at dusk",
+        width=case.side_px,
+        height=case.side_px,
+        num_inference_steps=steps,
+        seed=seed,
+    ) as events:
+        async for event in events:
+            if isinstance(event, Progress):
+                ended_at.append(event.elapsed_s)
+    return [end - begin for begin, end in pairwise(ended_at)]
 
 
 def print_figure(case: Case, variant: str, figure: Figure) -> None:
@@ -147,7 +202,9 @@ def print_figure(case: Case, variant: str, figure: Figure) -> None:
     widths = ", ".join(f"{rows}: {1e3 * s:.1f}" for rows, s in figure.forward_s.items())
     print(
         f"{case!s:<28}{variant:<14}{figure.one_per_s:7.2f} alone {figure.eight_per_s:7.2f} "
-        f"with eight a second{share}\n    ms a forward by rows: {widths}",
+        f"with eight a second{share}\n    ms a forward by rows: {widths}\n"
+        f"    ms a step of eight: {1e3 * figure.step_s:.1f}, "
+        f"while others come and go {1e3 * figure.disturbed_step_s:.1f}",
         flush=True,
     )
 
