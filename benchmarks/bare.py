@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
-from diffusers.utils import logging
+
+from safelight_service.engine.loading import silence_libraries
 
 PROMPT = "a red circle on a blue background"
 THREADS = 8
@@ -93,7 +94,7 @@ _pipeline: Any = None
 def _load() -> None:
     """Load the embedded model as any user of diffusers would."""
     global _pipeline
-    logging.disable_progress_bar()
+    silence_libraries()
     folder = resources.files("safelight_service") / "models" / "shapes"
     _pipeline = DiffusionPipeline.from_pretrained(str(folder), dtype=torch.float32)
     _pipeline.set_progress_bar_config(disable=True)

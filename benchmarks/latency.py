@@ -1,7 +1,8 @@
 """Latency: from the call to the picture, under calls that come at random.
 
 Short generations among long ones, at shares of what the service can make of them one at a
-time, with forwards merged and not. Every way gets the same calls at the same moments.
+time, as measured before each load, with forwards merged and not. At one load, every way gets
+the same calls at the same moments.
 """
 
 import asyncio
@@ -36,10 +37,10 @@ class Call:
 def main() -> None:
     """Measure, print and write."""
     figures: dict[str, dict[str, Percentiles]] = {}
-    with run_service(batching=WAYS["not merged"]) as service:
-        calls = draw_calls(asyncio.run(measure_step_s(service.target)))
     print(f"{CALLS} calls of 5 to 60 steps, seconds{'mean':>8}{'p50':>8}{'p99':>8}")
     for load in LOADS:
+        with run_service(batching=WAYS["not merged"]) as service:
+            calls = draw_calls(asyncio.run(measure_step_s(service.target)))
         for name, batching in WAYS.items():
             with run_service(batching=batching, queue_size=str(CALLS)) as service:
                 taken = asyncio.run(run(service.target, calls, load))

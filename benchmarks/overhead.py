@@ -6,7 +6,7 @@ from dataclasses import asdict
 from safelight import Client
 
 from benchmarks.bare import PROMPT, Request, draw_one_after_another, run_bare_pipeline
-from benchmarks.report import Comparison, compare, take_turns, write_report
+from benchmarks.report import Comparison, compare, take_turns, timed, write_report
 from tests.running_service import run_service
 
 ROUNDS = 15
@@ -38,7 +38,7 @@ def main() -> None:
             "through the service": lambda: watch(preview_every=0),
             "with a preview each step": lambda: watch(preview_every=1),
         }
-        report(compare(take_turns(ways, ROUNDS)))
+        report(compare(take_turns({name: timed(way) for name, way in ways.items()}, ROUNDS)))
 
 
 def report(figures: Mapping[str, Comparison]) -> None:

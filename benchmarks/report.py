@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -56,21 +57,33 @@ SETTLE_S = 0.5
 """Torch's idle threads spin for a while; the next way must not have to share with them."""
 
 
-def take_turns(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Time each way once a round; return the seconds of each, round by round.
+def take_turns(ways: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Measure each way once a round; return what each has measured, round by round.
 
-    So a machine that is slower for a while is so for all ways. One more round, the first, does
-    not count.
+    So a machine that is slower for a while is so for all ways. The order is another one in each
+    round, since what one way leaves behind, a warm processor or a throttled one, is the next
+    one's. One more round, the first, does not count.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    measured: dict[str, list[float]] = {name: [] for name in ways}
+    shuffled = random.Random(0)
     for round_ in range(rounds + 1):
-        for name, way in ways.items():
+        for name in shuffled.sample(list(ways), len(ways)):
             time.sleep(SETTLE_S)
-            begun_at = time.perf_counter()
-            way()
+            value = ways[name]()
             if round_:
-                seconds[name].append(time.perf_counter() - begun_at)
-    return seconds
+                measured[name].append(value)
+    return measured
+
+
+def timed(way: Callable[[], object]) -> Callable[[], float]:
+    """Return what runs a way, and returns the seconds that it took."""
+
+    def run() -> float:
+        begun_at = time.perf_counter()
+        way()
+        return time.perf_counter() - begun_at
+
+    return run
 
 
 def compare(measured: Mapping[str, Sequence[float]]) -> dict[str, Comparison]:

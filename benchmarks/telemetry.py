@@ -5,19 +5,19 @@ throughput differs by less than it varies. Their processor time tells more, wher
 threads which compute is left out: it is nearly all there is, and the same in both.
 """
 
+import asyncio
 import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.report import Comparison, compare, take_turns, write_report
-from benchmarks.throughput import draw_by_service, mix
+from benchmarks.report import Comparison, compare, take_turns, timed, write_report
+from benchmarks.throughput import call_service, mix
 from tests.otlp_receiver import run_receiver
 from tests.running_service import RunningService, run_service
 
 ROUNDS = 20
 CONCURRENCY = 8
-MIXES = 1
 COMPUTING = os.cpu_count() or 1
 """Threads of torch's team, which are busier than all others together."""
 
@@ -37,12 +37,16 @@ def main() -> None:
         services = {"off": silent, "on": telling}
         computing_ms: dict[str, list[float]] = {name: [] for name in services}
         other_ms: dict[str, list[float]] = {name: [] for name in services}
-        picture_count = len(mix(MIXES))
+        picture_count = len(mix())
+
+        async def call(service: RunningService) -> None:
+            async for _ in call_service(service.target, CONCURRENCY, mix()):
+                pass
 
         def way(name: str, service: RunningService) -> Callable[[], None]:
             def draw() -> None:
                 begun_ms = read_processor_ms(service)
-                draw_by_service(service.target, CONCURRENCY, mix(MIXES))
+                asyncio.run(call(service))
                 ended_ms = read_processor_ms(service)
                 spent_ms = sorted(at - begun_ms.get(id_, 0.0) for id_, at in ended_ms.items())
                 computing_ms[name].append(sum(spent_ms[-COMPUTING:]) / picture_count)
@@ -50,7 +54,9 @@ def main() -> None:
 
             return draw
 
-        taken = take_turns({name: way(name, each) for name, each in services.items()}, ROUNDS)
+        taken = take_turns(
+            {name: timed(way(name, each)) for name, each in services.items()}, ROUNDS
+        )
     for spent_ms in (*computing_ms.values(), *other_ms.values()):
         del spent_ms[0]  # of the round that does not count
     rates = {name: [picture_count / each for each in seconds] for name, seconds in taken.items()}

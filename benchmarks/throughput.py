@@ -6,6 +6,10 @@ with guidance and without.
 
 import asyncio
 import functools
+import itertools
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import aclosing
 from dataclasses import asdict
 
 from safelight import AsyncClient
@@ -21,67 +25,98 @@ from benchmarks.bare import (
     draw_with_copies,
     run_bare_pipeline,
 )
-from benchmarks.report import compare, take_turns, write_report
+from benchmarks.report import compare, take_turns, timed, write_report
 from tests.running_service import run_service
 
-ROUNDS = 3
+ROUNDS = 8
 CONCURRENCIES = (1, 2, 4, 8, 16)
 MIX = ((20, 4.0), (10, 4.0), (30, 4.0), (20, 1.0), (15, 6.0), (25, 4.0), (20, 4.0), (12, 1.0))
 """Steps and guidance scales of the requests."""
-
-MIXES = 3
-FEW_MIXES = 1
-"""For threads that get into each other's way; the same requests, so the rates compare."""
 
 
 def main() -> None:
     """Measure, print and write."""
     with run_bare_pipeline() as bare, run_service(batching="{}") as service:
-        ways: dict[str, tuple[Draw, Requests]] = {
-            "plain calls, one after another": (bare(draw_one_after_another), mix(MIXES)),
-            f"{THREADS} threads and a lock": (bare(draw_behind_a_lock), mix(MIXES)),
-            f"{THREADS} threads and shallow copies": (bare(draw_with_copies), mix(FEW_MIXES)),
+        ways: dict[str, Callable[[], float]] = {
+            "plain calls, one after another": rate(bare(draw_one_after_another)),
+            f"{THREADS} threads and a lock": rate(bare(draw_behind_a_lock)),
+            f"{THREADS} threads and shallow copies": rate(bare(draw_with_copies)),
         }
         for concurrency in CONCURRENCIES:
-            draw = functools.partial(draw_by_service, service.target, concurrency)
-            ways[f"the service, {concurrency} at once"] = (draw, mix(MIXES))
-        seconds = take_turns(
-            {name: functools.partial(draw, requests) for name, (draw, requests) in ways.items()},
-            ROUNDS,
-        )
-    rates = {name: [len(ways[name][1]) / each for each in taken] for name, taken in seconds.items()}
-    figures = compare(rates)
+            ways[f"the service, {concurrency} at once"] = functools.partial(
+                rate_service, service.target, concurrency
+            )
+        figures = compare(take_turns(ways, ROUNDS))
     print(f"{'pictures, 128 x 128, 10 to 30 steps':<42}{'per s':>7}   ratio")
     for name, figure in figures.items():
         print(f"{name:<42}{figure.measured.median:>7.2f}   {figure.ratio}")
     write_report("throughput", {name: asdict(figure) for name, figure in figures.items()})
 
 
-def mix(times: int) -> Requests:
-    """The mix of requests, so many times."""
-    return [Request(*each, seed) for seed, each in enumerate(MIX * times)]
+def mix() -> Requests:
+    """The mix of requests."""
+    return [Request(*each, seed) for seed, each in enumerate(MIX)]
 
 
-def draw_by_service(target: str, concurrency: int, requests: Requests) -> None:
-    """Keep so many calls of the service under way."""
-    asyncio.run(_call_service(target, concurrency, requests))
+def rate(draw: Draw) -> Callable[[], float]:
+    """Return what measures pictures per second where calls do not help each other."""
+    requests = mix()
+    take = timed(functools.partial(draw, requests))
+    return lambda: len(requests) / take()
 
 
-async def _call_service(target: str, concurrency: int, requests: Requests) -> None:
-    waiting = list(reversed(requests))
+def rate_service(target: str, concurrency: int) -> float:
+    """Return the pictures per second of so many clients that call without a pause.
 
-    async def work(client: AsyncClient) -> None:
-        while waiting:
-            request = waiting.pop()
-            await client.text_to_image(
-                PROMPT,
-                num_inference_steps=request.steps,
-                guidance_scale=request.guidance_scale,
-                seed=request.seed,
-            )
+    Before those that count, each client has had one, and after them the clients go on, so all
+    of them are there all the time.
+    """
+    count = len(MIX)
 
+    async def run() -> float:
+        finished_at = []
+        async with aclosing(call_service(target, concurrency, itertools.cycle(mix()))) as calls:
+            async for _ in calls:
+                finished_at.append(time.perf_counter())
+                if len(finished_at) > concurrency + count:
+                    break
+        return count / (finished_at[-1] - finished_at[-1 - count])
+
+    return asyncio.run(run())
+
+
+async def call_service(
+    target: str, concurrency: int, requests: Iterable[Request]
+) -> AsyncGenerator[None]:
+    """Keep so many calls of the service under way; yield after each, and cancel when closed."""
+    waiting = iter(requests)
     async with AsyncClient(target) as client:
-        await asyncio.gather(*(work(client) for _ in range(concurrency)))
+
+        def call_next(count: int) -> set[asyncio.Task[object]]:
+            return {
+                asyncio.create_task(
+                    client.text_to_image(
+                        PROMPT,
+                        num_inference_steps=request.steps,
+                        guidance_scale=request.guidance_scale,
+                        seed=request.seed,
+                    )
+                )
+                for request in itertools.islice(waiting, count)
+            }
+
+        running = call_next(concurrency)
+        try:
+            while running:
+                ended, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                running |= call_next(len(ended))
+                for call in ended:
+                    call.result()
+                    yield
+        finally:
+            for call in running:
+                call.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
 
 
 if __name__ == "__main__":
