@@ -4,6 +4,7 @@ import asyncio
 import sys
 from pathlib import Path
 
+from safelight_service.cache import disk
 from safelight_service.cache.disk import DiskTier
 from safelight_service.cache.results import Result
 from tests.service.cache.sample_results import make_result
@@ -29,4 +30,5 @@ async def _fill(folder: Path, name: str) -> None:
 
 
 if __name__ == "__main__":
+    disk._BUSY_S = 60  # however slow the disk is
     asyncio.run(_fill(Path(sys.argv[1]), sys.argv[2]))

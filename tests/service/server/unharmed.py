@@ -1,8 +1,9 @@
 """What must be true of a service again after any fault."""
 
+import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 import grpc
@@ -43,7 +44,8 @@ def unharmed(service: RunningService) -> Iterator[pb_grpc.TextToImageServiceStub
         service.forget_peak()
         before = service.read_usage()
         yield stub
-        wait_until(channel, service.read_usage, lambda usage: not exceeds(usage, before))
+        _wait_until_at_rest(service, before)
+        assert is_serving(channel)
         assert make_control(stub) == expected
         assert service.read_usage().peak_mib - before.resident_mib < _MAX_GROWTH_MIB
 
@@ -64,6 +66,16 @@ def exceeds(usage: Usage, before: Usage) -> bool:
     return (
         usage.thread_count > before.thread_count or usage.descriptor_count > before.descriptor_count
     )
+
+
+def _wait_until_at_rest(service: RunningService, before: Usage) -> None:
+    """Leave it alone until it holds no more than before: gRPC keeps threads that have work."""
+    ends_at = time.monotonic() + _PATIENCE_S
+    while exceeds(usage := service.read_usage(), before):
+        assert time.monotonic() < ends_at, f"it still has {usage}, and had {before}"
+        with suppress(subprocess.TimeoutExpired):
+            service.process.wait(0.1)
+            raise AssertionError("it has ended")
 
 
 def is_serving(channel: grpc.Channel) -> bool:
