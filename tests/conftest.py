@@ -5,11 +5,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.running_service import RunningService, run_service
+from tests.running_service import RunningService, prepare_services, run_service
 
 # Of this process and of all that it starts: several services at once would fight for the
 # processors, each of them with a team whose threads spin while they wait.
 os.environ["OMP_NUM_THREADS"] = "1"
+prepare_services()
 
 MAX_CONNECTIONS = 100
 """That the service shared by all tests takes, so that one of them can reach the limit."""

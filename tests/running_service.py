@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from safelight_service.cli import QUIET
+from tests.warm_process import WarmProcess
+
 _READY = "Safelight is ready on "
 _WARNINGS = ",".join(
     (
@@ -43,7 +46,7 @@ class RunningService:
     """A service that has said that it is ready."""
 
     target: str
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | WarmProcess
     log: IO[str]
 
     def read_log(self) -> str:
@@ -76,6 +79,11 @@ def service_environment(settings: Mapping[str, str]) -> dict[str, str]:
     return {**inherited, **_DEFAULTS, **settings, "PYTHONWARNINGS": _WARNINGS}
 
 
+def prepare_services() -> None:
+    """Have the services that are run from now on forked from one that is prepared."""
+    WarmProcess.prepare({**QUIET, "PYTHONWARNINGS": _WARNINGS})
+
+
 @contextmanager
 def run_service(
     *module: str,
@@ -92,16 +100,18 @@ def run_service(
     """
     variables = {f"SAFELIGHT_{name.upper()}": value for name, value in settings.items()}
     variables |= {f"OTEL_{name.upper()}": value for name, value in (otel or {}).items()}
-    module = module or ("safelight_service",)
-    command = [sys.executable, "-m", *module, "--listen", "127.0.0.1:0"]
+    environment = {**service_environment(variables), "PYTHONWARNINGS": warnings}
+    command = [*(module or ("safelight_service",)), "--listen", "127.0.0.1:0"]
     with (
-        tempfile.TemporaryFile("w+") as log,
-        subprocess.Popen(
-            command,
+        tempfile.NamedTemporaryFile("w+") as log,
+        WarmProcess(command, environment, log.name)
+        if WarmProcess.is_prepared
+        else subprocess.Popen(
+            [sys.executable, "-m", *command],
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            env={**service_environment(variables), "PYTHONWARNINGS": warnings},
+            env=environment,
         ) as process,
     ):
         try:

@@ -21,6 +21,12 @@ from safelight_service.tokens import Caller, digest_token
 
 _EXIT_FAILURE, _EXIT_USAGE = 1, 2
 _TOKEN_BYTES = 32
+QUIET = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DIFFUSERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+}
+"""Read when the libraries are imported; what they warn of is of no use to an operator."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -64,10 +70,7 @@ def serve(
     except (ValueError, OSError) as error:
         _fail(str(error), _EXIT_USAGE)
     configure_logs(settings)
-    # Read when the libraries are imported; what they warn of is of no use to an operator.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ |= QUIET | os.environ
     code = asyncio.run(_serve(settings))
     # Not sys.exit, which waits for threads: one may hang on the device, or load a model.
     sys.stdout.flush()
