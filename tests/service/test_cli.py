@@ -1,11 +1,13 @@
 """The command `safelight-service`, as an operator types it."""
 
+import gc
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import safelight_service
+from safelight_service.cli import kept_for_good
 from safelight_service.server.probe import is_serving
 from safelight_service.tokens import Tokens
 from tests.running_service import RunningService, service_environment
@@ -22,6 +24,19 @@ def run_command(
         check=False,
         env=service_environment(settings or {}),
     )
+
+
+def test_what_is_imported_for_good_is_not_searched_for_garbage() -> None:
+    frozen_count = gc.get_freeze_count()
+    try:
+        with kept_for_good():
+            assert not gc.isenabled()
+            kept: list[object] = []
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > frozen_count
+        assert not any(each is kept for each in gc.get_objects())
+    finally:
+        gc.unfreeze()
 
 
 def test_version_is_that_of_the_package() -> None:
