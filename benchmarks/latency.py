@@ -16,7 +16,7 @@ from safelight import AsyncClient
 from benchmarks.report import Percentiles, write_report
 from tests.running_service import run_service
 
-CALLS = 30
+CALLS = 60
 LOADS = (0.5, 0.8, 0.95)
 STEPS, WEIGHTS = (5, 10, 20, 60), (4, 3, 2, 1)
 WAYS = {

@@ -20,7 +20,7 @@ SERVICE = "the service, "
 def main() -> None:
     """Draw the picture."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
-    draw_throughput(left, read_figures("throughput"))
+    draw_throughput(left, read_figures("throughput")["128 x 128"])
     draw_latency(right, read_figures("latency"))
     figure.savefig(PICTURE, metadata={"Date": None})
 

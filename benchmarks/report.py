@@ -15,7 +15,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Median and extremes of what was measured in several rounds."""
+    """Median of what was measured in several rounds, and the quartiles: half lies between them."""
 
     median: float
     low: float
@@ -24,7 +24,8 @@ class Spread:
     @classmethod
     def of(cls, measured: Sequence[float]) -> Self:
         """Summarise measurements."""
-        return cls(statistics.median(measured), min(measured), max(measured))
+        low, median, high = statistics.quantiles(measured, n=4, method="inclusive")
+        return cls(median, low, high)
 
     def __str__(self) -> str:
         return f"{self.median:.3f} ({self.low:.3f} - {self.high:.3f})"

@@ -8,7 +8,7 @@ import asyncio
 import functools
 import itertools
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import asdict
 
@@ -25,11 +25,14 @@ from benchmarks.bare import (
     draw_with_copies,
     run_bare_pipeline,
 )
-from benchmarks.report import compare, take_turns, timed, write_report
+from benchmarks.report import Comparison, compare, take_turns, timed, write_report
 from tests.running_service import run_service
 
+PLAIN = "plain calls, one after another"
 ROUNDS = 8
 CONCURRENCIES = (1, 2, 4, 8, 16)
+OTHER_SIZES = {64: 8, 256: 4}
+"""Rounds, by width and height; there the service is compared with plain calls only, at 8."""
 MIX = ((20, 4.0), (10, 4.0), (30, 4.0), (20, 1.0), (15, 6.0), (25, 4.0), (20, 4.0), (12, 1.0))
 """Steps and guidance scales of the requests."""
 
@@ -38,7 +41,7 @@ def main() -> None:
     """Measure, print and write."""
     with run_bare_pipeline() as bare, run_service(batching="{}") as service:
         ways: dict[str, Callable[[], float]] = {
-            "plain calls, one after another": rate(bare(draw_one_after_another)),
+            PLAIN: rate(bare(draw_one_after_another)),
             f"{THREADS} threads and a lock": rate(bare(draw_behind_a_lock)),
             f"{THREADS} threads and shallow copies": rate(bare(draw_with_copies)),
         }
@@ -46,26 +49,46 @@ def main() -> None:
             ways[f"the service, {concurrency} at once"] = functools.partial(
                 rate_service, service.target, concurrency
             )
-        figures = compare(take_turns(ways, ROUNDS))
-    print(f"{'pictures, 128 x 128, 10 to 30 steps':<42}{'per s':>7}   ratio")
-    for name, figure in figures.items():
-        print(f"{name:<42}{figure.measured.median:>7.2f}   {figure.ratio}")
-    write_report("throughput", {name: asdict(figure) for name, figure in figures.items()})
+        figures = {"128 x 128": compare(take_turns(ways, ROUNDS))}
+        for size, rounds in OTHER_SIZES.items():
+            ways = {
+                PLAIN: rate(bare(draw_one_after_another), size),
+                f"the service, {THREADS} at once": functools.partial(
+                    rate_service, service.target, THREADS, size
+                ),
+            }
+            figures[f"{size} x {size}"] = compare(take_turns(ways, rounds))
+    report(figures)
 
 
-def mix() -> Requests:
+def report(figures: Mapping[str, Mapping[str, Comparison]]) -> None:
+    """Print the table and write the results."""
+    print(f"{'pictures, 10 to 30 steps':<42}{'per s':>7}   ratio")
+    for size, ways in figures.items():
+        for name, figure in ways.items():
+            print(f"{size:<11}{name:<31}{figure.measured.median:>7.2f}   {figure.ratio}")
+    write_report(
+        "throughput",
+        {
+            size: {name: asdict(figure) for name, figure in ways.items()}
+            for size, ways in figures.items()
+        },
+    )
+
+
+def mix(size: int = 128) -> Requests:
     """The mix of requests."""
-    return [Request(*each, seed) for seed, each in enumerate(MIX)]
+    return [Request(*each, seed, size) for seed, each in enumerate(MIX)]
 
 
-def rate(draw: Draw) -> Callable[[], float]:
+def rate(draw: Draw, size: int = 128) -> Callable[[], float]:
     """Return what measures pictures per second where calls do not help each other."""
-    requests = mix()
+    requests = mix(size)
     take = timed(functools.partial(draw, requests))
     return lambda: len(requests) / take()
 
 
-def rate_service(target: str, concurrency: int) -> float:
+def rate_service(target: str, concurrency: int, size: int = 128) -> float:
     """Return the pictures per second of so many clients that call without a pause.
 
     Before those that count, each client has had one, and after them the clients go on, so all
@@ -75,7 +98,7 @@ def rate_service(target: str, concurrency: int) -> float:
 
     async def run() -> float:
         finished_at = []
-        async with aclosing(call_service(target, concurrency, itertools.cycle(mix()))) as calls:
+        async with aclosing(call_service(target, concurrency, itertools.cycle(mix(size)))) as calls:
             async for _ in calls:
                 finished_at.append(time.perf_counter())
                 if len(finished_at) > concurrency + count:
@@ -99,6 +122,8 @@ async def call_service(
                         PROMPT,
                         num_inference_steps=request.steps,
                         guidance_scale=request.guidance_scale,
+                        width=request.size,
+                        height=request.size,
                         seed=request.seed,
                     )
                 )
