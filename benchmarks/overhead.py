@@ -9,8 +9,8 @@ from benchmarks.bare import PROMPT, Draw, Request, draw_one_after_another, run_b
 from benchmarks.report import Comparison, compare, take_turns, timed, write_report
 from tests.running_service import run_service
 
-ROUNDS = {64: 40, 128: 40, 256: 20}
-"""By width and height of the picture."""
+SIZES = (64, 128, 256)
+ROUNDS = 40
 
 
 def main() -> None:
@@ -21,12 +21,7 @@ def main() -> None:
         Client(service.target) as client,
     ):
         draw = bare(draw_one_after_another)
-        report(
-            {
-                size: compare(take_turns(list_ways(draw, client, size), rounds))
-                for size, rounds in ROUNDS.items()
-            }
-        )
+        report({size: compare(take_turns(list_ways(draw, client, size), ROUNDS)) for size in SIZES})
 
 
 def list_ways(draw: Draw, client: Client, size: int) -> dict[str, Callable[[], float]]:
