@@ -55,8 +55,11 @@ class TinyModels:
 
 
 def reload(
-    pipeline: DiffusionPipeline, batching: BatchingSettings = MERGING, store: Any = None
+    pipeline: DiffusionPipeline,
+    batching: BatchingSettings = MERGING,
+    store: Any = None,
+    identity: str = "",
 ) -> LoadedModel:
     """Load a pipeline that is in memory once more, with nothing known of it."""
     adapter = PipelineAdapter(pipeline, LimitSettings(), DefaultSettings())
-    return LoadedModel("tiny", "", "", adapter, batching, store or ProfileStore(None))
+    return LoadedModel("tiny", "", identity, adapter, batching, store or ProfileStore(None))

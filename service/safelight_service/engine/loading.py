@@ -1,6 +1,9 @@
 """Loading: from a model's settings to a pipeline that is ready to run."""
 
+import functools
 import gc
+import hashlib
+import math
 from importlib import resources
 from pathlib import Path
 
@@ -65,39 +68,43 @@ class LoadedModel:
         """Return what is known of the model at this size in pixels."""
         size = width, height
         if size not in self._lanes:
-            lane = Lane(size, self._most_members)
-            profile = self._profiles.get(self._profile_key(lane))
-            if profile is not None:
-                lane.set_profile(profile)
-            self._lanes[size] = lane
+            self._lanes[size] = Lane(size, self._most_members)
+            self._recall_widths(self._lanes[size])
         return self._lanes[size]
 
     def measure_widths(self, lane: Lane, call: Forward) -> None:
-        """Find out, with a call of that lane, how many rows its forwards should have."""
+        """Find out how many rows a lane's forwards should have, with a call of it if need be."""
 
         def run(calls: int) -> None:
             self.merger.run(self.denoiser, [call.arguments] * calls)
             if self.adapter.execution_device.type == "cuda":
                 torch.cuda.synchronize(self.adapter.execution_device)
 
-        profile = measure(run, call.row_count)
-        self._profiles.put(self._profile_key(lane), profile)
-        lane.set_profile(profile)
+        if not self._recall_widths(lane):
+            profile = measure(run, call.row_count)
+            if profile:
+                self._profiles.put(self._profile_key, math.prod(lane.size), profile)
+                lane.set_profile(profile)
 
-    def _profile_key(self, lane: Lane) -> str:
-        """Everything that the seconds of a forward depend on."""
+    def _recall_widths(self, lane: Lane) -> bool:
+        """Take what was measured at a lane's size, or near it; false if nothing was."""
+        profile = self._profiles.get(self._profile_key, math.prod(lane.size))
+        if profile is not None:
+            lane.set_profile(profile)
+        return profile is not None
+
+    @functools.cached_property
+    def _profile_key(self) -> str:
+        """Everything that the seconds of a forward depend on, but its size."""
         device = self.adapter.execution_device
         is_cuda = device.type == "cuda"
         parts = (
             self.name,
-            self.revision,
-            type(self.denoiser).__name__,
-            "{}x{}".format(*lane.size),
-            str(self.denoiser.dtype).removeprefix("torch."),
+            hashlib.sha256(self.identity.encode()).hexdigest()[:16],
             torch.cuda.get_device_name(device) if is_cuda else f"cpu x{torch.get_num_threads()}",
             f"torch {torch.__version__}",
         )
-        return ", ".join(part for part in parts if part)
+        return ", ".join(parts)
 
 
 def load_model(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -296,23 +297,55 @@ def test_prompts_are_encoded_once(model: LoadedModel) -> None:
     assert len(encoded) == 2
 
 
-def test_width_is_measured_once_for_each_size_and_kept(
-    tiny_models: TinyModels, tmp_path: Any
+def test_width_is_measured_once_for_each_area_and_kept(
+    tiny_models: TinyModels, tmp_path: Path
 ) -> None:
     pipeline = tiny_models["flux-dev"].adapter.pipeline
     file = tmp_path / "profiles" / "profiles.json"
-    forwards: list[int] = []
-    for _ in range(2):
-        model = reload(pipeline, BatchingSettings(), ProfileStore(file))
-        jobs, recorders = make_jobs(model, {"num_inference_steps": 2})
-        with on_forward(model, lambda call: forwards.append(len(call["guidance"]))):
-            run_jobs(*jobs)
-        assert images_of(recorders[0].events)
-        assert not jobs[0].lane.wants_profile
-    measured, made = forwards[:-4], forwards[-4:]
-    assert made == [1, 1, 1, 1]
-    assert measured[:8] == [1, 1, 1, 1, 2, 2, 2, 2]
-    assert "64x96" in file.read_text()
+
+    def count_forwards(identity: str, *sizes: tuple[int, int]) -> list[list[int]]:
+        """Rows of each forward, by size, of a model that has just been loaded."""
+        model = reload(pipeline, BatchingSettings(), ProfileStore(file), identity)
+        made: list[list[int]] = []
+        for width, height in sizes:
+            made.append([])
+            jobs, [recorder] = make_jobs(
+                model, {"width": width, "height": height, "num_inference_steps": 2}
+            )
+            with on_forward(model, lambda call: made[-1].append(len(call["guidance"]))):
+                run_jobs(*jobs)
+            assert images_of(recorder.events)
+            assert not jobs[0].lane.wants_profile
+        return made
+
+    first, across, larger = count_forwards("float32", (64, 96), (96, 64), (96, 96))
+    assert first[:8] == [1, 1, 1, 1, 2, 2, 2, 2]
+    assert first[-2:] == across == [1, 1]
+    assert larger[:8] == first[:8]
+    assert count_forwards("float32", (64, 96)) == [[1, 1]]
+    assert count_forwards("compiled", (64, 96))[0][:8] == first[:8]
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"), [(torch.OutOfMemoryError, OutOfMemoryError), (ValueError, InternalError)]
+)
+def test_what_fails_while_widths_are_measured_fails_its_own_job_only(
+    tiny_models: TinyModels, fault: type[Exception], error: type[Exception]
+) -> None:
+    def refuse(_: dict[str, Any]) -> None:
+        raise fault("for a test")
+
+    model = reload(tiny_models["flux-dev"].adapter.pipeline, BatchingSettings())
+    batcher = make_batcher()
+    jobs, [failed, fine] = make_jobs(model, {"num_inference_steps": 2}, {"num_inference_steps": 2})
+    batcher.add(jobs[0])
+    with on_forward(model, refuse):
+        take_turns(batcher, 1)
+    assert isinstance(failed.error, error)
+    batcher.add(jobs[1])
+    take_turns(batcher)
+    assert images_of(fine.events)
+    assert not jobs[1].lane.wants_profile
 
 
 def test_an_image_that_fails_ends_all_of_its_job_and_nothing_else(model: LoadedModel) -> None:
