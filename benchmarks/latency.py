@@ -1,56 +1,102 @@
 """Latency: from the call to the picture, under calls that come at random.
 
 Short generations among long ones, at shares of what the service can make of them one at a
-time, as measured before each load, with forwards merged and not. At one load, every way gets
+time, as measured before each load, with forwards merged and not. In one round, every way gets
 the same calls at the same moments.
 """
 
 import asyncio
+import itertools
 import random
+import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 
 from safelight import AsyncClient
 
-from benchmarks.report import Percentiles, write_report
+from benchmarks.report import Percentiles, Spread, compare, take_turns, write_report
 from tests.running_service import run_service
 
-CALLS = 60
+CALLS = 20
+ROUNDS = 3
 LOADS = (0.5, 0.8, 0.95)
 STEPS, WEIGHTS = (5, 10, 20, 60), (4, 3, 2, 1)
+NOT_MERGED = "not merged"
 WAYS = {
+    NOT_MERGED: '{"max_width": 1}',
     "merged": '{"profiles_file": ""}',
-    "not merged": '{"max_width": 1}',
     "merged, shortest first": '{"order": "shortest_remaining", "profiles_file": ""}',
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call, how many seconds after the first one it comes at a load of 1."""
+    """A call, and how many seconds after the first one it comes."""
 
     at_s: float
     steps: int
 
 
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Seconds of all calls, and the ratio of a round's mean to that of calls not merged."""
+
+    seconds: Percentiles
+    ratio: Spread
+
+
 def main() -> None:
     """Measure, print and write."""
-    figures: dict[str, dict[str, Percentiles]] = {}
-    print(f"{CALLS} calls of 5 to 60 steps, seconds{'mean':>8}{'p50':>8}{'p99':>8}")
-    for load in LOADS:
-        with run_service(batching=WAYS["not merged"]) as service:
-            calls = draw_calls(asyncio.run(measure_step_s(service.target)))
-        for name, batching in WAYS.items():
-            with run_service(batching=batching, queue_size=str(CALLS)) as service:
-                taken = asyncio.run(run(service.target, calls, load))
-            figure = figures.setdefault(f"load {load}", {})[name] = Percentiles.of(taken)
-            label = f"load {load}, {name}"
-            print(f"{label:<34}{figure.mean:>9.2f}{figure.p50:>8.2f}{figure.p99:>8.2f}")
+    figures: dict[str, dict[str, Latency]] = {}
+    print(
+        f"{ROUNDS} x {CALLS} calls of 5 to 60 steps{'mean':>10}{'p50':>8}{'p99':>8}   ratio of mean"
+    )
+    with ExitStack() as services:
+        targets = {
+            name: services.enter_context(
+                run_service(batching=batching, queue_size=str(CALLS))
+            ).target
+            for name, batching in WAYS.items()
+        }
+        for load in LOADS:
+            figures[f"load {load}"] = measure(targets, load)
+            for name, figure in figures[f"load {load}"].items():
+                seconds = figure.seconds
+                print(
+                    f"load {load}, {name:<24}"
+                    f"{seconds.mean:>8.2f}{seconds.p50:>8.2f}{seconds.p99:>8.2f}   {figure.ratio}"
+                )
     write_report(
         "latency",
         {load: {name: asdict(f) for name, f in ways.items()} for load, ways in figures.items()},
     )
+
+
+def measure(targets: Mapping[str, str], load: float) -> dict[str, Latency]:
+    """Let each way have the same calls, at one load."""
+    mean_step_s = asyncio.run(measure_step_s(targets[NOT_MERGED])) / load
+    taken: dict[str, list[list[float]]] = {name: [] for name in targets}
+
+    def way(name: str) -> Callable[[], float]:
+        seeds = itertools.count()
+
+        def call() -> float:
+            calls = draw_calls(mean_step_s, next(seeds))
+            taken[name].append(asyncio.run(run(targets[name], calls)))
+            return statistics.fmean(taken[name][-1])
+
+        return call
+
+    comparisons = compare(take_turns({name: way(name) for name in targets}, ROUNDS))
+    return {
+        name: Latency(
+            Percentiles.of(list(itertools.chain(*taken[name][1:]))),  # the first does not count
+            comparison.ratio,
+        )
+        for name, comparison in comparisons.items()
+    }
 
 
 async def measure_step_s(target: str) -> float:
@@ -62,10 +108,10 @@ async def measure_step_s(target: str) -> float:
         return (time.perf_counter() - begun_at) / 60
 
 
-def draw_calls(step_s: float) -> list[Call]:
-    """Draw calls that keep a service that runs them one at a time exactly busy."""
-    rng = random.Random(0)
-    mean_s = step_s * sum(s * w for s, w in zip(STEPS, WEIGHTS, strict=True)) / sum(WEIGHTS)
+def draw_calls(mean_step_s: float, seed: int) -> list[Call]:
+    """Draw calls that come, on average, every so many seconds for each of their steps."""
+    rng = random.Random(seed)
+    mean_s = mean_step_s * sum(s * w for s, w in zip(STEPS, WEIGHTS, strict=True)) / sum(WEIGHTS)
     calls, now = [], 0.0
     for _ in range(CALLS):
         calls.append(Call(now, rng.choices(STEPS, WEIGHTS)[0]))
@@ -73,13 +119,13 @@ def draw_calls(step_s: float) -> list[Call]:
     return calls
 
 
-async def run(target: str, calls: Sequence[Call], load: float) -> list[float]:
+async def run(target: str, calls: Sequence[Call]) -> list[float]:
     """Make the calls at their moments; return the seconds that each took."""
     async with AsyncClient(target) as client:
         await make(client, 5)
 
         async def make_timed(call: Call) -> float:
-            await asyncio.sleep(call.at_s / load)
+            await asyncio.sleep(call.at_s)
             begun_at = time.perf_counter()
             await make(client, call.steps)
             return time.perf_counter() - begun_at

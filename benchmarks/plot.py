@@ -54,7 +54,7 @@ def draw_latency(axes: Axes, figures: dict[str, Any]) -> None:
     loads = [float(name.removeprefix("load ")) for name in figures]
     for way, colour in zip(next(iter(figures.values())), ("C0", "C1", "C2"), strict=True):
         for key, style in (("p50", "-"), ("p99", ":")):
-            seconds = [ways[way][key] for ways in figures.values()]
+            seconds = [ways[way]["seconds"][key] for ways in figures.values()]
             axes.plot(loads, seconds, style, color=colour, marker="o", label=f"{way}, {key}")
     axes.set_xlabel("calls, as a share of what one at a time can do")
     axes.set_ylabel("seconds from call to picture")

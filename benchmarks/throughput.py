@@ -29,36 +29,42 @@ from benchmarks.report import Comparison, compare, take_turns, timed, write_repo
 from tests.running_service import run_service
 
 PLAIN = "plain calls, one after another"
+CONCURRENCIES = {64: (8,), 128: (2, 4, 8, 16), 256: (8,)}
+"""Calls of the service at once, besides one, by width and height."""
+
 ROUNDS = 8
-CONCURRENCIES = (1, 2, 4, 8, 16)
-OTHER_SIZES = {64: 8, 256: 4}
-"""Rounds, by width and height; there the service is compared with plain calls only, at 8."""
+ROUNDS_ALONE = 16
+"""One call at once differs from plain calls by little: those two have short rounds of their own."""
+
 MIX = ((20, 4.0), (10, 4.0), (30, 4.0), (20, 1.0), (15, 6.0), (25, 4.0), (20, 4.0), (12, 1.0))
 """Steps and guidance scales of the requests."""
 
 
 def main() -> None:
     """Measure, print and write."""
+    report({f"{size} x {size}": measure(size) for size in CONCURRENCIES})
+
+
+def measure(size: int) -> dict[str, Comparison]:
+    """Compare all ways to make pictures of that width and height."""
     with run_bare_pipeline() as bare, run_service(batching="{}") as service:
-        ways: dict[str, Callable[[], float]] = {
-            PLAIN: rate(bare(draw_one_after_another)),
-            f"{THREADS} threads and a lock": rate(bare(draw_behind_a_lock)),
-            f"{THREADS} threads and shallow copies": rate(bare(draw_with_copies)),
-        }
-        for concurrency in CONCURRENCIES:
-            ways[f"the service, {concurrency} at once"] = functools.partial(
-                rate_service, service.target, concurrency
-            )
-        figures = {"128 x 128": compare(take_turns(ways, ROUNDS))}
-        for size, rounds in OTHER_SIZES.items():
-            ways = {
-                PLAIN: rate(bare(draw_one_after_another), size),
-                f"the service, {THREADS} at once": functools.partial(
-                    rate_service, service.target, THREADS, size
-                ),
+
+        def serve(*concurrencies: int) -> dict[str, Callable[[], float]]:
+            return {
+                f"the service, {concurrency} at once": functools.partial(
+                    rate_service, service.target, concurrency, size
+                )
+                for concurrency in concurrencies
             }
-            figures[f"{size} x {size}"] = compare(take_turns(ways, rounds))
-    report(figures)
+
+        plain = {PLAIN: rate(bare(draw_one_after_another), size)}
+        threads = {
+            f"{THREADS} threads and a lock": rate(bare(draw_behind_a_lock), size),
+            f"{THREADS} threads and shallow copies": rate(bare(draw_with_copies), size),
+        }
+        alone = compare(take_turns(plain | serve(1), ROUNDS_ALONE))
+        together = plain | threads | serve(*CONCURRENCIES[size])
+        return alone | compare(take_turns(together, ROUNDS))
 
 
 def report(figures: Mapping[str, Mapping[str, Comparison]]) -> None:
@@ -81,14 +87,14 @@ def mix(size: int = 128) -> Requests:
     return [Request(*each, seed, size) for seed, each in enumerate(MIX)]
 
 
-def rate(draw: Draw, size: int = 128) -> Callable[[], float]:
+def rate(draw: Draw, size: int) -> Callable[[], float]:
     """Return what measures pictures per second where calls do not help each other."""
     requests = mix(size)
     take = timed(functools.partial(draw, requests))
     return lambda: len(requests) / take()
 
 
-def rate_service(target: str, concurrency: int, size: int = 128) -> float:
+def rate_service(target: str, concurrency: int, size: int) -> float:
     """Return the pictures per second of so many clients that call without a pause.
 
     Before those that count, each client has had one, and after them the clients go on, so all
