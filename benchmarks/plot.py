@@ -1,5 +1,6 @@
 """Draws docs/images/performance.svg from the results of throughput and latency."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,7 @@ def draw_throughput(axes: Axes, figures: dict[str, Any]) -> None:
         for name, figure in figures.items()
         if name.startswith(SERVICE)
     }
-    medians = [ratio["median"] for ratio in served.values()]
-    spread = [
-        [median - ratio["low"] for median, ratio in zip(medians, served.values(), strict=True)],
-        [ratio["high"] - median for median, ratio in zip(medians, served.values(), strict=True)],
-    ]
-    axes.errorbar(list(served), medians, spread, marker="o", capsize=3, label="the service")
+    draw_ratios(axes, served, "the service")
     others = [name for name in figures if not name.startswith(SERVICE)]
     for name, style in zip(others, ("-", "--", ":"), strict=True):
         axes.axhline(figures[name]["ratio"]["median"], color="grey", linestyle=style, label=name)
@@ -50,16 +46,26 @@ def draw_throughput(axes: Axes, figures: dict[str, Any]) -> None:
 
 
 def draw_latency(axes: Axes, figures: dict[str, Any]) -> None:
-    """Seconds from the call to the picture, by load."""
-    loads = [float(name.removeprefix("load ")) for name in figures]
-    for way, colour in zip(next(iter(figures.values())), ("C0", "C1", "C2"), strict=True):
-        for key, style in (("p50", "-"), ("p99", ":")):
-            seconds = [ways[way]["seconds"][key] for ways in figures.values()]
-            axes.plot(loads, seconds, style, color=colour, marker="o", label=f"{way}, {key}")
+    """Mean seconds from the call to the picture by load, as multiples of those not merged."""
+    for way in next(iter(figures.values())):
+        ratios = {
+            float(load.removeprefix("load ")): ways[way]["ratio"] for load, ways in figures.items()
+        }
+        draw_ratios(axes, ratios, way)
     axes.set_xlabel("calls, as a share of what one at a time can do")
-    axes.set_ylabel("seconds from call to picture")
+    axes.set_ylabel("mean latency, not merged = 1")
     axes.set_ylim(bottom=0)
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small", loc="lower left")
+
+
+def draw_ratios(axes: Axes, ratios: Mapping[int, Any] | Mapping[float, Any], label: str) -> None:
+    """Medians, and bars from quartile to quartile."""
+    medians = [ratio["median"] for ratio in ratios.values()]
+    spread = [
+        [ratio["median"] - ratio["low"] for ratio in ratios.values()],
+        [ratio["high"] - ratio["median"] for ratio in ratios.values()],
+    ]
+    axes.errorbar(list(ratios), medians, spread, marker="o", capsize=3, label=label)
 
 
 if __name__ == "__main__":
