@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from diffusers import attention_backend
 
 from safelight_service.engine.adapter import find_denoiser_name
 from safelight_service.engine.families import RULES
@@ -68,8 +69,12 @@ def _set_attention_backend(pipeline: Any, denoiser: Any, backend: str) -> None:
     rule = RULES.get(type(pipeline).__name__, {})
     if any(part in backend for part in _MASKLESS_BACKENDS) and any(mask in rule for mask in _MASKS):
         raise _refusal(denoiser, f"attention_backend = {backend!r}", "it masks its text")
+    asking = (getattr(module, "processor", None) for module in denoiser.modules())
+    if not any(hasattr(processor, "_attention_backend") for processor in asking):
+        raise _refusal(denoiser, f"attention_backend = {backend!r}", "its attention asks for none")
     try:
-        denoiser.set_attention_backend(backend)
+        with attention_backend():  # which is put back: the call sets that of all models, too
+            denoiser.set_attention_backend(backend)
     except (AttributeError, RuntimeError, ValueError) as reason:
         raise _refusal(denoiser, f"attention_backend = {backend!r}", str(reason)) from reason
 

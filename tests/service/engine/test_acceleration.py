@@ -1,6 +1,10 @@
+from contextlib import nullcontext
+from typing import Any
+
 import pytest
 import torch
 from pydantic import ValidationError
+from torch.nn.attention import SDPBackend
 
 from safelight_service.engine.acceleration import AccelerationError, accelerate
 from safelight_service.settings import AccelerationSettings
@@ -19,6 +23,7 @@ CPU = torch.device("cpu")
         ("flux-dev", {"attention_backend": "fast"}, "attention_backend = 'fast'"),
         ("qwen-image", {"attention_backend": "flash"}, "masks its text"),
         ("sana", {"attention_backend": "sage"}, "masks its text"),
+        ("sd15", {"attention_backend": "native"}, "asks for none"),
     ],
 )
 def test_what_a_pipeline_cannot_have_is_refused_with_the_reason(
@@ -36,10 +41,27 @@ def test_what_cannot_work_together_is_refused_at_start(other: dict[str, str]) ->
 
 def test_memory_layout_changes_no_more_than_rounding() -> None:
     plain, quick = make_pipeline("sd15"), make_pipeline("sd15")
-    settings = AccelerationSettings(channels_last=True, attention_backend="native")
+    settings = AccelerationSettings(channels_last=True)
     accelerate(quick, settings, CPU)
     assert quick.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
     assert difference(draw(reload(plain)), draw(reload(quick))) <= 1
+
+
+def test_attention_backend_of_one_model_is_not_that_of_others() -> None:
+    used: list[str] = []
+
+    def note(backend: SDPBackend, **_: object) -> Any:
+        used.append(backend.name)
+        return nullcontext()
+
+    exact, other = make_pipeline("flux-dev"), make_pipeline("flux-dev")
+    accelerate(exact, AccelerationSettings(attention_backend="_native_math"), CPU)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(torch.nn.attention, "sdpa_kernel", note)
+        draw(reload(other))
+        assert not used
+        draw(reload(exact))
+        assert set(used) == {"MATH"}
 
 
 def test_tiling_is_asked_of_the_vae() -> None:
