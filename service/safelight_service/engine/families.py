@@ -73,4 +73,12 @@ RULES: Mapping[str, MergeRule] = {
         "encoder_hidden_states_llama3": rows(dim=1),  # (layers, rows, tokens, width)
         "pooled_embeds": ROWS,
     },
+    "HunyuanDiTPipeline": {
+        **_TRANSFORMER,
+        "text_embedding_mask": ROWS,
+        "encoder_hidden_states_t5": ROWS,
+        "text_embedding_mask_t5": ROWS,
+        "image_meta_size": ROWS,
+        "style": ROWS,
+    },
 }

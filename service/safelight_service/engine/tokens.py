@@ -19,6 +19,11 @@ _CHAT_OPTIONS: Mapping[str, Mapping[str, object]] = {
 }
 """Pipelines that put the prompt into their tokenizer's chat template, and how."""
 
+_FIXED_LIMITS: Mapping[str, Mapping[str, int]] = {
+    "HunyuanDiTPipeline": {"tokenizer": 77, "tokenizer_2": 256},
+}
+"""Pipelines that no argument tells how many tokens each of their tokenizers may read."""
+
 
 class PromptTokens:
     """Counts the tokens of prompts for one pipeline."""
@@ -64,7 +69,7 @@ class PromptTokens:
         the wrong length.
         """
         limits = [
-            (tokenizer, self._limit(tokenizer))
+            (tokenizer, self._limit(name, tokenizer))
             for name, tokenizer in self._pipeline.components.items()
             if name.startswith("tokenizer") and tokenizer is not None
         ]
@@ -72,7 +77,10 @@ class PromptTokens:
         longest = [copy.deepcopy(tokenizer) for tokenizer, limit in limits if limit == most]
         return longest, most
 
-    def _limit(self, tokenizer: Any) -> int:
+    def _limit(self, name: str, tokenizer: Any) -> int:
+        fixed = _FIXED_LIMITS.get(type(self._pipeline).__name__)
+        if fixed is not None:
+            return fixed[name]
         asked = self._arguments.get("max_sequence_length")
         if asked is not None and "CLIP" not in type(tokenizer).__name__:
             return int(asked.default)

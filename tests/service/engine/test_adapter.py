@@ -16,8 +16,30 @@ from safelight_service.engine.loading import load_model
 from safelight_service.errors import InvalidRequestError
 from safelight_service.settings import DefaultSettings, LimitSettings, ModelSettings
 from tests.service.engine.job_runs import draw, run_job
-from tests.service.pipelines.families import make_pipeline
+from tests.service.pipelines.families import FAMILIES, make_pipeline
 from tests.service.tiny_models import TinyModels
+
+LONGEST_PROMPTS = {
+    "sd15": 75,  # start and end
+    "lcm": 75,
+    "sdxl": 75,
+    "sd3": 254,  # T5 reads more than CLIP: a space and the end
+    "flux-dev": 510,
+    "flux-schnell": 510,
+    "pixart-sigma": 298,
+    "flux2-dev": 339,  # its instruction comes before the prompt
+    "flux2-klein": 498,  # an empty thought follows what Z-Image's template adds
+    "chroma": 510,
+    "sana": 298,  # the two tokens that the pipeline keeps back
+    "lumina2": 91,  # its instruction comes before the prompt
+    "aura-flow": 254,
+    "cogview4": 1022,  # two tokens of the start
+    "hidream": 126,  # T5 and CLIP read one character less than Llama
+    "hunyuan-dit": 254,  # T5 reads more than BERT
+    "qwen-image": 507,  # five tokens of its template follow the prompt
+    "z-image": 504,  # eight tokens of its template surround the prompt
+}
+"""Characters, each of which is a token, and with what the pipeline adds the most that it reads."""
 
 
 def refusal_of(tiny_models: TinyModels, family: str, **request: Any) -> str:
@@ -81,32 +103,22 @@ def test_defaults_that_no_request_could_take_are_refused(
         load_model(settings)
 
 
-@pytest.mark.parametrize(
-    ("family", "multiple", "most", "width"),
-    [
-        ("sd15", 8, 2048, 100),
-        ("sd3", 16, 1536, 72),
-        ("sd3", 16, 1536, 1552),
-        ("flux-dev", 16, 2048, 72),
-        ("flux2-dev", 16, 2048, 72),
-        ("flux2-klein", 16, 2048, 72),
-        ("chroma", 16, 2048, 72),
-        ("pixart-sigma", 16, 2048, 72),
-        ("sana", 32, 2048, 80),
-        ("lumina2", 16, 2048, 72),
-        ("aura-flow", 16, 1536, 72),
-        ("aura-flow", 16, 1536, 1552),
-        ("cogview4", 16, 2048, 72),
-        ("hidream", 16, 2048, 72),
-        ("qwen-image", 16, 2048, 72),
-        ("z-image", 16, 2048, 72),
-    ],
-)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_size_that_the_family_cannot_make_is_refused_with_the_rule(
-    tiny_models: TinyModels, family: str, multiple: int, most: int, width: int
+    tiny_models: TinyModels, family: str
 ) -> None:
+    limits = tiny_models[family].capabilities.limits
+    multiple, most = limits.size_multiple_px, limits.max_side_px
+    width = 64 + multiple // 2
     assert refusal_of(tiny_models, family, width=width) == (
         f"parameters.width: must be a multiple of {multiple} between 64 and {most}, not {width}"
+    )
+
+
+@pytest.mark.parametrize("family", ["sd3", "aura-flow"])
+def test_side_beyond_the_known_positions_is_refused(tiny_models: TinyModels, family: str) -> None:
+    assert refusal_of(tiny_models, family, width=1552) == (
+        "parameters.width: must be a multiple of 16 between 64 and 1536, not 1552"
     )
 
 
@@ -125,53 +137,19 @@ def test_distilled_pipeline_honours_no_guidance(tmp_path: Path) -> None:
     assert model.capabilities.defaults.guidance_scale is None
 
 
-@pytest.mark.parametrize(
-    ("family", "longest", "most"),
-    [
-        ("sd15", 75, 77),  # start and end
-        ("sdxl", 75, 77),
-        ("sd3", 254, 256),  # T5 reads more than CLIP: a space and the end
-        ("flux-dev", 510, 512),
-        ("pixart-sigma", 298, 300),
-        ("flux2-dev", 339, 512),  # its instruction comes before the prompt
-        ("flux2-klein", 498, 512),  # an empty thought follows what Z-Image's template adds
-        ("chroma", 510, 512),
-        ("sana", 298, 300),  # the two tokens that the pipeline keeps back
-        ("lumina2", 91, 256),  # its instruction comes before the prompt
-        ("aura-flow", 254, 256),
-        ("cogview4", 1022, 1024),  # two tokens of the start
-        ("hidream", 126, 128),  # T5 and CLIP read one character less than Llama
-        ("qwen-image", 507, 512),  # five tokens of its template follow the prompt
-        ("z-image", 504, 512),  # eight tokens of its template surround the prompt
-    ],
-)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_prompt_is_refused_from_the_first_token_that_is_not_read(
-    tiny_models: TinyModels, family: str, longest: int, most: int
+    tiny_models: TinyModels, family: str
 ) -> None:
-    adapter = tiny_models[family].adapter
-    assert adapter.count_tokens("x" * longest) == most
+    model = tiny_models[family]
+    longest, most = LONGEST_PROMPTS[family], model.capabilities.limits.max_prompt_token_count
+    assert model.adapter.count_tokens("x" * longest) == most
     assert refusal_of(tiny_models, family, inputs="x" * (longest + 1)) == (
         f"inputs: must have at most {most} tokens of this model, not {most + 1}"
     )
 
 
-@pytest.mark.parametrize(
-    "family",
-    [
-        "sd3",
-        "flux2-dev",
-        "flux2-klein",
-        "chroma",
-        "pixart-sigma",
-        "sana",
-        "lumina2",
-        "aura-flow",
-        "cogview4",
-        "hidream",
-        "qwen-image",
-        "z-image",
-    ],
-)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_last_token_of_the_longest_prompt_is_read(tiny_models: TinyModels, family: str) -> None:
     model = tiny_models[family]
     most = model.capabilities.limits.max_prompt_token_count

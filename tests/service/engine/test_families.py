@@ -29,10 +29,34 @@ from tests.service.tiny_models import TinyModels
 GUIDED: dict[str, Any] = {"inputs": "a red circle", "guidance_scale": 3.0}
 """What each family makes a guided picture of."""
 
+CAPABILITIES = {
+    "family": ("pipeline_class", "guidance_scale", "steps", "side", "multiple", "tokens"),
+    "sd15": ("StableDiffusionPipeline", 7.5, 50, 512, 8, 77),
+    "lcm": ("LatentConsistencyModelPipeline", 8.5, 4, 512, 8, 77),
+    "sdxl": ("StableDiffusionXLPipeline", 5.0, 50, 512, 8, 77),
+    "sd3": ("StableDiffusion3Pipeline", 7.0, 28, 1024, 16, 256),
+    "flux-dev": ("FluxPipeline", 3.5, 28, 1024, 16, 512),
+    "flux-schnell": ("FluxPipeline", 1.0, 28, 1024, 16, 512),
+    "flux2-dev": ("Flux2Pipeline", 4.0, 50, 1024, 16, 512),
+    "flux2-klein": ("Flux2KleinPipeline", 4.0, 50, 1024, 16, 512),
+    "chroma": ("ChromaPipeline", 5.0, 35, 1024, 16, 512),
+    "pixart-sigma": ("PixArtSigmaPipeline", 4.5, 20, 1024, 16, 300),
+    "sana": ("SanaPipeline", 4.5, 20, 1024, 32, 300),
+    "lumina2": ("Lumina2Pipeline", 4.0, 30, 1024, 16, 256),
+    "aura-flow": ("AuraFlowPipeline", 3.5, 50, 1024, 16, 256),
+    "cogview4": ("CogView4Pipeline", 5.0, 50, 1024, 16, 1024),
+    "hidream": ("HiDreamImagePipeline", 5.0, 50, 256, 16, 128),
+    "hunyuan-dit": ("HunyuanDiTPipeline", 5.0, 50, 1024, 16, 256),
+    "qwen-image": ("QwenImagePipeline", 4.0, 50, 1024, 16, 512),
+    "z-image": ("ZImagePipeline", 5.0, 50, 1024, 16, 512),
+}
+"""Class, guidance scale, steps, width and height, what sizes are multiples of, and tokens."""
+
 PLAIN_ARGUMENTS: dict[str, dict[str, Any]] = {
     "flux-schnell": {"true_cfg_scale": 3.0, "negative_prompt": " "},
     "pixart-sigma": {"guidance_scale": 3.0, "use_resolution_binning": False},
     "sana": {"guidance_scale": 3.0, "use_resolution_binning": False},
+    "hunyuan-dit": {"guidance_scale": 3.0, "use_resolution_binning": False},
     "qwen-image": {"true_cfg_scale": 3.0, "negative_prompt": " "},
 }
 """How one calls the pipeline oneself for the same picture, where it is not by the same name."""
@@ -72,39 +96,8 @@ def model(tiny_models: TinyModels, family: str) -> LoadedModel:
     return tiny_models[family]
 
 
-@pytest.mark.parametrize(
-    ("family", "pipeline_class", "guidance_scale", "steps", "side", "multiple", "tokens"),
-    [
-        ("sd15", "StableDiffusionPipeline", 7.5, 50, 512, 8, 77),
-        ("lcm", "LatentConsistencyModelPipeline", 8.5, 4, 512, 8, 77),
-        ("sdxl", "StableDiffusionXLPipeline", 5.0, 50, 512, 8, 77),
-        ("sd3", "StableDiffusion3Pipeline", 7.0, 28, 1024, 16, 256),
-        ("flux-dev", "FluxPipeline", 3.5, 28, 1024, 16, 512),
-        ("flux-schnell", "FluxPipeline", 1.0, 28, 1024, 16, 512),
-        ("flux2-dev", "Flux2Pipeline", 4.0, 50, 1024, 16, 512),
-        ("flux2-klein", "Flux2KleinPipeline", 4.0, 50, 1024, 16, 512),
-        ("chroma", "ChromaPipeline", 5.0, 35, 1024, 16, 512),
-        ("pixart-sigma", "PixArtSigmaPipeline", 4.5, 20, 1024, 16, 300),
-        ("sana", "SanaPipeline", 4.5, 20, 1024, 32, 300),
-        ("lumina2", "Lumina2Pipeline", 4.0, 30, 1024, 16, 256),
-        ("aura-flow", "AuraFlowPipeline", 3.5, 50, 1024, 16, 256),
-        ("cogview4", "CogView4Pipeline", 5.0, 50, 1024, 16, 1024),
-        ("hidream", "HiDreamImagePipeline", 5.0, 50, 256, 16, 128),
-        ("qwen-image", "QwenImagePipeline", 4.0, 50, 1024, 16, 512),
-        ("z-image", "ZImagePipeline", 5.0, 50, 1024, 16, 512),
-    ],
-)
-def test_capabilities_are_those_of_the_family(
-    tiny_models: TinyModels,
-    family: str,
-    pipeline_class: str,
-    guidance_scale: float,
-    steps: int,
-    side: int,
-    multiple: int,
-    tokens: int,
-) -> None:
-    model = tiny_models[family]
+def test_capabilities_are_those_of_the_family(model: LoadedModel, family: str) -> None:
+    pipeline_class, guidance_scale, steps, side, multiple, tokens = CAPABILITIES[family]
     capabilities = model.capabilities
     defaults = capabilities.defaults
     assert capabilities.pipeline_class == pipeline_class

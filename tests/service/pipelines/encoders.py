@@ -3,6 +3,8 @@
 from typing import Any
 
 from transformers import (
+    BertConfig,
+    BertModel,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
@@ -48,8 +50,14 @@ def make_clip_projection_encoder(tokenizer: Any) -> CLIPTextModelWithProjection:
     return CLIPTextModelWithProjection(_make_clip_config(tokenizer)).eval()
 
 
+def make_bert_encoder(tokenizer: Any) -> BertModel:
+    """Make Hunyuan-DiT's first encoder."""
+    config = BertConfig(vocab_size=len(tokenizer), initializer_range=0.2, **_SIZES)
+    return BertModel(config).eval()
+
+
 def make_t5_encoder(tokenizer: Any, width: int = TEXT_WIDTH) -> T5EncoderModel:
-    """Make the encoder that SD3, FLUX, PixArt, Chroma and HiDream take."""
+    """Make the encoder that SD3, FLUX, PixArt, Chroma, HiDream and Hunyuan-DiT take."""
     config = T5Config(vocab_size=len(tokenizer), d_model=width, **_T5_SIZES)
     return T5EncoderModel(config).eval()
 

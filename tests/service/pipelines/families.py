@@ -15,6 +15,7 @@ from diffusers import (
     ChromaTransformer2DModel,
     CogView4Pipeline,
     CogView4Transformer2DModel,
+    DDPMScheduler,
     DiffusionPipeline,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
@@ -26,6 +27,8 @@ from diffusers import (
     FluxTransformer2DModel,
     HiDreamImagePipeline,
     HiDreamImageTransformer2DModel,
+    HunyuanDiT2DModel,
+    HunyuanDiTPipeline,
     LatentConsistencyModelPipeline,
     LCMScheduler,
     Lumina2Pipeline,
@@ -338,6 +341,42 @@ def make_hidream() -> DiffusionPipeline:
     )
 
 
+def make_hunyuan_dit() -> DiffusionPipeline:
+    """Hunyuan-DiT."""
+    tokenizer, tokenizer_2 = tokenizers.make_bert_tokenizer(), tokenizers.make_t5_tokenizer()
+    return HunyuanDiTPipeline(
+        vae=autoencoders.make_autoencoder(4, scaling_factor=0.13025),
+        text_encoder=encoders.make_bert_encoder(tokenizer),
+        tokenizer=tokenizer,
+        transformer=HunyuanDiT2DModel(
+            num_attention_heads=2,
+            attention_head_dim=8,
+            in_channels=4,
+            patch_size=2,
+            sample_size=128,
+            hidden_size=16,
+            num_layers=4,  # the fewest with a skip
+            cross_attention_dim=TEXT_WIDTH,
+            cross_attention_dim_t5=TEXT_WIDTH,
+            pooled_projection_dim=TEXT_WIDTH,
+        ),
+        scheduler=DDPMScheduler(
+            beta_start=0.00085,
+            beta_end=0.03,
+            beta_schedule="scaled_linear",
+            prediction_type="v_prediction",
+            clip_sample=False,
+            steps_offset=1,
+            timestep_spacing="leading",
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+        text_encoder_2=encoders.make_t5_encoder(tokenizer_2),
+        tokenizer_2=tokenizer_2,
+    )
+
+
 def make_qwen_image() -> DiffusionPipeline:
     """Qwen-Image."""
     tokenizer = tokenizers.make_qwen_tokenizer()
@@ -402,6 +441,7 @@ FAMILIES: dict[str, Callable[[], DiffusionPipeline]] = {
     "aura-flow": make_aura_flow,
     "cogview4": make_cogview4,
     "hidream": make_hidream,
+    "hunyuan-dit": make_hunyuan_dit,
     "qwen-image": make_qwen_image,
     "z-image": make_z_image,
 }

@@ -8,6 +8,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.processors import TemplateProcessing
 from transformers import (
+    BertTokenizer,
     CLIPImageProcessorPil,
     CLIPTokenizer,
     GemmaTokenizer,
@@ -62,6 +63,13 @@ def make_clip_tokenizer(length: int = 77) -> CLIPTokenizer:
     """Reads so many tokens: the start, characters without the spaces, the end."""
     tokens = [*_BYTES, *(f"{byte}</w>" for byte in _BYTES), "<|startoftext|>", "<|endoftext|>"]
     return CLIPTokenizer(vocab=_number(tokens), merges=[], model_max_length=length)
+
+
+def make_bert_tokenizer() -> BertTokenizer:
+    """Reads 77 tokens: the start, characters without the spaces, the end."""
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_CHARACTERS]
+    tokens += [f"##{character}" for character in _CHARACTERS]
+    return BertTokenizer(vocab=_number(tokens), model_max_length=77)
 
 
 def make_t5_tokenizer() -> T5Tokenizer:
