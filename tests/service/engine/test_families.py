@@ -30,7 +30,6 @@ GUIDED: dict[str, Any] = {"inputs": "a red circle", "guidance_scale": 3.0}
 """What each family makes a guided picture of."""
 
 CAPABILITIES = {
-    "family": ("pipeline_class", "guidance_scale", "steps", "side", "multiple", "tokens"),
     "sd15": ("StableDiffusionPipeline", 7.5, 50, 512, 8, 77),
     "lcm": ("LatentConsistencyModelPipeline", 8.5, 4, 512, 8, 77),
     "sdxl": ("StableDiffusionXLPipeline", 5.0, 50, 512, 8, 77),

@@ -58,6 +58,11 @@ _SD_NOISE: dict[str, Any] = {
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
 }
+_UNCHECKED: dict[str, Any] = {
+    "safety_checker": None,
+    "feature_extractor": None,
+    "requires_safety_checker": False,
+}
 
 
 def make_sd15() -> DiffusionPipeline:
@@ -71,9 +76,7 @@ def make_sd15() -> DiffusionPipeline:
         scheduler=PNDMScheduler(
             skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1, **_SD_NOISE
         ),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
+        **_UNCHECKED,
     )
 
 
@@ -86,9 +89,7 @@ def make_lcm() -> DiffusionPipeline:
         tokenizer=tokenizer,
         unet=_make_unet(time_cond_proj_dim=8),
         scheduler=LCMScheduler(**_SD_NOISE),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
+        **_UNCHECKED,
     )
 
 
@@ -361,17 +362,13 @@ def make_hunyuan_dit() -> DiffusionPipeline:
             pooled_projection_dim=TEXT_WIDTH,
         ),
         scheduler=DDPMScheduler(
-            beta_start=0.00085,
-            beta_end=0.03,
-            beta_schedule="scaled_linear",
+            **{**_SD_NOISE, "beta_end": 0.03},
             prediction_type="v_prediction",
             clip_sample=False,
             steps_offset=1,
             timestep_spacing="leading",
         ),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
+        **_UNCHECKED,
         text_encoder_2=encoders.make_t5_encoder(tokenizer_2),
         tokenizer_2=tokenizer_2,
     )
