@@ -4,7 +4,6 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Mapping
-from contextlib import suppress
 from types import MappingProxyType, TracebackType
 from typing import Self
 
@@ -12,8 +11,14 @@ from google.protobuf.message import Message
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
-from h2.events import DataReceived, Event, ResponseReceived, StreamEnded, TrailersReceived
-from h2.exceptions import StreamClosedError
+from h2.events import (
+    DataReceived,
+    Event,
+    ResponseReceived,
+    StreamEnded,
+    StreamReset,
+    TrailersReceived,
+)
 from h2.settings import SettingCodes, Settings
 
 METHOD = "/safelight.v1.TextToImageService/"
@@ -75,8 +80,7 @@ class H2Client:
             **{name.encode(): value for name, value in metadata.items()},
         }
         self.connection.send_headers(stream, list(headers.items()))
-        with suppress(StreamClosedError):
-            self._send_body(stream, body)
+        self._send_body(stream, body)
         return stream
 
     def reset(self, stream: int) -> None:
@@ -130,8 +134,15 @@ class H2Client:
         self._unread.extend(self.connection.receive_data(data))
         self.flush()
 
+    def _has_ended(self, stream: int) -> bool:
+        """Whether what has not been read yet tells of the stream's end."""
+        return any(
+            isinstance(event, StreamEnded | StreamReset) and event.stream_id == stream
+            for event in self._unread
+        )
+
     def _send_body(self, stream: int, body: bytes) -> None:
-        while body:
+        while body and not self._has_ended(stream):
             size = min(
                 len(body),
                 self.connection.local_flow_control_window(stream),
