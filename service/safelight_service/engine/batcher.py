@@ -1,22 +1,22 @@
 """StepBatcher: runs jobs turn by turn, sharing forwards among all that can.
 
-In a turn the first image that wants to be decoded is decoded, one that waits is started if
-there is room for it, and one forward is run for the first image and all that can be merged
-with it. Between two turns every pipeline stands at a heavy call, so none that could have
-shared a forward is ever missed.
+In a turn images that want to be decoded are decoded, those that wait are started if there is
+room for them, and one forward is run for the first image and all that can be merged with it.
+Between two turns every pipeline stands at a heavy call, so none that could have shared a forward
+is ever missed.
 """
 
-import contextlib
 import functools
+import math
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
+import structlog
 
+from safelight_service.engine import hardware
 from safelight_service.engine.calls import Decode, Forward
-from safelight_service.engine.forecast import Plan, play
+from safelight_service.engine.forecast import Forecast
 from safelight_service.engine.job import ImageRun, Job
 from safelight_service.engine.lane import Lane
 from safelight_service.engine.order import Claim, Order
@@ -27,6 +27,8 @@ from safelight_service.errors import (
     StoppingError,
 )
 from safelight_service.trail import SharedForward
+
+_log = structlog.get_logger()
 
 ReportFault = Callable[[BaseException], SafelightError]
 """Logs an unexpected exception and returns what the caller may know of it."""
@@ -48,7 +50,10 @@ class StepBatcher:
         self._added: list[Job] = []
         self._order = order
         self._note_forward = note_forward
-        self._run_ahead = _RunAhead()
+        self._forecast = Forecast()
+        self._run_ahead = hardware.RunAhead()
+        self._forward_s = 0.0
+        """How long the last forward took, and what its members did until their next calls."""
 
     def add(self, job: Job) -> None:
         """Take a job in; its outbox is closed when it has ended."""
@@ -70,15 +75,9 @@ class StepBatcher:
         self._step()
         self.call_began_at = None
 
-    def forecast(self) -> None:
+    def look_ahead(self) -> None:
         """Work out when each image will start and finish."""
-        now = time.monotonic()
-        images = [image for image in self._images() if not image.has_ended]
-        plans = [_plan(image) for image in images]
-        play(plans)
-        for image, plan in zip(images, plans, strict=True):
-            image.starts_at = _after(now, plan.starts_s)
-            image.finishes_at = _after(now, plan.finishes_s)
+        self._forecast.make([image for image in self._images() if not image.has_ended])
 
     def _images(self) -> list[ImageRun]:
         """All images, first those of the job that comes first."""
@@ -93,7 +92,7 @@ class StepBatcher:
         bound = [(job, job.deadline_at) for job in self._added if job.deadline_at is not None]
         self._added.clear()
         if bound:
-            self.forecast()
+            self.look_ahead()
         now = time.monotonic()
         for job, deadline_at in bound:
             needed_s = job.expected_s(now)
@@ -101,11 +100,24 @@ class StepBatcher:
                 self._end(job, DeadlineError(deadline_at - now, needed_s))
 
     def _decode(self) -> None:
-        """Run one decode: it costs as much as a forward, and must not hold up the others."""
-        for image in self._images():
-            if isinstance(image.call, Decode):
-                self._go_on(image, functools.partial(_decode, image, image.call))
-                return
+        """Run decodes, for no longer than is fair to those that wait for a forward."""
+        waiting = [image for image in self._images() if isinstance(image.call, Decode)]
+        if waiting:
+            until = self._allow(len(waiting))
+        for image in waiting:
+            self._go_on(image, functools.partial(_decode, image))
+            if time.monotonic() >= until:
+                break
+
+    def _allow(self, waiting_count: int) -> float:
+        """Return until when a turn may serve so many images that wait for something else.
+
+        Forwards and the rest get time in proportion to how many images wait for either.
+        """
+        self._run_ahead.catch_up()  # so that the time is theirs
+        denoising_count = sum(isinstance(image.call, Forward) for image in self._images())
+        share_s = self._forward_s * waiting_count / denoising_count if denoising_count else math.inf
+        return time.monotonic() + share_s
 
     def _step(self) -> None:
         """Run one forward for the first image that wants one, and those that can share it."""
@@ -116,19 +128,26 @@ class StepBatcher:
         if lane.wants_profile:
             self.call_began_at = time.monotonic()
             members[0].job.model.measure_widths(lane, _forward_of(members[0]))
-        begun_at = time.monotonic()
+        began_at = time.monotonic()
         row_count = sum(_forward_of(image).row_count for image in members)
         for image, outcome in zip(members, self._forward(members), strict=True):
             go = image.fail if isinstance(outcome, Exception) else image.resume
             self._go_on(image, functools.partial(go, outcome))
-        self._run_ahead.bound(members[0].job.model.adapter.execution_device)
-        lane.note_forward(row_count, time.monotonic() - begun_at)
+
+        def note(seconds: float) -> None:
+            self._forward_s = seconds
+            lane.note_forward(row_count, seconds)
+
+        self._run_ahead.bound(members[0].job.model.adapter.execution_device, began_at, note)
 
     def _gather(self) -> list[ImageRun]:
-        """Choose the members of the next forward, starting one image that has not been."""
+        """Choose the members of the next forward, and start those that have not been.
+
+        One at least, where there is room, and no more than is fair to those that have been.
+        """
         members: list[ImageRun] = []
         row_count = 0
-        has_started_one = False
+        until: float | None = None
         lane: Lane | None = None
         for image in self._images():
             if image.has_ended or isinstance(image.call, Decode):
@@ -138,9 +157,12 @@ class StepBatcher:
                 continue
             if not image.is_started:
                 expected = lane.demand(is_guided=image.job.is_guided).row_count
-                if has_started_one or not lane.has_room(len(members) + 1, row_count + expected):
+                if not lane.has_room(len(members) + 1, row_count + expected):
                     break
-                has_started_one = True
+                if until is None:
+                    until = self._allow(sum(not each.is_started for each in self._images()))
+                elif time.monotonic() >= until:
+                    break
                 self._go_on(image, image.start)
             if not isinstance(image.call, Forward):
                 continue
@@ -165,7 +187,7 @@ class StepBatcher:
         except Exception as error:
             if len(members) == 1:
                 return [error]
-            is_out_of_memory = isinstance(error, torch.OutOfMemoryError)
+            error_type, has_no_room = type(error).__name__, hardware.is_out_of_memory(error)
         else:
             for image in members:
                 image.widths[len(members)] += 1
@@ -175,13 +197,16 @@ class StepBatcher:
                 self._note_forward(SharedForward(began_at, time.monotonic(), row_count, steps))
             return results
         # Only now, when the error holds on to nothing that the forward had made.
-        parts = [[image] for image in members]
-        if is_out_of_memory:
-            torch.cuda.empty_cache()
+        if has_no_room:
+            hardware.empty_cache()
             lane.halve_cap(sum(call.row_count for call in calls))
             half = len(members) // 2
-            parts = [list(members[:half]), list(members[half:])]
-        return [outcome for part in parts for outcome in self._forward(part)]
+            return [*self._forward(members[:half]), *self._forward(members[half:])]
+        outcomes = [self._forward([image])[0] for image in members]
+        if not any(isinstance(outcome, Exception) for outcome in outcomes):
+            lane.merge_no_more()  # it was none of them that failed
+            _log.warning("merging_failed", model=model.name, error_type=error_type)
+        return outcomes
 
     def _go_on(self, image: ImageRun, go: Callable[[], None]) -> None:
         """Let an image go on to its next call, and see to it if that was the end of it.
@@ -194,17 +219,25 @@ class StepBatcher:
         self.call_began_at = time.monotonic()
         try:
             go()
-        except torch.OutOfMemoryError:
-            torch.cuda.empty_cache()
-            self._end(image.job, OutOfMemoryError())
         except Exception as fault:
-            if not is_answering(image.job.model.adapter.execution_device):
+            if hardware.is_out_of_memory(fault):
+                hardware.empty_cache()
+                self._end(image.job, OutOfMemoryError())
+                return
+            if not hardware.is_answering(image.job.model.adapter.execution_device):
                 raise
             self._end(image.job, self.report_fault(fault))
         else:
             if image.job.has_ended:
-                _learn(image.job)
+                self._learn(image.job)
                 self._end(image.job, None)
+
+    def _learn(self, job: Job) -> None:
+        """Take what a job that has ended cost into account for the next ones like it."""
+        for image in job.images:
+            job.lane.before_steps.note(image.trail.text_encode_s)
+            job.lane.note_demand(image.demand, is_guided=job.is_guided)
+            self._forecast.learn(image)
 
     def _end(self, job: Job, error: SafelightError | None) -> None:
         if job not in self.jobs:
@@ -215,58 +248,25 @@ class StepBatcher:
         job.outbox.close(error)
 
 
-class _RunAhead:
-    """Keeps the host at most one forward ahead of a device that works asynchronously.
-
-    Otherwise progress would be told, and cancellations heeded, long before the device has
-    caught up.
-    """
-
-    def __init__(self) -> None:
-        self._marks: deque[torch.cuda.Event] = deque()
-
-    def bound(self, device: torch.device) -> None:
-        if device.type != "cuda":
-            return
-        mark = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        mark.record(torch.cuda.current_stream(device))
-        self._marks.append(mark)
-        if len(self._marks) > 1:
-            self._marks.popleft().synchronize()
-
-
-def is_answering(device: torch.device) -> bool:
-    """Whether a device still does the simplest thing.
-
-    After some errors, such as an illegal memory access, CUDA refuses all work of the process.
-    """
-    try:
-        torch.zeros(1, device=device).item()
-    except torch.OutOfMemoryError:
-        return True
-    except RuntimeError:
-        return False
-    return True
-
-
-def _learn(job: Job) -> None:
-    """Take what a job that has ended cost into account for the next ones like it."""
-    for image in job.images:
-        job.lane.before_steps.note(image.trail.text_encode_s)
-        job.lane.after_steps.note(image.trail.decode_s)
-        job.lane.note_demand(image.demand, is_guided=job.is_guided)
-
-
 def _run_with_room(run: Callable[[], Any]) -> Any:
     """Run what, if memory runs out, is tried again without what torch keeps for later."""
-    with contextlib.suppress(torch.OutOfMemoryError):
+    try:
         return run()
-    torch.cuda.empty_cache()
+    except Exception as error:
+        if not hardware.is_out_of_memory(error):
+            raise
+    hardware.empty_cache()
     return run()
 
 
-def _decode(image: ImageRun, call: Decode) -> None:
-    image.resume(_run_with_room(call.run))
+def _decode(image: ImageRun) -> None:
+    """Decode an image, and learn how long that takes."""
+    assert isinstance(image.call, Decode)
+    began_at = time.monotonic()
+    pixels = _run_with_room(image.call.run)
+    hardware.synchronize(image.job.model.adapter.execution_device)
+    image.resume(pixels)
+    image.job.lane.after_steps.note(time.monotonic() - began_at)
 
 
 def _forward_of(image: ImageRun) -> Forward:
@@ -284,17 +284,3 @@ def _remaining_s(image: ImageRun) -> float:
     demand = image.demand
     forward_s = image.job.lane.forward_s(demand.row_count) or 1.0
     return image.steps_left * demand.forwards_per_step * forward_s
-
-
-def _after(now: float, seconds: float | None) -> float | None:
-    return None if seconds is None else now + seconds
-
-
-def _plan(image: ImageRun) -> Plan:
-    demand = image.demand
-    return Plan(
-        image.job.lane,
-        demand.row_count,
-        image.steps_left * demand.forwards_per_step,
-        is_started=image.is_started,
-    )

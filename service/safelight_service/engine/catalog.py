@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import structlog
 
 from safelight_service.capabilities import ModelInfo, ModelState
-from safelight_service.engine.loading import LoadedModel, free_memory
+from safelight_service.engine.hardware import free_memory
+from safelight_service.engine.loading import LoadedModel
 from safelight_service.errors import (
     ModelFailedError,
     ModelLoadingError,

@@ -164,7 +164,7 @@ class Device:
         if seen == self._seen and now < self._looked_at + _LOOK_EVERY_S:
             return
         self._seen, self._looked_at = seen, now
-        self._batcher.forecast()
+        self._batcher.look_ahead()
         with self._changed:
             before = self._waiting
             self._waiting = [job for job in jobs if not job.is_started] + self._arrived
@@ -186,17 +186,3 @@ class Device:
         """Seconds until the first waiting job will leave the queue."""
         waits = [job.estimated_wait_s for job in self._waiting[:1]]
         return (waits[0] if waits else None) or _RETRY_AFTER_S
-
-
-def measure_memory() -> dict[str, dict[str, int]]:
-    """Return the bytes of each GPU that torch has used in this process, by their state."""
-    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        return {}
-    return {
-        f"cuda:{index}": {
-            "allocated": torch.cuda.memory_allocated(index),
-            "reserved": torch.cuda.memory_reserved(index),
-            "total": torch.cuda.get_device_properties(index).total_memory,
-        }
-        for index in range(torch.cuda.device_count())
-    }

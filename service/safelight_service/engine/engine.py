@@ -21,7 +21,8 @@ import torch
 from safelight_service.capabilities import ModelInfo
 from safelight_service.engine.batcher import StepBatcher
 from safelight_service.engine.catalog import Catalog
-from safelight_service.engine.device import Device, measure_memory
+from safelight_service.engine.device import Device
+from safelight_service.engine.hardware import measure_memory
 from safelight_service.engine.job import Job
 from safelight_service.engine.loading import LoadedModel, load_model, silence_libraries
 from safelight_service.engine.order import ORDERS

@@ -1,9 +1,59 @@
 """Forecast: when generations will start and finish, by playing the schedule through."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from safelight_service.engine.lane import Lane
+from safelight_service.engine.job import ImageRun
+from safelight_service.engine.lane import Average, Lane
+
+_MOST_STRETCH = 2.0
+"""No forecast is taken to have been wrong by more; what went on then was something else."""
+
+
+class Forecast:
+    """Tells images when they will start and finish, and learns from how wrong it was.
+
+    A schedule knows nothing of who is still to come. Under a steady load others take the places of
+    those that end, and everybody needs longer than the schedule says; by as much as before, as a
+    rule.
+    """
+
+    def __init__(self) -> None:
+        self._stretch = Average()
+
+    def make(self, images: Sequence[ImageRun]) -> None:
+        """Work out when each of the images, given in their order, will start and finish."""
+        now = time.monotonic()
+        plans = [_plan(image) for image in images]
+        play(plans)
+        stretch = self._stretch.value or 1.0
+        for image, plan in zip(images, plans, strict=True):
+            image.starts_at = _after(now, plan.starts_s, stretch)
+            image.finishes_at = _after(now, plan.finishes_s, stretch)
+            if image.is_started and image.promise is None and plan.finishes_s:
+                image.promise = now, plan.finishes_s
+
+    def learn(self, image: ImageRun) -> None:
+        """Compare what was forecast when the image was started with what has come of it."""
+        if image.promise is not None and image.trail.decoded_at is not None:
+            at, seconds = image.promise
+            stretch = (image.trail.decoded_at - at) / seconds
+            self._stretch.note(min(_MOST_STRETCH, max(1 / _MOST_STRETCH, stretch)))
+
+
+def _after(now: float, seconds: float | None, stretch: float) -> float | None:
+    return None if seconds is None else now + seconds * stretch
+
+
+def _plan(image: ImageRun) -> "Plan":
+    demand = image.demand
+    return Plan(
+        image.job.lane,
+        demand.row_count,
+        image.steps_left * demand.forwards_per_step,
+        is_started=image.is_started,
+    )
 
 
 @dataclass(slots=True)

@@ -126,6 +126,8 @@ class ImageRun:
         """When it is expected to start, by the clock of time.monotonic, as is the next."""
         self.finishes_at: float | None = None
         """When it is expected to be done."""
+        self.promise: tuple[float, float] | None = None
+        """When it was first forecast, once started, how long it would take, and those seconds."""
         self.step_count = 0
         self.row_count = 0
         """Rows of its forwards, once there has been one."""

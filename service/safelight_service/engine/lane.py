@@ -88,6 +88,10 @@ class Lane:
         """Merge half of what the device had no memory for."""
         self._row_cap = max(1, row_count // 2)
 
+    def merge_no_more(self) -> None:
+        """Run one generation at a time from now on."""
+        self._most_members = 1
+
     def has_room(self, member_count: int, row_count: int) -> bool:
         """Whether so many generations may be merged, of so many rows in all."""
         if member_count == 1:

@@ -1,7 +1,6 @@
 """Loading: from a model's settings to a pipeline that is ready to run."""
 
 import functools
-import gc
 import hashlib
 import math
 from importlib import resources
@@ -16,6 +15,7 @@ from safelight_service.engine.acceleration import accelerate
 from safelight_service.engine.adapter import PipelineAdapter
 from safelight_service.engine.calls import Forward
 from safelight_service.engine.families import RULES
+from safelight_service.engine.hardware import describe, synchronize
 from safelight_service.engine.identity import find_commit, identify
 from safelight_service.engine.lane import Lane
 from safelight_service.engine.memo import Memo, count_bytes
@@ -77,8 +77,7 @@ class LoadedModel:
 
         def run(calls: int) -> None:
             self.merger.run(self.denoiser, [call.arguments] * calls)
-            if self.adapter.execution_device.type == "cuda":
-                torch.cuda.synchronize(self.adapter.execution_device)
+            synchronize(self.adapter.execution_device)
 
         if not self._recall_widths(lane):
             profile = measure(run, call.row_count)
@@ -96,15 +95,8 @@ class LoadedModel:
     @functools.cached_property
     def _profile_key(self) -> str:
         """Everything that the seconds of a forward depend on, but its size."""
-        device = self.adapter.execution_device
-        is_cuda = device.type == "cuda"
-        parts = (
-            self.name,
-            hashlib.sha256(self.identity.encode()).hexdigest()[:16],
-            torch.cuda.get_device_name(device) if is_cuda else f"cpu x{torch.get_num_threads()}",
-            f"torch {torch.__version__}",
-        )
-        return ", ".join(parts)
+        digest = hashlib.sha256(self.identity.encode()).hexdigest()[:16]
+        return ", ".join((self.name, digest, describe(self.adapter.execution_device)))
 
 
 def load_model(
@@ -142,13 +134,6 @@ def load_model(
         batching,
         profiles or ProfileStore(None),
     )
-
-
-def free_memory() -> None:
-    """Give back the memory of models that nobody holds any more."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def silence_libraries() -> None:

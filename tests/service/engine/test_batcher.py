@@ -1,5 +1,7 @@
 """The batcher: who shares forwards, who goes first, and that no image harms another."""
 
+import itertools
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,12 +10,15 @@ from typing import Any
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from structlog.testing import capture_logs
+from torch.utils.hooks import RemovableHandle
 
 from safelight_service.engine.job import Job
 from safelight_service.engine.loading import LoadedModel
 from safelight_service.engine.order import shortest_remaining_first
 from safelight_service.engine.widths import ProfileStore
 from safelight_service.errors import InternalError, OutOfMemoryError
+from safelight_service.generation import Event, Image, Progress
 from safelight_service.settings import BatchingSettings
 from tests.service.engine.job_runs import (
     Recorder,
@@ -160,6 +165,27 @@ def test_a_failing_member_fails_alone(model: LoadedModel) -> None:
     assert difference(pixels(third), expected[1]) <= 1
 
 
+def test_what_fails_only_because_it_is_merged_is_merged_no_more(model: LoadedModel) -> None:
+    """As some compiled models do: nobody's image is lost, nor time at every further step."""
+    widths: list[int] = []
+
+    def refuse(call: dict[str, Any]) -> None:
+        widths.append(len(call["guidance"]))
+        if widths[-1] > 1:
+            raise NameError("name 's41' is not defined")
+
+    requests = [{"seed": seed, "num_inference_steps": 4} for seed in range(3)]
+    alone = expect_alone(model, requests)
+    jobs, recorders = make_jobs(model, *requests)
+    with on_forward(model, refuse), capture_logs() as log:
+        run_jobs(*jobs)
+    assert sum(width > 1 for width in widths) == 1
+    assert [pixels(recorder) for recorder in recorders] == alone
+    assert [line["error_type"] for line in log if line["event"] == "merging_failed"] == [
+        "NameError"
+    ]
+
+
 def test_nan_stays_with_the_member_that_has_it(model: LoadedModel) -> None:
     def spoil(call: dict[str, Any]) -> Any:
         (predicted,) = call["output"]
@@ -211,10 +237,21 @@ def test_out_of_memory_alone_is_tried_again(model: LoadedModel, part: str) -> No
     assert pixels(recorder) == alone
 
 
-def test_what_is_too_large_alone_is_told_as_out_of_memory(model: LoadedModel) -> None:
+def run_out_of_device_memory() -> None:
+    raise torch.OutOfMemoryError
+
+
+def run_out_of_host_memory() -> None:
+    torch.empty(2**50)
+
+
+@pytest.mark.parametrize("run_out", [run_out_of_device_memory, run_out_of_host_memory])
+def test_what_is_too_large_alone_is_told_as_out_of_memory(
+    model: LoadedModel, run_out: Callable[[], None]
+) -> None:
     def refuse(call: dict[str, Any]) -> None:
         if (call["guidance"] == MARK).any():
-            raise torch.OutOfMemoryError
+            run_out()
 
     jobs, (fine, marked) = make_jobs(model, {}, {"guidance_scale": MARK})
     with on_forward(model, refuse):
@@ -234,23 +271,133 @@ def test_rows_of_a_cancelled_job_are_gone_from_the_next_forward(model: LoadedMod
         take_turns(batcher, 2)
         jobs[1].cancel()
         take_turns(batcher)
-    assert widths == [1, 2, 1, 1, 1]
+    assert widths == [2, 2, 1, 1, 1]
     assert images_of(kept.events)
     assert cancelled.is_closed
     assert not images_of(cancelled.events)
 
 
-def test_decodes_do_not_hold_up_the_steps_of_others(model: LoadedModel) -> None:
-    short: list[dict[str, Any]] = [{"seed": seed, "num_inference_steps": 1} for seed in range(3)]
+class Clock:
+    """A clock that only the modules that it is given move on."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self._now = 0.0
+        patch.setattr(time, "monotonic", lambda: self._now)
+
+    def takes(self, module: Any, seconds: Callable[[dict[str, Any]], float]) -> RemovableHandle:
+        """Have each forward of a module take some seconds, by its arguments."""
+
+        def move_on(_: Any, __: Any, arguments: dict[str, Any]) -> None:
+            self._now += seconds(arguments)
+
+        handle: RemovableHandle = module.register_forward_pre_hook(move_on, with_kwargs=True)
+        return handle
+
+
+@contextmanager
+def timed(
+    model: LoadedModel,
+    patch: pytest.MonkeyPatch,
+    *,
+    text_s: float = 0.0,
+    forward_s: float = 1.0,
+    row_s: float = 0.0,
+    decode_s: float = 0.0,
+) -> Iterator[None]:
+    """Have a model's work take so many seconds, by a clock that nothing else moves."""
+    clock = Clock(patch)
+    pipeline = model.adapter.pipeline
+    hooks = [
+        clock.takes(pipeline.text_encoder_2, lambda _: text_s),
+        clock.takes(model.denoiser, lambda call: forward_s + row_s * len(call["guidance"])),
+        clock.takes(pipeline.vae.decoder, lambda _: decode_s),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@pytest.mark.parametrize(
+    ("decode_s", "expected"),
+    [
+        (0.5, "step/5 decode decode decode decode step/1"),
+        (2.0, "step/5 decode decode step/1 decode step/1 decode step/1"),
+        (9.0, "step/5 decode step/1 decode step/1 decode step/1 decode step/1"),
+    ],
+)
+def test_decodes_and_steps_take_turns_by_how_many_wait_for_either(
+    model: LoadedModel, monkeypatch: pytest.MonkeyPatch, decode_s: float, expected: str
+) -> None:
+    short: list[dict[str, Any]] = [{"seed": seed, "num_inference_steps": 1} for seed in range(4)]
     jobs, _ = make_jobs(model, *short, {"num_inference_steps": 8})
     log: list[str] = []
     vae = model.adapter.pipeline.vae
     hook = vae.decoder.register_forward_pre_hook(lambda *_: log.append("decode"))
-    with on_forward(model, lambda _: log.append("step")):
+    with (
+        timed(model, monkeypatch, forward_s=1.0, decode_s=decode_s),
+        on_forward(model, lambda call: log.append(f"step/{len(call['guidance'])}")),
+    ):
         run_jobs(*jobs)
     hook.remove()
-    assert log.count("decode") == 4
-    assert "decode decode" not in " ".join(log)
+    assert log.count("decode") == 5
+    assert " ".join(log).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("text_s", "expected"), [(0.5, [1, 4, 1, 1]), (2.0, [1, 3, 2, 1]), (9.0, [1, 2, 2, 2])]
+)
+def test_starts_and_steps_take_turns_by_how_many_wait_for_either(
+    model: LoadedModel, monkeypatch: pytest.MonkeyPatch, text_s: float, expected: list[int]
+) -> None:
+    """Those that start together share even the only step of a pipeline that makes just one."""
+    short = [
+        {"seed": seed, "inputs": f"picture {seed}", "num_inference_steps": 1} for seed in range(3)
+    ]
+    jobs, _ = make_jobs(model, {"num_inference_steps": 4}, *short)
+    widths: list[int] = []
+    batcher = make_batcher()
+    with (
+        timed(model, monkeypatch, text_s=text_s, forward_s=1.0),
+        on_forward(model, lambda call: widths.append(len(call["guidance"]))),
+    ):
+        batcher.add(jobs.pop(0))
+        take_turns(batcher, 1)
+        for job in jobs:
+            batcher.add(job)
+        take_turns(batcher)
+    assert widths == expected
+
+
+def test_estimates_are_right_under_a_steady_load(
+    model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four are always under way, though no schedule knows of those that are still to come."""
+    told: dict[int, tuple[float, float]] = {}
+    ratios: list[float] = []
+
+    def make(seed: int) -> Job:
+        def look(event: Event) -> None:
+            match event:
+                case Progress(step=5):
+                    told[seed] = time.monotonic(), event.estimated_remaining_s
+                case Image():
+                    at, remaining_s = told[seed]
+                    ratios.append(remaining_s / (time.monotonic() - at))
+
+        return make_job(model, Recorder(look), seed=seed, num_inference_steps=20)
+
+    batcher = make_batcher()
+    with timed(model, monkeypatch, forward_s=0.5, row_s=0.5, decode_s=1.0):
+        for seed in range(20):
+            batcher.add(make(seed))
+            for turn in itertools.count():
+                take_turns(batcher, 1)
+                batcher.look_ahead()
+                if turn >= 5 and len(batcher.jobs) < 4:
+                    break
+    assert ratios[-8:] == pytest.approx([1] * 8, abs=0.1)
 
 
 def test_shortest_remaining_goes_first_where_that_is_the_order(tiny_models: TinyModels) -> None:

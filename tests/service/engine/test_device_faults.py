@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from safelight_service.engine import Engine, Resolved
-from safelight_service.engine.batcher import is_answering
 from safelight_service.errors import DeviceLostError, InternalError
 from safelight_service.generation import Completed, Event, GenerationRequest, Parameters
 from safelight_service.settings import BatchingSettings, Settings
@@ -72,7 +71,7 @@ def test_an_error_after_which_the_device_refuses_all_work_ends_everything(
     tiny_models: TinyModels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fault 32: a sticky CUDA error."""
-    monkeypatch.setattr("safelight_service.engine.batcher.is_answering", lambda device: False)
+    monkeypatch.setattr("safelight_service.engine.hardware.is_answering", lambda device: False)
 
     def fail(*_: Any) -> None:
         raise torch.AcceleratorError(CUDA_ERROR)
@@ -134,8 +133,3 @@ def test_a_dead_device_thread_keeps_nobody_waiting(
     logged = "".join(capfd.readouterr())
     assert "SystemExit" in logged
     assert "device_lost" in logged
-
-
-def test_a_device_is_asked_for_the_simplest_thing() -> None:
-    assert is_answering(torch.device("cpu"))
-    assert not is_answering(torch.device("meta"))  # computes nothing

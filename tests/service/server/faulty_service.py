@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from safelight_service import cli
-from safelight_service.engine import batcher, engine, loading
+from safelight_service.engine import engine, hardware, loading
 
 
 def hang(*_: Any) -> None:
@@ -24,7 +24,7 @@ def hang_while_loading(*_: Any, **__: Any) -> None:
 
 def lose_device(*_: Any) -> None:
     """Fail as after an illegal memory access: from now on nothing works on the device."""
-    batcher.is_answering = lambda device: False
+    hardware.is_answering = lambda device: False
     raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
 
 

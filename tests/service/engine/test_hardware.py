@@ -1,0 +1,97 @@
+"""What is known of devices; of asynchronous ones by a GPU that works by a clock of the test's."""
+
+import time
+
+import pytest
+import torch
+
+from safelight_service.engine.hardware import RunAhead, is_answering, is_out_of_memory
+
+LAUNCH_S = 0.01
+
+
+class FakeGpu:
+    """Does one thing after another, while the host goes on."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self._free_at = 0.0
+        self._ahead = RunAhead()
+        self.told: list[float] = []
+        """Seconds that forwards have taken, as the host sees it."""
+        patch.setattr(time, "monotonic", lambda: self.now)
+        patch.setattr(torch.cuda, "current_stream", lambda device: None)
+        patch.setattr(torch.cuda, "Event", lambda: _Mark(self))
+
+    def forward(self, seconds: float) -> None:
+        """Begin a forward that takes so many seconds."""
+        began_at = self.now
+        self.now += LAUNCH_S
+        self._free_at = max(self.now, self._free_at) + seconds
+        self._ahead.bound(torch.device("cuda"), began_at, self.told.append)
+
+    def catch_up(self) -> None:
+        """Wait for all forwards."""
+        self._ahead.catch_up()
+
+    @property
+    def behind_s(self) -> float:
+        """Seconds of work that it has still to do."""
+        return self._free_at - self.now
+
+
+class _Mark:
+    def __init__(self, gpu: FakeGpu) -> None:
+        self._gpu = gpu
+
+    def record(self, stream: object) -> None:
+        self._happens_at = self._gpu._free_at
+
+    def synchronize(self) -> None:
+        self._gpu.now = max(self._gpu.now, self._happens_at)
+
+
+def test_host_is_never_ahead_of_a_gpu_by_more_than_a_forward(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gpu = FakeGpu(monkeypatch)
+    for _ in range(5):
+        gpu.forward(1.0)
+        assert gpu.behind_s <= 1.0
+    gpu.catch_up()
+    assert gpu.behind_s == 0
+
+
+def test_seconds_of_a_forward_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither those of launching it, nor those of the one before it."""
+    gpu = FakeGpu(monkeypatch)
+    for seconds in (1.0, 3.0, 2.0):
+        gpu.forward(seconds)
+    gpu.catch_up()
+    assert gpu.told == pytest.approx([1.0, 3.0, 2.0], abs=2 * LAUNCH_S)
+
+
+def test_time_in_which_nothing_was_asked_of_a_gpu_counts_for_no_forward(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gpu = FakeGpu(monkeypatch)
+    gpu.forward(1.0)
+    gpu.catch_up()
+    gpu.now += 60.0
+    gpu.forward(1.0)
+    gpu.catch_up()
+    assert gpu.told == pytest.approx([1.0, 1.0], abs=2 * LAUNCH_S)
+
+
+def test_a_device_is_asked_for_the_simplest_thing() -> None:
+    assert is_answering(torch.device("cpu"))
+    assert not is_answering(torch.device("meta"))  # computes nothing
+
+
+def test_memory_runs_out_in_different_words() -> None:
+    with pytest.raises(RuntimeError) as of_host:
+        torch.empty(2**50)
+    assert is_out_of_memory(of_host.value)
+    assert is_out_of_memory(torch.OutOfMemoryError())
+    assert is_out_of_memory(MemoryError())
+    assert not is_out_of_memory(RuntimeError("something else"))
