@@ -62,7 +62,10 @@ def _place(pipeline: Any, offload: str, device: torch.device) -> None:
     elif offload == "model":
         pipeline.enable_model_cpu_offload(device=device)
     else:
-        pipeline.enable_group_offload(onload_device=device, offload_type="leaf_level")
+        try:
+            pipeline.enable_group_offload(onload_device=device, offload_type="leaf_level")
+        except ValueError as reason:
+            raise _refusal(pipeline, 'offload = "group"', str(reason)) from reason
 
 
 def _set_attention_backend(pipeline: Any, denoiser: Any, backend: str) -> None:

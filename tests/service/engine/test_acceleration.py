@@ -1,18 +1,29 @@
+import shutil
 from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
+from accelerate.hooks import CpuOffload
 from pydantic import ValidationError
+from torch._dynamo.utils import counters
 from torch.nn.attention import SDPBackend
 
 from safelight_service.engine.acceleration import AccelerationError, accelerate
-from safelight_service.settings import AccelerationSettings
-from tests.service.engine.job_runs import difference, draw
+from safelight_service.settings import AccelerationSettings, BatchingSettings
+from tests.service.engine.job_runs import (
+    Recorder,
+    difference,
+    draw,
+    images_of,
+    make_job,
+    pixels_of,
+    run_jobs,
+)
 from tests.service.pipelines.families import make_pipeline
 from tests.service.tiny_models import reload
 
-CPU = torch.device("cpu")
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
 @pytest.mark.parametrize(
@@ -70,14 +81,78 @@ def test_tiling_is_asked_of_the_vae() -> None:
     assert pipeline.vae.use_tiling
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles for a CPU by it")
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")
-def test_compiling_is_asked_of_the_denoiser() -> None:
-    whole, blocks = make_pipeline("flux-dev"), make_pipeline("flux-dev")
-    accelerate(whole, AccelerationSettings(compile="full"), CPU)
-    accelerate(blocks, AccelerationSettings(compile="regional"), CPU)
-    assert whole.transformer._compiled_call_impl is not None
-    assert blocks.transformer._compiled_call_impl is None
-    assert blocks.transformer.transformer_blocks[0]._compiled_call_impl is not None
+def test_compiled_forwards_are_merged_and_not_compiled_for_each_width() -> None:
+    """Widths come and go with the callers; to compile for each would hold all of them up."""
+    pipeline, plain = make_pipeline("sd15"), reload(make_pipeline("sd15"))
+    accelerate(pipeline, AccelerationSettings(compile="regional"), CPU)
+    model = reload(pipeline)
+    alone = [draw(plain, seed=seed) for seed in range(5)]
+
+    def count_graphs(width: int) -> int:
+        """Draw so many at once, and return how many graphs have been compiled since the start."""
+        recorders = [Recorder() for _ in range(width)]
+        jobs = [make_job(model, recorder, seed=seed) for seed, recorder in enumerate(recorders)]
+        run_jobs(*jobs)
+        assert set(jobs[0].widths) == {width}
+        for recorder, expected in zip(recorders, alone, strict=False):
+            [image] = images_of(recorder.events)
+            assert difference(pixels_of(image), expected) <= 1
+        graph_count: int = counters["stats"]["unique_graphs"]
+        return graph_count
+
+    count_graphs(1)
+    compiled = count_graphs(2)
+    assert compiled > 0
+    assert count_graphs(5) == count_graphs(3) == compiled
+
+
+def test_blocks_are_compiled_only_where_they_are_named() -> None:
+    settings = AccelerationSettings(compile="regional")
+    with pytest.raises(AccelerationError, match="names no blocks"):
+        accelerate(make_pipeline("sana"), settings, CPU)
+
+
+def test_a_model_that_is_offloaded_is_brought_back_for_every_image() -> None:
+    """Pipelines take their modules off the device when they end, and would put new hooks on them.
+
+    Here the device is the CPU too, which shows all but the copying.
+    """
+    pipeline, plain = make_pipeline("sd15"), reload(make_pipeline("sd15"))
+    pipeline.enable_model_cpu_offload(device="cpu")
+    model = reload(pipeline, BatchingSettings(max_width=1))
+    parts = (pipeline.text_encoder, pipeline.unet, pipeline.vae)
+    brought: set[Any] = set()
+
+    def bring(hook: Any, module: Any, *arguments: Any, **named: Any) -> Any:
+        brought.add(module)
+        return bring_back(hook, module, *arguments, **named)
+
+    bring_back = CpuOffload.pre_forward
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(CpuOffload, "pre_forward", bring)
+        for inputs in ("a red circle", "a blue square"):
+            brought.clear()
+            assert draw(model, inputs=inputs) == draw(plain, inputs=inputs)
+            assert brought == set(parts)
+
+
+def test_layers_that_are_offloaded_draw_the_same() -> None:
+    pipeline, plain = make_pipeline("flux-dev"), reload(make_pipeline("flux-dev"))
+    pipeline.enable_group_offload(onload_device=CPU, offload_type="leaf_level")
+    model = reload(pipeline, BatchingSettings(max_width=1))
+    for inputs in ("a red circle", "a blue square"):
+        assert draw(model, inputs=inputs) == draw(plain, inputs=inputs)
+
+
+def test_a_model_whose_layers_cannot_be_offloaded_is_refused() -> None:
+    with pytest.raises(AccelerationError, match='offload = "group": HunyuanDiT2DModel'):
+        accelerate(
+            make_pipeline("hunyuan-dit"),
+            AccelerationSettings(offload="group"),
+            GPU,
+        )
 
 
 def test_int8_weights_draw_nearly_the_same() -> None:
