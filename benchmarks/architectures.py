@@ -92,23 +92,24 @@ def make_sdxl(shrink: int) -> DiffusionPipeline:
 
 
 def make_sd3(shrink: int) -> DiffusionPipeline:
-    """Stable Diffusion 3 medium, without its T5 encoder, which is optional."""
+    """Stable Diffusion 3 medium, with a T5 encoder of two layers."""
     tokenizer, tokenizer_2 = (tokenizers.make_clip_tokenizer() for _ in range(2))
-    first, second = 768 // shrink, 1280 // shrink
+    tokenizer_3 = tokenizers.make_t5_tokenizer()
+    first, second, third = 768 // shrink, 1280 // shrink, 4096 // shrink
     return StableDiffusion3Pipeline(
         vae=_make_vae(shrink, 16, **_SHIFTED),
         text_encoder=CLIPTextModelWithProjection(_clip(tokenizer, first, 12 // shrink)),
         text_encoder_2=CLIPTextModelWithProjection(_clip(tokenizer_2, second, 32 // shrink)),
-        text_encoder_3=None,
+        text_encoder_3=_make_t5(tokenizer_3, third),
         tokenizer=tokenizer,
         tokenizer_2=tokenizer_2,
-        tokenizer_3=None,
+        tokenizer_3=tokenizer_3,
         transformer=SD3Transformer2DModel(
             sample_size=128,
             num_layers=24 // shrink,
             attention_head_dim=64,
             num_attention_heads=24 // shrink,
-            joint_attention_dim=4096 // shrink,
+            joint_attention_dim=third,
             caption_projection_dim=1536 // shrink,
             pooled_projection_dim=first + second,
             pos_embed_max_size=192,
@@ -124,9 +125,7 @@ def make_flux(shrink: int) -> DiffusionPipeline:
     return FluxPipeline(
         vae=_make_vae(shrink, 16, **_SHIFTED),
         text_encoder=CLIPTextModel(_clip(tokenizer, 768 // shrink, 12 // shrink)),
-        text_encoder_2=T5EncoderModel(
-            T5Config(vocab_size=len(tokenizer_2), d_model=width, d_ff=width, num_layers=2)
-        ),
+        text_encoder_2=_make_t5(tokenizer_2, width),
         tokenizer=tokenizer,
         tokenizer_2=tokenizer_2,
         transformer=FluxTransformer2DModel(
@@ -192,4 +191,10 @@ def _clip(tokenizer: Any, width: int, layers: int) -> CLIPTextConfig:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def _make_t5(tokenizer: Any, width: int) -> T5EncoderModel:
+    return T5EncoderModel(
+        T5Config(vocab_size=len(tokenizer), d_model=width, d_ff=width, num_layers=2)
     )

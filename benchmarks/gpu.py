@@ -1,28 +1,30 @@
 """`make bench-gpu`: well-known architectures with random weights, through the service.
 
 Pictures per second with one call under way and with eight, as a share of what the arithmetic
-of the denoiser and the decoder allows on an H200; what a step of eight merged takes, and what
-while others come and go, whose pictures are decoded; and the widths that the service measured.
+of the denoiser and the decoder allows on an H200; what a forward of 1 to 16 merged takes; what a
+step of eight does, so that the rest of it is seen; and what it does while others come and go,
+whose pictures are decoded. Results are added to those that the same machine has already.
 On a processor the same architectures run shrunk, which proves the harness and nothing else.
 """
 
 import argparse
 import asyncio
-import json
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import torch
 from safelight import AsyncClient, Progress
 
 from benchmarks.architectures import make_pipeline
-from benchmarks.report import write_report
+from benchmarks.forwards import measure_forwards
+from benchmarks.report import add_to_report
+from safelight_service.engine.loading import silence_libraries
+from safelight_service.settings import ModelSettings
 from tests.running_service import run_service
 
 EIGHT = 8
@@ -61,10 +63,7 @@ VARIANTS: Mapping[str, Mapping[str, object]] = {
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """Pictures per second with one call and with eight under way, and the measured widths.
-
-    The seconds of a step are those with eight under way.
-    """
+    """Pictures per second with one call and with eight under way, and seconds of their steps."""
 
     one_per_s: float
     eight_per_s: float
@@ -72,8 +71,9 @@ class Figure:
     """Median, of eight that begin and end together."""
     disturbed_step_s: float
     """Mean, of one while seven short ones begin and end."""
-    limit_per_s: float | None
     forward_s: Mapping[int, float]
+    """Of the denoiser alone, by how many images share a forward."""
+    limit_per_s: float | None
 
 
 def main() -> None:
@@ -83,9 +83,10 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["eager"])
     parser.add_argument("--pictures", type=int, default=16, help="with eight under way")
     arguments = parser.parse_args()
+    silence_libraries()
     has_gpu = torch.cuda.is_available()
     device = torch.device("cuda" if has_gpu else "cpu")
-    figures: dict[str, dict[str, Figure]] = {}
+    report = "gpu" if has_gpu else "gpu-shrunk"
     for name in dict.fromkeys(case.architecture for case in CASES):
         if arguments.only and name not in arguments.only:
             continue
@@ -96,48 +97,40 @@ def main() -> None:
             cases = [_fit(case, has_gpu) for case in CASES if case.architecture == name]
             for variant in arguments.variants:
                 for case, figure in measure(folder, cases, variant, arguments.pictures):
-                    figures.setdefault(str(case), {})[variant] = figure
                     print_figure(case, variant, figure)
-    report = {
-        case: {variant: asdict(figure) for variant, figure in variants.items()}
-        for case, variants in figures.items()
-    }
-    write_report("gpu" if has_gpu else "gpu-shrunk", report)
+                    add_to_report(report, str(case), {variant: asdict(figure)})
 
 
 def measure(
     folder: str, cases: Sequence[Case], variant: str, pictures: int
-) -> Sequence[tuple[Case, Figure]]:
+) -> Iterator[tuple[Case, Figure]]:
     """Serve the pipeline in that folder, and time all its cases."""
-    profiles = Path(folder) / f"{variant}.json"
+    model = ModelSettings.model_validate(
+        {"name": "model", "source": folder, "acceleration": VARIANTS[variant]}
+    )
+    forwards_s = [measure_forwards(model, case.side_px, case.steps) for case in cases]
     settings: dict[str, Any] = {
-        "models": json.dumps(
-            [{"name": "model", "source": folder, "acceleration": VARIANTS[variant]}]
-        ),
-        "batching": json.dumps({"profiles_file": str(profiles)}),
+        "models": f"[{model.model_dump_json()}]",
+        "batching": '{"profiles_file": ""}',
     }
-    found = []
     with run_service(warnings="ignore", **settings) as service:
-        for case in cases:
+        for case, forward_s in zip(cases, forwards_s, strict=True):
             asyncio.run(call(service.target, case, 1, 1))  # measures the widths, and compiles
             asyncio.run(call(service.target, case, EIGHT, EIGHT))
             one_per_s, _ = asyncio.run(call(service.target, case, 1, max(1, pictures // 4)))
             eight_per_s, steps_s = asyncio.run(call(service.target, case, EIGHT, pictures))
             disturbed_s = asyncio.run(disturb(service.target, case))
-            found.append(
-                (
-                    case,
-                    Figure(
-                        one_per_s,
-                        eight_per_s,
-                        statistics.median(steps_s),
-                        statistics.fmean(disturbed_s),
-                        case.limit_per_s,
-                        _read_widths(profiles, case.side_px),
-                    ),
-                )
+            yield (
+                case,
+                Figure(
+                    one_per_s,
+                    eight_per_s,
+                    statistics.median(steps_s),
+                    statistics.fmean(disturbed_s),
+                    forward_s,
+                    case.limit_per_s,
+                ),
             )
-    return found
 
 
 async def call(
@@ -199,10 +192,10 @@ def print_figure(case: Case, variant: str, figure: Figure) -> None:
     if figure.limit_per_s is not None:
         one, eight = (each / figure.limit_per_s for each in (figure.one_per_s, figure.eight_per_s))
         share = f"   {one:.2f} and {eight:.2f} of the limit"
-    widths = ", ".join(f"{rows}: {1e3 * s:.1f}" for rows, s in figure.forward_s.items())
+    forwards = ", ".join(f"{width}: {1e3 * s:.1f}" for width, s in figure.forward_s.items())
     print(
         f"{case!s:<28}{variant:<14}{figure.one_per_s:7.2f} alone {figure.eight_per_s:7.2f} "
-        f"with eight a second{share}\n    ms a forward by rows: {widths}\n"
+        f"with eight a second{share}\n    ms a forward by images: {forwards}\n"
         f"    ms a step of eight: {1e3 * figure.step_s:.1f}, "
         f"while others come and go {1e3 * figure.disturbed_step_s:.1f}",
         flush=True,
@@ -214,14 +207,6 @@ def _fit(case: Case, has_gpu: bool) -> Case:
     if has_gpu:
         return case
     return Case(case.architecture, case.side_px // 8, 4, None)
-
-
-def _read_widths(profiles: Path, side_px: int) -> dict[int, float]:
-    """Read the seconds of a forward by rows that the service measured at this size."""
-    for key, profile in json.loads(profiles.read_text()).items():
-        if f"{side_px}x{side_px}" in key:
-            return {int(rows): seconds for rows, seconds in profile.items()}
-    return {}
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
+import torch
+
 
 @dataclass(frozen=True, slots=True)
 class Spread:
@@ -104,21 +106,35 @@ _FOLDER = Path(__file__).parent / "results"
 
 def write_report(name: str, figures: Mapping[str, object]) -> None:
     """Write benchmarks/results/NAME.json."""
-    machine = {
-        "processor": _find_processor(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        **{package: metadata.version(package) for package in ("torch", "diffusers", "grpcio")},
-    }
     _FOLDER.mkdir(exist_ok=True)
-    text = json.dumps({"machine": machine, "figures": figures}, indent=2)
+    text = json.dumps({"machine": _describe_machine(), "figures": figures}, indent=2)
     (_FOLDER / f"{name}.json").write_text(text + "\n")
+
+
+def add_to_report(name: str, case: str, figures: Mapping[str, object]) -> None:
+    """Add a case's figures to benchmarks/results/NAME.json, unless another machine wrote that."""
+    file = _FOLDER / f"{name}.json"
+    before = json.loads(file.read_text()) if file.exists() else {}
+    known = before["figures"] if before.get("machine") == _describe_machine() else {}
+    write_report(name, {**known, case: {**known.get(case, {}), **figures}})
 
 
 def read_figures(name: str) -> dict[str, Any]:
     """Read the figures of benchmarks/results/NAME.json."""
     figures: dict[str, Any] = json.loads((_FOLDER / f"{name}.json").read_text())["figures"]
     return figures
+
+
+def _describe_machine() -> dict[str, Any]:
+    machine = {
+        "processor": _find_processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        **{package: metadata.version(package) for package in ("torch", "diffusers", "grpcio")},
+    }
+    if torch.cuda.is_available():
+        machine["gpu"] = torch.cuda.get_device_name()
+    return machine
 
 
 def _find_processor() -> str:
