@@ -32,16 +32,27 @@ def observe_steps(
     Steps that add noise take it from `generator`: pipelines of flow-matching models hand none
     over, and then their pictures would not depend on the seed alone.
 
+    Timesteps are brought to the host first: many schedulers read their values several times a
+    step, and would wait each time for all that the device has been given.
+
     Second-order schedulers take two calls for most steps, and PNDM one more than
     it was asked for, so steps are counted in proportion to the calls.
     """
     make_step = scheduler.step
     takes_generator = "generator" in inspect.signature(make_step).parameters
     call_count = 0
+    is_told_its_own = False
 
     @functools.wraps(make_step)  # pipelines inspect the signature
     def step(model_output: Any, timestep: Any, sample: Any, *args: Any, **kwargs: Any) -> Any:
-        nonlocal call_count
+        nonlocal call_count, is_told_its_own
+        if call_count == 0:
+            first = scheduler.timesteps[0]
+            is_told_its_own = torch.equal(first, torch.as_tensor(timestep, device=first.device))
+            if is_told_its_own:
+                scheduler.timesteps = scheduler.timesteps.cpu()
+        if is_told_its_own and call_count < len(scheduler.timesteps):
+            timestep = scheduler.timesteps[call_count]
         if takes_generator:
             kwargs.setdefault("generator", generator)
         result = make_step(model_output, timestep, sample, *args, **kwargs)
