@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 
 from benchmarks.report import read_figures  # noqa: E402
+from benchmarks.throughput import USUAL  # noqa: E402
 
 PICTURE = Path("docs/images/performance.svg")
 SERVICE = "the service, "
@@ -21,7 +22,7 @@ SERVICE = "the service, "
 def main() -> None:
     """Draw the picture."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
-    draw_throughput(left, read_figures("throughput")["128 x 128"])
+    draw_throughput(left, read_figures("throughput")[str(USUAL)])
     draw_latency(right, read_figures("latency"))
     figure.savefig(PICTURE, metadata={"Date": None})
 

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.report import Comparison, compare, take_turns, timed, write_report
-from benchmarks.throughput import call_service, mix
+from benchmarks.throughput import USUAL, call_service
 from tests.otlp_receiver import run_receiver
 from tests.running_service import RunningService, run_service
 
@@ -37,10 +37,10 @@ def main() -> None:
         services = {"off": silent, "on": telling}
         computing_ms: dict[str, list[float]] = {name: [] for name in services}
         other_ms: dict[str, list[float]] = {name: [] for name in services}
-        picture_count = len(mix())
+        picture_count = len(USUAL.requests)
 
         async def call(service: RunningService) -> None:
-            async for _ in call_service(service.target, CONCURRENCY, mix()):
+            async for _ in call_service(service.target, CONCURRENCY, USUAL.requests):
                 pass
 
         def way(name: str, service: RunningService) -> Callable[[], None]:

@@ -10,7 +10,7 @@ import itertools
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from safelight import AsyncClient
 
@@ -29,82 +29,100 @@ from benchmarks.report import Comparison, compare, take_turns, timed, write_repo
 from tests.running_service import run_service
 
 PLAIN = "plain calls, one after another"
-CONCURRENCIES = {64: (8,), 128: (2, 4, 8, 16), 256: (8,)}
-"""Calls of the service at once, besides one, by width and height."""
-
 ROUNDS = 8
 ROUNDS_ALONE = 16
 """One call at once differs from plain calls by little: those two have short rounds of their own."""
 
-MIX = ((20, 4.0), (10, 4.0), (30, 4.0), (20, 1.0), (15, 6.0), (25, 4.0), (20, 4.0), (12, 1.0))
+Mix = tuple[tuple[int, float], ...]
 """Steps and guidance scales of the requests."""
+
+MIX: Mix = ((20, 4.0), (10, 4.0), (30, 4.0), (20, 1.0), (15, 6.0), (25, 4.0), (20, 4.0), (12, 1.0))
+FEW_STEPS: Mix = ((4, 4.0), (2, 4.0), (1, 4.0), (4, 1.0)) * 6
+"""As of models that were distilled to make so many only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What is asked for, and by how many calls of the service at once, besides one."""
+
+    size: int
+    concurrencies: tuple[int, ...]
+    mix: Mix = MIX
+
+    def __str__(self) -> str:
+        steps = [steps for steps, _ in self.mix]
+        return f"{self.size} x {self.size}, {min(steps)} to {max(steps)} steps"
+
+    @property
+    def requests(self) -> Requests:
+        """The requests, each with a seed of its own."""
+        return [Request(*each, seed, self.size) for seed, each in enumerate(self.mix)]
+
+
+USUAL = Case(128, (2, 4, 8, 16))
+CASES = (Case(64, (8,)), USUAL, Case(256, (8,)), Case(128, (8,), FEW_STEPS))
 
 
 def main() -> None:
     """Measure, print and write."""
-    report({f"{size} x {size}": measure(size) for size in CONCURRENCIES})
+    report({str(case): measure(case) for case in CASES})
 
 
-def measure(size: int) -> dict[str, Comparison]:
-    """Compare all ways to make pictures of that width and height."""
+def measure(case: Case) -> dict[str, Comparison]:
+    """Compare all ways to make a case's pictures."""
     with run_bare_pipeline() as bare, run_service(batching="{}") as service:
 
         def serve(*concurrencies: int) -> dict[str, Callable[[], float]]:
             return {
                 f"the service, {concurrency} at once": functools.partial(
-                    rate_service, service.target, concurrency, size
+                    rate_service, service.target, concurrency, case.requests
                 )
                 for concurrency in concurrencies
             }
 
-        plain = {PLAIN: rate(bare(draw_one_after_another), size)}
+        requests = case.requests
+        plain = {PLAIN: rate(bare(draw_one_after_another), requests)}
         threads = {
-            f"{THREADS} threads and a lock": rate(bare(draw_behind_a_lock), size),
-            f"{THREADS} threads and shallow copies": rate(bare(draw_with_copies), size),
+            f"{THREADS} threads and a lock": rate(bare(draw_behind_a_lock), requests),
+            f"{THREADS} threads and shallow copies": rate(bare(draw_with_copies), requests),
         }
         alone = compare(take_turns(plain | serve(1), ROUNDS_ALONE))
-        together = plain | threads | serve(*CONCURRENCIES[size])
+        together = plain | threads | serve(*case.concurrencies)
         return alone | compare(take_turns(together, ROUNDS))
 
 
 def report(figures: Mapping[str, Mapping[str, Comparison]]) -> None:
     """Print the table and write the results."""
-    print(f"{'pictures, 10 to 30 steps':<42}{'per s':>7}   ratio")
-    for size, ways in figures.items():
+    print(f"{'pictures':<59}{'per s':>7}   ratio")
+    for case, ways in figures.items():
         for name, figure in ways.items():
-            print(f"{size:<11}{name:<31}{figure.measured.median:>7.2f}   {figure.ratio}")
+            print(f"{case:<28}{name:<31}{figure.measured.median:>7.2f}   {figure.ratio}")
     write_report(
         "throughput",
         {
-            size: {name: asdict(figure) for name, figure in ways.items()}
-            for size, ways in figures.items()
+            case: {name: asdict(figure) for name, figure in ways.items()}
+            for case, ways in figures.items()
         },
     )
 
 
-def mix(size: int = 128) -> Requests:
-    """The mix of requests."""
-    return [Request(*each, seed, size) for seed, each in enumerate(MIX)]
-
-
-def rate(draw: Draw, size: int) -> Callable[[], float]:
+def rate(draw: Draw, requests: Requests) -> Callable[[], float]:
     """Return what measures pictures per second where calls do not help each other."""
-    requests = mix(size)
     take = timed(functools.partial(draw, requests))
     return lambda: len(requests) / take()
 
 
-def rate_service(target: str, concurrency: int, size: int) -> float:
+def rate_service(target: str, concurrency: int, requests: Requests) -> float:
     """Return the pictures per second of so many clients that call without a pause.
 
     Before those that count, each client has had one, and after them the clients go on, so all
     of them are there all the time.
     """
-    count = len(MIX)
+    count = len(requests)
 
     async def run() -> float:
         finished_at = []
-        async with aclosing(call_service(target, concurrency, itertools.cycle(mix(size)))) as calls:
+        async with aclosing(call_service(target, concurrency, itertools.cycle(requests))) as calls:
             async for _ in calls:
                 finished_at.append(time.perf_counter())
                 if len(finished_at) > concurrency + count:
