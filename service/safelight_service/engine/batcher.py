@@ -114,6 +114,7 @@ class StepBatcher:
 
         Forwards and the rest get time in proportion to how many images wait for either.
         """
+        self.call_began_at = time.monotonic()
         self._run_ahead.catch_up()  # so that the time is theirs
         denoising_count = sum(isinstance(image.call, Forward) for image in self._images())
         share_s = self._forward_s * waiting_count / denoising_count if denoising_count else math.inf

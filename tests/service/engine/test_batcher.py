@@ -13,6 +13,7 @@ from diffusers import StableDiffusionPipeline
 from structlog.testing import capture_logs
 from torch.utils.hooks import RemovableHandle
 
+from safelight_service.engine.hardware import RunAhead
 from safelight_service.engine.job import Job
 from safelight_service.engine.loading import LoadedModel
 from safelight_service.engine.order import shortest_remaining_first
@@ -398,6 +399,26 @@ def test_estimates_are_right_under_a_steady_load(
                 if turn >= 5 and len(batcher.jobs) < 4:
                     break
     assert ratios[-8:] == pytest.approx([1] * 8, abs=0.1)
+
+
+def test_a_device_that_is_waited_for_is_seen_to_be_busy(
+    model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever watches over it would not see that it hangs otherwise."""
+    jobs, _ = make_jobs(model, {"num_inference_steps": 2})
+    batcher = make_batcher()
+    seen: list[float | None] = []
+    catch_up = RunAhead.catch_up
+
+    def look(ahead: RunAhead, most: int = 0) -> None:
+        seen.append(batcher.call_began_at)
+        catch_up(ahead, most)
+
+    monkeypatch.setattr(RunAhead, "catch_up", look)
+    batcher.add(jobs[0])
+    take_turns(batcher)
+    assert len(seen) >= 4  # before it is started, after each step, before it is decoded
+    assert None not in seen
 
 
 def test_shortest_remaining_goes_first_where_that_is_the_order(tiny_models: TinyModels) -> None:
