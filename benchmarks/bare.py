@@ -42,13 +42,18 @@ Draw = Callable[[Requests], None]
 
 
 @contextmanager
-def run_bare_pipeline() -> Iterator[Callable[[Draw], Draw]]:
-    """Yield what has a function run in a process that has loaded the embedded model."""
+def run_bare_pipeline(torch_threads: int | None = None) -> Iterator[Callable[[Draw], Draw]]:
+    """Yield what has a function run in a process that has loaded the embedded model.
+
+    Its arithmetic has so many threads; as many as there are cores unless that is said.
+    """
     context = multiprocessing.get_context("spawn")
     with ExitStack() as processes:
 
         def bare(draw: Draw) -> Draw:
-            process = processes.enter_context(ProcessPoolExecutor(1, context, _load))
+            process = processes.enter_context(
+                ProcessPoolExecutor(1, context, _load, (torch_threads,))
+            )
             return lambda requests: process.submit(draw, requests).result()
 
         yield bare
@@ -93,9 +98,11 @@ _pipeline: Any = None
 """The process's own."""
 
 
-def _load() -> None:
+def _load(torch_threads: int | None) -> None:
     """Load the embedded model as any user of diffusers would."""
     global _pipeline
+    if torch_threads is not None:
+        torch.set_num_threads(torch_threads)
     silence_libraries()
     folder = resources.files("safelight_service") / "models" / "shapes"
     _pipeline = DiffusionPipeline.from_pretrained(str(folder), dtype=torch.float32)

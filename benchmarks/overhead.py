@@ -1,27 +1,70 @@
-"""Overhead: what a call through the service costs beyond the bare pipeline."""
+"""Overhead: what a call through the service costs beyond the bare pipeline.
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+With arithmetic on all cores, which then has to share them with the service's events and with the
+client, and with arithmetic on one, as where a GPU does it or there are cores to spare.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from safelight import Client
 
 from benchmarks.bare import PROMPT, Draw, Request, draw_one_after_another, run_bare_pipeline
-from benchmarks.report import Comparison, compare, take_turns, timed, write_report
+from benchmarks.report import Comparison, Spread, compare, take_turns, timed, write_report
 from tests.running_service import run_service
 
 SIZES = (64, 128, 256)
-ROUNDS = 40
+SIZES_ON_ONE_CORE = (64, 128)
+ROUNDS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Overhead:
+    """What a way takes, and how much more than the first one, in the same rounds."""
+
+    comparison: Comparison
+    more_ms: Spread
 
 
 def main() -> None:
     """Measure, print and write."""
+    on_all = {f"{size} x {size}": figure for size, figure in measure(SIZES, None).items()}
+    on_one = {
+        f"{size} x {size}, one core": figure
+        for size, figure in measure(SIZES_ON_ONE_CORE, 1).items()
+    }
+    report(on_all | on_one)
+
+
+def measure(sizes: Sequence[int], torch_threads: int | None) -> dict[int, dict[str, Overhead]]:
+    """Compare the ways to make a picture of each size."""
+    settings: dict[str, Any] = (
+        {} if torch_threads is None else {"torch_threads": str(torch_threads)}
+    )
     with (
-        run_bare_pipeline() as bare,
-        run_service() as service,
+        run_bare_pipeline(torch_threads) as bare,
+        run_service(**settings) as service,
         Client(service.target) as client,
     ):
         draw = bare(draw_one_after_another)
-        report({size: compare(take_turns(list_ways(draw, client, size), ROUNDS)) for size in SIZES})
+        return {
+            size: summarise(take_turns(list_ways(draw, client, size), ROUNDS)) for size in sizes
+        }
+
+
+def summarise(measured: Mapping[str, Sequence[float]]) -> dict[str, Overhead]:
+    """Compare all ways with the first, round by round."""
+    base = next(iter(measured.values()))
+    return {
+        name: Overhead(
+            comparison,
+            Spread.of([1e3 * (value - other) for value, other in zip(values, base, strict=True)]),
+        )
+        for (name, values), comparison in zip(
+            measured.items(), compare(measured).values(), strict=True
+        )
+    }
 
 
 def list_ways(draw: Draw, client: Client, size: int) -> dict[str, Callable[[], float]]:
@@ -48,19 +91,21 @@ def list_ways(draw: Draw, client: Client, size: int) -> dict[str, Callable[[], f
     }
 
 
-def report(figures: Mapping[int, Mapping[str, Comparison]]) -> None:
+def report(figures: Mapping[str, Mapping[str, Overhead]]) -> None:
     """Print the table and write the results."""
-    print(f"{'one picture, 20 steps':<36}{'median':>9}   ratio")
-    for size, ways in figures.items():
+    print(f"{'one picture, 20 steps':<46}{'median':>9}   ratio                   ms more")
+    for case, ways in figures.items():
         for name, figure in ways.items():
-            print(
-                f"{size:>4} x {size:<4}{name:<25}{figure.measured.median:>7.3f} s   {figure.ratio}"
-            )
+            measured, ratio = figure.comparison.measured, figure.comparison.ratio
+            print(f"{case:<21}{name:<25}{measured.median:>7.3f} s   {ratio}   {figure.more_ms}")
     write_report(
         "overhead",
         {
-            f"{size} x {size}": {name: asdict(figure) for name, figure in ways.items()}
-            for size, ways in figures.items()
+            case: {
+                name: {**asdict(figure.comparison), "more_ms": asdict(figure.more_ms)}
+                for name, figure in ways.items()
+            }
+            for case, ways in figures.items()
         },
     )
 
