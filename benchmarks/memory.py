@@ -1,7 +1,7 @@
 """Memory: the service's resident set over a thousand generations.
 
-What is kept on purpose, embedded prompts and generations that have ended, is soon forgotten here: it
-would grow for a while, up to its limits.
+What is kept on purpose, embedded prompts and generations that have ended, is soon forgotten here:
+it would grow for a while, up to its limits.
 """
 
 from typing import Any
