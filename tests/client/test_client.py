@@ -358,7 +358,7 @@ def test_timeout_of_the_client_holds_for_every_call(scripted: ScriptedService) -
     with Client(scripted.target, timeout=30) as client:
         client.list_models()
     assert scripted.time_remaining is not None
-    assert 0 < scripted.time_remaining <= 30
+    assert 0 < scripted.time_remaining < 31  # gRPC rounds up what it sends
 
 
 def test_timeout_of_none_lifts_that_of_the_client(scripted: ScriptedService) -> None:
