@@ -1,7 +1,7 @@
 """Overhead: what a call through the service costs beyond the bare pipeline.
 
 With arithmetic on all cores, which then has to share them with the service's events and with the
-client, and with arithmetic on one, as where a GPU does it or there are cores to spare.
+client, and with arithmetic on one, which leaves them the others.
 """
 
 from collections.abc import Callable, Mapping, Sequence
