@@ -60,11 +60,33 @@ class Merger:
     def run(self, forward: Callable[..., Any], calls: Sequence[Arguments]) -> list[Any]:
         """Run calls of equal keys as one forward, and return what each alone would."""
         if len(calls) == 1:
-            return [forward(**calls[0])]
+            return [_infer(forward, calls[0])]
         assert self._rule is not None
         counts = [self.count_rows(call) for call in calls]
         merged = {name: self._rule.get(name, SAME).merge(name, calls, counts) for name in calls[0]}
-        return split(forward(**merged), counts)
+        return split(_infer(forward, merged), counts)
+
+
+def _infer(forward: Callable[..., Any], arguments: Arguments) -> Any:
+    """Run a forward in inference mode, which spares its operations what no_grad still does.
+
+    What it returns is ordinary again: outside, inference tensors cannot be written into, as
+    schedulers do.
+    """
+    with torch.inference_mode():
+        output = forward(**arguments)
+    return _copy(output)
+
+
+def _copy(output: Any) -> Any:
+    match output:
+        case Tensor():
+            return output.clone()
+        case list() | tuple():
+            return type(output)(map(_copy, output))
+        case Mapping():  # a ModelOutput
+            return type(output)(**{name: _copy(item) for name, item in output.items()})
+    return output
 
 
 def split(output: Any, counts: Sequence[int]) -> list[Any]:

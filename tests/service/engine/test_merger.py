@@ -104,6 +104,32 @@ def test_an_output_of_an_unknown_kind_is_refused() -> None:
         split(object(), (1, 1))
 
 
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda x: x,
+        lambda x: (x,),
+        lambda x: (list(x.split(1)),),
+        lambda x: Transformer2DModelOutput(sample=x),
+    ],
+)
+@pytest.mark.parametrize("call_count", [1, 2])
+def test_forwards_run_in_inference_mode_but_schedulers_may_write_into_what_they_return(
+    wrap: Any, call_count: int
+) -> None:
+    def forward(tensor: torch.Tensor) -> Any:
+        assert torch.is_inference_mode_enabled()
+        return wrap(tensor + 1)
+
+    calls = [{"tensor": torch.zeros(1, 2)}] * call_count
+    results = Merger(torch.nn.Identity(), {"tensor": ROWS}).run(forward, calls)
+    assert len(results) == call_count
+    for result in results:
+        while not isinstance(result, torch.Tensor):
+            result = result[0]
+        assert result.add_(1).tolist() == [[2, 2]]
+
+
 def test_without_a_rule_no_two_calls_have_the_same_key() -> None:
     merger = Merger(torch.nn.Identity(), None)
     arguments = merger.bind((torch.zeros(1),), {})
