@@ -64,9 +64,10 @@ class Mailbox:
     def close(self, error: BaseException | None = None) -> None:
         """End the mailbox, only once; what has been posted can still be read."""
         with self._lock:
-            if not self._is_closed:
-                self._is_closed, self._error = True, error
-                self._wake()
+            if self._is_closed:
+                return
+            self._is_closed, self._error = True, error
+        self._wake()
 
     async def wait(self) -> None:
         """Return when there is an event, or the end, to be had; may be cancelled."""
@@ -102,10 +103,13 @@ class Mailbox:
                 self.dropped_preview_count += len(self._letters) - len(kept)
             self._letters = kept
             self._letters.append((subject, letter))
-            self._wake()
+        self._wake()
 
     def _wake(self) -> None:
-        """Wake the reader, once for all that comes before it looks."""
+        """Wake the reader, once for all that comes before it looks.
+
+        Not with the lock held, which is the first thing that the reader asks for.
+        """
         if self._is_waking:
             return
         self._is_waking = True

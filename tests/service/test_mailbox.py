@@ -1,7 +1,9 @@
 """A mailbox is bounded for any reader, and loses nothing that matters."""
 
 import asyncio
+import threading
 from concurrent.futures import Future
+from typing import Any
 
 import pytest
 
@@ -97,3 +99,29 @@ def test_what_was_posted_before_an_error_is_read_first() -> None:
             await mailbox.get()
 
     asyncio.run(read_to_the_error())
+
+
+def test_who_is_woken_does_not_have_to_wait_for_who_has_posted() -> None:
+    """Both want the interpreter's lock as well, and would hand that over twice for each event."""
+
+    async def read_while_posting() -> Event | None:
+        loop = asyncio.get_running_loop()
+        mailbox = Mailbox(loop)
+        is_read = threading.Event()
+        wake = loop.call_soon_threadsafe
+
+        def wake_and_wait(*arguments: Any) -> asyncio.Handle:
+            handle = wake(*arguments)
+            assert is_read.wait(5)
+            return handle
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(loop, "call_soon_threadsafe", wake_and_wait)
+            poster = threading.Thread(target=mailbox.post, args=[progress(1)])
+            poster.start()
+            event = await mailbox.get()
+            is_read.set()
+            poster.join()
+        return event
+
+    assert asyncio.run(read_while_posting()) == progress(1)
