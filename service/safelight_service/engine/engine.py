@@ -225,7 +225,7 @@ class Engine:
 
     async def _read(self, mailbox: Mailbox, job: Job) -> AsyncGenerator[Event, None]:
         """Yield a job's events; while it waits in silence, repeat its position."""
-        while True:
+        while not job.is_started:
             try:
                 async with asyncio.timeout(self._heartbeat_s):
                     await mailbox.wait()
@@ -237,6 +237,8 @@ class Engine:
             event = await mailbox.get()
             if event is None:
                 return
+            yield event
+        while (event := await mailbox.get()) is not None:
             yield event
 
 

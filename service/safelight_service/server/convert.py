@@ -235,6 +235,5 @@ def _capabilities(capabilities: core.Capabilities) -> pb.ModelCapabilities:
 def _duration(seconds: float | None) -> Duration | None:
     if seconds is None:
         return None
-    duration = Duration()
-    duration.FromNanoseconds(round(seconds * 1e9))
-    return duration
+    whole_s, nanoseconds = divmod(round(seconds * 1e9), 10**9)
+    return Duration(seconds=whole_s, nanos=nanoseconds)

@@ -8,7 +8,7 @@ what it watches for as long as it likes.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -94,33 +94,40 @@ def _guard_stream(
             with ongoing.enter():
                 responses = handler.unary_stream(_parse(handler, raw), context)
                 async with aclosing(responses):
-                    is_first = True
-                    async for response in responses:
-                        # Apart from the first message: should that be given up as stalled, gRPC
-                        # would try to send the metadata again, and never send the status.
-                        if is_first:
-                            await context.send_initial_metadata(())
-                            is_first = False
-                        if not await _write(context, response, stall_s):
-                            context.set_code(grpc.StatusCode.CANCELLED)  # for who traces it
-                            break
+                    await _write(responses, context, stall_s)
         except BaseException as error:
             await _abort(context, error, observer)
 
     return behaviour
 
 
-async def _write(context: _Context, response: Any, stall_s: float) -> bool:
-    """Write a response; return whether there is still somebody to write to."""
+async def _write(responses: AsyncIterable[Any], context: _Context, stall_s: float) -> None:
+    """Write responses for as long as there is somebody to write to.
+
+    Raises:
+        ReaderStalledError: one of them took that many seconds.
+    """
+    clock = asyncio.get_running_loop().time
     try:
-        async with asyncio.timeout(stall_s):
-            await context.write(response)
+        # One for all writes: to make one for each takes as long as half of the write.
+        async with asyncio.timeout(None) as limit:
+            is_first = True
+            async for response in responses:
+                # Apart from the first message: should that be given up as stalled, gRPC
+                # would try to send the metadata again, and never send the status.
+                if is_first:
+                    await context.send_initial_metadata(())
+                    is_first = False
+                limit.reschedule(clock() + stall_s)
+                await context.write(response)
+                limit.reschedule(None)
     except TimeoutError:
+        if not limit.expired():
+            raise
         raise ReaderStalledError(stall_s) from None
     except grpc.aio.InternalError:
         # The write was under way when the caller left.
-        return False
-    return True
+        context.set_code(grpc.StatusCode.CANCELLED)  # for who traces it
 
 
 def _parse(handler: _Handler, raw: bytes) -> Any:
