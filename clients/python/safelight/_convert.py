@@ -205,4 +205,4 @@ def _parameters_from_proto(message: pb.TextToImageParameters) -> Parameters:
 
 
 def _seconds(duration: Duration) -> float:
-    return duration.ToTimedelta().total_seconds()
+    return duration.seconds + duration.nanos / 1e9
