@@ -109,7 +109,7 @@ async def _write(responses: AsyncIterable[Any], context: _Context, stall_s: floa
     """
     clock = asyncio.get_running_loop().time
     try:
-        # One for all writes: to make one for each takes as long as half of the write.
+        # One for all writes, put off each time: to make one for each costs more.
         async with asyncio.timeout(None) as limit:
             is_first = True
             async for response in responses:
