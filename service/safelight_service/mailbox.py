@@ -108,7 +108,8 @@ class Mailbox:
     def _wake(self) -> None:
         """Wake the reader, once for all that comes before it looks.
 
-        Not with the lock held, which is the first thing that the reader asks for.
+        Not with the lock held, which is the first thing that the reader asks for. So now and then
+        it is woken once too often, which does no harm: it looks, and waits again.
         """
         if self._is_waking:
             return
