@@ -6,7 +6,8 @@ request, in base64.
 
 import base64
 import sys
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from subprocess import PIPE, Popen
@@ -80,15 +81,20 @@ class Receiver:
             return list(self.spans)
 
     def wait_for_trace(self, trace_id: str, *names: str) -> list[Span]:
-        """Wait until spans of all these names have come, and return all spans of the trace."""
+        """Wait until spans of all these names have come, and return all spans of the trace.
+
+        A name that is given twice is waited for twice: a client's span has that of the service's.
+        """
         trace = bytes.fromhex(trace_id)
-        return [
-            span
-            for span in self.wait_for_spans(
-                lambda spans: set(names) <= {span.name for span in spans if span.trace_id == trace}
+
+        def select(spans: Sequence[Span]) -> list[Span]:
+            return [span for span in spans if span.trace_id == trace]
+
+        return select(
+            self.wait_for_spans(
+                lambda spans: Counter(names) <= Counter(span.name for span in select(spans))
             )
-            if span.trace_id == trace
-        ]
+        )
 
     def wait_for_metrics(self, *names: str) -> None:
         """Wait until metrics of all these names have come."""

@@ -319,7 +319,7 @@ def test_both_clients_are_part_of_the_trace_of_their_caller(traced: Traced) -> N
     made = subprocess.run(caller, stdout=subprocess.PIPE, check=True, timeout=60)
     ids: dict[str, str] = json.loads(made.stdout)
     for client in ("blocking", "async"):
-        spans = traced.receiver.wait_for_trace(ids[client], client, "send")
+        spans = traced.receiver.wait_for_trace(ids[client], client, *[GENERATE] * 2, "send")
         assert shape(spans, top="")[:4] == [
             client,
             f"  {GENERATE} OK",
@@ -329,7 +329,9 @@ def test_both_clients_are_part_of_the_trace_of_their_caller(traced: Traced) -> N
         assert shape(spans, top="").count("          forward") == 2
         kinds = [span.kind for span in sorted(named(spans, GENERATE), key=lambda s: s.kind)]
         assert kinds == [Span.SPAN_KIND_SERVER, Span.SPAN_KIND_CLIENT]
-        spans = traced.receiver.wait_for_trace(ids[f"{client} cancel"], client, "denoise")
+        spans = traced.receiver.wait_for_trace(
+            ids[f"{client} cancel"], client, *[GENERATE] * 2, "denoise"
+        )
         assert shape(spans, top="")[:4] == [
             client,
             f"  {GENERATE} CANCELLED",
@@ -337,9 +339,11 @@ def test_both_clients_are_part_of_the_trace_of_their_caller(traced: Traced) -> N
             f"      {GENERATION} cancelled",
         ]
         get_model = GENERATE.replace("Generate", "GetModel")
-        spans = traced.receiver.wait_for_trace(ids[f"{client} unary"], client, get_model)
+        spans = traced.receiver.wait_for_trace(ids[f"{client} unary"], client, *[get_model] * 2)
         assert shape(spans, top="") == [client, f"  {get_model} OK", f"    {get_model} OK"]
-    spans = traced.receiver.wait_for_trace(ids["async deadline"], "async", GENERATION)
+    spans = traced.receiver.wait_for_trace(
+        ids["async deadline"], "async", *[GENERATE] * 2, GENERATION
+    )
     expired = f"{GENERATE} DEADLINE_EXCEEDED error=DEADLINE_EXCEEDED ERROR"
     assert shape(spans, top="")[1:3] == [f"  {expired}", f"    {expired}"]
 
