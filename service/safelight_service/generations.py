@@ -27,7 +27,7 @@ import structlog
 
 from safelight_service.admission import Admission
 from safelight_service.cache import Result, ResultCache, cache_key
-from safelight_service.engine import Engine, Resolved, report_fault
+from safelight_service.engine import Engine, Prepared, report_fault
 from safelight_service.errors import (
     DeadlineError,
     GenerationCancelledError,
@@ -129,7 +129,7 @@ class Generation:
 
     def join(self) -> Mailbox:
         """Return the mailbox of a new watcher: the present state, then what happens."""
-        mailbox = Mailbox(asyncio.get_running_loop())
+        mailbox = Mailbox()
         for event in self.present:
             mailbox.post(event)
         if self.outcome is None:
@@ -174,6 +174,11 @@ class Flight:
         self.generations = [generation]
         """Those that are RUNNING; it stops when there are none."""
         self.task: asyncio.Task[None] | None = None
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """Those that have been made."""
+        return tuple(e for e in self.generations[0].present if isinstance(e, Image))
 
     def stop(self) -> None:
         """Make no more images, unless it is the flight itself that asks."""
@@ -339,48 +344,36 @@ class Generations:
 
     async def _make_or_find(self, flight: Flight) -> Completed | None:
         """Return how it ended; None if another flight has taken over."""
-        async with aclosing(self._engine.generate(flight.request, flight.trail)) as events:
-            key = None
-            images: list[Image] = []
-            async for event in events:
-                match event:
-                    case Resolved():
-                        key = self._find_key(flight.request, event)
-                        if key is None:
-                            continue
-                        other = self._flights.get(key.flight)
-                        if other is not None:
-                            for generation in flight.generations:
-                                self._observer.generation_shares(generation, other.trail)
-                            other.take_over(flight)
-                            return None
-                        flight.key = key.flight
-                        self._flights[flight.key] = flight
-                        result = await self._cache.get(key.result)
-                        if result is not None:
-                            return self._tell_again(flight, event.accepted, result)
-                    case Completed():
-                        if key is None:
-                            return event
-                        self._store(key.result, Result(tuple(images), event.step_count))
-                        return replace(event, cache=CacheUse.MISS)
-                    case _:
-                        if isinstance(event, Image):
-                            images.append(event)
-                        flight.publish(event)
-        raise AssertionError("the engine's events end with Completed")
+        async with self._engine.prepare(flight.request, flight.publish, flight.trail) as prepared:
+            key = self._find_key(flight.request, prepared)
+            if key is None:
+                return await self._engine.run(prepared, flight.publish)
+            other = self._flights.get(key.flight)
+            if other is not None:
+                for generation in flight.generations:
+                    self._observer.generation_shares(generation, other.trail)
+                other.take_over(flight)
+                return None
+            flight.key = key.flight
+            self._flights[flight.key] = flight
+            result = await self._cache.get(key.result)
+            if result is not None:
+                return self._tell_again(flight, prepared.accepted, result)
+            completed = await self._engine.run(prepared, flight.publish)
+        self._store(key.result, Result(flight.images, completed.step_count))
+        return replace(completed, cache=CacheUse.MISS)
 
-    def _find_key(self, request: GenerationRequest, resolved: Resolved) -> "_Key | None":
+    def _find_key(self, request: GenerationRequest, prepared: Prepared) -> "_Key | None":
         """Return what a request has in common with those that get the same images."""
         is_open = request.parameters.seed is None
         if not (request.uses_cache and self._cache.is_enabled):
             return None
         if is_open and not self._cache.replays_unseeded:
             return None
-        settled = resolved.accepted.request
+        settled = prepared.accepted.request
         if is_open:
             settled = replace(settled, parameters=replace(settled.parameters, seed=_ANY_SEED))
-        key = cache_key(resolved.identity, settled)
+        key = cache_key(prepared.model.identity, settled)
         return _Key(key, (key, settled.preview))
 
     def _tell_again(self, flight: Flight, accepted: Accepted, result: Result) -> Completed:

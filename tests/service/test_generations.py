@@ -1,9 +1,10 @@
 """The life of generations, on an engine that does what the test tells it to, when it is told."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from safelight_service.cache import ResultCache
-from safelight_service.engine import Engine, Resolved
+from safelight_service.engine import Engine, Prepared
+from safelight_service.engine.engine import Tell
+from safelight_service.engine.loading import LoadedModel
 from safelight_service.errors import (
     DeadlineError,
     GenerationCancelledError,
@@ -64,33 +67,35 @@ class ScriptedEngine:
         self.default_model = "model"
         self.running: dict[str, asyncio.Queue[Event | BaseException]] = {}
 
-    async def generate(
-        self, request: GenerationRequest, trail: Trail
-    ) -> AsyncGenerator[Event | Resolved, None]:
+    @asynccontextmanager
+    async def prepare(
+        self, request: GenerationRequest, tell: Tell, trail: Trail
+    ) -> AsyncIterator[Prepared]:
         self.started.append(request)
-        script: asyncio.Queue[Event | BaseException] = asyncio.Queue()
-        self.running[request.generation_id] = script
+        self.running[request.generation_id] = asyncio.Queue()
+        preview = request.preview.interval_steps
+        accepted = replace(
+            ACCEPTED,
+            generation_id=request.generation_id,
+            request=replace(
+                ACCEPTED.request,
+                inputs=request.inputs,
+                preview=ResolvedPreview(preview, "image/jpeg", 64) if preview else None,
+            ),
+        )
         try:
-            preview = request.preview.interval_steps
-            accepted = replace(
-                ACCEPTED,
-                request=replace(
-                    ACCEPTED.request,
-                    inputs=request.inputs,
-                    preview=ResolvedPreview(preview, "image/jpeg", 64) if preview else None,
-                ),
-            )
-            yield Resolved(accepted, "identity")
-            yield accepted
-            while True:
-                event = await script.get()
-                if isinstance(event, BaseException):
-                    raise event
-                yield event
-                if isinstance(event, Completed):
-                    return
+            yield Prepared(accepted, cast(LoadedModel, SimpleNamespace(identity="identity")), trail)
         finally:
             del self.running[request.generation_id]
+
+    async def run(self, prepared: Prepared, tell: Tell) -> Completed:
+        tell(prepared.accepted)
+        script = self.running[prepared.accepted.generation_id]
+        while not isinstance(event := await script.get(), Completed):
+            if isinstance(event, BaseException):
+                raise event
+            tell(event)
+        return event
 
 
 class Watcher:
@@ -308,11 +313,10 @@ def test_what_failed_is_told_to_watchers_and_started_anew_by_the_same_request() 
 
 def test_what_was_refused_before_it_was_accepted_leaves_nothing_behind() -> None:
     async def act(scene: Scene) -> None:
-        async def refuse(request: GenerationRequest, trail: Trail) -> AsyncGenerator[Event, None]:
+        async def refuse(prepared: Prepared, tell: Tell) -> Completed:
             raise OutOfMemoryError
-            yield
 
-        scene.engine.generate = refuse  # type: ignore[method-assign]
+        scene.engine.run = refuse  # type: ignore[method-assign]
         assert isinstance((await scene.generate()).error, OutOfMemoryError)
         assert isinstance((await scene.watch()).error, GenerationNotFoundError)
 

@@ -1,9 +1,6 @@
 """A mailbox is bounded for any reader, and loses nothing that matters."""
 
 import asyncio
-import threading
-from concurrent.futures import Future
-from typing import Any
 
 import pytest
 
@@ -23,12 +20,6 @@ def image(index: int) -> Image:
     return Image(index, "image/png", 1, 1, 0, False, "", b"png")
 
 
-def done(event: Event) -> Future[Event]:
-    future: Future[Event] = Future()
-    future.set_result(event)
-    return future
-
-
 async def drain(mailbox: Mailbox) -> list[Event]:
     events = []
     while (event := await mailbox.get()) is not None:
@@ -38,14 +29,14 @@ async def drain(mailbox: Mailbox) -> list[Event]:
 
 def test_a_slow_reader_gets_the_latest_state_and_every_image() -> None:
     async def read_late() -> tuple[list[Event], int]:
-        mailbox = Mailbox(asyncio.get_running_loop())
+        mailbox = Mailbox()
         mailbox.post(Queued(2, None))
         mailbox.post(Queued(1, None))
         for index in range(2):
             for step in range(1, 21):
                 mailbox.post(progress(step))
-                mailbox.post_preview(0, done(preview(step)))
-            mailbox.post_image(index, done(image(index)))
+                mailbox.post(preview(step))
+            mailbox.post(image(index))
         mailbox.close()
         return await drain(mailbox), mailbox.dropped_preview_count
 
@@ -56,7 +47,7 @@ def test_a_slow_reader_gets_the_latest_state_and_every_image() -> None:
 
 def test_a_quick_reader_gets_everything_in_order() -> None:
     async def read_at_once() -> list[Event | None]:
-        mailbox = Mailbox(asyncio.get_running_loop())
+        mailbox = Mailbox()
         events = []
         for step in range(1, 4):
             mailbox.post(progress(step))
@@ -66,62 +57,27 @@ def test_a_quick_reader_gets_everything_in_order() -> None:
     assert asyncio.run(read_at_once()) == [progress(1), progress(2), progress(3)]
 
 
-def test_a_waiting_reader_is_woken_from_another_thread() -> None:
-    async def read_first() -> Event | None:
-        mailbox = Mailbox(asyncio.get_running_loop())
-        reading = asyncio.ensure_future(mailbox.get())
-        await asyncio.to_thread(mailbox.post, progress(1))
+def test_a_waiting_reader_is_told_of_events_and_of_the_end() -> None:
+    async def read_first() -> list[Event]:
+        mailbox = Mailbox()
+        reading = asyncio.ensure_future(drain(mailbox))
+        await asyncio.sleep(0)
+        mailbox.post(progress(1))
+        await asyncio.sleep(0)
+        assert not reading.done()
+        mailbox.close()
         return await reading
 
-    assert asyncio.run(read_first()) == progress(1)
-
-
-def test_an_image_that_is_still_being_encoded_is_waited_for() -> None:
-    async def read_early() -> Event | None:
-        mailbox = Mailbox(asyncio.get_running_loop())
-        encoding: Future[Event] = Future()
-        mailbox.post_image(0, encoding)
-        reading = asyncio.ensure_future(mailbox.get())
-        await asyncio.to_thread(encoding.set_result, image(0))
-        return await reading
-
-    assert asyncio.run(read_early()) == image(0)
+    assert asyncio.run(read_first()) == [progress(1)]
 
 
 def test_what_was_posted_before_an_error_is_read_first() -> None:
     async def read_to_the_error() -> None:
-        mailbox = Mailbox(asyncio.get_running_loop())
+        mailbox = Mailbox()
         mailbox.post(progress(1))
         mailbox.close(ValueError("late"))
-        mailbox.close()  # too late to matter
         assert await mailbox.get() == progress(1)
         with pytest.raises(ValueError, match="late"):
             await mailbox.get()
 
     asyncio.run(read_to_the_error())
-
-
-def test_who_is_woken_does_not_have_to_wait_for_who_has_posted() -> None:
-    """Both want the interpreter's lock as well, and would hand that over twice for each event."""
-
-    async def read_while_posting() -> Event | None:
-        loop = asyncio.get_running_loop()
-        mailbox = Mailbox(loop)
-        is_read = threading.Event()
-        wake = loop.call_soon_threadsafe
-
-        def wake_and_wait(*arguments: Any) -> asyncio.Handle:
-            handle = wake(*arguments)
-            assert is_read.wait(5)
-            return handle
-
-        with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(loop, "call_soon_threadsafe", wake_and_wait)
-            poster = threading.Thread(target=mailbox.post, args=[progress(1)])
-            poster.start()
-            event = await mailbox.get()
-            is_read.set()
-            poster.join()
-        return event
-
-    assert asyncio.run(read_while_posting()) == progress(1)

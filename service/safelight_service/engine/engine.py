@@ -11,7 +11,7 @@ import math
 import time
 import traceback
 import uuid
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -26,6 +26,7 @@ from safelight_service.engine.hardware import measure_memory
 from safelight_service.engine.job import Job
 from safelight_service.engine.loading import LoadedModel, load_model, silence_libraries
 from safelight_service.engine.order import ORDERS
+from safelight_service.engine.outbox import LoopOutbox
 from safelight_service.engine.widths import ProfileStore
 from safelight_service.errors import (
     InternalError,
@@ -39,9 +40,7 @@ from safelight_service.generation import (
     GenerationRequest,
     Parameters,
     Queued,
-    ResolvedRequest,
 )
-from safelight_service.mailbox import Mailbox
 from safelight_service.observer import NOBODY, Observer
 from safelight_service.settings import Settings
 from safelight_service.trail import Trail
@@ -51,14 +50,18 @@ _log = structlog.get_logger()
 _ENCODER_THREADS = 2
 _WATCH_EVERY_S = 0.5
 
+Tell = Callable[[Event], None]
+"""Is called on the event loop with each event."""
+
 
 @dataclass(frozen=True, slots=True)
-class Resolved:
-    """A request is valid, and all that it leaves open is settled."""
+class Prepared:
+    """A valid request, with nothing left open, and the model that is to run it."""
 
     accepted: Accepted
-    identity: str
-    """Everything about the model that decides the bytes of its images, as text."""
+    model: LoadedModel
+    trail: Trail
+    deadline_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,15 +162,13 @@ class Engine:
         """
         return self._catalog.describe(name)
 
-    async def generate(
-        self, request: GenerationRequest, trail: Trail | None = None
-    ) -> AsyncGenerator[Event | Resolved, None]:
-        """Run a generation, yielding its events; closing the generator cancels it.
+    @contextlib.asynccontextmanager
+    async def prepare(
+        self, request: GenerationRequest, tell: Tell, trail: Trail | None = None
+    ) -> AsyncIterator[Prepared]:
+        """Load the model, which stays loaded within, and settle what is asked for.
 
-        Its moments are written into the trail.
-
-        Once it is settled what is asked for, `Resolved` tells it; nothing runs, or waits for the
-        device, before the next event is asked for.
+        The moments of the generation are written into the trail.
 
         Raises:
             SafelightError: as `errors.py` lists them.
@@ -178,22 +179,37 @@ class Engine:
             trail.model = model.settings.name
             async for loading in model.wait_until_loaded(may_wait=request.waits_for_model):
                 trail.loading_at = trail.loading_at or time.monotonic()
-                yield loading
+                tell(loading)
             loaded = model.loaded
             assert loaded is not None
             trail.loaded_at = time.monotonic()
             resolved = resolve(request, loaded.capabilities, loaded.adapter.count_tokens)
             accepted = Accepted(request.generation_id, loaded.name, loaded.revision, resolved)
-            yield Resolved(accepted, loaded.identity)
-            job, mailbox = self._submit(loaded, resolved, trail, request.deadline_at)
-            try:
-                yield accepted
-                async for event in self._read(mailbox, job):
-                    yield event
-            finally:
-                self._device.cancel(job)
-                self._observer.previews_dropped(mailbox.dropped_preview_count)
-            yield _completed(job)
+            yield Prepared(accepted, loaded, trail, request.deadline_at)
+
+    async def run(self, prepared: Prepared, tell: Tell) -> Completed:
+        """Make the images, telling what happens; to cancel this cancels the generation.
+
+        Raises:
+            SafelightError: as `errors.py` lists them.
+        """
+        outbox = LoopOutbox(tell)
+        job = Job(
+            prepared.model,
+            prepared.accepted.request,
+            outbox,
+            self._encoders,
+            prepared.deadline_at,
+            prepared.trail,
+        )
+        self._device.submit(job)
+        try:
+            tell(prepared.accepted)
+            await self._wait(job, outbox.ended, tell)
+        finally:
+            self._device.cancel(job)
+            outbox.ended.cancel()
+        return _completed(job)
 
     async def _watch(self) -> None:
         """Return when the device is lost; take it for lost when a call does not return."""
@@ -202,44 +218,25 @@ class Engine:
             if self._device.busy_s > self._step_timeout_s:
                 self._device.lose("a call did not return")
 
-    def _submit(
-        self,
-        model: LoadedModel,
-        request: ResolvedRequest,
-        trail: Trail,
-        deadline_at: float | None = None,
-    ) -> tuple[Job, Mailbox]:
-        mailbox = Mailbox(asyncio.get_running_loop())
-        job = Job(model, request, mailbox, self._encoders, deadline_at, trail)
-        self._device.submit(job)
-        return job, mailbox
-
     async def _warm_up(self, model: LoadedModel) -> None:
         """Make a picture of one step, so that no caller waits for what the first one costs."""
         request = GenerationRequest("a picture", Parameters(num_inference_steps=1, seed=0))
         resolved = resolve(request, model.capabilities, model.adapter.count_tokens)
+        accepted = Accepted("", model.name, model.revision, resolved)
         with contextlib.suppress(QueueFullError, StoppingError):
-            _, mailbox = self._submit(model, resolved, Trail(model=model.name))
-            while await mailbox.get() is not None:
-                pass
+            await self.run(Prepared(accepted, model, Trail(model=model.name)), lambda _: None)
 
-    async def _read(self, mailbox: Mailbox, job: Job) -> AsyncGenerator[Event, None]:
-        """Yield a job's events; while it waits in silence, repeat its position."""
-        while not job.is_started:
-            try:
-                async with asyncio.timeout(self._heartbeat_s):
-                    await mailbox.wait()
-            except TimeoutError:
-                position = self._device.position(job)
-                if position is not None:
-                    yield Queued(*position)
-                continue
-            event = await mailbox.get()
-            if event is None:
-                return
-            yield event
-        while (event := await mailbox.get()) is not None:
-            yield event
+    async def _wait(
+        self, job: Job, ended: asyncio.Future[BaseException | None], tell: Tell
+    ) -> None:
+        """Return when a job has ended; while it waits for the device, repeat its position."""
+        while not (await asyncio.wait([ended], timeout=self._heartbeat_s))[0]:
+            position = self._device.position(job)
+            if position is not None:
+                tell(Queued(*position))
+        error = ended.result()
+        if error is not None:
+            raise error
 
 
 def report_fault(fault: BaseException) -> InternalError:

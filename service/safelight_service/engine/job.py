@@ -203,7 +203,7 @@ class ImageRun:
         pixels = Pixels(result.images[0])
         self.trail.decoded_at = time.monotonic()
         image = self.job.encoders.submit(self._render, pixels, seed, is_flagged)
-        self.job.outbox.post_image(self.index, image)
+        self.job.outbox.post(image)
 
     def _render(self, pixels: Pixels, seed: int, is_flagged: bool) -> Event:
         self.trail.encoding_at = time.monotonic()
@@ -277,7 +277,7 @@ class ImageRun:
             preview = self.job.encoders.submit(
                 render_preview, Pixels(cells), self.job.request, self.index, step.number
             )
-            self.job.outbox.post_preview(self.index, preview)
+            self.job.outbox.post(preview)
 
 
 def _wait_for(call: Call) -> Any:

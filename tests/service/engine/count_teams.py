@@ -3,7 +3,6 @@
 import asyncio
 import sys
 import threading
-from contextlib import aclosing
 from pathlib import Path
 
 import torch
@@ -11,6 +10,7 @@ import torch
 from safelight_service.engine import Engine
 from safelight_service.generation import GenerationRequest, Parameters
 from safelight_service.settings import Settings
+from tests.service.engine.job_runs import collect
 
 THREADS = 65
 """So large a team cannot be taken for anything else."""
@@ -29,9 +29,7 @@ async def main() -> None:
     engine = Engine(Settings())
     await engine.start()
     parameters = Parameters(num_inference_steps=1, width=128, height=128)
-    async with aclosing(engine.generate(GenerationRequest("a red circle", parameters))) as events:
-        async for _ in events:
-            pass
+    await collect(engine, GenerationRequest("a red circle", parameters))
     print((count_native_threads() - before) // (THREADS - 1), file=sys.stderr)
     await engine.close()
 

@@ -11,10 +11,12 @@ import numpy as np
 import PIL.Image
 import torch
 
+from safelight_service.engine import Engine
 from safelight_service.engine.batcher import StepBatcher
 from safelight_service.engine.job import Job
 from safelight_service.engine.loading import LoadedModel
 from safelight_service.engine.order import Order, first_come_first_served
+from safelight_service.engine.outbox import Letter
 from safelight_service.errors import InternalError
 from safelight_service.generation import (
     Event,
@@ -39,16 +41,11 @@ class Recorder:
         self.error: BaseException | None = None
         self._on_event = on_event
 
-    def post(self, event: Event) -> None:
+    def post(self, letter: Letter) -> None:
+        event = letter.result() if isinstance(letter, Future) else letter
         self.events.append(event)
         if self._on_event is not None:
             self._on_event(event)
-
-    def post_image(self, image_index: int, image: Future[Event]) -> None:
-        self.post(image.result())
-
-    def post_preview(self, image_index: int, preview: Future[Event]) -> None:
-        self.post(preview.result())
 
     def close(self, error: BaseException | None = None) -> None:
         assert not self.is_closed
@@ -118,6 +115,21 @@ def draw(model: LoadedModel, **request: Any) -> bytes:
     """Return the pixels of a small request's only image."""
     [image] = images_of(run_job(model, **request))
     return pixels_of(image)
+
+
+async def collect(
+    engine: Engine, request: GenerationRequest, on_event: Callable[[Event], object] = lambda _: None
+) -> list[Event]:
+    """Run a request on an engine; return its events, after `on_event` has been called with each."""
+    events: list[Event] = []
+
+    def tell(event: Event) -> None:
+        events.append(event)
+        on_event(event)
+
+    async with engine.prepare(request, tell) as prepared:
+        tell(await engine.run(prepared, tell))
+    return events
 
 
 def images_of(events: Sequence[Event]) -> list[Image]:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -15,7 +14,7 @@ from safelight_service.engine.loading import LoadedModel
 from safelight_service.errors import ModelFailedError, ModelLoadingError, StoppingError
 from safelight_service.generation import GenerationRequest, ModelLoading, Parameters
 from safelight_service.settings import ModelSettings, Settings
-from tests.service.engine.job_runs import SMALL
+from tests.service.engine.job_runs import SMALL, collect
 from tests.service.tiny_models import MERGING, TinyModels
 
 NAMES = ("first", "second", "third")
@@ -175,15 +174,13 @@ def test_a_model_is_served_while_another_one_is_being_loaded(tiny_models: TinyMo
         await engine.start()
         try:
             with pytest.raises(ModelLoadingError):
-                await collect(engine, "sdxl")
-            events = await collect(engine, "sd15")
+                await collect(engine, request("sdxl"))
+            events = await collect(engine, request("sd15"))
             assert type(events[-1]).__name__ == "Completed"
         finally:
             await engine.close()
 
-    async def collect(engine: Engine, model: str) -> list[Any]:
-        request = GenerationRequest("a red circle", Parameters(**SMALL), model)
-        async with aclosing(engine.generate(request)) as events:
-            return [event async for event in events]
+    def request(model: str) -> GenerationRequest:
+        return GenerationRequest("a red circle", Parameters(**SMALL), model)
 
     asyncio.run(act())

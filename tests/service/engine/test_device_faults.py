@@ -3,17 +3,17 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
 
-from safelight_service.engine import Engine, Resolved
+from safelight_service.engine import Engine
 from safelight_service.errors import DeviceLostError, InternalError
-from safelight_service.generation import Completed, Event, GenerationRequest, Parameters
+from safelight_service.generation import Completed, GenerationRequest, Parameters
 from safelight_service.settings import BatchingSettings, Settings
-from tests.service.engine.job_runs import SMALL
+from tests.service.engine.job_runs import SMALL, collect
 from tests.service.tiny_models import TinyModels
 
 REQUEST = GenerationRequest("a red circle", Parameters(**SMALL))
@@ -50,20 +50,15 @@ def on_forward(engine: Engine, fault: Callable[..., None]) -> Iterator[None]:
         hook.remove()
 
 
-async def collect(engine: Engine) -> list[Event]:
-    async with aclosing(engine.generate(REQUEST)) as events:
-        return [event async for event in events if not isinstance(event, Resolved)]
-
-
 async def expect_lost(engine: Engine) -> None:
     """What runs, what waits and what comes afterwards ends alike, and the engine tells it."""
-    running_and_waiting = [asyncio.ensure_future(collect(engine)) for _ in range(2)]
+    running_and_waiting = [asyncio.ensure_future(collect(engine, REQUEST)) for _ in range(2)]
     await engine.wait_until_lost()
     for generation in running_and_waiting:
         with pytest.raises(DeviceLostError):
             await generation
     with pytest.raises(DeviceLostError):
-        await collect(engine)
+        await collect(engine, REQUEST)
     assert engine.is_lost
 
 
@@ -93,8 +88,8 @@ def test_the_same_error_on_a_device_that_still_answers_fails_one_generation(
 
     async def act(engine: Engine) -> None:
         with on_forward(engine, fail), pytest.raises(InternalError):
-            await collect(engine)
-        assert isinstance((await collect(engine))[-1], Completed)
+            await collect(engine, REQUEST)
+        assert isinstance((await collect(engine, REQUEST))[-1], Completed)
         assert not engine.is_lost
 
     with_engine(tiny_models, act)

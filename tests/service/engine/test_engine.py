@@ -3,9 +3,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 
-from safelight_service.engine import Engine, Resolved
+import pytest
+
+from safelight_service.engine import Engine
 from safelight_service.generation import (
     Accepted,
     Completed,
@@ -18,6 +20,7 @@ from safelight_service.generation import (
 from safelight_service.settings import BatchingSettings, Settings
 from tests.service.engine.job_runs import (
     SMALL,
+    collect,
     count_forwards,
     difference,
     images_of,
@@ -46,11 +49,6 @@ async def open_engine(
         yield engine
     finally:
         await engine.close()
-
-
-async def collect(engine: Engine, request: GenerationRequest) -> list[Event]:
-    async with aclosing(engine.generate(request)) as events:
-        return [event async for event in events if not isinstance(event, Resolved)]
 
 
 def with_engine(
@@ -116,34 +114,38 @@ def test_who_waits_in_silence_is_told_the_position_again(tiny_models: TinyModels
     async def act(engine: Engine) -> None:
         model = engine._catalog.find("").loaded
         assert model is not None
-        told: list[Event | Resolved] = []
+        told: list[Event] = []
+
+        def hear(event: Event) -> None:
+            told.append(event)
+            if told[-4:] == [Queued(1, None)] * 4:
+                has_heard_enough.set()
+
         with count_forwards(model, lambda: has_heard_enough.wait(30)):
-            async with (
-                aclosing(engine.generate(REQUEST)) as first,
-                aclosing(engine.generate(REQUEST)) as second,
-            ):
-                while not isinstance(await anext(first), Accepted):
-                    pass
-                async for event in second:
-                    told.append(event)
-                    if told[-4:] == [Queued(1, None)] * 4:
-                        has_heard_enough.set()
+            await asyncio.gather(collect(engine, REQUEST), collect(engine, REQUEST, hear))
         assert has_heard_enough.is_set()
         assert isinstance(told[-1], Completed)
 
     with_engine(tiny_models, "sd15", act, BatchingSettings(max_width=1), heartbeat_s=0.01)
 
 
-def test_closing_the_events_stops_the_generation(tiny_models: TinyModels) -> None:
+def test_cancelling_the_run_stops_the_generation(tiny_models: TinyModels) -> None:
     async def act(engine: Engine) -> None:
-        parameters = Parameters(**{**SMALL, "num_inference_steps": 100})
+        request = GenerationRequest("x", Parameters(**{**SMALL, "num_inference_steps": 100}))
+        is_running = asyncio.Event()
+
+        def hear(event: Event) -> None:
+            if isinstance(event, Progress):
+                is_running.set()
+
         model = engine._catalog.find("").loaded
         assert model is not None
         with count_forwards(model) as forwards:
-            async with aclosing(engine.generate(GenerationRequest("x", parameters))) as events:
-                async for event in events:
-                    if isinstance(event, Progress):
-                        break
+            running = asyncio.ensure_future(collect(engine, request, hear))
+            await is_running.wait()
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
             await collect(engine, REQUEST)  # runs once the device is free
         assert forwards.count < 100
 

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import aclosing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from safelight_service.errors import ModelFailedError
 from safelight_service.generation import GenerationRequest
 from safelight_service.settings import ModelSettings, Settings
 from tests.running_service import service_environment
+from tests.service.engine.job_runs import collect
 from tests.service.engine.loopback_hub import COMMIT, REPOSITORY, LoopbackHub
 from tests.service.tiny_models import MERGING, TinyModels
 
@@ -200,9 +200,7 @@ def test_the_operator_is_told_the_file_and_the_caller_is_not(
         engine = Engine(Settings(models=(settings,), batching=MERGING))
         await engine.start()
         try:
-            async with aclosing(engine.generate(GenerationRequest("x", waits_for_model=True))) as e:
-                async for _ in e:
-                    pass
+            await collect(engine, GenerationRequest("x", waits_for_model=True))
         finally:
             await engine.close()
 
