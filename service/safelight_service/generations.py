@@ -178,7 +178,7 @@ class Flight:
     @property
     def images(self) -> tuple[Image, ...]:
         """Those that have been made."""
-        return tuple(e for e in self.generations[0].present if isinstance(e, Image))
+        return tuple(event for event in self.generations[0].present if isinstance(event, Image))
 
     def stop(self) -> None:
         """Make no more images, unless it is the flight itself that asks."""
