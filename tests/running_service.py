@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,6 +63,11 @@ class RunningService:
         resident_mib, peak_mib = (int(status[key].split()[0]) / 1024 for key in ("VmRSS", "VmHWM"))
         descriptors = sum(1 for _ in (folder / "fd").iterdir())
         return Usage(int(status["Threads"]), descriptors, resident_mib, peak_mib)
+
+    def name_threads(self) -> dict[str, int]:
+        """Count its process's threads by name, which is the same for all of Python's."""
+        tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
+        return dict(Counter((task / "comm").read_text().strip() for task in tasks))
 
     def forget_peak(self) -> None:
         """Measure the peak of its memory from now on."""

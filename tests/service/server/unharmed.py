@@ -72,7 +72,9 @@ def _wait_until_at_rest(service: RunningService, before: Usage) -> None:
     """Leave it alone until it holds no more than before: gRPC keeps threads that have work."""
     ends_at = time.monotonic() + _PATIENCE_S
     while exceeds(usage := service.read_usage(), before):
-        assert time.monotonic() < ends_at, f"it still has {usage}, and had {before}"
+        assert time.monotonic() < ends_at, (
+            f"it still has {usage}, and had {before}; threads: {service.name_threads()}"
+        )
         with suppress(subprocess.TimeoutExpired):
             service.process.wait(0.1)
             raise AssertionError("it has ended")
