@@ -14,8 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from safelight_service.cache import ResultCache
 from safelight_service.engine import Engine, Prepared
-from safelight_service.engine.engine import Tell
 from safelight_service.engine.loading import LoadedModel
+from safelight_service.engine.outbox import Tell
 from safelight_service.errors import (
     DeadlineError,
     GenerationCancelledError,

@@ -11,7 +11,7 @@ import math
 import time
 import traceback
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ from safelight_service.engine.hardware import measure_memory
 from safelight_service.engine.job import Job
 from safelight_service.engine.loading import LoadedModel, load_model, silence_libraries
 from safelight_service.engine.order import ORDERS
-from safelight_service.engine.outbox import LoopOutbox
+from safelight_service.engine.outbox import LoopOutbox, Tell
 from safelight_service.engine.widths import ProfileStore
 from safelight_service.errors import (
     InternalError,
@@ -36,7 +36,6 @@ from safelight_service.errors import (
 from safelight_service.generation import (
     Accepted,
     Completed,
-    Event,
     GenerationRequest,
     Parameters,
     Queued,
@@ -49,9 +48,6 @@ from safelight_service.validation import resolve
 _log = structlog.get_logger()
 _ENCODER_THREADS = 2
 _WATCH_EVERY_S = 0.5
-
-Tell = Callable[[Event], None]
-"""Is called on the event loop with each event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +160,7 @@ class Engine:
 
     @contextlib.asynccontextmanager
     async def prepare(
-        self, request: GenerationRequest, tell: Tell, trail: Trail | None = None
+        self, request: GenerationRequest, tell: Tell, trail: Trail
     ) -> AsyncIterator[Prepared]:
         """Load the model, which stays loaded within, and settle what is asked for.
 
@@ -173,7 +169,6 @@ class Engine:
         Raises:
             SafelightError: as `errors.py` lists them.
         """
-        trail = trail or Trail()
         model = self._catalog.find(request.model)
         with model.hold():
             trail.model = model.settings.name

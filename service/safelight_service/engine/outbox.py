@@ -14,6 +14,9 @@ from typing import Protocol
 
 from safelight_service.generation import Event
 
+Tell = Callable[[Event], None]
+"""Is called on the event loop with each event."""
+
 Letter = Event | Future[Event]
 """An event, or one that is still being made in another thread."""
 
@@ -36,7 +39,7 @@ class _End:
 class LoopOutbox:
     """Has events told on the event loop that it was made on, in the order of their posting."""
 
-    def __init__(self, tell: Callable[[Event], None]) -> None:
+    def __init__(self, tell: Tell) -> None:
         self._loop = asyncio.get_running_loop()
         self._tell = tell
         self._letters: deque[Letter | _End] = deque()

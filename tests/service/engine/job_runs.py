@@ -26,6 +26,7 @@ from safelight_service.generation import (
     PreviewOptions,
     Progress,
 )
+from safelight_service.trail import Trail
 from safelight_service.validation import resolve
 
 SMALL: dict[str, Any] = {"width": 64, "height": 96, "num_inference_steps": 3, "seed": 7}
@@ -127,7 +128,7 @@ async def collect(
         events.append(event)
         on_event(event)
 
-    async with engine.prepare(request, tell) as prepared:
+    async with engine.prepare(request, tell, Trail()) as prepared:
         tell(await engine.run(prepared, tell))
     return events
 
