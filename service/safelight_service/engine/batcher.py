@@ -1,9 +1,9 @@
 """StepBatcher: runs jobs turn by turn, sharing forwards among all that can.
 
-In a turn images that want to be decoded are decoded, those that wait are started if there is
-room for them, and one forward is run for the first image and all that can be merged with it.
-Between two turns every pipeline stands at a heavy call, so none that could have shared a forward
-is ever missed.
+A turn runs one forward for the first image and all that can be merged with it. While the device is
+busy with that, images that are ready are decoded and waiting ones are started, so that they can
+join the next forward. Between two turns every pipeline stands at a heavy call, so none that could
+have shared a forward is ever missed.
 """
 
 import functools
@@ -18,8 +18,9 @@ from safelight_service.engine import hardware
 from safelight_service.engine.calls import Decode, Forward
 from safelight_service.engine.forecast import Forecast
 from safelight_service.engine.job import ImageRun, Job
-from safelight_service.engine.lane import Lane
+from safelight_service.engine.lane import Average, Lane
 from safelight_service.engine.order import Claim, Order
+from safelight_service.engine.sharing import Budget, Seats
 from safelight_service.errors import (
     DeadlineError,
     OutOfMemoryError,
@@ -54,6 +55,8 @@ class StepBatcher:
         self._run_ahead = hardware.RunAhead()
         self._forward_s = 0.0
         """How long the last forward took, and what its members did until their next calls."""
+        self._was_split = False
+        """Whether the last forward was run in parts, after it had failed as a whole."""
 
     def add(self, job: Job) -> None:
         """Take a job in; its outbox is closed when it has ended."""
@@ -71,8 +74,19 @@ class StepBatcher:
             self._end(job, StoppingError())  # heard only if it was not the caller who cancelled
         self._rank()
         self._refuse_late()
+        members = self._gather()
+        if not members:  # nobody is held up by starts
+            self._start()
+            members = self._gather()
+        if members:
+            self._step(members)
         self._decode()
-        self._step()
+        self._start()
+        self.call_began_at = time.monotonic()
+        if self.jobs:
+            self._run_ahead.end_turn()
+        else:
+            self._run_ahead.catch_up()
         self.call_began_at = None
 
     def look_ahead(self) -> None:
@@ -102,54 +116,19 @@ class StepBatcher:
     def _decode(self) -> None:
         """Run decodes, for no longer than is fair to those that wait for a forward."""
         waiting = [image for image in self._images() if isinstance(image.call, Decode)]
-        if waiting:
-            until = self._allow(len(waiting))
+        budget = self._allow(len(waiting))
         for image in waiting:
-            self._go_on(image, functools.partial(_decode, image))
-            if time.monotonic() >= until:
+            if budget.is_spent:
                 break
+            seconds = self._run_timed(image, functools.partial(_decode, image), self._note_decode)
+            budget.spend(_expect(seconds, image.job.lane.after_steps))
 
-    def _allow(self, waiting_count: int) -> float:
-        """Return until when a turn may serve so many images that wait for something else.
-
-        Forwards and the rest get time in proportion to how many images wait for either.
-        """
-        self.call_began_at = time.monotonic()
-        self._run_ahead.catch_up()  # so that the time is theirs
-        denoising_count = sum(isinstance(image.call, Forward) for image in self._images())
-        share_s = self._forward_s * waiting_count / denoising_count if denoising_count else math.inf
-        return time.monotonic() + share_s
-
-    def _step(self) -> None:
-        """Run one forward for the first image that wants one, and those that can share it."""
-        members = self._gather()
-        if not members:
-            return
-        lane = members[0].job.lane
-        if lane.wants_profile:
-            self.call_began_at = time.monotonic()
-            members[0].job.model.measure_widths(lane, _forward_of(members[0]))
-        began_at = time.monotonic()
-        row_count = sum(_forward_of(image).row_count for image in members)
-        for image, outcome in zip(members, self._forward(members), strict=True):
-            go = image.fail if isinstance(outcome, Exception) else image.resume
-            self._go_on(image, functools.partial(go, outcome))
-
-        def note(seconds: float) -> None:
-            self._forward_s = seconds
-            lane.note_forward(row_count, seconds)
-
-        self._run_ahead.bound(members[0].job.model.adapter.execution_device, began_at, note)
-
-    def _gather(self) -> list[ImageRun]:
-        """Choose the members of the next forward, and start those that have not been.
-
-        One at least, where there is room, and no more than is fair to those that have been.
-        """
-        members: list[ImageRun] = []
-        row_count = 0
-        until: float | None = None
+    def _start(self) -> None:
+        """Start images that will have room in the next forward, for no longer than is fair."""
+        waiting_count = sum(not image.is_started for image in self._images())
+        budget = self._allow(waiting_count)
         lane: Lane | None = None
+        seats = Seats()
         for image in self._images():
             if image.has_ended or isinstance(image.call, Decode):
                 continue
@@ -158,21 +137,77 @@ class StepBatcher:
                 continue
             if not image.is_started:
                 expected = lane.demand(is_guided=image.job.is_guided).row_count
-                if not lane.has_room(len(members) + 1, row_count + expected):
+                if budget.is_spent or not seats.has_room(lane, expected):
                     break
-                if until is None:
-                    until = self._allow(sum(not each.is_started for each in self._images()))
-                elif time.monotonic() >= until:
-                    break
-                self._go_on(image, image.start)
+                seconds = self._run_timed(image, image.start, _note_start)
+                budget.spend(_expect(seconds, lane.before_steps))
+                if isinstance(image.call, Forward):
+                    lane.note_rows(image.call.row_count, is_guided=image.job.is_guided)
+            if not isinstance(image.call, Forward) or not seats.matches(image.call):
+                continue
+            if not seats.take(lane, image.call):
+                break
+
+    def _allow(self, waiting_count: int) -> Budget:
+        """Return the time of a turn for so many images that wait for anything but a forward.
+
+        Forwards and the rest get time in proportion to how many images wait for either.
+        """
+        denoising_count = sum(isinstance(image.call, Forward) for image in self._images())
+        if not denoising_count:
+            return Budget(math.inf)
+        return Budget(self._forward_s * waiting_count / denoising_count)
+
+    def _run_timed(
+        self, image: ImageRun, go: Callable[[], None], note: Callable[[ImageRun, float], None]
+    ) -> float | None:
+        """Let an image go on; return the seconds that took, None while the device is not done.
+
+        Have them noted as soon as they are known.
+        """
+        device = image.job.model.adapter.execution_device
+        span = self._run_ahead.begin(device, functools.partial(note, image))
+        self._go_on(image, go)
+        self._run_ahead.end(span)
+        return span.seconds
+
+    def _note_decode(self, image: ImageRun, seconds: float) -> None:
+        image.job.lane.after_steps.note(seconds)
+        self._forecast.learn(image, time.monotonic())
+
+    def _step(self, members: Sequence[ImageRun]) -> None:
+        """Run one forward for images that can share it, and bring them to their next calls."""
+        lane = members[0].job.lane
+        row_count = sum(_forward_of(image).row_count for image in members)
+
+        def note(seconds: float) -> None:
+            self._forward_s = seconds
+            if not self._was_split:
+                lane.note_forward(row_count, seconds)
+
+        span = self._run_ahead.begin(members[0].job.model.adapter.execution_device, note)
+        self._was_split = False
+        for image, outcome in zip(members, self._forward(members), strict=True):
+            go = image.fail if isinstance(outcome, Exception) else image.resume
+            self._go_on(image, functools.partial(go, outcome))
+        self._run_ahead.end(span)
+        for image in members:
+            image.draw_ahead()
+
+    def _gather(self) -> list[ImageRun]:
+        """Choose the members of the next forward among the images that stand at one."""
+        members: list[ImageRun] = []
+        lane: Lane | None = None
+        seats = Seats()
+        for image in self._images():
             if not isinstance(image.call, Forward):
                 continue
-            if members and image.call.key != _forward_of(members[0]).key:
+            lane = lane or image.job.lane
+            if image.job.lane is not lane or not seats.matches(image.call):
                 continue
-            if not lane.has_room(len(members) + 1, row_count + image.call.row_count):
+            if not seats.take(lane, image.call):
                 break
             members.append(image)
-            row_count += image.call.row_count
         return members
 
     def _forward(self, members: Sequence[ImageRun]) -> list[Any]:
@@ -180,6 +215,7 @@ class StepBatcher:
         self.call_began_at = began_at = time.monotonic()
         model, lane = members[0].job.model, members[0].job.lane
         calls = [_forward_of(image) for image in members]
+        row_count = sum(call.row_count for call in calls)
         run = functools.partial(
             model.merger.run, model.denoiser, [each.arguments for each in calls]
         )
@@ -192,20 +228,21 @@ class StepBatcher:
         else:
             for image in members:
                 image.widths[len(members)] += 1
+            lane.note_merged(len(members), row_count)
             if self._note_forward is not None:
-                row_count = sum(call.row_count for call in calls)
                 steps = tuple((image.trail, image.step_count) for image in members)
                 self._note_forward(SharedForward(began_at, time.monotonic(), row_count, steps))
             return results
         # Only now, when the error holds on to nothing that the forward had made.
+        self._was_split = True
         if has_no_room:
             hardware.empty_cache()
-            lane.halve_cap(sum(call.row_count for call in calls))
+            lane.halve_room(row_count)
             half = len(members) // 2
             return [*self._forward(members[:half]), *self._forward(members[half:])]
         outcomes = [self._forward([image])[0] for image in members]
         if not any(isinstance(outcome, Exception) for outcome in outcomes):
-            lane.merge_no_more()  # it was none of them that failed
+            lane.stop_merging()  # it was none of them that failed
             _log.warning("merging_failed", model=model.name, error_type=error_type)
         return outcomes
 
@@ -236,9 +273,7 @@ class StepBatcher:
     def _learn(self, job: Job) -> None:
         """Take what a job that has ended cost into account for the next ones like it."""
         for image in job.images:
-            job.lane.before_steps.note(image.trail.text_encode_s)
             job.lane.note_demand(image.demand, is_guided=job.is_guided)
-            self._forecast.learn(image)
 
     def _end(self, job: Job, error: SafelightError | None) -> None:
         if job not in self.jobs:
@@ -261,13 +296,18 @@ def _run_with_room(run: Callable[[], Any]) -> Any:
 
 
 def _decode(image: ImageRun) -> None:
-    """Decode an image, and learn how long that takes."""
+    """Decode an image, and bring it to its next call or its end."""
     assert isinstance(image.call, Decode)
-    began_at = time.monotonic()
-    pixels = _run_with_room(image.call.run)
-    hardware.synchronize(image.job.model.adapter.execution_device)
-    image.resume(pixels)
-    image.job.lane.after_steps.note(time.monotonic() - began_at)
+    image.resume(_run_with_room(image.call.run))
+
+
+def _note_start(image: ImageRun, seconds: float) -> None:
+    image.job.lane.before_steps.note(seconds)
+
+
+def _expect(seconds: float | None, average: Average) -> float:
+    """Return seconds, or what they are expected to be; without end where nothing is known."""
+    return next((each for each in (seconds, average.value) if each is not None), math.inf)
 
 
 def _forward_of(image: ImageRun) -> Forward:
@@ -276,12 +316,14 @@ def _forward_of(image: ImageRun) -> Forward:
 
 
 def _claim(job: Job, now: float) -> Claim:
-    remaining = sum(_remaining_s(image) for image in job.images)
-    return Claim(job.arrived_at, remaining, now - job.arrived_at)
+    return Claim(job.arrived_at, now - job.arrived_at, functools.partial(_remaining_s, job))
 
 
-def _remaining_s(image: ImageRun) -> float:
-    """Seconds that an image would take alone; its steps, while nothing like it was measured."""
-    demand = image.demand
-    forward_s = image.job.lane.forward_s(demand.row_count) or 1.0
-    return image.steps_left * demand.forwards_per_step * forward_s
+def _remaining_s(job: Job) -> float:
+    """Seconds that a job would take alone; its steps, while nothing like it was measured."""
+    total = 0.0
+    for image in job.images:
+        demand = image.demand
+        forward_s = job.lane.forward_s(demand.row_count) or 1.0
+        total += image.steps_left * demand.forwards_per_step * forward_s
+    return total

@@ -34,11 +34,11 @@ class Forecast:
             if image.is_started and image.promise is None and plan.finishes_s:
                 image.promise = now, plan.finishes_s
 
-    def learn(self, image: ImageRun) -> None:
+    def learn(self, image: ImageRun, decoded_at: float) -> None:
         """Compare what was forecast when the image was started with what has come of it."""
-        if image.promise is not None and image.trail.decoded_at is not None:
+        if image.promise is not None:
             at, seconds = image.promise
-            stretch = (image.trail.decoded_at - at) / seconds
+            stretch = (decoded_at - at) / seconds
             self._stretch.note(min(_MOST_STRETCH, max(1 / _MOST_STRETCH, stretch)))
 
 

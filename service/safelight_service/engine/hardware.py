@@ -3,44 +3,130 @@
 A GPU works asynchronously, memory runs out in different words, and some errors are for good.
 """
 
+import contextlib
 import gc
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
+
+
+class Event(Protocol):
+    """A mark in a device's queue of work, as torch.cuda.Event."""
+
+    def record(self, stream: Any = None) -> None:
+        """Put it into the queue."""
+
+    def synchronize(self) -> None:
+        """Wait until the device has come to it."""
+
+    def elapsed_time(self, other: Any) -> float:
+        """Milliseconds from this event to a later one, after both have happened."""
+
+
+def is_asynchronous(device: torch.device) -> bool:
+    """Whether a device queues its work while the host goes on."""
+    return device.type == "cuda"
+
+
+def make_event(device: torch.device) -> Event:
+    """Make an event of an asynchronous device that knows its time."""
+    event: Event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    return event
+
+
+def mark(device: torch.device) -> Event:
+    """Put an event at the end of the work that the current stream of a device was given."""
+    event = make_event(device)
+    event.record(torch.cuda.current_stream(device) if device.type == "cuda" else None)
+    return event
+
+
+def pin(tensor: Tensor) -> Tensor:
+    """Copy a host tensor to memory from which a device copies without making the host wait."""
+    return tensor.pin_memory()
+
+
+@contextlib.contextmanager
+def beside(device: torch.device, after: Any) -> Iterator[None]:
+    """Give a device work on a stream of its own, which begins when an event has happened.
+
+    The current stream of the device thread is full of later steps.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    with torch.cuda.stream(torch.cuda.Stream(device)):  # type: ignore[no-untyped-call]
+        torch.cuda.current_stream(device).wait_event(after)
+        yield
+
+
+NoteSeconds = Callable[[float], None]
+
+
+@dataclass(slots=True)
+class Span:
+    """Work given to a device, from its first operation to its last."""
+
+    device: torch.device
+    note: NoteSeconds
+    """Gets the seconds that the device took, once it is known to have finished."""
+    begin: Event | None
+    began_at: float
+    end: Event | None = None
+    seconds: float | None = None
+    """As noted; None before."""
+
+    def finish(self) -> None:
+        """Wait until the device has done the work."""
+        if self.seconds is not None:
+            return
+        if self.begin is None or self.end is None:
+            self.seconds = time.monotonic() - self.began_at
+        else:
+            self.end.synchronize()
+            self.seconds = self.begin.elapsed_time(self.end) / 1e3
+        self.note(self.seconds)
 
 
 class RunAhead:
-    """Keeps the host at most one forward ahead of a device that works asynchronously.
+    """Keeps the host at most one turn ahead of a device that works asynchronously.
 
-    Otherwise progress would be told, and cancellations heeded, long before the device has
-    caught up. So it also sees when each forward ends, and how long it took.
+    Otherwise progress would be reported, and cancellations heeded, long before the device has
+    caught up. It also measures what the device takes for each piece of work, by events that the
+    device itself records.
     """
 
     def __init__(self) -> None:
-        self._under_way: deque[tuple[torch.cuda.Event | None, float, Callable[[float], None]]]
-        self._under_way = deque()
-        self._ended_at = 0.0
+        self._last_turn: list[Span] = []
+        self._this_turn: list[Span] = []
 
-    def bound(self, device: torch.device, began_at: float, note: Callable[[float], None]) -> None:
-        """Wait for all but the forward that has just been begun; `note` is told its seconds."""
-        mark = None
-        if device.type == "cuda":
-            mark = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            mark.record(torch.cuda.current_stream(device))
-        self._under_way.append((mark, began_at, note))
-        self.catch_up(0 if mark is None else 1)
+    def begin(self, device: torch.device, note: NoteSeconds) -> Span:
+        """Begin a piece of work on a device."""
+        event = mark(device) if is_asynchronous(device) else None
+        return Span(device, note, event, time.monotonic())
 
-    def catch_up(self, most: int = 0) -> None:
-        """Wait until no more forwards than that are under way."""
-        while len(self._under_way) > most:
-            mark, began_at, note = self._under_way.popleft()
-            if mark is not None:
-                mark.synchronize()
-            now = time.monotonic()
-            note(now - max(began_at, self._ended_at))
-            self._ended_at = now
+    def end(self, span: Span) -> None:
+        """End a piece of work; on a device that works at once, note its seconds."""
+        if span.begin is None:
+            span.finish()
+        else:
+            span.end = mark(span.device)
+            self._this_turn.append(span)
+
+    def end_turn(self) -> None:
+        """Wait until the device has done the work of the turn before this one."""
+        for span in self._last_turn:
+            span.finish()
+        self._last_turn, self._this_turn = self._this_turn, []
+
+    def catch_up(self) -> None:
+        """Wait until the device has done all its work."""
+        self.end_turn()
+        self.end_turn()
 
 
 def synchronize(device: torch.device) -> None:

@@ -11,15 +11,19 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import greenlet
 import torch
 
+from safelight_service.engine import hardware
 from safelight_service.engine.calls import Call, Decode, Forward
 from safelight_service.engine.denoising import Step, observe_steps
+from safelight_service.engine.host_values import HostValues
 from safelight_service.engine.lane import Demand, Lane
 from safelight_service.engine.loading import LoadedModel
+from safelight_service.engine.noise import Noise
 from safelight_service.engine.outbox import Outbox
 from safelight_service.engine.preview import unpack
 from safelight_service.engine.proxies import DenoiserProxy, VaeProxy
@@ -134,6 +138,12 @@ class ImageRun:
         self.widths: Counter[int] = Counter()
         """How many images shared its forwards: forwards by width."""
         self.trail = job.trail.add_image()
+        self.seed = job.request.parameters.seed + index
+        self._noise = Noise(torch.Generator("cpu").manual_seed(self.seed), hardware.pin)
+        self._context: AbstractContextManager[object] = nullcontext()
+        """What the pipeline runs in, for as long as it is not left."""
+        if hardware.is_asynchronous(job.model.adapter.execution_device):
+            self._context = HostValues(self._noise)
         self._greenlet: greenlet.greenlet | None = None
 
     @property
@@ -176,7 +186,8 @@ class ImageRun:
             Exception: whatever ended the pipeline.
         """
         assert self._greenlet is not None
-        self.call = self._greenlet.switch(result)
+        with self._context:
+            self.call = self._greenlet.switch(result)
 
     def fail(self, error: Exception) -> None:
         """Go on as though `call` had raised this error.
@@ -185,30 +196,40 @@ class ImageRun:
             Exception: the same, as a rule.
         """
         assert self._greenlet is not None
-        self.call = self._greenlet.throw(error)
+        with self._context:
+            self.call = self._greenlet.throw(error)
 
     def stop(self) -> None:
         """End the pipeline where it is."""
         if self._greenlet is not None:
-            self._greenlet.throw()  # GreenletExit, which ends it silently
+            with self._context:
+                self._greenlet.throw()  # GreenletExit, which ends it silently
+
+    def draw_ahead(self) -> None:
+        """Draw the noise of the next step, while the device is busy with this one."""
+        if self.step_count and self.steps_left and not isinstance(self._context, nullcontext):
+            self._noise.draw_ahead()
 
     def _make(self, _: None) -> None:
         """Call the pipeline and hand its picture on; the body of the greenlet."""
         adapter = self.job.model.adapter
-        seed = self.job.request.parameters.seed + self.index
-        generator = torch.Generator("cpu").manual_seed(seed)
+        generator = self._noise.generator
         pipeline = self._prepare_pipeline(generator)
         result = pipeline(**adapter.call_arguments(self.job.request), generator=generator)
         is_flagged = bool((getattr(result, "nsfw_content_detected", None) or [False])[0])
         pixels = Pixels(result.images[0])
-        self.trail.decoded_at = time.monotonic()
-        image = self.job.encoders.submit(self._render, pixels, seed, is_flagged)
+        if pixels.is_drawn:
+            self.trail.decoded_at = time.monotonic()
+        image = self.job.encoders.submit(self._render, pixels, is_flagged)
         self.job.outbox.post(image)
 
-    def _render(self, pixels: Pixels, seed: int, is_flagged: bool) -> Event:
+    def _render(self, pixels: Pixels, is_flagged: bool) -> Event:
+        picture = pixels.take()
         self.trail.encoding_at = time.monotonic()
+        if self.trail.decoded_at is None:
+            self.trail.decoded_at = self.trail.encoding_at
         image = render_image(
-            pixels, self.job.request, self.job.model.name, self.index, seed, is_flagged
+            picture, self.job.request, self.job.model.name, self.index, self.seed, is_flagged
         )
         self.trail.encoded_at = time.monotonic()
         return image
@@ -230,6 +251,7 @@ class ImageRun:
     def _forward(self, *args: Any, **kwargs: Any) -> Any:
         if self.row_count == 0:
             self.trail.text_encoded_at = time.monotonic()
+            self._noise.end_step()
         merger = self.job.model.merger
         arguments = merger.bind(args, kwargs)
         self.row_count = merger.count_rows(arguments)
@@ -241,6 +263,7 @@ class ImageRun:
 
     def _on_step(self, step: Step) -> None:
         self.step_count = step.number
+        self._noise.end_step()
         self.trail.step_ends.append(time.monotonic())
         self._tell_progress()
         self._send_preview(step)

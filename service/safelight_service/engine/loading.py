@@ -13,9 +13,8 @@ from diffusers import DiffusionPipeline
 
 from safelight_service.engine.acceleration import accelerate
 from safelight_service.engine.adapter import PipelineAdapter
-from safelight_service.engine.calls import Forward
 from safelight_service.engine.families import RULES
-from safelight_service.engine.hardware import describe, synchronize
+from safelight_service.engine.hardware import describe
 from safelight_service.engine.identity import find_commit, identify
 from safelight_service.engine.lane import Lane
 from safelight_service.engine.memo import Memo, count_bytes
@@ -23,7 +22,7 @@ from safelight_service.engine.merging import Merger
 from safelight_service.engine.preview import LatentColours
 from safelight_service.engine.proxies import PipelineCopies, wrap_text_encoders
 from safelight_service.engine.safety import fetch, inspect
-from safelight_service.engine.widths import ProfileStore, measure
+from safelight_service.engine.widths import ProfileStore
 from safelight_service.settings import EMBEDDED_MODEL, BatchingSettings, ModelSettings
 
 
@@ -68,29 +67,11 @@ class LoadedModel:
         """Return what is known of the model at this size in pixels."""
         size = width, height
         if size not in self._lanes:
-            self._lanes[size] = Lane(size, self._most_members)
-            self._recall_widths(self._lanes[size])
+            place = self._profile_key, math.prod(size)
+            keep = functools.partial(self._profiles.put, *place)
+            self._lanes[size] = Lane(size, self._most_members, keep)
+            self._lanes[size].recall(self._profiles.get(*place) or {})
         return self._lanes[size]
-
-    def measure_widths(self, lane: Lane, call: Forward) -> None:
-        """Find out how many rows a lane's forwards should have, with a call of it if need be."""
-
-        def run(calls: int) -> None:
-            self.merger.run(self.denoiser, [call.arguments] * calls)
-            synchronize(self.adapter.execution_device)
-
-        if not self._recall_widths(lane):
-            profile = measure(run, call.row_count)
-            if profile:
-                self._profiles.put(self._profile_key, math.prod(lane.size), profile)
-                lane.set_profile(profile)
-
-    def _recall_widths(self, lane: Lane) -> bool:
-        """Take what was measured at a lane's size, or near it; false if nothing was."""
-        profile = self._profiles.get(self._profile_key, math.prod(lane.size))
-        if profile is not None:
-            lane.set_profile(profile)
-        return profile is not None
 
     @functools.cached_property
     def _profile_key(self) -> str:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from safelight_service.engine.host_values import known_values
+
 Arguments = Mapping[str, Any]
 """The arguments of one forward, by name."""
 
@@ -131,7 +133,10 @@ def _fingerprint_tensor(value: Tensor) -> Hashable:
     known: Hashable
     version, known = _fingerprints.get(value, (None, None))
     if version != value._version:
-        content = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        values = known_values(value)
+        if values is None:
+            values = value.detach().cpu()
+        content = values.contiguous().flatten().view(torch.uint8).numpy().tobytes()
         known = value.dtype, tuple(value.shape), content
         _fingerprints[value] = value._version, known
     return known

@@ -9,8 +9,9 @@ class Claim:
     """What a generation brings forward: when it came, and what it still needs, in seconds."""
 
     arrived_at: float
-    remaining_s: float
     waited_s: float
+    find_remaining_s: Callable[[], float]
+    """Worked out only where it is asked for: it is asked of every job at every turn."""
 
 
 Order = Callable[[Claim], float]
@@ -27,7 +28,7 @@ def first_come_first_served(claim: Claim) -> float:
 
 def shortest_remaining_first(claim: Claim) -> float:
     """Rank by the work that is left, less for every second waited: lower mean, longer tail."""
-    return claim.remaining_s - AGEING * claim.waited_s
+    return claim.find_remaining_s() - AGEING * claim.waited_s
 
 
 ORDERS: Mapping[str, Order] = {

@@ -6,6 +6,7 @@ import PIL.Image
 import torch
 from torch import Tensor
 
+from safelight_service.engine import hardware
 from safelight_service.generation import Event, Image, Preview, ResolvedRequest
 from safelight_service.image_file import encode_image, encode_preview
 
@@ -13,30 +14,31 @@ from safelight_service.image_file import encode_image, encode_preview
 class Pixels:
     """A picture on the device, (3, height, width) in [0, 1], on its way to the host.
 
-    Made on the device thread, which does not wait for it: whoever takes it does. All arithmetic
-    is done here; on a CPU it would leave the taker with a team of OpenMP threads.
+    The device thread makes it and does not wait for it; the thread that takes it does. All
+    arithmetic is done here; on a CPU it would leave the other thread with a team of OpenMP threads.
     """
 
     def __init__(self, picture: Tensor) -> None:
         scaled = (picture.float() * 255).round().to(torch.uint8)
         self._bytes = scaled.movedim(0, -1).contiguous()
-        self._is_drawn: torch.cuda.Event | None = None
-        if picture.is_cuda:
-            self._is_drawn = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._is_drawn.record()
+        is_queued = hardware.is_asynchronous(picture.device)
+        self._is_drawn = hardware.mark(picture.device) if is_queued else None
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether it was drawn before it was handed on, as on a device that works at once."""
+        return self._is_drawn is None
 
     def take(self) -> PIL.Image.Image:
         """Wait until it is drawn, and copy it to the host."""
         if self._is_drawn is None:
             return PIL.Image.fromarray(self._bytes.numpy())
-        # On a stream of its own: the device thread's is full of later steps.
-        with torch.cuda.stream(torch.cuda.Stream(self._bytes.device)):  # type: ignore[no-untyped-call]
-            torch.cuda.current_stream().wait_event(self._is_drawn)
+        with hardware.beside(self._bytes.device, self._is_drawn):
             return PIL.Image.fromarray(self._bytes.cpu().numpy())
 
 
 def render_image(
-    pixels: Pixels,
+    picture: PIL.Image.Image,
     request: ResolvedRequest,
     model: str,
     index: int,
@@ -44,7 +46,6 @@ def render_image(
     is_flagged: bool,
 ) -> Event:
     """Compress a finished image."""
-    picture = pixels.take()
     data = encode_image(picture, request, seed=seed, model=model)
     sha256 = hashlib.sha256(data).hexdigest()
     size = picture.width, picture.height

@@ -1,14 +1,15 @@
-"""Widths: how many rows a forward should have, found by measuring.
+"""Widths: how many rows a forward should have, learned from the forwards that are made.
 
-Merging pays only while the device is not saturated; beyond, it makes everybody finish late.
-So forwards are timed at doubling widths, once for each model, area and device, and the cap is the
-smallest width that reaches most of the best throughput. What was measured is kept on disk.
+Merging pays only while the device is not saturated; beyond, it makes every image finish late. So
+forwards may be at most twice as wide as the widest that was measured, as long as that one gained
+throughput over half as wide ones; after that, the cap is the smallest width that reaches most of
+the best throughput. No forward is made only to be measured. What was learned is kept on disk.
 """
 
 import json
 import math
-import time
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import structlog
@@ -20,43 +21,61 @@ ENOUGH = 0.95
 
 MOST_ROWS = 32
 _RUNS = 3
-_LEAST_GAIN = 1.02
-"""Of throughput from one width to the next, below which wider ones are not tried."""
+"""Forwards of a width, beside the first one, after which it counts as measured."""
 
-_BUDGET_S = 8.0
-"""Seconds of forwards after which nothing more is tried: a device that slow is saturated."""
+_LEAST_GAIN = 1.02
+"""Of throughput over half the width, below which no wider forwards are tried."""
 
 Profile = Mapping[int, float]
 """Seconds of a forward by its rows."""
 
 
-def measure(run: Callable[[int], None], rows_per_call: int) -> Profile:
-    """Time `run(calls)` for 1, 2, 4... calls merged, until that gains nothing more.
+class WidthSearch:
+    """Learns the rows at which forwards of one model and size are fast enough."""
 
-    `run` returns when the device has finished. A failure ends it too, and is nobody's yet: who
-    makes a forward that fails is told. Empty where that of one call fails.
-    """
-    profile: dict[int, float] = {}
-    best = 0.0
-    calls = 1
-    spent_s = 0.0
-    while calls == 1 or calls * rows_per_call <= MOST_ROWS:
-        runs: list[float] = []
-        try:
-            run(calls)  # Warms up; that may compile for a minute, so it says nothing.
-            while len(runs) < _RUNS and spent_s < _BUDGET_S:
-                runs.append(_time(run, calls))
-                spent_s += runs[-1]
-        except Exception as error:
-            _log.info("width_not_measured", calls=calls, error_type=type(error).__name__)
-            break
-        profile[calls * rows_per_call] = min(runs)
-        throughput = calls / min(runs)
-        if throughput < best * _LEAST_GAIN or spent_s >= _BUDGET_S:
-            break
-        best = max(best, throughput)
-        calls *= 2
-    return profile
+    def __init__(self) -> None:
+        self._runs: dict[int, list[float]] = {}
+        self._profile: dict[int, float] = {}
+        self.cap = 0
+        """Most rows of a merged forward."""
+
+    @property
+    def profile(self) -> Profile:
+        """What was measured so far."""
+        return self._profile
+
+    def recall(self, profile: Profile) -> None:
+        """Take over what was measured before."""
+        self._profile |= profile
+        self._choose()
+
+    def note(self, row_count: int, seconds: float) -> bool:
+        """Learn from a forward; return whether that completed the measurement of its width.
+
+        The first forward of a width may compile or tune for a minute, so it says nothing.
+        """
+        runs = self._runs.setdefault(row_count, [])
+        if len(runs) > _RUNS:
+            return False
+        runs.append(seconds)
+        if len(runs) <= _RUNS:
+            return False
+        self._profile[row_count] = min(runs[1:])
+        self._choose()
+        return True
+
+    def _choose(self) -> None:
+        if not self._profile:
+            return
+        widest = max(self._profile)
+        narrower = [rows for rows in self._profile if rows <= widest / 2]
+        still_gains = not narrower or self._throughput(widest) >= _LEAST_GAIN * max(
+            map(self._throughput, narrower)
+        )
+        self.cap = min(2 * widest, MOST_ROWS) if still_gains else choose_cap(self._profile)
+
+    def _throughput(self, row_count: int) -> float:
+        return row_count / self._profile[row_count]
 
 
 def choose_cap(profile: Profile) -> int:
@@ -69,11 +88,12 @@ class ProfileStore:
     """Profiles by model and area, in one JSON file; one that cannot be used is measured over.
 
     Areas that differ by less than a fifth or so share a profile, by the pixel: there are a great
-    many sizes, and to measure takes seconds in which nothing else is done.
+    many sizes, and each would be learned anew. Several device threads may use it.
     """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
+        self._lock = threading.Lock()
         self._profiles: dict[str, dict[str, float]] = {}
         if path is not None and path.exists():
             try:
@@ -84,7 +104,8 @@ class ProfileStore:
     def get(self, model: str, pixel_count: int) -> Profile | None:
         """Return what was measured of that model, for images of so many pixels."""
         area, key = _find_place(model, pixel_count)
-        profile = self._profiles.get(key)
+        with self._lock:
+            profile = self._profiles.get(key)
         if profile is None:
             return None
         return {int(rows): s * pixel_count / area for rows, s in profile.items()}
@@ -92,7 +113,11 @@ class ProfileStore:
     def put(self, model: str, pixel_count: int, profile: Profile) -> None:
         """Keep a profile, on disk too if that can be written."""
         area, key = _find_place(model, pixel_count)
-        self._profiles[key] = {str(rows): s * area / pixel_count for rows, s in profile.items()}
+        with self._lock:
+            self._profiles[key] = {str(rows): s * area / pixel_count for rows, s in profile.items()}
+            self._write()
+
+    def _write(self) -> None:
         if self._path is None:
             return
         try:
@@ -102,12 +127,6 @@ class ProfileStore:
             aside.replace(self._path)
         except OSError as error:
             _log.warning("profiles_unwritable", path=str(self._path), error=error.strerror)
-
-
-def _time(run: Callable[[int], None], calls: int) -> float:
-    begun_at = time.perf_counter()
-    run(calls)
-    return time.perf_counter() - begun_at
 
 
 def _find_place(model: str, pixel_count: int) -> tuple[int, str]:

@@ -15,72 +15,91 @@ class FakeGpu:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
-        self._free_at = 0.0
+        self.free_at = 0.0
         self._ahead = RunAhead()
-        self.told: list[float] = []
-        """Seconds that forwards have taken, as the host sees it."""
+        self.noted: list[float] = []
+        """Seconds of pieces of work."""
         patch.setattr(time, "monotonic", lambda: self.now)
         patch.setattr(torch.cuda, "current_stream", lambda device: None)
-        patch.setattr(torch.cuda, "Event", lambda: _Mark(self))
+        patch.setattr(torch.cuda, "Event", lambda enable_timing: _Mark(self))
 
-    def forward(self, seconds: float) -> None:
-        """Begin a forward that takes so many seconds."""
-        began_at = self.now
+    def work(self, seconds: float) -> None:
+        """Give it work of so many seconds."""
+        span = self._ahead.begin(torch.device("cuda"), self.noted.append)
         self.now += LAUNCH_S
-        self._free_at = max(self.now, self._free_at) + seconds
-        self._ahead.bound(torch.device("cuda"), began_at, self.told.append)
+        self.free_at = max(self.now, self.free_at) + seconds
+        self._ahead.end(span)
+
+    def end_turn(self) -> None:
+        """Wait as at the end of a turn."""
+        self._ahead.end_turn()
 
     def catch_up(self) -> None:
-        """Wait for all forwards."""
+        """Wait for all work."""
         self._ahead.catch_up()
 
     @property
     def behind_s(self) -> float:
         """Seconds of work that it has still to do."""
-        return self._free_at - self.now
+        return self.free_at - self.now
 
 
 class _Mark:
     def __init__(self, gpu: FakeGpu) -> None:
         self._gpu = gpu
+        self.happens_at = 0.0
 
     def record(self, stream: object) -> None:
-        self._happens_at = self._gpu._free_at
+        self.happens_at = max(self._gpu.now, self._gpu.free_at)
 
     def synchronize(self) -> None:
-        self._gpu.now = max(self._gpu.now, self._happens_at)
+        self._gpu.now = max(self._gpu.now, self.happens_at)
+
+    def elapsed_time(self, other: "_Mark") -> float:
+        return 1e3 * (other.happens_at - self.happens_at)
 
 
-def test_host_is_never_ahead_of_a_gpu_by_more_than_a_forward(
+def test_host_is_never_ahead_of_a_gpu_by_more_than_a_turn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     gpu = FakeGpu(monkeypatch)
     for _ in range(5):
-        gpu.forward(1.0)
-        assert gpu.behind_s <= 1.0
+        gpu.work(1.0)
+        gpu.work(0.5)
+        gpu.end_turn()
+        assert gpu.behind_s <= 1.5
     gpu.catch_up()
     assert gpu.behind_s == 0
 
 
-def test_seconds_of_a_forward_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither those of launching it, nor those of the one before it."""
+def test_a_gpu_has_work_while_the_host_prepares_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = FakeGpu(monkeypatch)
+    for _ in range(5):
+        gpu.work(1.0)
+        gpu.end_turn()
+        assert gpu.behind_s >= 1.0 - LAUNCH_S
+
+
+def test_seconds_of_work_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither those of launching it, nor those of the work before it."""
     gpu = FakeGpu(monkeypatch)
     for seconds in (1.0, 3.0, 2.0):
-        gpu.forward(seconds)
+        gpu.work(seconds)
+        gpu.end_turn()
     gpu.catch_up()
-    assert gpu.told == pytest.approx([1.0, 3.0, 2.0], abs=2 * LAUNCH_S)
+    assert gpu.noted == pytest.approx([1.0, 3.0, 2.0], abs=2 * LAUNCH_S)
 
 
-def test_time_in_which_nothing_was_asked_of_a_gpu_counts_for_no_forward(
+def test_time_in_which_nothing_was_asked_of_a_gpu_counts_for_no_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     gpu = FakeGpu(monkeypatch)
-    gpu.forward(1.0)
+    gpu.work(1.0)
     gpu.catch_up()
     gpu.now += 60.0
-    gpu.forward(1.0)
+    gpu.work(1.0)
     gpu.catch_up()
-    assert gpu.told == pytest.approx([1.0, 1.0], abs=2 * LAUNCH_S)
+    assert gpu.noted == pytest.approx([1.0, 1.0], abs=2 * LAUNCH_S)
 
 
 def test_a_device_is_asked_for_the_simplest_thing() -> None:

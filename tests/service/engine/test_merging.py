@@ -1,13 +1,12 @@
 """Every family's images are the same whether its forwards were merged or ran alone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
 
-from safelight_service.engine.calls import Decode
-from safelight_service.engine.job import Job
+from safelight_service.engine.job import ImageRun, Job
 from safelight_service.engine.loading import LoadedModel
 from tests.service.engine.job_runs import Recorder, make_batcher, make_job
 from tests.service.pipelines.families import FAMILIES
@@ -49,16 +48,19 @@ def run_to_latents(jobs: Sequence[Job], turns_between: int = 2) -> list[torch.Te
     latents: dict[Job, torch.Tensor] = {}
     arriving = list(jobs)
     turn = 0
-    with torch.no_grad():
+
+    def keep(image: ImageRun, latents_: torch.Tensor, run: Callable[[], Any]) -> Any:
+        latents[image.job] = latents_.clone()
+        return decode(image, latents_, run)
+
+    decode = ImageRun._decode
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ImageRun, "_decode", keep)
         while arriving or batcher.jobs:
             if arriving and turn % turns_between == 0:
                 batcher.add(arriving.pop(0))
             batcher.turn()
             turn += 1
-            for job in batcher.jobs:
-                call = job.images[0].call
-                if isinstance(call, Decode):
-                    latents[job] = call.latents.clone()
     return [latents[job] for job in jobs]
 
 

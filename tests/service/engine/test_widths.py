@@ -1,80 +1,73 @@
 import json
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
-from safelight_service.engine.widths import ProfileStore, choose_cap, measure
+from safelight_service.engine.widths import ProfileStore, WidthSearch, choose_cap
 
 AREA = 1024 * 1024
 """In the middle of its half octave, so that what is kept of it is what was measured."""
 
 
-class FakeDevice:
-    """A clock that forwards move on: a fixed cost, and one for each row beyond those for free."""
-
-    def __init__(
-        self,
-        monkeypatch: pytest.MonkeyPatch,
-        free_rows: int,
-        room: int = 1000,
-        row_s: float = 0.01,
-        compile_s: float = 0.0,
-    ) -> None:
-        self._free_rows = free_rows
-        self._room = room
-        self._row_s = row_s
-        self._compile_s = compile_s
-        self._compiled: set[int] = set()
-        self._now = 0.0
-        self.run_count = 0
-        monkeypatch.setattr(time, "perf_counter", lambda: self._now)
-
-    def run(self, calls: int) -> None:
-        """Run a forward of two rows a call."""
-        if calls * 2 > self._room:
-            raise torch.OutOfMemoryError
-        self._now += max(calls * 2, self._free_rows) * self._row_s
-        if calls not in self._compiled:
-            self._compiled.add(calls)
-            self._now += self._compile_s
-        self.run_count += 1
+def learn(
+    seconds: Callable[[int], float], rows_per_call: int = 2, most_calls: int = 100
+) -> WidthSearch:
+    """Make forwards as wide as the search allows, until it allows the same 20 times."""
+    search = WidthSearch()
+    before: list[int] = []
+    while before[-20:] != [search.cap] * 20:
+        before.append(search.cap)
+        calls = min(max(1, search.cap // rows_per_call), most_calls)
+        search.note(calls * rows_per_call, seconds(calls * rows_per_call))
+    return search
 
 
-def test_a_device_that_is_saturated_by_one_call_is_not_given_two(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    profile = measure(FakeDevice(monkeypatch, free_rows=2).run, rows_per_call=2)
-    assert set(profile) == {2, 4}
-    assert choose_cap(profile) == 2
+def test_a_device_that_is_saturated_by_one_call_is_not_given_two() -> None:
+    search = learn(lambda rows: 0.01 * rows)
+    assert set(search.profile) == {2, 4}
+    assert search.cap == 2
 
 
-def test_a_wide_device_is_given_all_rows_that_are_for_free(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    profile = measure(FakeDevice(monkeypatch, free_rows=8).run, rows_per_call=2)
-    assert set(profile) == {2, 4, 8, 16}
-    assert choose_cap(profile) == 8
+def test_a_wide_device_is_given_all_rows_that_are_for_free() -> None:
+    search = learn(lambda rows: 0.01 * max(rows, 8))
+    assert set(search.profile) == {2, 4, 8, 16}
+    assert search.cap == 8
 
 
-def test_out_of_memory_ends_the_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
-    profile = measure(FakeDevice(monkeypatch, free_rows=100, room=5).run, rows_per_call=2)
-    assert set(profile) == {2, 4}
-    assert choose_cap(profile) == 4
+def test_the_first_forward_of_a_width_says_nothing() -> None:
+    """It may compile for a minute."""
+    compiled: set[int] = set()
+
+    def run(rows: int) -> float:
+        is_first = rows not in compiled
+        compiled.add(rows)
+        return 0.01 * max(rows, 8) + 60 * is_first
+
+    assert learn(run).cap == 8
 
 
-def test_a_slow_device_is_held_up_by_two_forwards_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    device = FakeDevice(monkeypatch, free_rows=2, row_s=10)
-    assert measure(device.run, rows_per_call=2) == {2: 20}
-    assert device.run_count == 2
+def test_a_forward_that_was_disturbed_says_nothing() -> None:
+    runs: list[int] = []
+
+    def run(rows: int) -> float:
+        runs.append(rows)
+        return 0.01 * max(rows, 8) + len(runs) % 2
+
+    assert learn(run).cap == 8
 
 
-def test_the_first_forwards_of_a_compiled_model_say_nothing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    device = FakeDevice(monkeypatch, free_rows=8, compile_s=60)
-    assert choose_cap(measure(device.run, rows_per_call=2)) == 8
+def test_width_goes_as_far_as_callers_have_filled_it() -> None:
+    """With three at once, five or six may be merged when they come, and no more at first."""
+    search = learn(lambda rows: 1.0, rows_per_call=1, most_calls=3)
+    assert set(search.profile) == {1, 2, 3}
+    assert search.cap == 6
+
+
+def test_what_is_recalled_is_not_measured_again() -> None:
+    search = WidthSearch()
+    search.recall({1: 1.0, 2: 2.0})
+    assert search.cap == 1
 
 
 def test_the_smallest_width_that_is_nearly_the_best_is_chosen() -> None:
