@@ -1,6 +1,7 @@
 """Catalog: the models that are served, and which of them are in memory."""
 
 import asyncio
+import functools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,10 +9,11 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import structlog
+import torch
 
 from safelight_service.capabilities import ModelInfo, ModelState
-from safelight_service.engine.hardware import free_memory
-from safelight_service.engine.loading import LoadedModel
+from safelight_service.engine.hardware import free_memory, is_out_of_memory
+from safelight_service.engine.loading import LoadedModel, choose_device
 from safelight_service.errors import (
     ModelFailedError,
     ModelLoadingError,
@@ -169,7 +171,7 @@ class Catalog:
         self,
         models: Sequence[ModelSettings],
         default_model: str,
-        budget_bytes: float,
+        find_budget: Callable[[torch.device], float],
         load: LoadModel,
         warm_up: WarmUp,
         observer: Observer = NOBODY,
@@ -181,7 +183,8 @@ class Catalog:
             for model in models
         }
         self.default = default_model or models[0].name
-        self._budget_bytes = budget_bytes
+        self._find_budget = functools.cache(find_budget)
+        """Bytes that the weights on a device may take, asked for before the first are there."""
         self._load = load
         self._warm_up = warm_up
 
@@ -239,34 +242,62 @@ class Catalog:
     async def _make_ready(self, model: ServedModel) -> LoadedModel:
         # One at a time, to the end: each has to reckon with the one before it.
         async with self._is_loading:
-            await self._make_room(model.size_bytes)
-            loaded = await _run_in_a_thread(self._load, model.settings)
+            device = choose_device(model.settings.device)
+            await _run_in_a_thread(self._find_budget, device)
+            await self._make_room(device, model.size_bytes)
+            loaded = await self._load_with_room(device, model.settings)
             model.size_bytes = loaded.size_bytes
             # What its size was is known only now, the first time.
-            await self._make_room(model.size_bytes)
+            await self._make_room(device, model.size_bytes)
             if model.settings.warm_up:
                 await self._warm_up(loaded)
             return loaded
 
-    async def _make_room(self, size_bytes: int) -> None:
+    async def _load_with_room(self, device: torch.device, settings: ModelSettings) -> LoadedModel:
+        """Load a model; while memory runs out, let go of idle ones and try again.
+
+        How large it is was not known, or the budget was more than the device has.
+        """
+        while True:
+            try:
+                return await _run_in_a_thread(self._load, settings)
+            except Exception as error:
+                resident = self._resident(device)
+                if not is_out_of_memory(error) or not resident:
+                    raise
+            await self._let_go(resident)
+
+    async def _make_room(self, device: torch.device, size_bytes: int) -> None:
         """Let go of idle models, the least recently used first, until that many bytes fit.
 
         Waits for models that are in use. What is larger than the budget gets all of it.
         """
         while True:
-            self._released.clear()
-            resident = [model for model in self._models.values() if model.loaded is not None]
+            resident = self._resident(device)
             needed = sum(model.size_bytes for model in resident) + size_bytes
-            if needed <= self._budget_bytes or not resident:
+            if needed <= self._find_budget(device) or not resident:
                 return
-            idle = [model for model in resident if model.is_idle]
-            if not idle:
-                await self._released.wait()
-                continue
-            oldest = min(idle, key=lambda model: model.used_at)
-            oldest.forget()
-            _log.info("model_evicted", model=oldest.settings.name)
-            await _run_in_a_thread(free_memory)
+            await self._let_go(resident)
+
+    def _resident(self, device: torch.device) -> Sequence[ServedModel]:
+        """Return the models in the memory of a device."""
+        return [
+            model
+            for model in self._models.values()
+            if model.loaded is not None and choose_device(model.settings.device) == device
+        ]
+
+    async def _let_go(self, resident: Sequence[ServedModel]) -> None:
+        """Let go of the model that was not used for longest, or wait until one is idle."""
+        self._released.clear()
+        idle = [model for model in resident if model.is_idle]
+        if not idle:
+            await self._released.wait()
+            return
+        oldest = min(idle, key=lambda model: model.used_at)
+        oldest.forget()
+        _log.info("model_evicted", model=oldest.settings.name)
+        await _run_in_a_thread(free_memory)
 
 
 async def _run_in_a_thread(function: Callable[..., T], *arguments: Any) -> T:

@@ -1,4 +1,4 @@
-"""Device: one thread that does all heavy work, on the jobs that are handed to it.
+"""Device worker: the thread that does all heavy work of one device.
 
 The device is lost when it refuses all work, when a call on it does not return, or when the thread
 has died. Nothing in this process can mend that: all jobs end, and no more are taken.
@@ -13,6 +13,7 @@ import time
 import structlog
 import torch
 
+from safelight_service.engine import hardware
 from safelight_service.engine.batcher import StepBatcher
 from safelight_service.engine.job import Job
 from safelight_service.errors import DeviceLostError, QueueFullError, StoppingError
@@ -30,10 +31,11 @@ _PATIENCE_S = 5.0
 """What a call that is being made gets to return when the device stops; it may hang."""
 
 
-class Device:
-    """A bounded queue of jobs, and the thread that runs them."""
+class DeviceWorker:
+    """A bounded queue of jobs, and the thread that runs them on one device."""
 
-    def __init__(self, queue_size: int, batcher: StepBatcher) -> None:
+    def __init__(self, device: torch.device, queue_size: int, batcher: StepBatcher) -> None:
+        self._device = device
         self._queue_size = queue_size
         self._batcher = batcher
         self._arrived: list[Job] = []
@@ -46,7 +48,7 @@ class Device:
         self._is_stopping = False
         self._has_ended = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._work, name="safelight-device", daemon=True)
+        self._thread = threading.Thread(target=self._work, name=f"safelight-{device}", daemon=True)
         self._thread.start()
 
     @property
@@ -135,7 +137,7 @@ class Device:
 
     def _work(self) -> None:
         try:
-            with torch.no_grad():
+            with torch.no_grad(), hardware.current(self._device):
                 while self._take_in():
                     self._batcher.turn()
                     self._look_ahead()

@@ -7,7 +7,6 @@ runs under any server. Its methods belong to one event loop; torch runs in threa
 import asyncio
 import contextlib
 import functools
-import math
 import time
 import traceback
 import uuid
@@ -21,13 +20,14 @@ import torch
 from safelight_service.capabilities import ModelInfo
 from safelight_service.engine.batcher import StepBatcher
 from safelight_service.engine.catalog import Catalog
-from safelight_service.engine.device import Device
-from safelight_service.engine.hardware import measure_memory
+from safelight_service.engine.device import DeviceWorker
+from safelight_service.engine.hardware import measure_memory, memory_for_weights
 from safelight_service.engine.job import Job
 from safelight_service.engine.loading import LoadedModel, load_model, silence_libraries
 from safelight_service.engine.order import ORDERS
 from safelight_service.engine.outbox import LoopOutbox, Tell
 from safelight_service.engine.widths import ProfileStore
+from safelight_service.engine.workers import DeviceWorkers
 from safelight_service.errors import (
     InternalError,
     QueueFullError,
@@ -75,7 +75,7 @@ class Load:
 
 
 class Engine:
-    """The models, the device that runs them, and the generations in progress."""
+    """The models, the devices that run them, and the generations in progress."""
 
     def __init__(self, settings: Settings, observer: Observer = NOBODY) -> None:
         silence_libraries()
@@ -88,17 +88,19 @@ class Engine:
         self._catalog = Catalog(
             settings.models,
             settings.default_model,
-            math.inf if settings.model_memory_gib is None else settings.model_memory_gib * 2**30,
+            functools.partial(_find_budget, settings.model_memory_gib),
             functools.partial(
                 load_model, batching=batching, profiles=ProfileStore(batching.profiles_file)
             ),
             self._warm_up,
             observer,
         )
-        self._device = Device(
-            settings.queue_size,
-            StepBatcher(ORDERS[batching.order], report_fault, observer.note_forward),
-        )
+
+        def make_worker(device: torch.device) -> DeviceWorker:
+            batcher = StepBatcher(ORDERS[batching.order], report_fault, observer.note_forward)
+            return DeviceWorker(device, settings.queue_size, batcher)
+
+        self._workers = DeviceWorkers(make_worker)
         self._encoders = ThreadPoolExecutor(
             _ENCODER_THREADS, thread_name_prefix="safelight-encoder"
         )
@@ -115,23 +117,23 @@ class Engine:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the device is lost, and with it the engine: only a new process helps."""
-        return self._device.is_lost
+        """Whether a device is lost, and with it the engine: only a new process helps."""
+        return self._workers.is_lost
 
     async def wait_until_lost(self) -> None:
-        """Return when the device is lost; all generations have ended then, with DeviceLostError."""
+        """Return when a device is lost; all generations have ended then, with DeviceLostError."""
         assert self._watching is not None
         await asyncio.shield(self._watching)
 
     def drain(self) -> None:
         """Take no new work and end what waits; generations that run go on."""
         self._catalog.close()
-        self._device.drain()
+        self._workers.drain()
 
     async def close(self) -> None:
         """Cancel what runs and end the engine's threads; those of a lost device are left alone."""
         self.drain()
-        await asyncio.to_thread(self._device.stop)
+        await asyncio.to_thread(self._workers.stop)
         self._encoders.shutdown(wait=not self.is_lost, cancel_futures=True)
         if self._watching is not None:
             self._watching.cancel()
@@ -143,7 +145,7 @@ class Engine:
 
     def measure(self) -> Load:
         """Tell how busy it is; from any thread."""
-        waiting, running = self._device.counts()
+        waiting, running = self._workers.counts()
         return Load(waiting, running, self._catalog.resident_bytes(), measure_memory())
 
     def list_models(self) -> tuple[ModelInfo, ...]:
@@ -197,21 +199,22 @@ class Engine:
             prepared.deadline_at,
             prepared.trail,
         )
-        self._device.submit(job)
+        worker = self._workers[prepared.model.adapter.execution_device]
+        worker.submit(job)
         try:
             tell(prepared.accepted)
-            await self._wait(job, outbox.ended, tell)
+            await self._wait(job, worker, outbox.ended, tell)
         finally:
-            self._device.cancel(job)
+            worker.cancel(job)
             outbox.ended.cancel()
         return _completed(job)
 
     async def _watch(self) -> None:
-        """Return when the device is lost; take it for lost when a call does not return."""
+        """Return when a device is lost, be it because a call on it does not return."""
         while not self.is_lost:
             await asyncio.sleep(_WATCH_EVERY_S)
-            if self._device.busy_s > self._step_timeout_s:
-                self._device.lose("a call did not return")
+            self._workers.give_up_hanging(self._step_timeout_s)
+        self._workers.give_up()
 
     async def _warm_up(self, model: LoadedModel) -> None:
         """Make a picture of one step, so that no caller waits for what the first one costs."""
@@ -222,16 +225,27 @@ class Engine:
             await self.run(Prepared(accepted, model, Trail(model=model.name)), lambda _: None)
 
     async def _wait(
-        self, job: Job, ended: asyncio.Future[BaseException | None], tell: Tell
+        self,
+        job: Job,
+        worker: DeviceWorker,
+        ended: asyncio.Future[BaseException | None],
+        tell: Tell,
     ) -> None:
         """Return when a job has ended; while it waits for the device, repeat its position."""
         while not (await asyncio.wait([ended], timeout=self._heartbeat_s))[0]:
-            position = self._device.position(job)
+            position = worker.position(job)
             if position is not None:
                 tell(Queued(*position))
         error = ended.result()
         if error is not None:
             raise error
+
+
+def _find_budget(model_memory_gib: float | None, device: torch.device) -> float:
+    """Return the bytes that weights may take on a device."""
+    if model_memory_gib is None:
+        return memory_for_weights(device)
+    return model_memory_gib * 2**30
 
 
 def report_fault(fault: BaseException) -> InternalError:

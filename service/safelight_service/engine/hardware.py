@@ -5,6 +5,7 @@ A GPU works asynchronously, memory runs out in different words, and some errors 
 
 import contextlib
 import gc
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -48,6 +49,24 @@ def mark(device: torch.device) -> Event:
 def pin(tensor: Tensor) -> Tensor:
     """Copy a host tensor to memory from which a device copies without making the host wait."""
     return tensor.pin_memory()
+
+
+def indexed(device: torch.device) -> torch.device:
+    """Name a GPU by its number, so that each has one name."""
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
+
+
+@contextlib.contextmanager
+def current(device: torch.device) -> Iterator[None]:
+    """Make a device the current one of this thread, with a stream of its own."""
+    if device.type != "cuda":
+        yield
+        return
+    stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    with torch.cuda.device(device), torch.cuda.stream(stream):
+        yield
 
 
 @contextlib.contextmanager
@@ -130,9 +149,9 @@ class RunAhead:
 
 
 def synchronize(device: torch.device) -> None:
-    """Return when a device has done all that it was given."""
+    """Wait until a device has done all that this thread's stream was given."""
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
+        torch.cuda.current_stream(device).synchronize()
 
 
 def is_answering(device: torch.device) -> bool:
@@ -164,6 +183,21 @@ def empty_cache() -> None:
     """Give back the memory that torch keeps for later, on GPUs."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+_SHARE_FOR_WEIGHTS = 0.8
+"""Of a GPU's free memory; the rest is for what forwards and decodes compute."""
+
+
+def memory_for_weights(device: torch.device) -> float:
+    """Return how many bytes of weights a device has room for beside what they compute.
+
+    Ask before the first weights are there. Without end for the host, which swaps.
+    """
+    if device.type != "cuda":
+        return math.inf
+    free_bytes, _ = torch.cuda.mem_get_info(device)
+    return _SHARE_FOR_WEIGHTS * free_bytes
 
 
 def measure_memory() -> dict[str, dict[str, int]]:

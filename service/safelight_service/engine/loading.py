@@ -14,7 +14,7 @@ from diffusers import DiffusionPipeline
 from safelight_service.engine.acceleration import accelerate
 from safelight_service.engine.adapter import PipelineAdapter
 from safelight_service.engine.families import RULES
-from safelight_service.engine.hardware import describe
+from safelight_service.engine.hardware import describe, indexed, synchronize
 from safelight_service.engine.identity import find_commit, identify
 from safelight_service.engine.lane import Lane
 from safelight_service.engine.memo import Memo, count_bytes
@@ -95,7 +95,7 @@ def load_model(
         UnsupportedPipelineError: it is not an ordinary text-to-image pipeline.
         AccelerationError: it cannot be accelerated as the settings ask.
     """
-    device = _choose_device(settings.device)
+    device = choose_device(settings.device)
     dtype = _choose_dtype(settings.dtype, device)
     folder = _find_folder(settings)
     inspect(folder)
@@ -107,6 +107,7 @@ def load_model(
     pipeline.set_progress_bar_config(disable=True)
     if settings.acceleration.offload != "none":
         batching = batching.model_copy(update={"max_width": 1})
+    synchronize(device)  # other threads use it on streams of their own
     return LoadedModel(
         settings.name,
         find_commit(folder) or settings.revision,
@@ -133,10 +134,11 @@ def _find_folder(settings: ModelSettings) -> Path:
     return Path(settings.source)
 
 
-def _choose_device(setting: str) -> torch.device:
+def choose_device(setting: str) -> torch.device:
+    """Return the device that a model's setting means."""
     if setting == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(setting)
+        setting = "cuda" if torch.cuda.is_available() else "cpu"
+    return indexed(torch.device(setting))
 
 
 def _choose_dtype(setting: str, device: torch.device) -> torch.dtype:

@@ -65,8 +65,9 @@ class Settings(BaseSettings):
     model_memory_gib: float | None = Field(
         None,
         gt=0,
-        description="Memory for the weights of all models; beyond it, the least recently used "
-        "model that is idle makes room. Unset: all stay.",
+        description="Memory of each device for the weights of its models; beyond it, the least "
+        "recently used model that is idle makes room. Unset: four fifths of what a GPU has free at "
+        "the start, and no limit on a CPU.",
     )
     default_model: str = Field("", description="Model of calls that name none. Empty: the first.")
     batching: BatchingSettings = BatchingSettings()
@@ -75,7 +76,9 @@ class Settings(BaseSettings):
     telemetry: TelemetrySettings = TelemetrySettings()
     cache: CacheSettings = CacheSettings()
     queue_size: int = Field(
-        64, ge=0, description="Generations that may wait; more are refused (RESOURCE_EXHAUSTED)."
+        64,
+        ge=0,
+        description="Generations that may wait for each device; more are refused (RESOURCE_EXHAUSTED).",
     )
     heartbeat_s: float = Field(
         5.0,

@@ -6,9 +6,10 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import torch
 
 from safelight_service.capabilities import ModelState
-from safelight_service.engine import Engine
+from safelight_service.engine import Engine, catalog
 from safelight_service.engine.catalog import Catalog
 from safelight_service.engine.loading import LoadedModel
 from safelight_service.errors import ModelFailedError, ModelLoadingError, StoppingError
@@ -28,16 +29,20 @@ class Models:
         self.loads: list[str] = []
         self.warmed: list[str] = []
         self.broken: set[str] = set()
+        self.most_resident = len(NAMES)
+        """How many models the device has memory for, whatever the budget is."""
         self.is_warming = asyncio.Event()
         self.is_warm = asyncio.Event()
         self.is_warm.set()
         settings = [ModelSettings(name=name, source=name, preload=False) for name in NAMES]
-        self.catalog = Catalog(settings, "", budget_bytes, self._load, self._warm_up)
+        self.catalog = Catalog(settings, "", lambda _: budget_bytes, self._load, self._warm_up)
 
     def _load(self, settings: ModelSettings) -> LoadedModel:
         self.loads.append(settings.name)
         if settings.name in self.broken:
             raise OSError("no such file")
+        if len(self.resident()) >= self.most_resident:
+            raise torch.OutOfMemoryError
         loaded = SimpleNamespace(
             name=settings.name, size_bytes=SIZE, revision="", capabilities=None
         )
@@ -123,6 +128,43 @@ def test_a_model_larger_than_the_budget_is_served_alone() -> None:
         assert models.resident() == {"second"}
 
     run(act, budget_bytes=SIZE / 2)
+
+
+def test_a_model_that_finds_no_memory_takes_that_of_an_idle_one() -> None:
+    """Its size is not known before it is loaded, and a budget may promise too much."""
+
+    async def act(models: Models) -> None:
+        models.most_resident = 1
+        await models.use("first")
+        await models.use("second")
+        assert models.resident() == {"second"}
+        assert models.loads == ["first", "second", "second"]
+
+    run(act, budget_bytes=3 * SIZE)
+
+
+def test_a_model_that_finds_no_memory_alone_fails() -> None:
+    async def act(models: Models) -> None:
+        models.most_resident = 0
+        with pytest.raises(ModelFailedError):
+            await models.use("first")
+
+    run(act, budget_bytes=3 * SIZE)
+
+
+def test_models_on_other_devices_make_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    def choose(setting: str) -> torch.device:
+        return torch.device("cpu" if setting == "auto" else "meta")
+
+    async def act(models: Models) -> None:
+        monkeypatch.setattr(catalog, "choose_device", choose)
+        second = models.catalog.find("second")
+        second.settings = second.settings.model_copy(update={"device": "mps"})
+        for name in ("first", "second", "third"):
+            await models.use(name)
+        assert models.resident() == {"second", "third"}
+
+    run(act, budget_bytes=SIZE)
 
 
 def test_a_model_that_failed_is_tried_again() -> None:

@@ -1,11 +1,17 @@
 """What is known of devices; of asynchronous ones by a GPU that works by a clock of the test's."""
 
+import math
 import time
 
 import pytest
 import torch
 
-from safelight_service.engine.hardware import RunAhead, is_answering, is_out_of_memory
+from safelight_service.engine.hardware import (
+    RunAhead,
+    is_answering,
+    is_out_of_memory,
+    memory_for_weights,
+)
 
 LAUNCH_S = 0.01
 
@@ -114,3 +120,12 @@ def test_memory_runs_out_in_different_words() -> None:
     assert is_out_of_memory(torch.OutOfMemoryError())
     assert is_out_of_memory(MemoryError())
     assert not is_out_of_memory(RuntimeError("something else"))
+
+
+def test_weights_may_take_most_of_a_gpu_and_all_of_the_host(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gib = 2**30
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (80 * gib, 96 * gib))
+    assert memory_for_weights(torch.device("cuda", 0)) == pytest.approx(64 * gib)
+    assert memory_for_weights(torch.device("cpu")) == math.inf
