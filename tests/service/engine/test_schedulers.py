@@ -13,12 +13,11 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     PNDMScheduler,
 )
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from safelight_service.engine.loading import LoadedModel
 from safelight_service.engine.schedulers import SchedulerChoice
 from safelight_service.errors import InvalidRequestError
+from tests.service.engine.crossings import Crossings
 from tests.service.engine.job_runs import run_job, steps_of
 from tests.service.pipelines.families import FAMILIES
 from tests.service.tiny_models import TinyModels
@@ -239,24 +238,6 @@ def test_latents_are_to_the_last_bit_those_of_the_scheduler_as_it_comes(
     for scheduler in (made, choice.make(name)):  # the second finds what the first has worked out
         for latents, others in zip(make_steps(scheduler, step_count), expected, strict=True):
             assert latents.equal(others)
-
-
-class Crossings(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes what is copied between devices; on one without contents, reading it fails."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.shapes: list[torch.Size] = []
-
-    def __torch_dispatch__(
-        self, operator: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        result = operator(*args, **(kwargs or {}))
-        if operator in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default):
-            tensors = [x for x in tree_leaves((args, result)) if isinstance(x, torch.Tensor)]
-            if len({tensor.device for tensor in tensors}) > 1:
-                self.shapes.append(result.shape)
-        return result
 
 
 @pytest.mark.parametrize(("kind", "name"), NAMES)
