@@ -17,11 +17,14 @@ def predict_clean(
     `outputs` is what `scheduler.step(model_output, timestep, sample)` returned as
     a tuple. Latents keep the pipeline's own layout and normalisation. Where the
     prediction cannot be had, the partly denoised sample stands in for it.
+
+    The noise level is a number on the host, so nothing is copied to the latents' device,
+    and nothing waits for it, as long as `timestep` is on the host, too.
     """
     if type(scheduler).__name__.startswith("FlowMatch"):
         return sample.float() - _sigma_of_step(scheduler) * model_output.float()
     if hasattr(scheduler, "alphas_cumprod") and not hasattr(scheduler, "sigmas"):
-        alpha = scheduler.alphas_cumprod[int(timestep)].to(sample.device, torch.float32)
+        alpha = scheduler.alphas_cumprod[int(timestep)]
         return _remove_noise(scheduler, model_output, sample, alpha.sqrt(), (1 - alpha).sqrt())
     if len(outputs) > 1:
         return outputs[1]  # Euler, Heun, KDPM2 and LMS return it

@@ -6,6 +6,7 @@ A GPU works asynchronously, memory runs out in different words, and some errors 
 import contextlib
 import gc
 import math
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -166,10 +167,22 @@ def is_answering(device: torch.device) -> bool:
     return True
 
 
+_OUT_OF_MEMORY = re.compile(
+    r"\bout of memory\b(?! bounds)"  # CUDA, its driver, HIP, XPU and MPS
+    r"|_ALLOC(ATION)?_FAILED\b"  # cuBLAS, cuDNN, cuSOLVER, cuFFT and their kin of HIP
+    r"|\bDefaultCPUAllocator\b"
+    # An assertion that fails while torch describes how full the device is.
+    r"|NVML_SUCCESS == .* INTERNAL ASSERT FAILED at .*CUDACachingAllocator",
+    re.IGNORECASE,
+)
+"""What errors without a class of their own say. Not so cuDNN's "unable to find an engine", or
+cuBLAS's NOT_INITIALIZED: too little memory is one of their causes, and not the only one."""
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an error says that there was not enough memory, on a device or on the host."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+        isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) is not None
     )
 
 

@@ -5,6 +5,7 @@ import hashlib
 import math
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import torch
@@ -103,6 +104,7 @@ def load_model(
         str(folder), variant=settings.variant, dtype=dtype, use_safetensors=True
     )
     identity = identify(settings, folder, type(pipeline).__name__, dtype, device)
+    _upcast_vae(pipeline)
     accelerate(pipeline, settings.acceleration, device)
     pipeline.set_progress_bar_config(disable=True)
     if settings.acceleration.offload != "none":
@@ -132,6 +134,18 @@ def _find_folder(settings: ModelSettings) -> Path:
     if settings.is_on_hub and settings.is_pinned:  # not so where a folder has gone since the start
         return fetch(settings.source, settings.revision, settings.variant)
     return Path(settings.source)
+
+
+def _upcast_vae(pipeline: Any) -> None:
+    """Bring a VAE that overflows in float16 to float32, where its pipeline would do so itself.
+
+    Pipelines cast it up before they decode, and some back again afterwards: others that decode at
+    the same time would find it in either precision.
+    """
+    if not hasattr(pipeline, "upcast_vae"):  # SDXL, AuraFlow, Kolors: others decode as they are
+        return
+    if pipeline.vae.dtype == torch.float16 and pipeline.vae.config.get("force_upcast"):
+        pipeline.vae.to(torch.float32)
 
 
 def choose_device(setting: str) -> torch.device:

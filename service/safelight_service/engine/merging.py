@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from safelight_service.engine.host_values import known_values
@@ -40,6 +41,10 @@ class Merger:
     def __init__(self, denoiser: Any, rule: MergeRule | None) -> None:
         self._signature = inspect.signature(denoiser.forward)
         self._rule = rule
+        # Quantized weights are tensors of a class of their own, and these fail in inference mode
+        # with some versions of torch (pytorch#170419).
+        is_quantized = any(map(is_traceable_wrapper_subclass, denoiser.parameters()))
+        self._grad_mode = torch.no_grad if is_quantized else torch.inference_mode
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Name the arguments of a call."""
@@ -62,22 +67,21 @@ class Merger:
     def run(self, forward: Callable[..., Any], calls: Sequence[Arguments]) -> list[Any]:
         """Run calls of equal keys as one forward, and return what each alone would."""
         if len(calls) == 1:
-            return [_infer(forward, calls[0])]
+            return [self._infer(forward, calls[0])]
         assert self._rule is not None
         counts = [self.count_rows(call) for call in calls]
         merged = {name: self._rule.get(name, SAME).merge(name, calls, counts) for name in calls[0]}
-        return split(_infer(forward, merged), counts)
+        return split(self._infer(forward, merged), counts)
 
+    def _infer(self, forward: Callable[..., Any], arguments: Arguments) -> Any:
+        """Run a forward in inference mode, which spares its operations what no_grad still does.
 
-def _infer(forward: Callable[..., Any], arguments: Arguments) -> Any:
-    """Run a forward in inference mode, which spares its operations what no_grad still does.
-
-    What it returns is ordinary again: outside, inference tensors cannot be written into, as
-    schedulers do.
-    """
-    with torch.inference_mode():
-        output = forward(**arguments)
-    return _copy(output)
+        What it returns is ordinary again: outside, inference tensors cannot be written into, as
+        schedulers do.
+        """
+        with self._grad_mode():
+            output = forward(**arguments)
+        return _copy(output)
 
 
 def _copy(output: Any) -> Any:

@@ -1,14 +1,15 @@
 """Proxies: stand in for a pipeline's heavy modules, so that others decide when these run.
 
 A pipeline runs on a shallow copy of its own, with a proxy in place of its denoiser, its VAE
-and each of its text encoders. Everything but the calls goes through to the module.
+and each of its text encoders. Everything goes through to the module but the calls, and what
+would move or cast it: others use it at the same time.
 """
 
 import contextlib
 import copy
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -16,13 +17,22 @@ from torch import Tensor
 from safelight_service.engine.memo import Memo
 from safelight_service.engine.merging import fingerprint
 
+_CHANGES = frozenset(
+    {"to", "cpu", "cuda", "xpu", "type", "half", "float", "double", "bfloat16", "train", "eval"}
+)
+"""Methods of modules that change them, and return them."""
+
 
 class _Proxy:
     def __init__(self, module: Any) -> None:
         self._module = module
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._module, name)
+        return self._stay if name in _CHANGES else getattr(self._module, name)
+
+    def _stay(self, *_: Any, **__: Any) -> Self:
+        """Leave the module as it is."""
+        return self
 
 
 class DenoiserProxy(_Proxy):
@@ -59,7 +69,8 @@ class VaeProxy(_Proxy):
         self._run = run
 
     def decode(self, latents: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Have the decoding run."""
+        """Have the decoding run, in the precision of the VAE, which may be another."""
+        latents = latents.to(self._module.dtype)
         return self._run(latents, functools.partial(self._module.decode, latents, *args, **kwargs))
 
 

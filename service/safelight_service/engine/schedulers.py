@@ -17,6 +17,8 @@ import numpy as np
 import torch
 
 from safelight_service.capabilities import SchedulerInfo
+from safelight_service.engine.lms import LmsCoefficients
+from safelight_service.engine.unipc import UniPcUpdates
 
 
 class DiffusersScheduler(Protocol):
@@ -110,6 +112,8 @@ class SchedulerChoice:
         self._own = own
         self._only = _ONLY_FOR_PIPELINE.get(pipeline_class)
         self._own_name = type(own).__name__
+        self._made: dict[str, DiffusersScheduler] = {}
+        self._unipc, self._lms = UniPcUpdates(), LmsCoefficients()
         self._recipes = {
             alias: recipe for alias, recipe in _table_for(own).items() if self._fits(recipe)
         }
@@ -135,10 +139,16 @@ class SchedulerChoice:
 
     def make(self, name: str) -> DiffusersScheduler:
         """Make a fresh scheduler of that class or short name, one from `list`."""
+        if name not in self._made:
+            self._made[name] = self._make(name)
+        # The constructors of some take 0.1 s, and all take longer than a copy.
+        return self._mend(copy.deepcopy(self._made[name]))
+
+    def _make(self, name: str) -> DiffusersScheduler:
         recipe = self._recipes.get(name) or _Recipe(name)
         needs = _NEEDS.get(recipe.class_name, {})
         if name == self._own_name and needs.items() <= self._own.config.items():
-            return _mend(copy.deepcopy(self._own))
+            return self._own
         scheduler_class = getattr(diffusers, recipe.class_name)
         taken = inspect.signature(scheduler_class.__init__).parameters
         own_config = {
@@ -147,7 +157,20 @@ class SchedulerChoice:
             if key.startswith("_") or key in taken
         }
         overrides = {**self._translated_config(recipe.class_name), **needs, **recipe.config}
-        return _mend(scheduler_class.from_config(own_config, **overrides))
+        return cast(DiffusersScheduler, scheduler_class.from_config(own_config, **overrides))
+
+    def _mend(self, scheduler: Any) -> DiffusersScheduler:
+        """Mend what would fail on requests within the contract, or make the device wait."""
+        if scheduler.config.get("shift_terminal"):
+            # A schedule of one step cannot be stretched: 0 would be divided by 0.
+            stretch = scheduler.stretch_shift_to_terminal
+            scheduler.stretch_shift_to_terminal = lambda t: stretch(t) if len(t) > 1 else t
+        if isinstance(scheduler, diffusers.UniPCMultistepScheduler):
+            self._unipc.attach(scheduler)
+        if hasattr(scheduler, "get_lms_coefficient"):
+            self._lms.attach(scheduler)
+        _mend_timesteps(scheduler)
+        return cast(DiffusersScheduler, scheduler)
 
     def _fits(self, recipe: _Recipe) -> bool:
         scheduler_class = getattr(diffusers, recipe.class_name)
@@ -181,13 +204,9 @@ class SchedulerChoice:
         return {"flow_shift": shift, "use_flow_sigmas": True, "prediction_type": "flow_prediction"}
 
 
-def _mend(scheduler: Any) -> DiffusersScheduler:
-    """Mend what would fail on requests that are within the contract."""
-    if scheduler.config.get("shift_terminal"):
-        # A schedule of one step cannot be stretched: 0 would be divided by 0.
-        stretch = scheduler.stretch_shift_to_terminal
-        scheduler.stretch_shift_to_terminal = lambda t: stretch(t) if len(t) > 1 else t
+def _mend_timesteps(scheduler: Any) -> None:
     set_timesteps = scheduler.set_timesteps
+    signature = inspect.signature(set_timesteps)
 
     @functools.wraps(set_timesteps)  # pipelines inspect the signature
     def set_mended(*args: Any, **kwargs: Any) -> None:
@@ -197,10 +216,19 @@ def _mend(scheduler: Any) -> DiffusersScheduler:
         if not scheduler.config.get("use_dynamic_shifting"):
             # HiDream hands over a shift, on which DPM-Solver and DEIS insist that they use it.
             kwargs.pop("mu", None)
-        set_timesteps(*args, **kwargs)
+        call = signature.bind(*args, **kwargs)
+        device = call.arguments.get("device")
+        if device is not None and torch.device(device).type != "mps":  # has no float64
+            # The host needs the noise levels at each step. Many schedulers compute them on the
+            # device all the same, and wait until they are back.
+            call.arguments["device"] = "cpu"
+        set_timesteps(*call.args, **call.kwargs)
+        scheduler.timesteps = scheduler.timesteps.to(device=device)
+        if hasattr(scheduler, "set_begin_index"):
+            # Else the first step looks for its timestep among all, and waits for the device.
+            scheduler.set_begin_index(0)
 
     scheduler.set_timesteps = set_mended
-    return cast(DiffusersScheduler, scheduler)
 
 
 def _takes(scheduler_class: Any, argument: str) -> bool:

@@ -98,8 +98,8 @@ class ModelSettings(Table):
     variant: str | None = Field(None, description='Weights variant, such as "fp16".')
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
-        description="Precision. auto: bfloat16 on a GPU, float32 on a CPU. float16 overflows in "
-        "the VAE of some models (SDXL).",
+        description="Precision. auto: bfloat16 on a GPU, float32 on a CPU. With float16, a VAE "
+        "that overflows in it (SDXL, AuraFlow) stays in float32.",
     )
     device: str = Field(
         "auto",

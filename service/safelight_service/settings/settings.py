@@ -78,7 +78,8 @@ class Settings(BaseSettings):
     queue_size: int = Field(
         64,
         ge=0,
-        description="Generations that may wait for each device; more are refused (RESOURCE_EXHAUSTED).",
+        description="Generations that may wait for each device; more are refused "
+        "(RESOURCE_EXHAUSTED).",
     )
     heartbeat_s: float = Field(
         5.0,

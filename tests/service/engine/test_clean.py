@@ -12,6 +12,7 @@ from diffusers import (
 
 from safelight_service.engine.clean import predict_clean
 from safelight_service.engine.schedulers import SchedulerChoice
+from tests.service.engine.crossings import Crossings
 
 STEP_COUNT = 6
 FLOW = FlowMatchEulerDiscreteScheduler(shift=3.0)
@@ -92,6 +93,37 @@ def test_clean_latents_are_those_of_an_exact_flow(
 
     for predicted in predictions(own, alias, denoise, clean):
         torch.testing.assert_close(predicted, clean, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("own", "alias"),
+    [
+        pytest.param(own, alias, id=f"{kind}-{alias}")
+        for kind, own in (
+            ("epsilon", noise_schedule("epsilon")),
+            ("v", noise_schedule("v_prediction")),
+            ("flow", FLOW),
+            ("flow solver", FLOW_SOLVER),
+        )
+        for alias in aliases_of(own)
+    ],
+)
+def test_a_prediction_takes_nothing_to_the_device_and_nothing_from_it(own: Any, alias: str) -> None:
+    choice = SchedulerChoice(own)
+    scheduler: Any = choice.make(alias)
+    near: Any = choice.make(alias)
+    scheduler.set_timesteps(STEP_COUNT, device="meta")
+    near.set_timesteps(STEP_COUNT)
+    scheduler.timesteps = near.timesteps  # as denoising.py does
+    timestep = scheduler.timesteps[0]
+    output = sample = torch.empty(1, 4, 8, 8, device="meta")
+    if hasattr(scheduler, "scale_model_input"):
+        scheduler.scale_model_input(sample, timestep)
+    outputs = scheduler.step(output, timestep, sample, return_dict=False)
+    with Crossings() as crossings:
+        predicted = predict_clean(scheduler, outputs, output, timestep, sample)
+    assert predicted.device.type == "meta"
+    assert crossings.shapes == []
 
 
 def find_levels(own: Any, timestep: float) -> tuple[torch.Tensor, torch.Tensor]:

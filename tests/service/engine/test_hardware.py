@@ -113,13 +113,68 @@ def test_a_device_is_asked_for_the_simplest_thing() -> None:
     assert not is_answering(torch.device("meta"))  # computes nothing
 
 
-def test_memory_runs_out_in_different_words() -> None:
-    with pytest.raises(RuntimeError) as of_host:
+ASYNCHRONOUS = (
+    "\nCUDA kernel errors might be asynchronously reported at some other API call, so the "
+    "stacktrace below might be incorrect.\nFor debugging consider passing CUDA_LAUNCH_BLOCKING=1"
+)
+OUT_OF_MEMORY = [
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    torch.AcceleratorError(f"CUDA error: out of memory{ASYNCHRONOUS}"),
+    RuntimeError(f"CUDA error: out of memory{ASYNCHRONOUS}"),
+    RuntimeError("CUDA driver error: out of memory"),
+    RuntimeError("HIP out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of"),
+    RuntimeError("MPS backend out of memory (MPS allocated: 5.56 GB, other allocations: 1.10 GB, "),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("CUDA error: HIPBLAS_STATUS_ALLOC_FAILED when calling `hipblasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED"),
+    RuntimeError("cuDNN Frontend error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    RuntimeError(
+        "cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnCreate(handle)`"
+    ),
+    RuntimeError("cuFFT error: CUFFT_ALLOC_FAILED"),
+    RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: "
+        "you tried to allocate 6576668672 bytes. Error code 12 (Cannot allocate memory)"
+    ),
+    RuntimeError(
+        'NVML_SUCCESS == r INTERNAL ASSERT FAILED at "../c10/cuda/CUDACachingAllocator.cpp":1131, '
+        "please report a bug to PyTorch."
+    ),
+]
+SOMETHING_ELSE = [
+    RuntimeError("something else"),
+    torch.AcceleratorError(f"CUDA error: an illegal memory access was encountered{ASYNCHRONOUS}"),
+    RuntimeError(f"CUDA error: device-side assert triggered{ASYNCHRONOUS}"),
+    RuntimeError("CUDA error: too many resources requested for launch"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(...)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR"),
+    RuntimeError("GET was unable to find an engine to execute this computation"),
+    RuntimeError("out of resource: shared memory, Required: 131072, Hardware limit: 101376"),
+    RuntimeError("index 7 is out of memory bounds"),
+    RuntimeError("NCCL error: NVML_SUCCESS == r INTERNAL ASSERT FAILED elsewhere"),
+    ValueError("CUDA out of memory"),
+    OSError("a file is out of memory"),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: str(error)[:48])
+def test_memory_runs_out_in_different_words(error: Exception) -> None:
+    assert is_out_of_memory(error)
+
+
+@pytest.mark.parametrize("error", SOMETHING_ELSE, ids=lambda error: str(error)[:48])
+def test_other_errors_are_not_taken_for_a_lack_of_memory(error: Exception) -> None:
+    assert not is_out_of_memory(error)
+
+
+def test_a_host_without_memory_is_recognised() -> None:
+    with pytest.raises(RuntimeError) as refusal:
         torch.empty(2**50)
-    assert is_out_of_memory(of_host.value)
-    assert is_out_of_memory(torch.OutOfMemoryError())
-    assert is_out_of_memory(MemoryError())
-    assert not is_out_of_memory(RuntimeError("something else"))
+    assert is_out_of_memory(refusal.value)
 
 
 def test_weights_may_take_most_of_a_gpu_and_all_of_the_host(

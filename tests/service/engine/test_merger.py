@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
+from torch.testing._internal.two_tensor import TwoTensor
 
 from safelight_service.engine.merging import (
     EQUAL_ITEMS,
@@ -128,6 +129,22 @@ def test_forwards_run_in_inference_mode_but_schedulers_may_write_into_what_they_
         while not isinstance(result, torch.Tensor):
             result = result[0]
         assert result.add_(1).tolist() == [[2, 2]]
+
+
+def test_quantized_denoisers_run_without_gradients_but_not_in_inference_mode() -> None:
+    """With some versions of torch, tensors of torchao's classes fail in it."""
+    modes: list[tuple[bool, bool]] = []
+    layer = torch.nn.Linear(2, 2)
+    layer.register_forward_pre_hook(
+        lambda *_: modes.append((torch.is_inference_mode_enabled(), torch.is_grad_enabled()))
+    )
+    calls = [{"input": torch.zeros(1, 2)}]
+    Merger(layer, None).run(layer, calls)
+    weight = layer.weight.detach()
+    quantized = TwoTensor(weight, weight.clone())  # type: ignore[no-untyped-call]
+    layer.weight = torch.nn.Parameter(quantized, requires_grad=False)
+    Merger(layer, None).run(layer, calls)
+    assert modes == [(True, False), (False, False)]
 
 
 def test_without_a_rule_no_two_calls_have_the_same_key() -> None:

@@ -1,4 +1,5 @@
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from diffusers import (
     DDIMScheduler,
     DiffusionPipeline,
+    DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     PNDMScheduler,
@@ -15,11 +17,36 @@ from diffusers import (
 from safelight_service.engine.loading import LoadedModel
 from safelight_service.engine.schedulers import SchedulerChoice
 from safelight_service.errors import InvalidRequestError
+from tests.service.engine.crossings import Crossings
 from tests.service.engine.job_runs import run_job, steps_of
 from tests.service.pipelines.families import FAMILIES
 from tests.service.tiny_models import TinyModels
 
 STEP_COUNTS = (1, 2, 3, 8)
+
+MODELS: dict[str, Any] = {
+    "noise": DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
+    ),
+    "flow": FlowMatchEulerDiscreteScheduler(shift=3.0),
+    "flow solver": DPMSolverMultistepScheduler(
+        flow_shift=3.0, prediction_type="flow_prediction", use_flow_sigmas=True
+    ),
+}
+NAMES = [
+    pytest.param(kind, name, id=f"{kind}-{name}")
+    for kind, own in MODELS.items()
+    for info in SchedulerChoice(own).list()
+    for name in (info.name, *info.aliases)
+]
+DRAWING_NOISE = (
+    "DDPMScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "FlowMatchLCMScheduler",
+    "LCMScheduler",
+    "TCDScheduler",
+)
+"""Classes whose steps add noise, which the generator of the host draws."""
 
 
 @pytest.fixture(params=FAMILIES)
@@ -179,3 +206,72 @@ def test_schedulers_of_unusual_models_are_finite(own: Any, step_count: int) -> N
             model_input = scheduler.scale_model_input(sample, timestep)
             sample = scheduler.step(model_input * 0.5, timestep, sample).prev_sample
         assert sample.isfinite().all(), alias
+
+
+def make_steps(scheduler: Any, step_count: int) -> list[torch.Tensor]:
+    """Return the latents after each step, with a denoiser that is not linear."""
+    random = torch.Generator().manual_seed(0)
+    scheduler.set_timesteps(step_count, device="cpu")
+    takes_generator = "generator" in inspect.signature(scheduler.step).parameters
+    options = {"generator": random} if takes_generator else {}
+    sample = torch.randn(2, 4, 8, 8, generator=random)
+    sample = sample * getattr(scheduler, "init_noise_sigma", 1.0)
+    samples = []
+    for timestep in scheduler.timesteps:
+        model_input = sample
+        if hasattr(scheduler, "scale_model_input"):
+            model_input = scheduler.scale_model_input(sample, timestep)
+        output = model_input.sin()
+        (sample, *_) = scheduler.step(output, timestep, sample, return_dict=False, **options)
+        samples.append(sample)
+    return samples
+
+
+@pytest.mark.parametrize("step_count", [1, 2, 5, 20])
+@pytest.mark.parametrize(("kind", "name"), NAMES)
+def test_latents_are_to_the_last_bit_those_of_the_scheduler_as_it_comes(
+    kind: str, name: str, step_count: int
+) -> None:
+    choice = SchedulerChoice(MODELS[kind])
+    made: Any = choice.make(name)
+    expected = make_steps(type(made).from_config(made.config), step_count)
+    for scheduler in (made, choice.make(name)):  # the second finds what the first has worked out
+        for latents, others in zip(make_steps(scheduler, step_count), expected, strict=True):
+            assert latents.equal(others)
+
+
+@pytest.mark.parametrize(("kind", "name"), NAMES)
+def test_steps_of_a_known_schedule_bring_nothing_to_the_device_but_noise(
+    kind: str, name: str
+) -> None:
+    choice = SchedulerChoice(MODELS[kind])
+    for _ in range(2):
+        scheduler: Any = choice.make(name)
+        scheduler.set_timesteps(5, device="meta")
+        on_device = scheduler.timesteps
+        assert on_device.device.type == "meta"
+        near = choice.make(name)
+        near.set_timesteps(5, device="cpu")  # type: ignore[attr-defined]
+        takes_generator = "generator" in inspect.signature(scheduler.step).parameters
+        options = {"generator": torch.Generator()} if takes_generator else {}
+        sample = torch.empty(1, 4, 8, 8, device="meta")
+        with Crossings() as crossings:
+            for far, timestep in zip(on_device, near.timesteps, strict=True):
+                if hasattr(scheduler, "scale_model_input"):
+                    scheduler.scale_model_input(sample, far)
+                scheduler.timesteps = near.timesteps  # as denoising.py does
+                scheduler.step(sample, timestep, sample, return_dict=False, **options)
+    draws_noise = type(scheduler).__name__ in DRAWING_NOISE or name.startswith("dpm++_2m_sde")
+    assert set(crossings.shapes) == ({sample.shape} if draws_noise else set())
+
+
+def test_schedulers_are_constructed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A constructor that takes long would stop all others on the device thread."""
+    choice = SchedulerChoice(MODELS["noise"])
+    first: Any = choice.make("dpm2")
+    monkeypatch.setattr(type(first), "__init__", None)
+    second: Any = choice.make("dpm2")
+    assert second is not first
+    first.set_timesteps(4)
+    second.set_timesteps(2)
+    assert (len(first.timesteps), len(second.timesteps)) == (7, 3)

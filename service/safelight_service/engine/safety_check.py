@@ -1,0 +1,119 @@
+"""Safety check: diffusers' check of finished pictures, without leaving the device.
+
+Stable Diffusion, LCM and Hunyuan-DiT come with a CLIP model that flags pictures. Their own
+`run_safety_checker` brings each picture to the host, prepares it with Pillow and reads the
+scores back. Here whole batches are prepared and judged on the device, and nothing waits.
+"""
+
+from typing import Any, Self
+
+import torch
+from PIL.Image import Resampling
+from torch import Tensor
+from torch.nn.functional import interpolate, normalize
+
+_CHECKER = "StableDiffusionSafetyChecker"
+_EXTRACTORS = ("CLIPImageProcessor", "CLIPImageProcessorPil")
+"""By name: to import them loads libraries and logs advice, and few models have any."""
+
+_CARE = 0.01
+"""Added to the scores of a picture that resembles any of the special concepts."""
+
+
+class ClipPreprocessor:
+    """Prepares pictures for CLIP as a feature extractor of that configuration does.
+
+    Follows Pillow: a bicubic filter that widens as it shrinks (a = -0.5), first along the rows
+    and then along the columns, each time rounded to 8 bits. Fewer than one value in 200 differs,
+    by a level of 255 or two, since Pillow calculates in fixed point.
+    """
+
+    def __init__(self, extractor: Any, device: torch.device) -> None:
+        self._shortest_px: int = extractor.size["shortest_edge"]
+        self._crop_px: tuple[int, int] = extractor.crop_size["height"], extractor.crop_size["width"]
+        self._rescale_factor: float = extractor.rescale_factor
+        channels = (-1, 1, 1)
+        self._mean = torch.tensor(extractor.image_mean, device=device).view(channels)
+        self._std = torch.tensor(extractor.image_std, device=device).view(channels)
+
+    @staticmethod
+    def knows(extractor: Any) -> bool:
+        """Whether it can do what a feature extractor does."""
+        steps = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
+        if type(extractor).__name__ not in _EXTRACTORS or not all(
+            getattr(extractor, step) for step in steps
+        ):
+            return False
+        size = dict(extractor.size)
+        return (
+            extractor.resample == Resampling.BICUBIC
+            and size.keys() == {"shortest_edge"}
+            # A larger crop would be filled up with black.
+            and max(extractor.crop_size["height"], extractor.crop_size["width"])
+            <= size["shortest_edge"]
+        )
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Prepare images (n, 3, height, width) in [-1, 1] to float32 pixel values (n, 3, *crop)."""
+        height, width = images.shape[-2:]
+        shortest = min(height, width)
+        height_px = self._shortest_px * height // shortest
+        width_px = self._shortest_px * width // shortest
+        levels = ((images * 0.5 + 0.5).clamp(0, 1).float() * 255).round()
+        levels = _resize(_resize(levels, height, width_px), height_px, width_px)
+        top = (height_px - self._crop_px[0]) // 2
+        left = (width_px - self._crop_px[1]) // 2
+        cropped = levels[..., top : top + self._crop_px[0], left : left + self._crop_px[1]]
+        return (cropped * self._rescale_factor - self._mean) / self._std
+
+
+class SafetyChecker:
+    """Tells which pictures a pipeline's own safety checker flags."""
+
+    def __init__(self, checker: Any, extractor: Any, device: torch.device) -> None:
+        self._preprocess = ClipPreprocessor(extractor, device)
+        self._vision_model = checker.vision_model
+        self._visual_projection = checker.visual_projection
+        self._dtype = checker.concept_embeds.dtype
+        self._concepts = normalize(checker.concept_embeds.detach().to(device))
+        self._thresholds = checker.concept_embeds_weights.detach().to(device).float()
+        self._special_concepts = normalize(checker.special_care_embeds.detach().to(device))
+        self._special_thresholds = checker.special_care_embeds_weights.detach().to(device).float()
+
+    @classmethod
+    def of(cls, pipeline: Any) -> Self | None:
+        """Make the checker of a pipeline.
+
+        None where it has no checker or no feature extractor, or has one of another kind or
+        configuration: its own `run_safety_checker` is right then.
+        """
+        checker = getattr(pipeline, "safety_checker", None)
+        extractor = getattr(pipeline, "feature_extractor", None)
+        if type(checker).__name__ != _CHECKER or not ClipPreprocessor.knows(extractor):
+            return None
+        return cls(checker, extractor, pipeline._execution_device)
+
+    @torch.no_grad()
+    def check(self, images: Tensor) -> Tensor:
+        """Flag images (n, 3, height, width) in [-1, 1], as a VAE decodes them: bools (n,).
+
+        The flags stay on the images' device, and nothing waits for it.
+        """
+        pixel_values = self._preprocess(images).to(self._dtype)
+        pooled = self._vision_model(pixel_values)[1]
+        embedded = normalize(self._visual_projection(pooled))
+        special = (embedded @ self._special_concepts.T).float() - self._special_thresholds
+        care = _is_positive(special).any(dim=1, keepdim=True) * _CARE
+        scores = (embedded @ self._concepts.T).float() - self._thresholds + care
+        return _is_positive(scores).any(dim=1)
+
+
+def _is_positive(scores: Tensor) -> Tensor:
+    """Whether scores are above 0 once rounded to three decimals, as diffusers rounds them."""
+    return scores.round(decimals=3) > 0
+
+
+def _resize(levels: Tensor, height: int, width: int) -> Tensor:
+    """Resize to levels of 8 bits, still as floats; halves are rounded up, as in Pillow."""
+    resized = interpolate(levels, (height, width), mode="bicubic", antialias=True)
+    return (resized + 0.5).floor().clamp(0, 255)
