@@ -42,7 +42,7 @@ def main() -> None:
 
     cells_drawn = colours.draw(latents)
     assert cells_drawn is not None
-    picture = Pixels(cells_drawn).take().resize((SIZE_PX, SIZE_PX))
+    picture = Pixels(cells_drawn).take()[0].resize((SIZE_PX, SIZE_PX))
     figures = {
         "guided_step_ms": thread_ms(make_step, REPEATS // 10),
         "preview_on_the_device_thread_ms": thread_ms(draw, REPEATS),

@@ -9,13 +9,15 @@ have shared a forward is ever missed.
 import functools
 import math
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, TypeVar
 
 import structlog
+import torch
+from torch import Tensor
 
 from safelight_service.engine import hardware
-from safelight_service.engine.calls import Decode, Forward
+from safelight_service.engine.calls import Check, Decode, Forward
 from safelight_service.engine.forecast import Forecast
 from safelight_service.engine.job import ImageRun, Job
 from safelight_service.engine.lane import Average, Lane
@@ -28,6 +30,8 @@ from safelight_service.errors import (
     StoppingError,
 )
 from safelight_service.trail import SharedForward
+
+C = TypeVar("C")
 
 _log = structlog.get_logger()
 
@@ -81,6 +85,7 @@ class StepBatcher:
         if members:
             self._step(members)
         self._decode()
+        self._check()
         self._start()
         self.call_began_at = time.monotonic()
         if self.jobs:
@@ -121,7 +126,40 @@ class StepBatcher:
             if budget.is_spent:
                 break
             seconds = self._run_timed(image, functools.partial(_decode, image), self._note_decode)
-            budget.spend(_expect(seconds, image.job.lane.after_steps))
+            budget.spend(_expect(seconds, image.job.lane.decode))
+
+    def _check(self) -> None:
+        """Check the safety of the images that wait for it, as many at once as are alike."""
+        alike: dict[Hashable, list[ImageRun]] = {}
+        for image in self._images():
+            if isinstance(image.call, Check):
+                alike.setdefault((image.job.model, image.call.images.shape), []).append(image)
+        for images in alike.values():
+            first = images[0].job
+            span = self._run_ahead.begin(
+                first.model.adapter.execution_device, first.lane.check.note
+            )
+            for image, outcome in zip(images, self._flag(images), strict=True):
+                self._bring_on(image, outcome)
+            self._run_ahead.end(span)
+
+    def _flag(self, images: Sequence[ImageRun]) -> list[Tensor | Exception]:
+        """Return the flag of each image, or what checking it raises."""
+        self.call_began_at = time.monotonic()
+        checker = images[0].job.model.safety_checker
+        assert checker is not None
+        try:
+            flags = checker.check(torch.cat([_call_of(image, Check).images for image in images]))
+            return list(flags.unbind())
+        except Exception as error:
+            if len(images) == 1:
+                return [error]
+        return [self._flag([image])[0] for image in images]
+
+    def _bring_on(self, image: ImageRun, outcome: Any) -> None:
+        """Let an image go on with what has come of its call."""
+        go = image.fail if isinstance(outcome, Exception) else image.resume
+        self._go_on(image, functools.partial(go, outcome))
 
     def _start(self) -> None:
         """Start images that will have room in the next forward, for no longer than is fair."""
@@ -130,7 +168,7 @@ class StepBatcher:
         lane: Lane | None = None
         seats = Seats()
         for image in self._images():
-            if image.has_ended or isinstance(image.call, Decode):
+            if image.is_started and not isinstance(image.call, Forward):
                 continue
             lane = lane or image.job.lane
             if image.job.lane is not lane:
@@ -172,13 +210,13 @@ class StepBatcher:
         return span.seconds
 
     def _note_decode(self, image: ImageRun, seconds: float) -> None:
-        image.job.lane.after_steps.note(seconds)
+        image.job.lane.decode.note(seconds)
         self._forecast.learn(image, time.monotonic())
 
     def _step(self, members: Sequence[ImageRun]) -> None:
         """Run one forward for images that can share it, and bring them to their next calls."""
         lane = members[0].job.lane
-        row_count = sum(_forward_of(image).row_count for image in members)
+        row_count = sum(_call_of(image, Forward).row_count for image in members)
 
         def note(seconds: float) -> None:
             self._forward_s = seconds
@@ -188,8 +226,7 @@ class StepBatcher:
         span = self._run_ahead.begin(members[0].job.model.adapter.execution_device, note)
         self._was_split = False
         for image, outcome in zip(members, self._forward(members), strict=True):
-            go = image.fail if isinstance(outcome, Exception) else image.resume
-            self._go_on(image, functools.partial(go, outcome))
+            self._bring_on(image, outcome)
         self._run_ahead.end(span)
         for image in members:
             image.draw_ahead()
@@ -214,7 +251,7 @@ class StepBatcher:
         """Run the members' forwards as one; return what each alone would return or raise."""
         self.call_began_at = began_at = time.monotonic()
         model, lane = members[0].job.model, members[0].job.lane
-        calls = [_forward_of(image) for image in members]
+        calls = [_call_of(image, Forward) for image in members]
         row_count = sum(call.row_count for call in calls)
         run = functools.partial(
             model.merger.run, model.denoiser, [each.arguments for each in calls]
@@ -297,8 +334,7 @@ def _run_with_room(run: Callable[[], Any]) -> Any:
 
 def _decode(image: ImageRun) -> None:
     """Decode an image, and bring it to its next call or its end."""
-    assert isinstance(image.call, Decode)
-    image.resume(_run_with_room(image.call.run))
+    image.resume(_run_with_room(_call_of(image, Decode).run))
 
 
 def _note_start(image: ImageRun, seconds: float) -> None:
@@ -310,8 +346,8 @@ def _expect(seconds: float | None, average: Average) -> float:
     return next((each for each in (seconds, average.value) if each is not None), math.inf)
 
 
-def _forward_of(image: ImageRun) -> Forward:
-    assert isinstance(image.call, Forward)
+def _call_of(image: ImageRun, kind: type[C]) -> C:
+    assert isinstance(image.call, kind)
     return image.call
 
 

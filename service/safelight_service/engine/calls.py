@@ -24,4 +24,11 @@ class Decode:
     run: Callable[[], Any]
 
 
-Call = Forward | Decode
+@dataclass(frozen=True, slots=True, eq=False)
+class Check:
+    """A safety check of images (1, 3, height, width) in [-1, 1]; equal sizes share one."""
+
+    images: Tensor
+
+
+Call = Forward | Decode | Check

@@ -90,7 +90,7 @@ def play(plans: Sequence[Plan]) -> None:
         for plan in members:
             plan.forwards_left -= forwards
             if plan.forwards_left <= 0:
-                now += lane.after_steps.value or 0
+                now += lane.after_steps_s
                 plan.finishes_s = now
         pending = [plan for plan in pending if plan.finishes_s is None]
 

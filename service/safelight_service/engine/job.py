@@ -18,7 +18,7 @@ import greenlet
 import torch
 
 from safelight_service.engine import hardware
-from safelight_service.engine.calls import Call, Decode, Forward
+from safelight_service.engine.calls import Call, Check, Decode, Forward
 from safelight_service.engine.denoising import Step, observe_steps
 from safelight_service.engine.host_values import HostValues
 from safelight_service.engine.lane import Demand, Lane
@@ -144,6 +144,7 @@ class ImageRun:
         """What the pipeline runs in, for as long as it is not left."""
         if hardware.is_asynchronous(job.model.adapter.execution_device):
             self._context = HostValues(self._noise)
+        self._is_flagged: torch.Tensor | bool = False
         self._greenlet: greenlet.greenlet | None = None
 
     @property
@@ -216,15 +217,15 @@ class ImageRun:
         generator = self._noise.generator
         pipeline = self._prepare_pipeline(generator)
         result = pipeline(**adapter.call_arguments(self.job.request), generator=generator)
-        is_flagged = bool((getattr(result, "nsfw_content_detected", None) or [False])[0])
-        pixels = Pixels(result.images[0])
+        [is_flagged] = getattr(result, "nsfw_content_detected", None) or [self._is_flagged]
+        pixels = Pixels(result.images[0], is_flagged)
         if pixels.is_drawn:
             self.trail.decoded_at = time.monotonic()
-        image = self.job.encoders.submit(self._render, pixels, is_flagged)
+        image = self.job.encoders.submit(self._render, pixels)
         self.job.outbox.post(image)
 
-    def _render(self, pixels: Pixels, is_flagged: bool) -> Event:
-        picture = pixels.take()
+    def _render(self, pixels: Pixels) -> Event:
+        picture, is_flagged = pixels.take()
         self.trail.encoding_at = time.monotonic()
         if self.trail.decoded_at is None:
             self.trail.decoded_at = self.trail.encoding_at
@@ -239,10 +240,12 @@ class ImageRun:
         adapter = self.job.model.adapter
         parameters = self.job.request.parameters
         scheduler = adapter.schedulers.make(parameters.scheduler)
+        checks = {"run_safety_checker": self._check} if self.job.model.safety_checker else {}
         observe_steps(scheduler, parameters.num_inference_steps, generator, self._on_step)
         return self.job.model.copies.make(
             scheduler=scheduler,
             vae=VaeProxy(adapter.pipeline.vae, self._decode),
+            **checks,
             **adapter.pipeline_attributes(self.job.request),
             **{adapter.denoiser_name: DenoiserProxy(self.job.model.denoiser, self._forward)},
             **self.job.model.text_encoders,
@@ -260,6 +263,16 @@ class ImageRun:
     def _decode(self, latents: torch.Tensor, run: Callable[[], Any]) -> Any:
         self.trail.denoised_at = time.monotonic()
         return _wait_for(Decode(latents, run))
+
+    def _check(
+        self, images: torch.Tensor, device: torch.device, dtype: torch.dtype
+    ) -> tuple[torch.Tensor, None]:
+        """Have the image checked, in place of the pipeline's `run_safety_checker`.
+
+        The flag stays on the device; a picture that is flagged is blackened with its pixels.
+        """
+        self._is_flagged = _wait_for(Check(images))
+        return images, None
 
     def _on_step(self, step: Step) -> None:
         self.step_count = step.number

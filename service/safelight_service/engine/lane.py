@@ -46,7 +46,9 @@ class Lane:
         self.size = size
         """Width and height in pixels."""
         self.before_steps = Average()
-        self.after_steps = Average()
+        self.decode = Average()
+        self.check = Average()
+        """A safety check, of as many images as share one."""
         self._most_members = most_members
         self._widths = WidthSearch()
         self._keep_profile = keep_profile
@@ -104,6 +106,11 @@ class Lane:
         lower = widths[place - 1]
         share = (row_count - lower) / (upper - lower)
         return self._measured(lower) * (1 - share) + self._measured(upper) * share
+
+    @property
+    def after_steps_s(self) -> float:
+        """Seconds from the last step to the picture, as far as they are known."""
+        return (self.decode.value or 0) + (self.check.value or 0)
 
     def halve_room(self, row_count: int) -> None:
         """Merge half of the rows that the device had no memory for, for some time."""

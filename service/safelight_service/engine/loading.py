@@ -23,6 +23,7 @@ from safelight_service.engine.merging import Merger
 from safelight_service.engine.preview import LatentColours
 from safelight_service.engine.proxies import PipelineCopies, wrap_text_encoders
 from safelight_service.engine.safety import fetch, inspect
+from safelight_service.engine.safety_check import SafetyChecker
 from safelight_service.engine.widths import ProfileStore
 from safelight_service.settings import EMBEDDED_MODEL, BatchingSettings, ModelSettings
 
@@ -49,6 +50,7 @@ class LoadedModel:
         self.denoiser = adapter.denoiser
         rule = RULES.get(type(adapter.pipeline).__name__)
         self.merger = Merger(self.denoiser, rule)
+        self.safety_checker = SafetyChecker.of(adapter.pipeline)
         self.copies = PipelineCopies(adapter.pipeline)
         self.text_encoders = wrap_text_encoders(
             adapter.pipeline, Memo(batching.prompt_cache_mib << 20)

@@ -16,10 +16,14 @@ class Pixels:
 
     The device thread makes it and does not wait for it; the thread that takes it does. All
     arithmetic is done here; on a CPU it would leave the other thread with a team of OpenMP threads.
+    A picture that is flagged as unsafe, be it by a flag on the device, is black.
     """
 
-    def __init__(self, picture: Tensor) -> None:
+    def __init__(self, picture: Tensor, is_flagged: Tensor | bool = False) -> None:
         scaled = (picture.float() * 255).round().to(torch.uint8)
+        if isinstance(is_flagged, Tensor):
+            scaled = scaled.masked_fill(is_flagged, 0)
+        self._is_flagged = is_flagged
         self._bytes = scaled.movedim(0, -1).contiguous()
         is_queued = hardware.is_asynchronous(picture.device)
         self._is_drawn = hardware.mark(picture.device) if is_queued else None
@@ -29,12 +33,15 @@ class Pixels:
         """Whether it was drawn before it was handed on, as on a device that works at once."""
         return self._is_drawn is None
 
-    def take(self) -> PIL.Image.Image:
-        """Wait until it is drawn, and copy it to the host."""
+    def take(self) -> tuple[PIL.Image.Image, bool]:
+        """Wait until it is drawn, and copy it to the host; return also whether it is flagged."""
         if self._is_drawn is None:
-            return PIL.Image.fromarray(self._bytes.numpy())
+            return self._copy()
         with hardware.beside(self._bytes.device, self._is_drawn):
-            return PIL.Image.fromarray(self._bytes.cpu().numpy())
+            return self._copy()
+
+    def _copy(self) -> tuple[PIL.Image.Image, bool]:
+        return PIL.Image.fromarray(self._bytes.cpu().numpy()), bool(self._is_flagged)
 
 
 def render_image(
@@ -59,6 +66,7 @@ def render_preview(pixels: Pixels, request: ResolvedRequest, index: int, step: i
     scale = wanted.max_side_px / max(parameters.width, parameters.height)
     width = max(1, round(parameters.width * scale))
     height = max(1, round(parameters.height * scale))
-    picture = pixels.take().resize((width, height), PIL.Image.Resampling.BICUBIC)
+    picture, _ = pixels.take()
+    picture = picture.resize((width, height), PIL.Image.Resampling.BICUBIC)
     data = encode_preview(picture, wanted.mime_type)
     return Preview(index, step, wanted.mime_type, width, height, data)

@@ -84,12 +84,16 @@ class SafetyChecker:
     def of(cls, pipeline: Any) -> Self | None:
         """Make the checker of a pipeline.
 
-        None where it has no checker or no feature extractor, or has one of another kind or
-        configuration: its own `run_safety_checker` is right then.
+        None where it has no checker or no feature extractor, has one of another kind or
+        configuration, or has one that is brought to the device for each call: its own
+        `run_safety_checker` is right then.
         """
         checker = getattr(pipeline, "safety_checker", None)
         extractor = getattr(pipeline, "feature_extractor", None)
-        if type(checker).__name__ != _CHECKER or not ClipPreprocessor.knows(extractor):
+        is_offloaded = hasattr(checker, "_hf_hook")
+        if type(checker).__name__ != _CHECKER or is_offloaded:
+            return None
+        if not ClipPreprocessor.knows(extractor):
             return None
         return cls(checker, extractor, pipeline._execution_device)
 

@@ -39,7 +39,7 @@ def test_demand_is_guessed_until_it_has_been_seen() -> None:
 def test_schedule_is_played_through_to_the_last_plan() -> None:
     """Two at a time: the third starts when the first has ended, the fourth after the second."""
     lane = make_lane({1: 1.0, 2: 1.5})
-    lane.after_steps.note(0.5)
+    lane.decode.note(0.5)
     plans = [Plan(lane, 1, forwards, is_started=False) for forwards in (2, 4, 10)]
     play(plans)
     assert plans[0].starts_s == plans[1].starts_s == 0
