@@ -59,6 +59,10 @@ class StepBatcher:
         self._run_ahead = hardware.RunAhead()
         self._forward_s = 0.0
         """How long the last forward took, and what its members did until their next calls."""
+        self._completed_count = 0
+        self._ended_together = 0
+        """Jobs that the last turn to complete any has completed, and when that was."""
+        self._ended_at = 0.0
         self._was_split = False
         """Whether the last forward was run in parts, after it had failed as a whole."""
 
@@ -78,6 +82,7 @@ class StepBatcher:
             self._end(job, StoppingError())  # heard only if it was not the caller who cancelled
         self._rank()
         self._refuse_late()
+        completed_count = self._completed_count
         members = self._gather()
         if not members:  # nobody is held up by starts
             self._start()
@@ -93,6 +98,20 @@ class StepBatcher:
         else:
             self._run_ahead.catch_up()
         self.call_began_at = None
+        if self._completed_count > completed_count:
+            self._ended_together = self._completed_count - completed_count
+            self._ended_at = time.monotonic()
+
+    def expect_back(self) -> tuple[int, float]:
+        """Return how many jobs are likely to come next, and how long to wait for all of them.
+
+        Callers whose images were finished together tend to ask for others at the same time. To
+        wait for them as long as an image's share of a forward costs less than a forward that they
+        miss: it would leave them one step behind for good.
+        """
+        if not self._ended_together or time.monotonic() > self._ended_at + self._forward_s:
+            return 0, 0.0
+        return self._ended_together, self._forward_s / self._ended_together
 
     def look_ahead(self) -> None:
         """Work out when each image will start and finish."""
@@ -306,6 +325,7 @@ class StepBatcher:
             if image.job.has_ended:
                 self._learn(image.job)
                 self._end(image.job, None)
+                self._completed_count += 1
 
     def _learn(self, job: Job) -> None:
         """Take what a job that has ended cost into account for the next ones like it."""

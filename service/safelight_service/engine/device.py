@@ -153,6 +153,11 @@ class DeviceWorker:
         """Wait until there is something to do; false when the device is stopping."""
         with self._changed:
             self._changed.wait_for(lambda: self._is_stopping or self._arrived or self._batcher.jobs)
+            if not self._batcher.jobs:
+                count, patience_s = self._batcher.expect_back()
+                self._changed.wait_for(
+                    lambda: self._is_stopping or len(self._arrived) >= count, patience_s
+                )
             for job in self._arrived:
                 self._batcher.add(job)
             self._arrived.clear()

@@ -9,6 +9,7 @@ the best throughput. No forward is made only to be measured. What was learned is
 import json
 import math
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,12 +17,15 @@ import structlog
 
 _log = structlog.get_logger()
 
-ENOUGH = 0.95
+ENOUGH = 0.98
 """Of the best throughput; wider forwards gain less than they cost in latency."""
 
 MOST_ROWS = 32
 _RUNS = 3
 """Forwards of a width, beside the first one, after which it counts as measured."""
+
+_TRIAL_EVERY = 200
+"""Forwards at the cap after which wider ones are tried again."""
 
 _LEAST_GAIN = 1.02
 """Of throughput over half the width, below which no wider forwards are tried."""
@@ -34,48 +38,68 @@ class WidthSearch:
     """Learns the rows at which forwards of one model and size are fast enough."""
 
     def __init__(self) -> None:
-        self._runs: dict[int, list[float]] = {}
+        self._counts: Counter[int] = Counter()
         self._profile: dict[int, float] = {}
-        self.cap = 0
+        self._best_cap = 0
+        self._trial_cap = 0
+        self._until_trial = _TRIAL_EVERY
+        self._trials_left = 0
+
+    @property
+    def cap(self) -> int:
         """Most rows of a merged forward."""
+        return max(self._best_cap, self._trial_cap)
 
     @property
     def profile(self) -> Profile:
-        """What was measured so far."""
-        return self._profile
+        """Seconds of the fastest forward by rows, of widths that were measured often enough."""
+        return {rows: s for rows, s in self._profile.items() if self._counts[rows] > _RUNS}
 
     def recall(self, profile: Profile) -> None:
         """Take over what was measured before."""
         self._profile |= profile
+        self._counts.update(dict.fromkeys(profile, _RUNS + 1))
         self._choose()
 
     def note(self, row_count: int, seconds: float) -> bool:
-        """Learn from a forward; return whether that completed the measurement of its width.
+        """Learn from a forward; return whether that changed what is known of widths.
 
         The first forward of a width may compile or tune for a minute, so it says nothing.
         """
-        runs = self._runs.setdefault(row_count, [])
-        if len(runs) > _RUNS:
+        self._count_down(row_count)
+        self._counts[row_count] += 1
+        if self._counts[row_count] == 1:
             return False
-        runs.append(seconds)
-        if len(runs) <= _RUNS:
+        known = self._profile.get(row_count, math.inf)
+        self._profile[row_count] = min(known, seconds)
+        if self._counts[row_count] <= _RUNS:
             return False
-        self._profile[row_count] = min(runs[1:])
+        before = self._best_cap
         self._choose()
-        return True
+        return self._counts[row_count] == _RUNS + 1 or self._best_cap != before
+
+    def _count_down(self, row_count: int) -> None:
+        """Have a wider forward tried now and then: one that was disturbed seems too slow."""
+        if self._trial_cap > self._best_cap:
+            self._trials_left -= row_count > self._best_cap
+            if self._trials_left == 0:
+                self._trial_cap = 0
+        elif row_count * 2 > self._best_cap:
+            self._until_trial -= 1
+            if self._until_trial == 0:
+                self._until_trial = _TRIAL_EVERY
+                self._trials_left = _RUNS
+                self._trial_cap = min(2 * self._best_cap, MOST_ROWS)
 
     def _choose(self) -> None:
-        if not self._profile:
+        profile = self.profile
+        if not profile:
             return
-        widest = max(self._profile)
-        narrower = [rows for rows in self._profile if rows <= widest / 2]
-        still_gains = not narrower or self._throughput(widest) >= _LEAST_GAIN * max(
-            map(self._throughput, narrower)
-        )
-        self.cap = min(2 * widest, MOST_ROWS) if still_gains else choose_cap(self._profile)
-
-    def _throughput(self, row_count: int) -> float:
-        return row_count / self._profile[row_count]
+        widest = max(profile)
+        narrower = [rows for rows in profile if rows <= widest / 2]
+        best = max((rows / profile[rows] for rows in narrower), default=0.0)
+        still_gains = widest / profile[widest] >= _LEAST_GAIN * best
+        self._best_cap = min(2 * widest, MOST_ROWS) if still_gains else choose_cap(profile)
 
 
 def choose_cap(profile: Profile) -> int:

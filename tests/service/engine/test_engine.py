@@ -152,6 +152,25 @@ def test_cancelling_the_run_stops_the_generation(tiny_models: TinyModels) -> Non
     with_engine(tiny_models, "flux-dev", act)
 
 
+def test_callers_whose_images_were_finished_together_stay_together(
+    tiny_models: TinyModels,
+) -> None:
+    """The device waits a little for the last of them, so that none is a step behind."""
+
+    async def act(engine: Engine) -> None:
+        model = engine._catalog.find("").loaded
+        assert model is not None
+        worker = engine._workers[model.adapter.execution_device]
+        worker._batcher.expect_back = lambda: (3, 30.0)  # type: ignore[method-assign]
+        together = await asyncio.gather(*(collect(engine, REQUEST) for _ in range(3)))
+        for events in together:
+            completed = events[-1]
+            assert isinstance(completed, Completed)
+            assert set(completed.widths) == {3}
+
+    with_engine(tiny_models, "flux-dev", act)
+
+
 def test_the_device_thread_alone_has_a_team_of_openmp_threads() -> None:
     """With a second one, both would wait for work asleep, which slows steps down."""
     command = [sys.executable, "-m", "tests.service.engine.count_teams"]

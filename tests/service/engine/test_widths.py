@@ -57,6 +57,27 @@ def test_a_forward_that_was_disturbed_says_nothing() -> None:
     assert learn(run).cap == 8
 
 
+def test_a_width_that_was_disturbed_whenever_it_was_tried_is_tried_again() -> None:
+    """As on a machine that others keep busy for a while."""
+    search = learn(lambda rows: 0.01 * max(rows, 8) + (rows == 4))
+    assert search.cap == 2
+    caps: set[int] = set()
+    for _ in range(1000):
+        caps.add(search.cap)
+        search.note(search.cap, 0.01 * max(search.cap, 8))
+    assert search.cap == 8
+    assert caps == {2, 4, 8, 16}
+
+
+def test_wider_forwards_are_rare_where_they_do_not_pay() -> None:
+    search = learn(lambda rows: 0.01 * rows)
+    wide = 0
+    for _ in range(2000):
+        wide += search.cap > 2
+        search.note(search.cap, 0.01 * search.cap)
+    assert 0 < wide <= 40
+
+
 def test_width_goes_as_far_as_callers_have_filled_it() -> None:
     """With three at once, five or six may be merged when they come, and no more at first."""
     search = learn(lambda rows: 1.0, rows_per_call=1, most_calls=3)
