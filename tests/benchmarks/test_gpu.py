@@ -1,6 +1,7 @@
 """The benchmark that seldom runs, for want of a GPU, still does."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,3 +33,22 @@ def test_architectures_are_loaded_as_the_service_loads_them(
     make_architecture(architecture, torch.device("cpu"), shrunk=True).save_pretrained(tmp_path)
     model = load_model(ModelSettings(name=architecture, source=str(tmp_path), device="cpu"))
     assert model.capabilities.has_previews
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_schedulers_stay_on_the_cpu_when_an_architecture_is_built_elsewhere(
+    architecture: str,
+) -> None:
+    pipeline: Any = make_architecture(architecture, torch.device("meta"), shrunk=True)
+    tensors = [value for value in vars(pipeline.scheduler).values() if torch.is_tensor(value)]
+    assert tensors
+    assert {tensor.device.type for tensor in tensors} == {"cpu"}
+    assert pipeline.vae.device.type == "meta"
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_nothing_of_an_architecture_is_in_training(architecture: str) -> None:
+    pipeline: Any = make_architecture(architecture, torch.device("meta"), shrunk=True)
+    modules = [each for each in pipeline.components.values() if isinstance(each, torch.nn.Module)]
+    assert len(modules) >= 3
+    assert not any(module.training for module in modules)
