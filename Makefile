@@ -15,7 +15,7 @@ BREAKING_AGAINST ?= .git\#ref=$(shell git rev-parse --verify --quiet origin/main
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: install
 install: $(INSTALLED) ## Create .venv with all distributions and the tools
@@ -81,8 +81,12 @@ bench: $(INSTALLED) ## Measure the service against the bare pipeline
 	python -m benchmarks
 
 .PHONY: bench-gpu
-bench-gpu: $(INSTALLED) ## Measure well-known architectures with random weights on a GPU
-	python -m benchmarks.gpu
+bench-gpu: $(INSTALLED) ## Measure on a GPU; ARGS=--rehearse tries it on the CPU
+	python -m benchmarks.gpu $(ARGS)
+
+.PHONY: bench-gpu-report
+bench-gpu-report: $(INSTALLED) ## Put the figures of bench-gpu into docs/performance.md
+	python -m benchmarks.gpu.report $(ARGS)
 
 .PHONY: image
 image: ## Build the container images safelight and safelight-gateway

@@ -55,7 +55,7 @@ def make_sd15(shrink: int) -> DiffusionPipeline:
             attention_head_dim=8,
             norm_num_groups=32 // shrink,
         ),
-        scheduler=PNDMScheduler(skip_prk_steps=True, **_NOISE),
+        scheduler=_make_scheduler(PNDMScheduler, skip_prk_steps=True, **_NOISE),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -86,7 +86,7 @@ def make_sdxl(shrink: int) -> DiffusionPipeline:
             projection_class_embeddings_input_dim=second + 6 * 256,
             norm_num_groups=32 // shrink,
         ),
-        scheduler=EulerDiscreteScheduler(timestep_spacing="leading", **_NOISE),
+        scheduler=_make_scheduler(EulerDiscreteScheduler, timestep_spacing="leading", **_NOISE),
         add_watermarker=False,
     )
 
@@ -114,7 +114,7 @@ def make_sd3(shrink: int) -> DiffusionPipeline:
             pooled_projection_dim=first + second,
             pos_embed_max_size=192,
         ),
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        scheduler=_make_scheduler(FlowMatchEulerDiscreteScheduler, shift=3.0),
     )
 
 
@@ -136,7 +136,9 @@ def make_flux(shrink: int) -> DiffusionPipeline:
             pooled_projection_dim=768 // shrink,
             guidance_embeds=True,
         ),
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+        scheduler=_make_scheduler(
+            FlowMatchEulerDiscreteScheduler, shift=3.0, use_dynamic_shifting=True
+        ),
     )
 
 
@@ -149,14 +151,18 @@ ARCHITECTURES: dict[str, Callable[[int], DiffusionPipeline]] = {
 
 
 def make_pipeline(name: str, device: torch.device, *, shrunk: bool) -> DiffusionPipeline:
-    """Build a pipeline on a device, in bfloat16 if that is a GPU."""
+    """Build a pipeline on a device, as `from_pretrained` does, in bfloat16 if that is a GPU."""
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16 if device.type == "cuda" else torch.float32)
     try:
         with device:
-            return ARCHITECTURES[name](4 if shrunk else 1)
+            pipeline: Any = ARCHITECTURES[name](4 if shrunk else 1)
     finally:
         torch.set_default_dtype(default)
+    for component in pipeline.components.values():
+        if isinstance(component, torch.nn.Module):
+            component.eval()  # or T5 would drop some of what it reads
+    return pipeline
 
 
 _SHIFTED = {
@@ -165,6 +171,12 @@ _SHIFTED = {
     "use_quant_conv": False,
     "use_post_quant_conv": False,
 }
+
+
+def _make_scheduler(scheduler_class: Callable[..., Any], **config: Any) -> Any:
+    """Make a scheduler on the CPU, where `from_pretrained` leaves it, since numpy reads it."""
+    with torch.device("cpu"):
+        return scheduler_class(**config)
 
 
 def _make_vae(shrink: int, latent_channels: int, **config: Any) -> AutoencoderKL:

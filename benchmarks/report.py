@@ -107,16 +107,8 @@ _FOLDER = Path(__file__).parent / "results"
 def write_report(name: str, figures: Mapping[str, object]) -> None:
     """Write benchmarks/results/NAME.json."""
     _FOLDER.mkdir(exist_ok=True)
-    text = json.dumps({"machine": _describe_machine(), "figures": figures}, indent=2)
+    text = json.dumps({"machine": describe_machine(), "figures": figures}, indent=2)
     (_FOLDER / f"{name}.json").write_text(text + "\n")
-
-
-def add_to_report(name: str, case: str, figures: Mapping[str, object]) -> None:
-    """Add a case's figures to benchmarks/results/NAME.json, unless another machine wrote that."""
-    file = _FOLDER / f"{name}.json"
-    before = json.loads(file.read_text()) if file.exists() else {}
-    known = before["figures"] if before.get("machine") == _describe_machine() else {}
-    write_report(name, {**known, case: {**known.get(case, {}), **figures}})
 
 
 def read_figures(name: str) -> dict[str, Any]:
@@ -125,7 +117,8 @@ def read_figures(name: str) -> dict[str, Any]:
     return figures
 
 
-def _describe_machine() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
+    """Return what figures depend on: the processor, the GPU, and the versions of the libraries."""
     machine = {
         "processor": _find_processor(),
         "cores": os.cpu_count(),

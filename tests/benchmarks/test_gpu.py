@@ -1,34 +1,337 @@
-"""The benchmark that seldom runs, for want of a GPU, still does."""
+"""The benchmark that seldom runs, for want of a GPU, still does; its faults stay in their stage."""
 
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from benchmarks.architectures import ARCHITECTURES
-from benchmarks.architectures import make_pipeline as make_architecture
-from benchmarks.forwards import WIDTHS
-from benchmarks.gpu import Case, measure
+from benchmarks.architectures import ARCHITECTURES, make_pipeline
+from benchmarks.gpu.figures import Figures
+from benchmarks.gpu.goals import GOALS
+from benchmarks.gpu.report import BEGIN, END
+from benchmarks.gpu.stages import STAGES
+from benchmarks.gpu.tables import render, render_goals
+from benchmarks.gpu.trace import Gap, Interval, Usage
 from safelight_service.engine.loading import load_model
 from safelight_service.settings import ModelSettings
-from tests.service.pipelines.families import make_pipeline
+from tests.benchmarks.faulty_stages import PIPE_VARIABLE
+
+ROOT = Path(__file__).parents[2]
+FOREIGN = ("anyio", "hypothesis", "matplotlib", "pytest", "rich", "trustme", "typer")
+"""Packages that a machine with a GPU need not have."""
+
+WITHOUT_FOREIGN = f"""
+import sys
+from importlib.machinery import PathFinder
+
+class Without(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name.partition(".")[0] in {FOREIGN}:
+            return None
+        return PathFinder.find_spec(name, path, target)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Without
+
+from benchmarks.gpu.driver import load
+from benchmarks.gpu.stages import STAGES
+import benchmarks.gpu.__main__
+
+for stage in STAGES:
+    load(stage)
+"""
+
+MADE_UP_MACHINE = {"gpu": "Made-up GPU", "torch": "0", "diffusers": "0", "is_rehearsal": False}
 
 
-def test_a_case_is_measured_through_the_service_and_without(tmp_path: Path) -> None:
-    make_pipeline("flux-dev").save_pretrained(tmp_path)
-    [(case, figure)] = measure(str(tmp_path), [Case("flux-dev", 64, 4, None)], "eager", pictures=4)
-    assert str(case) == "flux-dev 64 px 4 steps"
-    assert tuple(figure.forward_s) == WIDTHS
-    seconds = (figure.step_s, figure.disturbed_step_s, *figure.forward_s.values())
-    assert all(0 < each < 60 for each in seconds)
-    assert figure.one_per_s > 0
-    assert figure.eight_per_s > 0
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def run_faulty(folder: Path, plan: str) -> list[dict[str, Any]]:
+    ended = run("-m", "tests.benchmarks.faulty_stages", str(folder), plan)
+    assert ended.returncode == 0, ended.stderr
+    return read(folder)
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+
+
+def by_stage(lines: list[dict[str, Any]], name: str) -> dict[str, dict[str, Any]]:
+    return {line["stage"]: line for line in lines if line["name"] == name}
+
+
+@contextmanager
+def pipe() -> Iterator[tuple[int, int]]:
+    reader, writer = os.pipe()
+    os.set_inheritable(writer, True)
+    try:
+        yield reader, writer
+    finally:
+        os.close(reader)
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    """A run of stages that fail in all ways: its folder, and the lines that it wrote."""
+    folder = tmp_path_factory.mktemp("faulty")
+    return folder, run_faulty(folder, "faulty")
+
+
+@pytest.fixture(scope="module")
+def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a rehearsal of some stages."""
+    folder = tmp_path_factory.mktemp("rehearsal")
+    stages = "card", "sd15", "sd15-served", "encoders"
+    ended = run("-m", "benchmarks.gpu", "--rehearse", "--out", str(folder), "--only", *stages)
+    assert ended.returncode == 0, ended.stderr
+    return folder
+
+
+def test_a_figure_that_fails_is_written_down_and_the_next_is_measured(
+    faulty: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    first, second = (line for line in faulty[1] if line["name"] in ("first", "second"))
+    assert (first["width"], first["half"]) == (1, 0.5)
+    assert (first["error"], first["text"]) == ("ValueError", "of no use")
+    assert first["where"][-1].endswith("fail_once")
+    assert (second["width"], second["whole"]) == (2, 1)
+    assert "error" not in second
+
+
+def test_a_stage_that_fails_dies_or_hangs_costs_only_itself(
+    faulty: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    endings = {stage: line["ending"] for stage, line in by_stage(faulty[1], "ended").items()}
+    assert endings == {
+        "fail_once": "done",
+        "fail": "failed",
+        "die": "killed by SIGKILL",
+        "hang": "timed out",
+        "leave_a_process_behind": "done",
+        "talk": "done",
+    }
+    assert by_stage(faulty[1], "failed")["fail"]["text"] == "nothing to measure"
+
+
+def test_what_stages_print_and_why_they_failed_is_in_the_log(
+    faulty: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    log = (faulty[0] / "log.txt").read_text()
+    assert "of interest to nobody" in log
+    assert "RuntimeError: nothing to measure" in log
+
+
+def test_processes_of_a_stage_end_with_it(tmp_path: Path) -> None:
+    with pipe() as (reader, writer):
+        command = [sys.executable, "-m", "tests.benchmarks.faulty_stages", str(tmp_path), "faulty"]
+        subprocess.run(
+            command, cwd=ROOT, pass_fds=[writer], stdout=subprocess.DEVNULL, check=True, timeout=60
+        )
+        os.close(writer)
+        # Its end comes when the last process that holds the other side has ended.
+        assert select.select([reader], [], [], 60)[0]
+        assert os.read(reader, 1) == b""
+
+
+def test_figures_are_on_disk_while_their_stage_still_runs(tmp_path: Path) -> None:
+    with pipe() as (reader, writer):
+        command = [sys.executable, "-m", "tests.benchmarks.faulty_stages", str(tmp_path), "hanging"]
+        with subprocess.Popen(
+            command,
+            cwd=ROOT,
+            pass_fds=[writer],
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, PIPE_VARIABLE: str(writer)},
+        ) as driver:
+            os.close(writer)
+            assert os.read(reader, 1) == b"."
+            assert [line["name"] for line in read(tmp_path)] == ["began", "measured"]
+            driver.send_signal(signal.SIGINT)
+        assert os.read(reader, 1) == b""  # the stage has ended, too
+
+
+def test_a_stage_that_there_is_no_time_for_is_skipped_and_a_shorter_one_is_not(
+    tmp_path: Path,
+) -> None:
+    lines = run_faulty(tmp_path, "late")
+    assert by_stage(lines, "skipped")["fail"]["expected_s"] == 1e6
+    assert by_stage(lines, "ended")["talk"]["ending"] == "done"
+
+
+def test_the_stages_can_be_imported_without_what_only_tests_need() -> None:
+    ended = run("-c", WITHOUT_FOREIGN)
+    assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_the_command_fails_and_names_the_rehearsal(tmp_path: Path) -> None:
+    ended = run("-m", "benchmarks.gpu", "--out", str(tmp_path))
+    assert ended.returncode == 1
+    assert "there is no GPU" in ended.stderr
+    assert "--rehearse" in ended.stderr
+    assert not (tmp_path / "results.jsonl").exists()
+
+
+def test_an_unknown_stage_is_refused_with_those_that_there_are() -> None:
+    ended = run("-m", "benchmarks.gpu", "--only", "sd16")
+    assert ended.returncode == 2
+    assert "--only" in ended.stderr
+    assert all(stage.name in ended.stderr for stage in STAGES)
+
+
+def test_a_rehearsal_measures_and_its_report_shows_what_it_measured(
+    rehearsal: Path, tmp_path: Path
+) -> None:
+    figures = Figures.read(rehearsal / "results.jsonl")
+    assert set(figures.endings.values()) == {"done"}
+    assert not list(figures.failures())
+    assert {figure.name for figure in figures.figures} >= {
+        "arithmetic",
+        "forward",
+        "usage",
+        "decode",
+        "overhead",
+        "served",
+        "encoder",
+    }
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    (tmp_path / "images").mkdir()
+    plot = tmp_path / "images" / "plot.svg"
+    command = "-m", "benchmarks.gpu.report", str(rehearsal), "--page", str(page)
+    ended = run(*command, "--plot", str(plot))
+    assert ended.returncode == 0, ended.stderr
+    text = page.read_text()
+    assert text.startswith(f"before\n{BEGIN}\n")
+    assert text.endswith(f"{END}\nafter\n")
+    assert "old" not in text
+    assert "its figures mean nothing" in text
+    for head in ("| model | variant | 1 | 2 |", "| encoder |", "images/plot.svg"):
+        assert head in text
+    assert "SD1.5 64² eager" in plot.read_text()
+
+
+def test_a_rehearsal_is_not_written_into_the_documentation(rehearsal: Path) -> None:
+    ended = run("-m", "benchmarks.gpu.report", str(rehearsal))
+    assert ended.returncode == 1
+    assert "do not belong into docs/performance.md" in ended.stderr
+
+
+def figures_of(tmp_path: Path, *lines: Mapping[str, object]) -> Figures:
+    """Read made-up lines; none of the numbers in these tests was measured."""
+    file = tmp_path / "results.jsonl"
+    file.write_text("".join(json.dumps({"t": 0, **line}) + "\n" for line in lines))
+    return Figures.read(file)
+
+
+def machine(**facts: object) -> Mapping[str, object]:
+    return {"stage": "machine", "name": "machine", **MADE_UP_MACHINE, **facts}
+
+
+def test_goals_are_judged_by_the_figures(tmp_path: Path) -> None:
+    served = {"stage": "flux-served", "name": "served", "side_px": 512, "latency_s": 1}
+    figures = figures_of(
+        tmp_path,
+        machine(),
+        {"stage": "sd15-served", "name": "overhead", "overhead": 0.015},
+        {"stage": "sdxl-served", "name": "overhead", "overhead": 0.04},
+        {**served, "callers": 1, "images_per_s": 0.5},
+        {**served, "callers": 4, "images_per_s": 1.75},
+    )
+    text = render_goals(figures)
+    assert "| Overhead over the bare pipeline, SD1.5 | ≤ 2.0% | 1.5%, met |" in text
+    assert "| Overhead over the bare pipeline, SDXL | ≤ 2.0% | 4.0%, not met |" in text
+    assert "| FLUX.1-dev at 512², 4 callers beside one | ≥ 3.20 x | 3.50 x, met |" in text
+    assert text.count("not measured yet") == len(GOALS) - 3
+
+
+def test_what_was_not_measured_is_listed_with_the_reason(tmp_path: Path) -> None:
+    text = render(
+        figures_of(
+            tmp_path,
+            machine(),
+            {"stage": "flux", "name": "skipped"},
+            {"stage": "sd15", "name": "began"},
+            {"stage": "sd15", "name": "forward", "width": 4, "error": "OSError", "text": "a\n b"},
+            {"stage": "sd15", "name": "ended", "ending": "timed out"},
+        )
+    )
+    assert "| flux | skipped |" in text
+    assert "| sd15 | timed out |" in text
+    assert "| sd15: forward, width 4 | OSError: a b |" in text
+
+
+def test_a_stage_that_is_run_again_replaces_its_figures_and_one_that_is_skipped_does_not(
+    tmp_path: Path,
+) -> None:
+    began, skipped = ({"stage": "sd15", "name": name} for name in ("began", "skipped"))
+    ended = {"stage": "sd15", "name": "ended", "ending": "done"}
+
+    def decoded(ms: int) -> Mapping[str, object]:
+        return {"stage": "sd15", "name": "decode", "decode_ms": ms}
+
+    twice = machine(), began, decoded(1), ended, machine(), began, decoded(2), ended, skipped
+    figures = figures_of(tmp_path, *twice)
+    assert [figure.values["decode_ms"] for figure in figures.all("decode")] == [2]
+    assert figures.endings == {"sd15": "done"}
+
+
+def test_figures_of_two_machines_are_not_mixed(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="two machines"):
+        figures_of(tmp_path, machine(), machine(gpu="Another made-up GPU"))
+
+
+def test_time_in_which_streams_overlap_counts_once() -> None:
+    usage = Usage.of(
+        Interval(1000.0 * began_at, 1000.0 * ended_at, name)
+        for began_at, ended_at, name in ((0, 4, "a"), (1, 2, "b"), (7, 9, "c"), (8, 10, "d"))
+    )
+    assert usage.wall_ms == 10
+    assert usage.busy_share == pytest.approx(0.7)
+    assert usage.gaps == [Gap(3, "a", "c")]
+
+
+def test_the_documentation_names_all_goals_between_the_marks() -> None:
+    page = (ROOT / "docs" / "performance.md").read_text()
+    written = page.partition(BEGIN)[2].partition(END)[0]
+    assert all(f"| {goal.text} | {goal.describe()} |" in written for goal in GOALS)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_architectures_are_loaded_as_the_service_loads_them(
     tmp_path: Path, architecture: str
 ) -> None:
-    make_architecture(architecture, torch.device("cpu"), shrunk=True).save_pretrained(tmp_path)
+    make_pipeline(architecture, torch.device("cpu"), shrunk=True).save_pretrained(tmp_path)
     model = load_model(ModelSettings(name=architecture, source=str(tmp_path), device="cpu"))
     assert model.capabilities.has_previews
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_schedulers_stay_on_the_cpu_when_an_architecture_is_built_elsewhere(
+    architecture: str,
+) -> None:
+    pipeline: Any = make_pipeline(architecture, torch.device("meta"), shrunk=True)
+    tensors = [value for value in vars(pipeline.scheduler).values() if torch.is_tensor(value)]
+    assert tensors
+    assert {tensor.device.type for tensor in tensors} == {"cpu"}
+    assert pipeline.vae.device.type == "meta"
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_nothing_of_an_architecture_is_in_training(architecture: str) -> None:
+    pipeline: Any = make_pipeline(architecture, torch.device("meta"), shrunk=True)
+    modules = [each for each in pipeline.components.values() if isinstance(each, torch.nn.Module)]
+    assert len(modules) >= 3
+    assert not any(module.training for module in modules)

@@ -1,0 +1,242 @@
+"""Engine access: all that the stages use of the service's internals."""
+
+import asyncio
+import os
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from diffusers import DiffusionPipeline
+
+from benchmarks.architectures import make_pipeline
+from benchmarks.gpu.session import Session
+from safelight_service.engine import Engine
+from safelight_service.engine.calls import Forward
+from safelight_service.engine.job import Job
+from safelight_service.engine.loading import LoadedModel, load_model, silence_libraries
+from safelight_service.engine.outbox import Letter
+from safelight_service.logs import configure_logs
+from safelight_service.server.server import Server
+from safelight_service.settings import (
+    EMBEDDED_MODEL,
+    BatchingSettings,
+    CacheSettings,
+    ModelSettings,
+    Settings,
+)
+from tests.service.engine.job_runs import Recorder, make_batcher, make_job, run_jobs
+from tests.service.tiny_models import TinyModels
+
+Model: TypeAlias = LoadedModel
+"""A model that the service has loaded."""
+
+_NAME = "model"
+
+_BATCHING = BatchingSettings(profiles_file=None)
+_NO_CACHE = CacheSettings(enabled=False)
+_MAX_WIDTH = 16
+_ENCODER_THREADS = 2
+"""As many as the engine has."""
+
+
+def use_random_weights(session: Session) -> None:
+    """Have diffusers build an architecture with random weights in place of loading it.
+
+    In this process, from now on, the architecture is the one that the folder is named after.
+    Twenty gigabytes of random weights would otherwise be written and read first.
+    """
+
+    def build(folder: str, **_: object) -> Any:
+        device = torch.device(session.device)
+        return make_pipeline(Path(folder).name, device, shrunk=session.is_rehearsal)
+
+    DiffusionPipeline.from_pretrained = build
+
+
+def describe_model(
+    session: Session, architecture: str, acceleration: Mapping[str, object]
+) -> ModelSettings:
+    """Return the settings of an architecture for `use_random_weights`.
+
+    Their folder has the index that the service looks at first, and nothing else.
+    """
+    folder = Path(tempfile.mkdtemp()) / architecture
+    folder.mkdir()
+    (folder / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    return ModelSettings.model_validate(
+        {
+            "name": _NAME,
+            "source": str(folder),
+            "device": session.device,
+            "warm_up": not session.is_rehearsal,  # in its own size, seconds a step on a CPU
+            "acceleration": acceleration,
+        }
+    )
+
+
+def load(session: Session, architecture: str, **acceleration: object) -> Model:
+    """Load an architecture with random weights as the service loads a model.
+
+    Raises:
+        ValueError: there is no such acceleration.
+        AccelerationError: the architecture or the device cannot have it.
+    """
+    silence_libraries()
+    use_random_weights(session)
+    settings = describe_model(session, architecture, acceleration)
+    return load_model(settings, BatchingSettings(max_width=_MAX_WIDTH))
+
+
+def pipeline_of(model: Model) -> Any:
+    """Return the pipeline that a model is."""
+    return model.adapter.pipeline
+
+
+def load_tiny(models: TinyModels, family: str, device: str, dtype: str) -> Model:
+    """Load a family's tiny model from its files, onto that device."""
+    silence_libraries()
+    settings = models.settings(family).model_copy(update={"device": device, "dtype": dtype})
+    return load_model(settings, BatchingSettings(max_width=_MAX_WIDTH))
+
+
+@asynccontextmanager
+async def run_embedded(device: str, dtype: str) -> AsyncIterator[Engine]:
+    """Run an engine with the embedded model on that device."""
+    model = ModelSettings.model_validate(
+        {"name": EMBEDDED_MODEL, "source": EMBEDDED_MODEL, "device": device, "dtype": dtype}
+    )
+    engine = Engine(Settings(models=(model,), batching=_BATCHING, cache=_NO_CACHE))
+    try:
+        await engine.start()
+        yield engine
+    finally:
+        await engine.close()
+
+
+def first_forward(model: Model, side_px: int, steps: int) -> Forward:
+    """Return the call of the denoiser at an image's first step."""
+    with torch.no_grad():
+        [image] = _make_job(model, Recorder(), side_px, steps, 0).images
+        image.start()
+    assert isinstance(image.call, Forward)
+    return image.call
+
+
+def run_forward(model: Model, call: Forward, width: int) -> None:
+    """Run a call of the denoiser merged with itself, as that many images would share it."""
+    with torch.no_grad():
+        model.merger.run(model.denoiser, [call.arguments] * width)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an image ended: nothing or an error's type, and its forwards by their width."""
+
+    error: str | None
+    widths: Mapping[int, int]
+
+
+def draw(model: Model, side_px: int, steps: int, count: int = 1) -> list[Outcome]:
+    """Make that many images, all asked for at once, by a batcher in this thread."""
+    recorders = [Recorder() for _ in range(count)]
+    jobs = [
+        _make_job(model, recorder, side_px, steps, seed) for seed, recorder in enumerate(recorders)
+    ]
+    run_jobs(*jobs)
+    return [
+        Outcome(type(recorder.error).__name__ if recorder.error else None, dict(job.widths))
+        for job, recorder in zip(jobs, recorders, strict=True)
+    ]
+
+
+class Callers:
+    """Callers that ask for one image after another, served by a batcher in this thread."""
+
+    def __init__(self, model: Model, side_px: int, steps: int, count: int) -> None:
+        self._model = model
+        self._side_px = side_px
+        self._steps = steps
+        self._batcher = make_batcher()
+        self._encoders = ThreadPoolExecutor(_ENCODER_THREADS)
+        self._waiting: list[_Caller] = []
+        self._image_count = 0
+        for number in range(count):  # as if they had come one by one
+            self._ask(max(1, steps * (number + 1) // count))
+
+    def turn(self) -> None:
+        """Run one forward, and all that comes between two.
+
+        Raises:
+            SafelightError: a caller's image has failed.
+        """
+        with torch.no_grad():
+            self._batcher.turn()
+        for caller in [caller for caller in self._waiting if caller.is_closed]:
+            if caller.error is not None:
+                raise caller.error
+            self._waiting.remove(caller)
+            self._ask(self._steps)
+
+    def close(self) -> None:
+        """End all images that have been begun."""
+        with torch.no_grad():
+            self._batcher.stop()
+        self._encoders.shutdown()
+
+    def _ask(self, steps: int) -> None:
+        caller = _Caller()
+        job = _make_job(self._model, caller, self._side_px, steps, self._image_count)
+        job.encoders = self._encoders  # or the images would be compressed in this thread
+        self._batcher.add(job)
+        self._waiting.append(caller)
+        self._image_count += 1
+
+
+class _Caller(Recorder):
+    """Waits for nothing but the end."""
+
+    def post(self, letter: Letter) -> None:
+        pass
+
+
+def _make_job(model: Model, recorder: Recorder, side_px: int, steps: int, seed: int) -> Job:
+    return make_job(
+        model,
+        recorder,
+        inputs=f"a lighthouse {seed}",  # no embedding is known from before
+        width=side_px,
+        height=side_px,
+        num_inference_steps=steps,
+        seed=seed,
+    )
+
+
+def serve(
+    session: Session, architecture: str, acceleration: Mapping[str, object], ready: int
+) -> None:
+    """Serve an architecture with random weights, until its device is lost.
+
+    Writes HOST:PORT and a newline to the file descriptor `ready` once it is ready.
+    """
+    use_random_weights(session)
+    settings = Settings(
+        listen="127.0.0.1:0",
+        models=(describe_model(session, architecture, acceleration),),
+        batching=_BATCHING,
+        cache=_NO_CACHE,
+        log_level="warning",
+    )
+    configure_logs(settings)
+    asyncio.run(_serve(settings, ready))
+
+
+async def _serve(settings: Settings, ready: int) -> None:
+    async with Server(settings) as server:
+        os.write(ready, f"{server.address}\n".encode())
+        os.close(ready)
+        await server.wait_until_lost()
