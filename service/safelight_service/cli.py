@@ -6,7 +6,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -29,6 +29,8 @@ QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
 """Read when the libraries are imported; what they warn of is of no use to an operator."""
+_ALLOCATORS = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+"""Names of torch's allocator settings; the second one is from before torch 2.9."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -36,6 +38,15 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def main() -> None:
     """Run the command."""
     app(prog_name="safelight-service")
+
+
+def choose_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of libraries that the operator has not set."""
+    chosen = dict(QUIET)
+    if not any(name in environment for name in _ALLOCATORS):
+        # Forwards of changing widths would otherwise leave a GPU's memory in pieces.
+        chosen[_ALLOCATORS[0]] = "expandable_segments:True"
+    return {name: value for name, value in chosen.items() if name not in environment}
 
 
 def _show_version(is_asked: bool) -> None:
@@ -72,7 +83,7 @@ def serve(
     except (ValueError, OSError) as error:
         _fail(str(error), _EXIT_USAGE)
     configure_logs(settings)
-    os.environ |= QUIET | os.environ
+    os.environ |= choose_variables(os.environ)
     code = asyncio.run(_serve(settings))
     # Not sys.exit, which waits for threads: one may hang on the device, or load a model.
     sys.stdout.flush()

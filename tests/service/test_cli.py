@@ -6,8 +6,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
+
 import safelight_service
-from safelight_service.cli import kept_for_good
+from safelight_service.cli import choose_variables, kept_for_good
 from safelight_service.server.probe import is_serving
 from safelight_service.tokens import Tokens
 from tests.running_service import RunningService, service_environment
@@ -37,6 +39,18 @@ def test_what_is_imported_for_good_is_not_searched_for_garbage() -> None:
         assert not any(each is kept for each in gc.get_objects())
     finally:
         gc.unfreeze()
+
+
+def test_memory_of_gpus_is_taken_in_segments_that_grow() -> None:
+    assert choose_variables({})["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
+
+
+@pytest.mark.parametrize("name", ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"])
+def test_variables_of_the_operator_stay(name: str) -> None:
+    chosen = choose_variables({name: "max_split_size_mb:64", "DIFFUSERS_VERBOSITY": "info"})
+    assert not chosen.keys() & {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"}
+    assert "DIFFUSERS_VERBOSITY" not in chosen
+    assert chosen["TRANSFORMERS_VERBOSITY"] == "error"
 
 
 def test_version_is_that_of_the_package() -> None:

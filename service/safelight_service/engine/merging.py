@@ -40,6 +40,11 @@ class Merger:
 
     def __init__(self, denoiser: Any, rule: MergeRule | None) -> None:
         self._signature = inspect.signature(denoiser.forward)
+        parameters = self._signature.parameters.values()
+        by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        by_name = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        self._positional = [each.name for each in parameters if each.kind in by_position]
+        self._names = frozenset(each.name for each in parameters if each.kind in by_name)
         self._rule = rule
         # Quantized weights are tensors of a class of their own, and these fail in inference mode
         # with some versions of torch (pytorch#170419).
@@ -48,6 +53,10 @@ class Merger:
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Name the arguments of a call."""
+        if self._names.issuperset(kwargs):  # as pipelines call: binding by hand costs a tenth
+            named = {**dict(zip(self._positional, args, strict=False)), **kwargs}
+            if len(named) == len(args) + len(kwargs):
+                return named
         return self._signature.bind(*args, **kwargs).arguments
 
     def key(self, arguments: Arguments) -> Hashable:

@@ -152,3 +152,31 @@ def test_without_a_rule_no_two_calls_have_the_same_key() -> None:
     arguments = merger.bind((torch.zeros(1),), {})
     assert merger.key(arguments) != merger.key(arguments)
     assert merger.count_rows(arguments) == 1
+
+
+class Denoiser(torch.nn.Module):
+    def forward(self, sample: Any, timestep: Any, *, mask: Any = None, **more: Any) -> Any:
+        return sample
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "expected"),
+    [
+        ((1, 2), {}, {"sample": 1, "timestep": 2}),
+        ((1,), {"timestep": 2, "mask": 3}, {"sample": 1, "timestep": 2, "mask": 3}),
+        ((), {"timestep": 2, "sample": 1}, {"sample": 1, "timestep": 2}),
+        ((1, 2), {"other": 3}, {"sample": 1, "timestep": 2, "more": {"other": 3}}),
+    ],
+)
+def test_arguments_are_named_however_they_are_handed_over(
+    args: tuple[Any, ...], kwargs: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    assert Merger(Denoiser(), None).bind(args, kwargs) == expected
+
+
+@pytest.mark.parametrize(("args", "kwargs"), [((1, 2), {"sample": 3}), ((1, 2, 3), {})])
+def test_arguments_that_a_denoiser_does_not_take_are_refused(
+    args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    with pytest.raises(TypeError):
+        Merger(Denoiser(), None).bind(args, kwargs)
