@@ -7,6 +7,7 @@ with guidance and without.
 import asyncio
 import functools
 import itertools
+import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
@@ -15,12 +16,14 @@ from dataclasses import asdict, dataclass
 from safelight import AsyncClient
 
 from benchmarks.bare import (
+    BATCH,
     PROMPT,
     THREADS,
     Draw,
     Request,
     Requests,
     draw_behind_a_lock,
+    draw_in_batches,
     draw_one_after_another,
     draw_with_copies,
     run_bare_pipeline,
@@ -41,6 +44,10 @@ FEW_STEPS: Mix = ((4, 4.0), (2, 4.0), (1, 4.0), (4, 1.0)) * 6
 """As of models that were distilled to make so many only."""
 
 
+EQUAL: Mix = ((20, 4.0),) * 2 * BATCH
+"""What static batches need: they can only hold requests that are equal but for their seeds."""
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """What is asked for, and by how many calls of the service at once, besides one."""
@@ -51,7 +58,14 @@ class Case:
 
     def __str__(self) -> str:
         steps = [steps for steps, _ in self.mix]
+        if self.is_equal:
+            return f"{self.size} x {self.size}, {steps[0]} steps each"
         return f"{self.size} x {self.size}, {min(steps)} to {max(steps)} steps"
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether all requests are equal but for their seeds."""
+        return len(set(self.mix)) == 1
 
     @property
     def requests(self) -> Requests:
@@ -60,12 +74,16 @@ class Case:
 
 
 USUAL = Case(128, (2, 4, 8, 16))
-CASES = (Case(64, (8,)), USUAL, Case(256, (8,)), Case(128, (8,), FEW_STEPS))
+CASES = (Case(64, (8,)), USUAL, Case(256, (8,)), Case(128, (8,), FEW_STEPS), Case(128, (8,), EQUAL))
 
 
 def main() -> None:
-    """Measure, print and write."""
-    report({str(case): measure(case) for case in CASES})
+    """Measure, print and write; of some cases only, if their numbers are given, only print."""
+    chosen = [CASES[int(number)] for number in sys.argv[1:]]
+    figures = {str(case): measure(case) for case in chosen or CASES}
+    report(figures)
+    if not chosen:
+        write(figures)
 
 
 def measure(case: Case) -> dict[str, Comparison]:
@@ -86,17 +104,23 @@ def measure(case: Case) -> dict[str, Comparison]:
             f"{THREADS} threads and a lock": rate(bare(draw_behind_a_lock), requests),
             f"{THREADS} threads and shallow copies": rate(bare(draw_with_copies), requests),
         }
+        if case.is_equal:
+            threads[f"static batches of {BATCH}"] = rate(bare(draw_in_batches), requests)
         alone = compare(take_turns(plain | serve(1), ROUNDS_ALONE))
         together = plain | threads | serve(*case.concurrencies)
         return alone | compare(take_turns(together, ROUNDS))
 
 
 def report(figures: Mapping[str, Mapping[str, Comparison]]) -> None:
-    """Print the table and write the results."""
+    """Print the table."""
     print(f"{'pictures':<59}{'per s':>7}   ratio")
     for case, ways in figures.items():
         for name, figure in ways.items():
             print(f"{case:<28}{name:<31}{figure.measured.median:>7.2f}   {figure.ratio}")
+
+
+def write(figures: Mapping[str, Mapping[str, Comparison]]) -> None:
+    """Write the results."""
     write_report(
         "throughput",
         {
