@@ -19,6 +19,7 @@ import structlog
 import torch
 
 from safelight_service.capabilities import ModelInfo
+from safelight_service.engine.acceleration import keep_compiled
 from safelight_service.engine.batcher import StepBatcher
 from safelight_service.engine.catalog import Catalog
 from safelight_service.engine.device import Device
@@ -81,6 +82,8 @@ class Engine:
         silence_libraries()
         if settings.torch_threads is not None:
             torch.set_num_threads(settings.torch_threads)
+        if any(model.acceleration.compile != "off" for model in settings.models):
+            keep_compiled(settings.compile_cache)
         self._observer = observer
         self._heartbeat_s = settings.heartbeat_s
         self._step_timeout_s = settings.step_timeout_s

@@ -1,15 +1,19 @@
+import os
 import shutil
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 import torch
 from accelerate.hooks import CpuOffload
 from pydantic import ValidationError
 from torch._dynamo.utils import counters
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 from torch.nn.attention import SDPBackend
 
-from safelight_service.engine.acceleration import AccelerationError, accelerate
+from safelight_service.engine.acceleration import AccelerationError, accelerate, keep_compiled
 from safelight_service.settings import AccelerationSettings, BatchingSettings
 from tests.service.engine.job_runs import (
     Recorder,
@@ -22,6 +26,8 @@ from tests.service.engine.job_runs import (
 )
 from tests.service.pipelines.families import make_pipeline
 from tests.service.tiny_models import reload
+
+VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -106,6 +112,36 @@ def test_compiled_forwards_are_merged_and_not_compiled_for_each_width() -> None:
     compiled = count_graphs(2)
     assert compiled > 0
     assert count_graphs(5) == count_graphs(3) == compiled
+
+
+def test_what_is_compiled_is_kept_where_nobody_else_can_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, default_cache_dir())  # as torch does
+    keep_compiled(tmp_path / "of" / "ours")
+    assert os.environ[VARIABLE] == str(tmp_path / "of" / "ours")
+    assert (tmp_path / "of" / "ours").stat().st_mode & 0o777 == 0o700
+
+
+def test_what_operators_say_of_the_compiled_comes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, "/elsewhere")
+    keep_compiled(tmp_path / "ours")
+    keep_compiled(None)
+    assert os.environ[VARIABLE] == "/elsewhere"
+    assert not (tmp_path / "ours").exists()
+
+
+def test_a_folder_for_the_compiled_that_cannot_be_written_is_told_and_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, default_cache_dir())  # as torch does
+    (tmp_path / "file").touch()
+    with structlog.testing.capture_logs() as logs:
+        keep_compiled(tmp_path / "file" / "ours")
+    assert [line["event"] for line in logs] == ["compile_cache_unwritable"]
+    assert os.environ[VARIABLE] == default_cache_dir()
 
 
 def test_blocks_are_compiled_only_where_they_are_named() -> None:
