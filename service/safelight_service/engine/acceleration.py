@@ -13,7 +13,8 @@ from diffusers import attention_backend
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from safelight_service.engine.adapter import find_denoiser_name
-from safelight_service.engine.families import RULES
+from safelight_service.engine.families import RULES, UNRECORDABLE
+from safelight_service.engine.graphs import find_obstacle
 from safelight_service.settings import AccelerationSettings
 
 _log = structlog.get_logger()
@@ -62,6 +63,8 @@ def accelerate(pipeline: Any, settings: AccelerationSettings, device: torch.devi
         if not getattr(denoiser, "_repeated_blocks", None):
             raise _refusal(denoiser, 'compile = "regional"', 'it names no blocks; try "full"')
         denoiser.compile_repeated_blocks(dynamic=True)
+    elif settings.compile == "graphs":
+        _check_graphs(type(pipeline).__name__, denoiser, device)
 
 
 def keep_compiled(folder: Path | None) -> None:
@@ -80,6 +83,14 @@ def keep_compiled(folder: Path | None) -> None:
         _log.warning("compile_cache_unwritable", path=str(folder), error=error.strerror)
         return
     os.environ[_INDUCTOR_FOLDER] = str(folder)
+
+
+def _check_graphs(pipeline_class: str, denoiser: Any, device: torch.device) -> None:
+    if device.type not in ("cpu", "cuda"):
+        raise _refusal(denoiser, 'compile = "graphs"', f"{device.type} has none; use cuda or cpu")
+    obstacle = UNRECORDABLE.get(pipeline_class) or find_obstacle(RULES.get(pipeline_class))
+    if obstacle is not None:
+        raise _refusal(denoiser, 'compile = "graphs"', f'{obstacle}; try "regional" or "full"')
 
 
 def _place(pipeline: Any, offload: str, device: torch.device) -> None:

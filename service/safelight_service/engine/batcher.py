@@ -72,6 +72,7 @@ class StepBatcher:
         self._rank()
         self._refuse_late()
         self._decode()
+        self._prepare()
         self._step()
         self.call_began_at = None
 
@@ -120,6 +121,13 @@ class StepBatcher:
         share_s = self._forward_s * waiting_count / denoising_count if denoising_count else math.inf
         return time.monotonic() + share_s
 
+    def _prepare(self) -> None:
+        """Bring on the first forward that waits for its graphs by one of them; others go on."""
+        held = next((image for image in self._images() if _is_held(image)), None)
+        if held is not None:
+            self.call_began_at = None  # it may compile for minutes, and the device is not lost
+            held.job.model.prepare(held.job.lane, _forward_of(held))
+
     def _step(self) -> None:
         """Run one forward for the first image that wants one, and those that can share it."""
         members = self._gather()
@@ -151,7 +159,7 @@ class StepBatcher:
         until: float | None = None
         lane: Lane | None = None
         for image in self._images():
-            if image.has_ended or isinstance(image.call, Decode):
+            if image.has_ended or isinstance(image.call, Decode) or _is_held(image):
                 continue
             lane = lane or image.job.lane
             if image.job.lane is not lane:
@@ -165,7 +173,7 @@ class StepBatcher:
                 elif time.monotonic() >= until:
                     break
                 self._go_on(image, image.start)
-            if not isinstance(image.call, Forward):
+            if not isinstance(image.call, Forward) or _is_held(image):
                 continue
             if members and image.call.key != _forward_of(members[0]).key:
                 continue
@@ -180,9 +188,7 @@ class StepBatcher:
         self.call_began_at = began_at = time.monotonic()
         model, lane = members[0].job.model, members[0].job.lane
         calls = [_forward_of(image) for image in members]
-        run = functools.partial(
-            model.merger.run, model.denoiser, [each.arguments for each in calls]
-        )
+        run = functools.partial(model.merger.run, model.forward, [each.arguments for each in calls])
         try:
             results: list[Any] = run() if len(members) > 1 else _run_with_room(run)
         except Exception as error:
@@ -273,6 +279,15 @@ def _decode(image: ImageRun) -> None:
 def _forward_of(image: ImageRun) -> Forward:
     assert isinstance(image.call, Forward)
     return image.call
+
+
+def _is_held(image: ImageRun) -> bool:
+    """Whether an image that has begun waits until forwards like its own have been prepared."""
+    return (
+        isinstance(image.call, Forward)
+        and not image.widths
+        and not image.job.model.is_ready_for(image.call)
+    )
 
 
 def _claim(job: Job, now: float) -> Claim:

@@ -93,7 +93,10 @@ class Engine:
             settings.default_model,
             math.inf if settings.model_memory_gib is None else settings.model_memory_gib * 2**30,
             functools.partial(
-                load_model, batching=batching, profiles=ProfileStore(batching.profiles_file)
+                load_model,
+                batching=batching,
+                profiles=ProfileStore(batching.profiles_file),
+                note_compilation=observer.note_compilation,
             ),
             self._warm_up,
             observer,

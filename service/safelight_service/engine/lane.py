@@ -57,6 +57,10 @@ class Lane:
         for row_count, seconds in profile.items():
             self.note_forward(row_count, seconds)
 
+    def set_cap(self, row_count: int) -> None:
+        """Merge so many rows and no more: no wider forwards have been prepared."""
+        self._row_cap = row_count
+
     def note_forward(self, row_count: int, seconds: float) -> None:
         """Learn from a forward of so many rows."""
         self._forwards.setdefault(row_count, Average()).note(seconds)
