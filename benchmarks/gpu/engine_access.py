@@ -123,14 +123,16 @@ def first_forward(model: Model, side_px: int, steps: int) -> Forward:
     with torch.no_grad():
         [image] = _make_job(model, Recorder(), side_px, steps, 0).images
         image.start()
-    assert isinstance(image.call, Forward)
+        assert isinstance(image.call, Forward)
+        while not model.is_ready_for(image.call):  # a width of graphs after the other
+            model.prepare(image.job.lane, image.call)
     return image.call
 
 
 def run_forward(model: Model, call: Forward, width: int) -> None:
     """Run a call of the denoiser merged with itself, as that many images would share it."""
     with torch.no_grad():
-        model.merger.run(model.denoiser, [call.arguments] * width)
+        model.merger.run(model.forward, [call.arguments] * width)
 
 
 @dataclass(frozen=True, slots=True)

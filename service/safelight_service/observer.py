@@ -5,7 +5,7 @@ loop unless they say otherwise, and must return at once.
 """
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from safelight_service.generation import Image
 from safelight_service.trail import SharedForward, Trail
@@ -14,11 +14,25 @@ if TYPE_CHECKING:
     from safelight_service.generations import Generation
 
 
+class Compilation(NamedTuple):
+    """A model's forward that was compiled after its warm-up."""
+
+    model: str
+    reason: "CompilationReason"
+
+
+CompilationReason = Literal["new_shape", "recompile"]
+"""A shape that had not been prepared, such as another size; or one that had been, by mistake."""
+
+
 class Observer:
     """Nobody watches."""
 
     note_forward: Callable[[SharedForward], None] | None = None
     """Called by the device thread, which has no time: what it is told is looked at elsewhere."""
+
+    note_compilation: Callable[[Compilation], None] | None = None
+    """Called by the device thread, like `note_forward`."""
 
     def generation_began(self, generation: "Generation") -> None:
         """Take note of a generation that the call being handled has started."""

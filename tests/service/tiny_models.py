@@ -6,6 +6,7 @@ from typing import Any
 from diffusers import DiffusionPipeline
 
 from safelight_service.engine.adapter import PipelineAdapter
+from safelight_service.engine.graphs import BucketedForward
 from safelight_service.engine.loading import LoadedModel, load_model
 from safelight_service.engine.widths import ProfileStore
 from safelight_service.settings import (
@@ -59,7 +60,8 @@ def reload(
     batching: BatchingSettings = MERGING,
     store: Any = None,
     identity: str = "",
+    graphs: BucketedForward | None = None,
 ) -> LoadedModel:
     """Load a pipeline that is in memory once more, with nothing known of it."""
     adapter = PipelineAdapter(pipeline, LimitSettings(), DefaultSettings())
-    return LoadedModel("tiny", "", identity, adapter, batching, store or ProfileStore(None))
+    return LoadedModel("tiny", "", identity, adapter, batching, store or ProfileStore(None), graphs)

@@ -1,15 +1,26 @@
 """Acceleration: what makes a loaded pipeline faster or smaller, as its settings ask."""
 
 import importlib
+import os
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import structlog
 import torch
 from diffusers import attention_backend
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from safelight_service.engine.adapter import find_denoiser_name
-from safelight_service.engine.families import RULES
+from safelight_service.engine.families import RULES, UNRECORDABLE
+from safelight_service.engine.graphs import find_obstacle
 from safelight_service.settings import AccelerationSettings
+
+_log = structlog.get_logger()
+
+_INDUCTOR_FOLDER = "TORCHINDUCTOR_CACHE_DIR"
+"""The variable that tells torch where to keep what it compiles."""
 
 _MASKLESS_BACKENDS = ("flash", "sage")
 """Attention backends, by a part of their names, that raise on any mask."""
@@ -52,6 +63,34 @@ def accelerate(pipeline: Any, settings: AccelerationSettings, device: torch.devi
         if not getattr(denoiser, "_repeated_blocks", None):
             raise _refusal(denoiser, 'compile = "regional"', 'it names no blocks; try "full"')
         denoiser.compile_repeated_blocks(dynamic=True)
+    elif settings.compile == "graphs":
+        _check_graphs(type(pipeline).__name__, denoiser, device)
+
+
+def keep_compiled(folder: Path | None) -> None:
+    """Have torch keep what it compiles in a folder, unless the environment names another.
+
+    It holds code that is run: nobody else may write into it, as they may below /tmp.
+    """
+    # torch writes its own choice into the variable, too, as soon as it is imported.
+    if folder is None or os.environ.get(_INDUCTOR_FOLDER) not in (None, default_cache_dir()):
+        return
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        _log.warning("compile_cache_unwritable", path=str(folder), error=error.strerror)
+        return
+    os.environ[_INDUCTOR_FOLDER] = str(folder)
+
+
+def _check_graphs(pipeline_class: str, denoiser: Any, device: torch.device) -> None:
+    if device.type not in ("cpu", "cuda"):
+        raise _refusal(denoiser, 'compile = "graphs"', f"{device.type} has none; use cuda or cpu")
+    obstacle = UNRECORDABLE.get(pipeline_class) or find_obstacle(RULES.get(pipeline_class))
+    if obstacle is not None:
+        raise _refusal(denoiser, 'compile = "graphs"', f'{obstacle}; try "regional" or "full"')
 
 
 def _place(pipeline: Any, offload: str, device: torch.device) -> None:

@@ -91,6 +91,7 @@ class StepBatcher:
             self._step(members)
         self._decode()
         self._check()
+        self._prepare()
         self._start()
         self.call_began_at = time.monotonic()
         if self.jobs:
@@ -180,6 +181,13 @@ class StepBatcher:
         go = image.fail if isinstance(outcome, Exception) else image.resume
         self._go_on(image, functools.partial(go, outcome))
 
+    def _prepare(self) -> None:
+        """Bring on the first forward that waits for its graphs by one of them; others go on."""
+        held = next((image for image in self._images() if _is_held(image)), None)
+        if held is not None:
+            self.call_began_at = None  # it may compile for minutes, and the device is not lost
+            held.job.model.prepare(held.job.lane, _call_of(held, Forward))
+
     def _start(self) -> None:
         """Start images that will have room in the next forward, for no longer than is fair."""
         waiting_count = sum(not image.is_started for image in self._images())
@@ -187,7 +195,7 @@ class StepBatcher:
         lane: Lane | None = None
         seats = Seats()
         for image in self._images():
-            if image.is_started and not isinstance(image.call, Forward):
+            if image.is_started and not _is_runnable(image):
                 continue
             lane = lane or image.job.lane
             if image.job.lane is not lane:
@@ -200,9 +208,10 @@ class StepBatcher:
                 budget.spend(_expect(seconds, lane.before_steps))
                 if isinstance(image.call, Forward):
                     lane.note_rows(image.call.row_count, is_guided=image.job.is_guided)
-            if not isinstance(image.call, Forward) or not seats.matches(image.call):
+                    image.job.model.limit(lane, image.call)
+            if not _is_runnable(image) or not seats.matches(_call_of(image, Forward)):
                 continue
-            if not seats.take(lane, image.call):
+            if not seats.take(lane, _call_of(image, Forward)):
                 break
 
     def _allow(self, waiting_count: int) -> Budget:
@@ -256,12 +265,13 @@ class StepBatcher:
         lane: Lane | None = None
         seats = Seats()
         for image in self._images():
-            if not isinstance(image.call, Forward):
+            if not _is_runnable(image):
                 continue
+            call = _call_of(image, Forward)
             lane = lane or image.job.lane
-            if image.job.lane is not lane or not seats.matches(image.call):
+            if image.job.lane is not lane or not seats.matches(call):
                 continue
-            if not seats.take(lane, image.call):
+            if not seats.take(lane, call):
                 break
             members.append(image)
         return members
@@ -272,9 +282,7 @@ class StepBatcher:
         model, lane = members[0].job.model, members[0].job.lane
         calls = [_call_of(image, Forward) for image in members]
         row_count = sum(call.row_count for call in calls)
-        run = functools.partial(
-            model.merger.run, model.denoiser, [each.arguments for each in calls]
-        )
+        run = functools.partial(model.merger.run, model.forward, [each.arguments for each in calls])
         try:
             results: list[Any] = run() if len(members) > 1 else _run_with_room(run)
         except Exception as error:
@@ -369,6 +377,20 @@ def _expect(seconds: float | None, average: Average) -> float:
 def _call_of(image: ImageRun, kind: type[C]) -> C:
     assert isinstance(image.call, kind)
     return image.call
+
+
+def _is_runnable(image: ImageRun) -> bool:
+    """Whether an image stands at a forward that can be run now."""
+    return isinstance(image.call, Forward) and not _is_held(image)
+
+
+def _is_held(image: ImageRun) -> bool:
+    """Whether an image that has begun waits until forwards like its own have been prepared."""
+    return (
+        isinstance(image.call, Forward)
+        and not image.widths
+        and not image.job.model.is_ready_for(image.call)
+    )
 
 
 def _claim(job: Job, now: float) -> Claim:

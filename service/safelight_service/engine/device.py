@@ -15,6 +15,7 @@ import torch
 
 from safelight_service.engine import hardware
 from safelight_service.engine.batcher import StepBatcher
+from safelight_service.engine.compile_watch import CompileWatch
 from safelight_service.engine.job import Job
 from safelight_service.errors import DeviceLostError, QueueFullError, StoppingError
 from safelight_service.generation import Queued
@@ -34,10 +35,17 @@ _PATIENCE_S = 5.0
 class DeviceWorker:
     """A bounded queue of jobs, and the thread that runs them on one device."""
 
-    def __init__(self, device: torch.device, queue_size: int, batcher: StepBatcher) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        queue_size: int,
+        batcher: StepBatcher,
+        compile_watch: CompileWatch | None = None,
+    ) -> None:
         self._device = device
         self._queue_size = queue_size
         self._batcher = batcher
+        self._compile_watch = compile_watch
         self._arrived: list[Job] = []
         self._waiting: list[Job] = []
         self._is_running = False
@@ -58,9 +66,13 @@ class DeviceWorker:
 
     @property
     def busy_s(self) -> float:
-        """Seconds that the call which is being made has taken so far; 0 where none is."""
+        """Seconds that the current call has taken since it began, or since torch last compiled."""
         began_at = self._batcher.call_began_at
-        return 0.0 if began_at is None else time.monotonic() - began_at
+        if began_at is None:
+            return 0.0
+        if self._compile_watch is not None:
+            return self._compile_watch.seconds_since(began_at)
+        return time.monotonic() - began_at
 
     def submit(self, job: Job) -> None:
         """Queue a job; its outbox is closed when it has ended.

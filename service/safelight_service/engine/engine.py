@@ -19,8 +19,10 @@ import structlog
 import torch
 
 from safelight_service.capabilities import ModelInfo
+from safelight_service.engine.acceleration import keep_compiled
 from safelight_service.engine.batcher import StepBatcher
 from safelight_service.engine.catalog import Catalog
+from safelight_service.engine.compile_watch import CompileWatch
 from safelight_service.engine.device import DeviceWorker
 from safelight_service.engine.hardware import measure_memory, memory_for_weights
 from safelight_service.engine.job import Job
@@ -83,6 +85,10 @@ class Engine:
         silence_libraries()
         if settings.torch_threads is not None:
             torch.set_num_threads(settings.torch_threads)
+        self._compile_watch: CompileWatch | None = None
+        if any(model.acceleration.compile != "off" for model in settings.models):
+            keep_compiled(settings.compile_cache)
+            self._compile_watch = CompileWatch()
         self._observer = observer
         self._heartbeat_s = settings.heartbeat_s
         self._step_timeout_s = settings.step_timeout_s
@@ -92,7 +98,10 @@ class Engine:
             settings.default_model,
             functools.partial(_find_budget, settings.model_memory_gib),
             functools.partial(
-                load_model, batching=batching, profiles=ProfileStore(batching.profiles_file)
+                load_model,
+                batching=batching,
+                profiles=ProfileStore(batching.profiles_file),
+                note_compilation=observer.note_compilation,
             ),
             self._warm_up,
             observer,
@@ -100,7 +109,7 @@ class Engine:
 
         def make_worker(device: torch.device) -> DeviceWorker:
             batcher = StepBatcher(ORDERS[batching.order], report_fault, observer.note_forward)
-            return DeviceWorker(device, settings.queue_size, batcher)
+            return DeviceWorker(device, settings.queue_size, batcher, self._compile_watch)
 
         self._workers = DeviceWorkers(make_worker)
         self._encoders = ThreadPoolExecutor(
@@ -139,6 +148,8 @@ class Engine:
         self._encoders.shutdown(wait=not self.is_lost, cancel_futures=True)
         if self._watching is not None:
             self._watching.cancel()
+        if self._compile_watch is not None:
+            self._compile_watch.close()
 
     @property
     def default_model(self) -> str:

@@ -38,6 +38,14 @@ _TRANSFORMER: MergeRule = {
 _POOLED = {**_TRANSFORMER, "pooled_projections": ROWS}
 _PIXART = {**_TRANSFORMER, "encoder_attention_mask": ROWS, "added_cond_kwargs": ROWS_BY_NAME}
 
+UNRECORDABLE: Mapping[str, str] = {
+    "ChromaPipeline": "its forward copies constants from the host",
+    "CogView4Pipeline": "its texts come in many lengths",
+    "HiDreamImagePipeline": "its forward reads on the host what its experts are to do",
+    "Lumina2Pipeline": "its forward reads the lengths of its texts on the host",
+}
+"""Why pipelines have no CUDA graphs that have a rule, and whose rule does not show it."""
+
 RULES: Mapping[str, MergeRule] = {
     "StableDiffusionPipeline": _UNET,
     "LatentConsistencyModelPipeline": _UNET,

@@ -51,6 +51,7 @@ class Lane:
         """A safety check, of as many images as share one."""
         self._most_members = most_members
         self._widths = WidthSearch()
+        self._prepared_cap: int | None = None
         self._keep_profile = keep_profile
         self._room = Setback()
         """Rows that the device has memory for."""
@@ -64,6 +65,10 @@ class Lane:
         self._widths.recall(profile)
         for row_count, seconds in profile.items():
             self._forwards.setdefault(row_count, Average()).note(seconds)
+
+    def set_cap(self, row_count: int) -> None:
+        """Merge so many rows and no more: no wider forwards have been prepared."""
+        self._prepared_cap = row_count
 
     def note_forward(self, row_count: int, seconds: float) -> None:
         """Learn from a forward of so many rows."""
@@ -88,6 +93,10 @@ class Lane:
     def demand(self, *, is_guided: bool) -> Demand:
         """What a step will ask for; guessed until a generation like it has been seen."""
         return self._demands.get(is_guided) or Demand(1, 2 if is_guided else 1)
+
+    def knows(self, row_count: int) -> bool:
+        """Whether a forward of so many rows was measured."""
+        return row_count in self._forwards
 
     def forward_s(self, row_count: int) -> float | None:
         """Seconds of a forward, as measured or between what was measured; None without any."""
@@ -124,7 +133,9 @@ class Lane:
         """Whether so many generations may be merged, of so many rows in all."""
         if member_count == 1:
             return True
-        if self._most_members is None:
+        if self._prepared_cap is not None:
+            fits = row_count <= self._prepared_cap
+        elif self._most_members is None:
             fits = row_count <= self._widths.cap
         else:
             fits = member_count <= self._most_members

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import math
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ from diffusers import DiffusionPipeline
 
 from safelight_service.engine.acceleration import accelerate
 from safelight_service.engine.adapter import PipelineAdapter
+from safelight_service.engine.buckets import list_widths
+from safelight_service.engine.calls import Forward
 from safelight_service.engine.families import RULES
+from safelight_service.engine.graphs import BucketedForward
 from safelight_service.engine.hardware import describe, indexed, synchronize
 from safelight_service.engine.identity import find_commit, identify
 from safelight_service.engine.lane import Lane
@@ -25,6 +29,7 @@ from safelight_service.engine.proxies import PipelineCopies, wrap_text_encoders
 from safelight_service.engine.safety import fetch, inspect
 from safelight_service.engine.safety_check import SafetyChecker
 from safelight_service.engine.widths import ProfileStore
+from safelight_service.observer import Compilation
 from safelight_service.settings import EMBEDDED_MODEL, BatchingSettings, ModelSettings
 
 
@@ -39,6 +44,7 @@ class LoadedModel:
         adapter: PipelineAdapter,
         batching: BatchingSettings,
         profiles: ProfileStore,
+        graphs: BucketedForward | None = None,
     ) -> None:
         self.name = name
         self.revision = revision
@@ -55,14 +61,15 @@ class LoadedModel:
         self.text_encoders = wrap_text_encoders(
             adapter.pipeline, Memo(batching.prompt_cache_mib << 20)
         )
-        self._most_members = batching.max_width if rule else 1
-        if batching.deterministic:
-            self._most_members = 1
+        self._most_members = _find_most_members(batching) if rule else 1
         self.size_bytes = sum(
             count_bytes([*module.parameters(), *module.buffers()])
             for module in adapter.pipeline.components.values()
             if isinstance(module, torch.nn.Module)
         )
+        self._graphs = graphs
+        self.forward: Callable[..., Any] = graphs or self.denoiser
+        """Runs merged forwards."""
         self._profiles = profiles
         self._lanes: dict[tuple[int, int], Lane] = {}
 
@@ -76,6 +83,25 @@ class LoadedModel:
             self._lanes[size].recall(self._profiles.get(*place) or {})
         return self._lanes[size]
 
+    def is_ready_for(self, call: Forward) -> bool:
+        """Whether a call can be run, and need not wait for `prepare`."""
+        return self._graphs is None or self._graphs.is_ready(call.arguments)
+
+    def prepare(self, lane: Lane, call: Forward) -> None:
+        """Compile one more width for calls like this one, which may take minutes."""
+        assert self._graphs is not None
+        self._graphs.prepare(call.arguments)
+        self.limit(lane, call)
+
+    def limit(self, lane: Lane, call: Forward) -> None:
+        """Merge no more in a lane than forwards like this one are prepared for, if they are."""
+        profile = self._graphs.profile(call.arguments) if self._graphs is not None else {}
+        if profile:
+            lane.set_cap(max(profile))
+        for row_count, seconds in profile.items():
+            if seconds is not None and not lane.knows(row_count):
+                lane.note_forward(row_count, seconds)
+
     @functools.cached_property
     def _profile_key(self) -> str:
         """Everything that the seconds of a forward depend on, but its size."""
@@ -87,6 +113,7 @@ def load_model(
     settings: ModelSettings,
     batching: BatchingSettings = BatchingSettings(),  # noqa: B008 (frozen)
     profiles: ProfileStore | None = None,
+    note_compilation: Callable[[Compilation], None] | None = None,
 ) -> LoadedModel:
     """Load a model from safetensors, without running any code that comes with it.
 
@@ -112,13 +139,27 @@ def load_model(
     if settings.acceleration.offload != "none":
         batching = batching.model_copy(update={"max_width": 1})
     synchronize(device)  # other threads use it on streams of their own
+    adapter = PipelineAdapter(pipeline, settings.limits, settings.defaults)
+    graphs = None
+    if settings.acceleration.compile == "graphs":
+        most_members = _find_most_members(batching)
+        graphs = BucketedForward(
+            adapter.denoiser,
+            RULES[type(pipeline).__name__],
+            adapter.execution_device,
+            list_widths(most_members),
+            is_measured=most_members is None,
+            model=settings.name,
+            note=note_compilation,
+        )
     return LoadedModel(
         settings.name,
         find_commit(folder) or settings.revision,
         identity,
-        PipelineAdapter(pipeline, settings.limits, settings.defaults),
+        adapter,
         batching,
         profiles or ProfileStore(None),
+        graphs,
     )
 
 
@@ -127,6 +168,11 @@ def silence_libraries() -> None:
     for library in (diffusers, transformers):
         library.utils.logging.set_verbosity_error()
         library.utils.logging.disable_progress_bar()
+
+
+def _find_most_members(batching: BatchingSettings) -> int | None:
+    """Return how many images may share a forward; None: as many as measurements show to pay."""
+    return 1 if batching.deterministic else batching.max_width
 
 
 def _find_folder(settings: ModelSettings) -> Path:

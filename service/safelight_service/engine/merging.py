@@ -29,6 +29,11 @@ class Treatment:
     """Returns what must be equal in the argument for calls to be merged."""
     merge: Callable[[str, Sequence[Arguments], Sequence[int]], Any]
     """Merges the argument of that name, of these calls, which have so many rows each."""
+    pad: Callable[[Any, int, int], Any] | None = None
+    """Repeats the last row of a value, of so many, until there are so many; None where its shape
+    differs from call to call for other reasons."""
+    layout: Callable[[Any], Hashable] | None = None
+    """Returns what a forward that was compiled for one shape is tied to; `key` where None."""
 
 
 MergeRule = Mapping[str, Treatment]
@@ -167,7 +172,18 @@ def rows(dim: int = 0) -> Treatment:
         values = [call[name] for call in calls]
         return None if values[0] is None else torch.cat(values, dim)
 
-    return Treatment(key, merge)
+    def pad(value: Tensor | None, _: int, width: int) -> Tensor | None:
+        return None if value is None else _repeat_last(value, width, dim)
+
+    return Treatment(key, merge, pad)
+
+
+def _repeat_last(value: Tensor, width: int, dim: int) -> Tensor:
+    missing = width - value.shape[dim]
+    if missing == 0:
+        return value
+    last = value.narrow(dim, -1, 1)
+    return torch.cat([value, last.expand(*last.shape[:dim], missing, *last.shape[dim + 1 :])], dim)
 
 
 def text_mask(text: str) -> Treatment:
@@ -228,6 +244,17 @@ def _merge_timesteps(name: str, calls: Sequence[Arguments], counts: Sequence[int
     )
 
 
+def _pad_timesteps(value: Any, row_count: int, width: int) -> Tensor:
+    timesteps = torch.as_tensor(value)
+    return _repeat_last(timesteps.to(_timestep_dtype(value)).expand(row_count), width, 0)
+
+
+def _timestep_dtype(value: Any) -> torch.dtype:
+    """Schedulers count in integers or in floats, and models take both for the same."""
+    is_float = isinstance(value, Tensor) and value.is_floating_point()
+    return value.dtype if is_float else torch.float32
+
+
 def _merge_items(name: str, calls: Sequence[Arguments], counts: Sequence[int]) -> list[Any]:
     return [item for call in calls for item in call[name]]
 
@@ -243,6 +270,31 @@ def _merge_by_name(name: str, calls: Sequence[Arguments], counts: Sequence[int])
     return {inner: ROWS.merge(inner, values, counts) for inner in values[0]}
 
 
+def _pad_by_name(
+    value: Mapping[str, Tensor | None] | None, row_count: int, width: int
+) -> dict[str, Any] | None:
+    assert ROWS.pad is not None
+    if value is None:
+        return None
+    return {name: ROWS.pad(item, row_count, width) for name, item in value.items()}
+
+
+def _leave(value: Any, _: int, __: int) -> Any:
+    return value
+
+
+def _layout_of_same(value: Any) -> Hashable:
+    """Like a fingerprint, but for the content of tensors: only their shapes are compiled in."""
+    match value:
+        case Tensor():
+            return value.dtype, value.device, value.shape
+        case Mapping():
+            return frozenset((name, _layout_of_same(item)) for name, item in value.items())
+        case list() | tuple():
+            return tuple(_layout_of_same(item) for item in value)
+    return fingerprint(value)
+
+
 def _take_first(name: str, calls: Sequence[Arguments], counts: Sequence[int]) -> Any:
     return calls[0][name]
 
@@ -250,10 +302,10 @@ def _take_first(name: str, calls: Sequence[Arguments], counts: Sequence[int]) ->
 ROWS = rows()
 """Tensors with a row for each image, concatenated; None in all calls or in none."""
 
-ROWS_BY_NAME = Treatment(_layout_by_name, _merge_by_name)
+ROWS_BY_NAME = Treatment(_layout_by_name, _merge_by_name, _pad_by_name)
 """Dictionaries of `ROWS`; None in all calls or in none."""
 
-TIMESTEP = Treatment(_anything, _merge_timesteps)
+TIMESTEP = Treatment(_anything, _merge_timesteps, _pad_timesteps, _timestep_dtype)
 """A number, or one for each row; becomes one for each row."""
 
 TEXT = Treatment(_layout_of_text, _merge_texts)
@@ -265,5 +317,5 @@ ITEMS = Treatment(_anything, _merge_items)
 EQUAL_ITEMS = Treatment(lambda value: fingerprint(value[0]), _merge_items)
 """Lists with an item for each row, all equal, concatenated."""
 
-SAME = Treatment(fingerprint, _take_first)
+SAME = Treatment(fingerprint, _take_first, _leave, _layout_of_same)
 """Anything that is equal in all calls."""

@@ -48,10 +48,11 @@ class DefaultSettings(Table):
 class AccelerationSettings(Table):
     """What makes a model faster or smaller, and what that costs."""
 
-    compile: Literal["off", "regional", "full"] = Field(
+    compile: Literal["off", "regional", "full", "graphs"] = Field(
         "off",
-        description="torch.compile of the denoiser: its repeated blocks, or all of it. Minutes "
-        "for the first picture, and seconds for a new width.",
+        description="torch.compile of the denoiser: its repeated blocks, or all of it, which takes "
+        "minutes for the first picture; or all of it for a few fixed widths at each size, ahead, "
+        "each a CUDA graph on a GPU.",
     )
     attention_backend: str | None = Field(
         None, description="Of diffusers, such as native, flash, _flash_3, sage or xformers."

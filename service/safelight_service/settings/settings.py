@@ -26,7 +26,7 @@ from safelight_service.settings.parts import (
     TelemetrySettings,
     TlsSettings,
 )
-from safelight_service.settings.table import check_address
+from safelight_service.settings.table import OptionalPath, check_address
 
 _ENV_PREFIX = "SAFELIGHT_"
 _CLIENT_VARIABLES = frozenset({"SAFELIGHT_TARGET", "SAFELIGHT_TOKEN"})
@@ -75,6 +75,11 @@ class Settings(BaseSettings):
     connections: ConnectionSettings = ConnectionSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     cache: CacheSettings = CacheSettings()
+    compile_cache: OptionalPath = Field(
+        Path("~/.cache/safelight/inductor"),
+        description="Folder of compiled code, for all models; TORCHINDUCTOR_CACHE_DIR comes first. "
+        "Who can write there runs code in the service. Empty: torch's own, below /tmp.",
+    )
     queue_size: int = Field(
         64,
         ge=0,

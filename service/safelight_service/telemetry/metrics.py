@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
 from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
 
 from safelight_service.cache.result_cache import TierStats
 from safelight_service.engine import Load
 from safelight_service.generation import Completed
+from safelight_service.observer import Compilation, CompilationReason
 from safelight_service.telemetry import names
 from safelight_service.trail import SharedForward, Trail
 
@@ -83,6 +85,15 @@ class Metrics:
         self._load_times = histogram(
             "safelight.model.load.duration", "s", "Loads of models, warm-up included.", _LONG_S
         )
+        self._compilations = meter.create_counter(
+            "safelight.model.compilations",
+            "{compilation}",
+            "Forwards of a model compiled after its warm-up.",
+        )
+        for model in self._models:
+            for reason in get_args(CompilationReason):
+                # From 0, so that the first is seen as a rise.
+                self._compilations.add(0, _compilation_labels(Compilation(model, reason)))
         self._lags = histogram(
             "safelight.event_loop.lag", "s", "How late the event loop wakes up.", _SHORT_S
         )
@@ -163,6 +174,10 @@ class Metrics:
         """Time a load."""
         self._load_times.record(seconds, {names.REQUEST_MODEL: name})
 
+    def forward_compiled(self, compilation: Compilation) -> None:
+        """Count a compilation."""
+        self._compilations.add(1, _compilation_labels(compilation))
+
     def loop_lagged(self, seconds: float) -> None:
         """Time how late the event loop was."""
         self._lags.record(seconds)
@@ -196,6 +211,13 @@ class Metrics:
     def _cache_sizes(self, _: CallbackOptions) -> Iterable[Observation]:
         for tier, stats in self._cache_stats.items():
             yield Observation(stats.size_bytes, {names.CACHE_TIER: tier})
+
+
+def _compilation_labels(compilation: Compilation) -> dict[str, str]:
+    return {
+        names.REQUEST_MODEL: compilation.model,
+        names.COMPILATION_REASON: compilation.reason,
+    }
 
 
 def _resident_set(_: CallbackOptions) -> Iterable[Observation]:

@@ -19,7 +19,7 @@ from safelight_service import __version__
 from safelight_service.cache import ResultCache
 from safelight_service.engine import Engine
 from safelight_service.generation import Completed, Image
-from safelight_service.observer import Observer
+from safelight_service.observer import Compilation, Observer
 from safelight_service.settings import TelemetrySettings
 from safelight_service.telemetry import names
 from safelight_service.telemetry.metrics import Metrics
@@ -36,8 +36,8 @@ _log = structlog.get_logger()
 _TICK_S = 0.5
 """How often the event loop's lag is measured, and forwards are looked at."""
 
-_MOST_FORWARDS = 100_000
-"""That may wait to be looked at; the event loop would have to stand still for minutes."""
+_MOST_NOTES = 100_000
+"""Of a kind that may wait to be looked at; the event loop would have to stand still for minutes."""
 
 
 class Telemetry(Observer):
@@ -63,8 +63,10 @@ class Telemetry(Observer):
                 step_spans=settings.step_spans,
                 prompts=settings.prompts,
             )
-        self._forwards: deque[SharedForward] = deque(maxlen=_MOST_FORWARDS)
+        self._forwards: deque[SharedForward] = deque(maxlen=_MOST_NOTES)
         self.note_forward = self._forwards.append
+        self._compilations: deque[Compilation] = deque(maxlen=_MOST_NOTES)
+        self.note_compilation = self._compilations.append
         self._ticking: asyncio.Task[None] | None = None
 
     @property
@@ -90,7 +92,7 @@ class Telemetry(Observer):
         """Export what is left; returns soon even without a collector."""
         if self._ticking is not None:
             self._ticking.cancel()
-        self._look_at_forwards()
+        self._look_at_notes()
         await self._providers.close()
 
     def generation_began(self, generation: "Generation") -> None:
@@ -128,7 +130,7 @@ class Telemetry(Observer):
             self._traces.begin_flight(trail, generation.observed)
 
     def flight_ended(self, trail: Trail) -> None:
-        self._look_at_forwards()
+        self._look_at_notes()
         if self._traces is not None:
             self._traces.make_phases(trail)
         if self._metrics is not None:
@@ -158,7 +160,7 @@ class Telemetry(Observer):
         name = generation.request.model or self._default_model
         return name if name in self._models else names.OTHER
 
-    def _look_at_forwards(self) -> None:
+    def _look_at_notes(self) -> None:
         """Make spans and measurements of what the device thread has noted."""
         while self._forwards:
             forward = self._forwards.popleft()
@@ -166,6 +168,10 @@ class Telemetry(Observer):
                 self._metrics.forward_made(forward)
             if self._traces is not None:
                 self._traces.make_forward(forward)
+        while self._compilations:
+            compilation = self._compilations.popleft()
+            if self._metrics is not None:
+                self._metrics.forward_compiled(compilation)
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
@@ -174,4 +180,4 @@ class Telemetry(Observer):
             await asyncio.sleep(_TICK_S)
             if self._metrics is not None:
                 self._metrics.loop_lagged(max(0.0, loop.time() - due_at))
-            self._look_at_forwards()
+            self._look_at_notes()

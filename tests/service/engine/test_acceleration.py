@@ -1,15 +1,20 @@
+import json
+import os
 import shutil
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 import torch
 from accelerate.hooks import CpuOffload
 from pydantic import ValidationError
 from torch._dynamo.utils import counters
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 from torch.nn.attention import SDPBackend
 
-from safelight_service.engine.acceleration import AccelerationError, accelerate
+from safelight_service.engine.acceleration import AccelerationError, accelerate, keep_compiled
 from safelight_service.settings import AccelerationSettings, BatchingSettings
 from tests.service.engine.job_runs import (
     Recorder,
@@ -21,7 +26,10 @@ from tests.service.engine.job_runs import (
     run_jobs,
 )
 from tests.service.pipelines.families import make_pipeline
-from tests.service.tiny_models import reload
+from tests.service.tiny_models import TinyModels, reload
+from tests.warm_process import WarmProcess
+
+VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -35,6 +43,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
         ("qwen-image", {"attention_backend": "flash"}, "masks its text"),
         ("sana", {"attention_backend": "sage"}, "masks its text"),
         ("sd15", {"attention_backend": "native"}, "asks for none"),
+        ("qwen-image", {"compile": "graphs"}, 'encoder_hidden_states differs.*try "regional"'),
     ],
 )
 def test_what_a_pipeline_cannot_have_is_refused_with_the_reason(
@@ -44,7 +53,9 @@ def test_what_a_pipeline_cannot_have_is_refused_with_the_reason(
         accelerate(make_pipeline(family), AccelerationSettings.model_validate(settings), CPU)
 
 
-@pytest.mark.parametrize("other", [{"compile": "full"}, {"quantization": "int8"}])
+@pytest.mark.parametrize(
+    "other", [{"compile": "full"}, {"compile": "graphs"}, {"quantization": "int8"}]
+)
 def test_what_cannot_work_together_is_refused_at_start(other: dict[str, str]) -> None:
     with pytest.raises(ValidationError, match="cannot be combined"):
         AccelerationSettings.model_validate({"offload": "model", **other})
@@ -106,6 +117,56 @@ def test_compiled_forwards_are_merged_and_not_compiled_for_each_width() -> None:
     compiled = count_graphs(2)
     assert compiled > 0
     assert count_graphs(5) == count_graphs(3) == compiled
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles for a CPU by it")
+def test_a_second_start_compiles_nothing_and_no_start_anything_once_it_is_ready(
+    tiny_models: TinyModels, tmp_path: Path
+) -> None:
+    def start() -> dict[str, Any]:
+        module = "tests.service.engine.compiled_engine"
+        command = [module, str(tiny_models.folder("sd3")), str(tmp_path / "cache")]
+        log = tmp_path / "log"
+        log.touch()
+        with WarmProcess(command, os.environ, str(log)) as process:
+            lines = process.stdout.read().splitlines()
+            assert process.wait() == 0, log.read_text()
+        found: dict[str, Any] = json.loads(lines[-1])
+        return found
+
+    expected = {"ready": 1, "end": 1, "differences": [0, 0]}
+    assert start() == {**expected, "cached": 0}
+    assert start() == {**expected, "cached": 1}
+
+
+def test_what_is_compiled_is_kept_where_nobody_else_can_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, default_cache_dir())  # as torch does
+    keep_compiled(tmp_path / "of" / "ours")
+    assert os.environ[VARIABLE] == str(tmp_path / "of" / "ours")
+    assert (tmp_path / "of" / "ours").stat().st_mode & 0o777 == 0o700
+
+
+def test_what_operators_say_of_the_compiled_comes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, "/elsewhere")
+    keep_compiled(tmp_path / "ours")
+    keep_compiled(None)
+    assert os.environ[VARIABLE] == "/elsewhere"
+    assert not (tmp_path / "ours").exists()
+
+
+def test_a_folder_for_the_compiled_that_cannot_be_written_is_told_and_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, default_cache_dir())  # as torch does
+    (tmp_path / "file").touch()
+    with structlog.testing.capture_logs() as logs:
+        keep_compiled(tmp_path / "file" / "ours")
+    assert [line["event"] for line in logs] == ["compile_cache_unwritable"]
+    assert os.environ[VARIABLE] == default_cache_dir()
 
 
 def test_blocks_are_compiled_only_where_they_are_named() -> None:

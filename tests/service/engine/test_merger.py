@@ -12,6 +12,7 @@ from safelight_service.engine.merging import (
     ITEMS,
     ROWS,
     ROWS_BY_NAME,
+    SAME,
     TEXT,
     TIMESTEP,
     Merger,
@@ -32,6 +33,35 @@ def test_timesteps_of_any_kind_become_one_for_each_row() -> None:
     assert merged.tolist() == [999, 3, 3]
     merged = merge(TIMESTEP, torch.tensor([0.5]), torch.tensor([1, 2]))
     assert (merged.tolist(), merged.dtype) == ([0.5, 1, 2], torch.float32)
+
+
+def pad(treatment: Treatment, value: Any, row_count: int, width: int) -> Any:
+    assert treatment.pad is not None
+    return treatment.pad(value, row_count, width)
+
+
+def test_the_last_row_is_repeated_as_padding() -> None:
+    value = torch.arange(6).view(1, 2, 3)
+    assert pad(rows(dim=1), value, 2, 4).tolist() == [[[0, 1, 2], [3, 4, 5], [3, 4, 5], [3, 4, 5]]]
+    assert pad(ROWS, value, 1, 3).shape == (3, 2, 3)
+    assert pad(ROWS, value, 1, 1) is value
+    assert pad(ROWS, None, 1, 3) is None
+    assert pad(ROWS_BY_NAME, None, 1, 3) is None
+    padded = pad(ROWS_BY_NAME, {"a": torch.ones(1, 2), "b": None}, 1, 3)
+    assert (padded["a"].shape, padded["b"]) == ((3, 2), None)
+    assert pad(SAME, value, 1, 3) is value
+
+
+def test_timesteps_of_any_kind_are_padded_as_floats() -> None:
+    assert pad(TIMESTEP, 7, 2, 3).tolist() == [7, 7, 7]
+    assert pad(TIMESTEP, torch.tensor([1, 2]), 2, 3).tolist() == [1, 2, 2]
+    assert pad(TIMESTEP, torch.tensor(7), 1, 2).dtype == torch.float32
+    assert pad(TIMESTEP, torch.tensor([0.5], dtype=torch.bfloat16), 1, 2).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("treatment", [TEXT, ITEMS, EQUAL_ITEMS, text_mask("text")])
+def test_what_has_no_fixed_shape_is_not_padded(treatment: Treatment) -> None:
+    assert treatment.pad is None
 
 
 def test_rows_are_concatenated_where_the_rule_says() -> None:

@@ -4,6 +4,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from safelight_service.engine import Load
+from safelight_service.observer import Compilation
 from safelight_service.telemetry.metrics import Metrics
 
 
@@ -14,6 +15,7 @@ def test_rare_things_are_measured_too() -> None:
     metrics = Metrics(provider.get_meter("test"), lambda: load, {}, ["shapes", "cold"])
     metrics.previews_dropped(4)
     metrics.reader_stalled()
+    metrics.forward_compiled(Compilation("shapes", "recompile"))
     data = reader.get_metrics_data()
     assert data is not None
     told = {
@@ -30,6 +32,10 @@ def test_rare_things_are_measured_too() -> None:
         ("safelight.device.memory", "cuda:0", "reserved"): 6,
         ("safelight.device.memory", "cuda:0", "total"): 9,
         ("safelight.generations.running",): 2,
+        ("safelight.model.compilations", "cold", "new_shape"): 0,
+        ("safelight.model.compilations", "cold", "recompile"): 0,
+        ("safelight.model.compilations", "shapes", "new_shape"): 0,
+        ("safelight.model.compilations", "shapes", "recompile"): 1,
         ("safelight.model.resident", "cold"): 0,
         ("safelight.model.resident", "shapes"): 1,
         ("safelight.model.size", "shapes"): 7,

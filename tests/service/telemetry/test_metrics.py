@@ -34,6 +34,7 @@ LABELS = {
     "safelight_generations": GENERATION_LABELS,
     "safelight_generations_running": set(),
     "safelight_images": {"gen_ai_request_model"},
+    "safelight_model_compilations": {"gen_ai_request_model", "safelight_compilation_reason"},
     "safelight_model_load_duration_seconds": {"gen_ai_request_model"},
     "safelight_model_resident": {"gen_ai_request_model"},
     "safelight_model_size_bytes": {"gen_ai_request_model"},

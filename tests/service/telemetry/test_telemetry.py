@@ -1,16 +1,29 @@
 """Telemetry costs nothing when it is off, and nobody waits for a collector."""
 
+import asyncio
+import re
 import socket
 import time
 from collections.abc import Iterator
+from urllib.request import urlopen
 
 import grpc
 import pytest
 from safelight.v1 import text_to_image_pb2 as pb
 from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
-from safelight_service.settings import ConfigurationError, TelemetrySettings
+from safelight_service.cache import ResultCache
+from safelight_service.engine import Engine
+from safelight_service.observer import Compilation
+from safelight_service.settings import (
+    CacheSettings,
+    ConfigurationError,
+    Settings,
+    TelemetrySettings,
+)
 from safelight_service.telemetry.signals import Signals, find_signals
+from safelight_service.telemetry.telemetry import Telemetry
+from safelight_service.trail import Trail
 from tests.running_service import run_service
 
 EXIT_S = 5
@@ -39,6 +52,26 @@ def test_a_silent_collector_holds_up_neither_generations_nor_the_end(black_hole:
         begun_at = time.monotonic()
         assert service.stop() == 0
         assert time.monotonic() - begun_at < EXIT_S
+
+
+def test_compilations_after_the_warm_up_are_counted() -> None:
+    async def count() -> str:
+        settings = TelemetrySettings(prometheus_listen="127.0.0.1:0")
+        telemetry = Telemetry(settings, find_signals(settings, {}), ["shapes"], "shapes")
+        engine = Engine(Settings(), telemetry)
+        telemetry.start(engine, ResultCache.open(CacheSettings()))
+        assert telemetry.note_compilation is not None
+        telemetry.note_compilation(Compilation("shapes", "new_shape"))
+        telemetry.flight_ended(Trail(model="shapes"))  # when what was noted is looked at
+        address = telemetry._providers.prometheus_address
+        with await asyncio.to_thread(urlopen, f"http://{address}/metrics") as response:
+            text: str = response.read().decode()
+        await engine.close()
+        await telemetry.close()
+        return text
+
+    counted = re.findall(r'compilations_total{.*reason="(\w+)"} (\S+)', asyncio.run(count()))
+    assert counted == [("new_shape", "1.0"), ("recompile", "0.0")]
 
 
 @pytest.mark.parametrize(
