@@ -10,7 +10,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import structlog
 import torch
@@ -37,6 +37,21 @@ _log = structlog.get_logger()
 
 ReportFault = Callable[[BaseException], SafelightError]
 """Logs an unexpected exception and returns what the caller may know of it."""
+
+
+_LONGEST_PAUSE_S = 0.003
+_PAUSE_SHARE = 1 / 16
+"""Of a forward: what an idle device waits for one more job after each that has come."""
+
+
+class Expectation(NamedTuple):
+    """What an idle device waits for, once a job has come."""
+
+    job_count: int
+    patience_s: float
+    """Longest wait until that many jobs have come."""
+    pause_s: float
+    """Longest wait for one more after each."""
 
 
 class StepBatcher:
@@ -103,16 +118,17 @@ class StepBatcher:
             self._ended_together = self._completed_count - completed_count
             self._ended_at = time.monotonic()
 
-    def expect_back(self) -> tuple[int, float]:
-        """Return how many jobs are likely to come next, and how long to wait for all of them.
+    def expect(self) -> Expectation:
+        """Return what is likely to come to a device that has nothing to do.
 
         Callers whose images were finished together tend to ask for others at the same time. To
         wait for them as long as an image's share of a forward costs less than a forward that they
         miss: it would leave them one step behind for good.
         """
+        pause_s = min(_LONGEST_PAUSE_S, self._forward_s * _PAUSE_SHARE)
         if not self._ended_together or time.monotonic() > self._ended_at + self._forward_s:
-            return 0, 0.0
-        return self._ended_together, self._forward_s / self._ended_together
+            return Expectation(0, 0.0, pause_s)
+        return Expectation(self._ended_together, self._forward_s / self._ended_together, pause_s)
 
     def look_ahead(self) -> None:
         """Work out when each image will start and finish."""

@@ -7,6 +7,7 @@ Every forward, of text encoders and VAEs too, happens on this thread: grad mode 
 are local to a thread, and on a CPU each further thread would bring a team of OpenMP threads.
 """
 
+import functools
 import threading
 import time
 
@@ -166,14 +167,30 @@ class DeviceWorker:
         with self._changed:
             self._changed.wait_for(lambda: self._is_stopping or self._arrived or self._batcher.jobs)
             if not self._batcher.jobs:
-                count, patience_s = self._batcher.expect_back()
-                self._changed.wait_for(
-                    lambda: self._is_stopping or len(self._arrived) >= count, patience_s
-                )
+                self._gather()
             for job in self._arrived:
                 self._batcher.add(job)
             self._arrived.clear()
             return not self._is_stopping
+
+    def _gather(self) -> None:
+        """Wait a little for jobs that come at the same time as the first one.
+
+        Those that miss its first forward would have to wait for all of it.
+        """
+        expectation = self._batcher.expect()
+        wait_for = self._changed.wait_for
+        wait_for(
+            lambda: self._is_stopping or len(self._arrived) >= expectation.job_count,
+            expectation.patience_s,
+        )
+        while not self._is_stopping:
+            has_more = functools.partial(self._has_more_than, len(self._arrived))
+            if not wait_for(has_more, expectation.pause_s):
+                break
+
+    def _has_more_than(self, count: int) -> bool:
+        return self._is_stopping or len(self._arrived) > count
 
     def _look_ahead(self) -> None:
         """Bring the queue and the estimates up to date, when something has changed."""

@@ -433,15 +433,15 @@ def test_those_that_ended_together_are_expected_back_together(
     jobs, _ = make_jobs(model, *({"seed": seed} for seed in range(3)), {"num_inference_steps": 1})
     batcher = make_batcher()
     with timed(model, monkeypatch, forward_s=6.0):
-        assert batcher.expect_back() == (0, 0.0)
+        assert batcher.expect() == (0, 0.0, 0.0)
         for job in jobs:
             batcher.add(job)
         take_turns(batcher)
-        assert batcher.expect_back() == (3, 2.0)
+        assert batcher.expect() == (3, 2.0, 0.003)
         other, _ = make_jobs(model, {"num_inference_steps": 1})
         batcher.add(other[0])
         take_turns(batcher)
-        assert batcher.expect_back() == (1, 6.0)
+        assert batcher.expect() == (1, 6.0, 0.003)
 
 
 def test_shortest_remaining_goes_first_where_that_is_the_order(tiny_models: TinyModels) -> None:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from safelight_service.engine import Engine
+from safelight_service.engine.batcher import Expectation
 from safelight_service.generation import (
     Accepted,
     Completed,
@@ -152,17 +153,19 @@ def test_cancelling_the_run_stops_the_generation(tiny_models: TinyModels) -> Non
     with_engine(tiny_models, "flux-dev", act)
 
 
-def test_callers_whose_images_were_finished_together_stay_together(
-    tiny_models: TinyModels,
+@pytest.mark.parametrize("expected", [Expectation(3, 30.0, 0.0), Expectation(0, 0.0, 1.0)])
+def test_jobs_that_come_at_the_same_time_start_together(
+    tiny_models: TinyModels, expected: Expectation
 ) -> None:
-    """The device waits a little for the last of them, so that none is a step behind."""
+    """An idle device waits a little for those it expects back, and for one more after each."""
 
     async def act(engine: Engine) -> None:
         model = engine._catalog.find("").loaded
         assert model is not None
-        worker = engine._workers[model.adapter.execution_device]
-        worker._batcher.expect_back = lambda: (3, 30.0)  # type: ignore[method-assign]
-        together = await asyncio.gather(*(collect(engine, REQUEST) for _ in range(3)))
+        batcher = engine._workers[model.adapter.execution_device]._batcher
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(batcher, "expect", lambda: expected)
+            together = await asyncio.gather(*(collect(engine, REQUEST) for _ in range(3)))
         for events in together:
             completed = events[-1]
             assert isinstance(completed, Completed)
