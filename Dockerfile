@@ -19,7 +19,7 @@ WORKDIR /home/safelight
 EXPOSE 50051
 # Speaks no TLS: with SAFELIGHT_TLS, replace it (docs/access.md).
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s \
-    CMD ["python", "-m", "safelight_service.server.probe", "127.0.0.1:50051"]
+    CMD ["python", "-m", "safelight_service.grpc_server.probe", "127.0.0.1:50051"]
 ENTRYPOINT ["safelight-service"]
 # All addresses, so it starts only when it is told who may call: SAFELIGHT_TOKENS_FILE or client
 # certificates, or SAFELIGHT_ALLOW_ANONYMOUS=true where the network sees to that.

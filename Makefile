@@ -74,7 +74,7 @@ FUZZ_S ?= 20
 fuzz: $(INSTALLED) ## Send anything down the way of a request, for FUZZ_S seconds
 	# Not among the tools: it is built for few platforms.
 	pip install --quiet --disable-pip-version-check atheris==3.0.0
-	python -m tests.service.server.fuzz_requests -max_total_time=$(FUZZ_S)
+	python -m tests.service.grpc_server.fuzz_requests -max_total_time=$(FUZZ_S)
 
 .PHONY: bench
 bench: $(INSTALLED) ## Measure the service against the bare pipeline

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 
-from safelight_service.engine.loading import silence_libraries
+from safelight_service.engine.models.loading import silence_libraries
 
 PROMPT = "a red circle on a blue background"
 THREADS = 8

@@ -11,10 +11,10 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.report import write_report
-from safelight_service.engine.loading import load_model
-from safelight_service.engine.preview import unpack
-from safelight_service.engine.rendering import Pixels
-from safelight_service.image_file import encode_preview
+from safelight_service.engine.models.loading import load_model
+from safelight_service.engine.pipeline.image_file import encode_preview
+from safelight_service.engine.pipeline.preview import unpack
+from safelight_service.engine.pipeline.rendering import Pixels
 from safelight_service.settings import load_settings
 
 REPEATS = 200

@@ -20,7 +20,7 @@ import pytest
 _CONTEXT = multiprocessing.get_context("forkserver")
 _LIBRARIES = (
     "safelight_service.cli",
-    "safelight_service.server.server",
+    "safelight_service.grpc_server.server",
     "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",
 )
 

@@ -17,11 +17,11 @@ from benchmarks.architectures import make_pipeline
 from benchmarks.gpu.session import Session
 from safelight_service.engine import Engine
 from safelight_service.engine.calls import Forward
+from safelight_service.engine.event_relay import PendingEvent
 from safelight_service.engine.job import Job
-from safelight_service.engine.loading import LoadedModel, load_model, silence_libraries
-from safelight_service.engine.outbox import Letter
+from safelight_service.engine.models.loading import LoadedModel, load_model, silence_libraries
+from safelight_service.grpc_server.server import Server
 from safelight_service.logs import configure_logs
-from safelight_service.server.server import Server
 from safelight_service.settings import (
     EMBEDDED_MODEL,
     BatchingSettings,
@@ -125,7 +125,7 @@ def first_forward(model: Model, side_px: int, steps: int) -> Forward:
         image.start()
         assert isinstance(image.call, Forward)
         while not model.is_ready_for(image.call):  # a width of graphs after the other
-            model.prepare(image.job.lane, image.call)
+            model.prepare(image.job.cost_model, image.call)
     return image.call
 
 
@@ -177,7 +177,7 @@ class Callers:
             SafelightError: a caller's image has failed.
         """
         with torch.no_grad():
-            self._batcher.turn()
+            self._batcher.step()
         for caller in [caller for caller in self._waiting if caller.is_closed]:
             if caller.error is not None:
                 raise caller.error
@@ -202,7 +202,7 @@ class Callers:
 class _Caller(Recorder):
     """Waits for nothing but the end."""
 
-    def post(self, letter: Letter) -> None:
+    def post(self, pending: PendingEvent) -> None:
         pass
 
 

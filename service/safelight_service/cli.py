@@ -16,10 +16,10 @@ import typer
 from pydantic import ValidationError
 
 from safelight_service import __version__
-from safelight_service.errors import ModelFailedError
+from safelight_service.auth.tokens import Caller, digest_token
+from safelight_service.core.errors import ModelFailedError
 from safelight_service.logs import configure_logs
 from safelight_service.settings import ConfigurationError, Settings, load_settings
-from safelight_service.tokens import Caller, digest_token
 
 _EXIT_FAILURE, _EXIT_USAGE = 1, 2
 _TOKEN_BYTES = 32
@@ -112,7 +112,7 @@ async def _serve(settings: Settings) -> int:
     """Serve until told to stop, or until the device is lost; return the exit code."""
     # Imported here, since torch takes seconds that --help and usage errors need not wait.
     with kept_for_good():
-        from safelight_service.server.server import AddressInUseError, Server
+        from safelight_service.grpc_server.server import AddressInUseError, Server
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -21,7 +21,7 @@ from benchmarks.gpu.report import BEGIN, END
 from benchmarks.gpu.stages import STAGES
 from benchmarks.gpu.tables import render, render_goals
 from benchmarks.gpu.trace import Gap, Interval, Usage
-from safelight_service.engine.loading import load_model
+from safelight_service.engine.models.loading import load_model
 from safelight_service.settings import ModelSettings
 from tests.benchmarks.faulty_stages import PIPE_VARIABLE
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 import grpc
 from safelight.v1 import text_to_image_pb2 as pb
 
-from safelight_service import errors
-from safelight_service.server.status import to_status
+from safelight_service.core import errors
+from safelight_service.grpc_server.status import to_status
 from tests.client.scripted_service import (
     ScriptedService,
     accepted,

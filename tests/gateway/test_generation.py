@@ -10,8 +10,8 @@ from safelight_gateway.errors import GatewayError
 from safelight_gateway.gateway import Gateway
 from safelight_gateway.generation import CallContext, ImageRequest
 from safelight_gateway.settings import Settings
-from safelight_service.errors import FieldViolation, InvalidRequestError
-from safelight_service.server.status import to_status
+from safelight_service.core.errors import FieldViolation, InvalidRequestError
+from safelight_service.grpc_server.status import to_status
 from tests.gateway.failing_service import ENDLESS, READY, FailingService
 
 

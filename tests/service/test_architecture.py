@@ -41,12 +41,12 @@ def test_torch_and_diffusers_are_imported_below_engine_only() -> None:
     assert all(user.startswith("engine/") for user in users)
 
 
-def test_grpc_and_protobuf_are_imported_below_server_only() -> None:
+def test_grpc_and_protobuf_are_imported_below_grpc_server_only() -> None:
     users = importers(
         "grpc", "google", "grpc_health", "grpc_reflection", "grpc_status", "safelight"
     )
     assert users
-    assert all(user.startswith("server/") for user in users)
+    assert all(user.startswith("grpc_server/") for user in users)
 
 
 def test_the_service_uses_only_the_stubs_of_the_client_distribution() -> None:
@@ -59,7 +59,7 @@ def test_the_service_uses_only_the_stubs_of_the_client_distribution() -> None:
     assert names == {"safelight.v1"}
 
 
-OBSERVED = ("telemetry/", "server/tracing.py")
+OBSERVED = ("telemetry/", "grpc_server/interceptors/tracing.py")
 
 
 def test_opentelemetry_is_imported_by_telemetry_and_the_tracing_of_calls_only() -> None:

@@ -5,10 +5,10 @@ from typing import Any
 
 from diffusers import DiffusionPipeline
 
-from safelight_service.engine.adapter import PipelineAdapter
-from safelight_service.engine.graphs import BucketedForward
-from safelight_service.engine.loading import LoadedModel, load_model
-from safelight_service.engine.widths import ProfileStore
+from safelight_service.engine.batching.batch_profile import ProfileStore
+from safelight_service.engine.compilation.graphs import BucketedForward
+from safelight_service.engine.models.loading import LoadedModel, load_model
+from safelight_service.engine.pipeline.adapter import PipelineAdapter
 from safelight_service.settings import (
     BatchingSettings,
     DefaultSettings,

@@ -11,15 +11,13 @@ import torch
 from benchmarks.gpu import engine_access
 from benchmarks.gpu.recorder import Recorder
 from benchmarks.gpu.session import Session
-from safelight_service.generation import (
+from safelight_service.core.events import (
     Event,
-    GenerationRequest,
     Image,
-    Parameters,
     Preview,
-    PreviewOptions,
     Progress,
 )
+from safelight_service.core.request import GenerationRequest, Parameters, PreviewOptions
 from tests.service.engine import job_runs
 from tests.service.pipelines.families import FAMILIES
 from tests.service.tiny_models import TinyModels

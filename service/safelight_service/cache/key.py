@@ -7,7 +7,7 @@ import hashlib
 import json
 from importlib import metadata
 
-from safelight_service.generation import ResolvedRequest
+from safelight_service.core.request import ResolvedRequest
 
 _DISTRIBUTIONS = ("Pillow", "diffusers", "safelight-service", "torch", "torchao", "transformers")
 

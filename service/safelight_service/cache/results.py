@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
-from safelight_service.generation import Image
+from safelight_service.core.events import Image
 
 
 class MalformedResultError(ValueError):

@@ -18,35 +18,30 @@ from dataclasses import dataclass
 import structlog
 import torch
 
-from safelight_service.capabilities import ModelInfo
-from safelight_service.engine.acceleration import keep_compiled
-from safelight_service.engine.batcher import StepBatcher
-from safelight_service.engine.catalog import Catalog
-from safelight_service.engine.compile_watch import CompileWatch
-from safelight_service.engine.device import DeviceWorker
-from safelight_service.engine.hardware import measure_memory, memory_for_weights
-from safelight_service.engine.job import Job
-from safelight_service.engine.loading import LoadedModel, load_model, silence_libraries
-from safelight_service.engine.order import ORDERS
-from safelight_service.engine.outbox import LoopOutbox, Tell
-from safelight_service.engine.widths import ProfileStore
-from safelight_service.engine.workers import DeviceWorkers
-from safelight_service.errors import (
+from safelight_service.core.errors import (
     InternalError,
     QueueFullError,
     StoppingError,
 )
-from safelight_service.generation import (
-    Accepted,
-    Completed,
-    GenerationRequest,
-    Parameters,
-    Queued,
-)
-from safelight_service.observer import NOBODY, Observer
+from safelight_service.core.events import Accepted, Completed, Queued
+from safelight_service.core.model import ModelInfo
+from safelight_service.core.observer import NULL_OBSERVER, Observer
+from safelight_service.core.request import GenerationRequest, Parameters
+from safelight_service.core.timeline import Timeline
+from safelight_service.core.validation import resolve
+from safelight_service.engine.batching.batch_profile import ProfileStore
+from safelight_service.engine.batching.policy import POLICIES
+from safelight_service.engine.batching.step_batcher import StepBatcher
+from safelight_service.engine.compilation.compile_watch import CompileWatch
+from safelight_service.engine.device_worker import DeviceWorker
+from safelight_service.engine.device_workers import DeviceWorkers
+from safelight_service.engine.event_relay import EventCallback, LoopEventRelay
+from safelight_service.engine.hardware import measure_memory, memory_for_weights
+from safelight_service.engine.job import Job
+from safelight_service.engine.models.acceleration import keep_compiled
+from safelight_service.engine.models.loading import LoadedModel, load_model, silence_libraries
+from safelight_service.engine.models.registry import ModelRegistry
 from safelight_service.settings import Settings
-from safelight_service.trail import Trail
-from safelight_service.validation import resolve
 
 _log = structlog.get_logger()
 _ENCODER_THREADS = min(8, max(2, (os.cpu_count() or 1) // 4))
@@ -60,12 +55,12 @@ class Prepared:
 
     accepted: Accepted
     model: LoadedModel
-    trail: Trail
+    timeline: Timeline
     deadline_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class BackendStats:
     """How busy the engine is."""
 
     waiting_count: int
@@ -81,7 +76,7 @@ class Load:
 class Engine:
     """The models, the devices that run them, and the generations in progress."""
 
-    def __init__(self, settings: Settings, observer: Observer = NOBODY) -> None:
+    def __init__(self, settings: Settings, observer: Observer = NULL_OBSERVER) -> None:
         silence_libraries()
         if settings.torch_threads is not None:
             torch.set_num_threads(settings.torch_threads)
@@ -93,7 +88,7 @@ class Engine:
         self._heartbeat_s = settings.heartbeat_s
         self._step_timeout_s = settings.step_timeout_s
         batching = settings.batching
-        self._catalog = Catalog(
+        self._registry = ModelRegistry(
             settings.models,
             settings.default_model,
             functools.partial(_find_budget, settings.model_memory_gib),
@@ -108,7 +103,7 @@ class Engine:
         )
 
         def make_worker(device: torch.device) -> DeviceWorker:
-            batcher = StepBatcher(ORDERS[batching.order], report_fault, observer.note_forward)
+            batcher = StepBatcher(POLICIES[batching.order], report_fault, observer.note_forward)
             return DeviceWorker(device, settings.queue_size, batcher, self._compile_watch)
 
         self._workers = DeviceWorkers(make_worker)
@@ -124,7 +119,7 @@ class Engine:
             ModelFailedError: one of them cannot be loaded.
         """
         self._watching = asyncio.create_task(self._watch())
-        await self._catalog.preload()
+        await self._registry.preload()
 
     @property
     def is_lost(self) -> bool:
@@ -138,7 +133,7 @@ class Engine:
 
     def drain(self) -> None:
         """Take no new work and end what waits; generations that run go on."""
-        self._catalog.close()
+        self._registry.close()
         self._workers.drain()
 
     async def close(self) -> None:
@@ -154,16 +149,16 @@ class Engine:
     @property
     def default_model(self) -> str:
         """Name of the model of calls that name none."""
-        return self._catalog.default
+        return self._registry.default
 
-    def measure(self) -> Load:
+    def measure(self) -> BackendStats:
         """Tell how busy it is; from any thread."""
         waiting, running = self._workers.counts()
-        return Load(waiting, running, self._catalog.resident_bytes(), measure_memory())
+        return BackendStats(waiting, running, self._registry.resident_bytes(), measure_memory())
 
     def list_models(self) -> tuple[ModelInfo, ...]:
         """Describe all models, the default one first."""
-        return self._catalog.list()
+        return self._registry.list()
 
     def get_model(self, name: str) -> ModelInfo:
         """Describe one model; an empty name is the default one.
@@ -171,55 +166,55 @@ class Engine:
         Raises:
             ModelNotFoundError: no such model is served.
         """
-        return self._catalog.describe(name)
+        return self._registry.describe(name)
 
     @contextlib.asynccontextmanager
     async def prepare(
-        self, request: GenerationRequest, tell: Tell, trail: Trail
+        self, request: GenerationRequest, tell: EventCallback, timeline: Timeline
     ) -> AsyncIterator[Prepared]:
         """Load the model, which stays loaded within, and settle what is asked for.
 
-        The moments of the generation are written into the trail.
+        The moments of the generation are written into the timeline.
 
         Raises:
             SafelightError: as `errors.py` lists them.
         """
-        model = self._catalog.find(request.model)
+        model = self._registry.find(request.model)
         with model.hold():
-            trail.model = model.settings.name
+            timeline.model = model.settings.name
             async for loading in model.wait_until_loaded(may_wait=request.waits_for_model):
-                trail.loading_at = trail.loading_at or time.monotonic()
+                timeline.loading_at = timeline.loading_at or time.monotonic()
                 tell(loading)
             loaded = model.loaded
             assert loaded is not None
-            trail.loaded_at = time.monotonic()
+            timeline.loaded_at = time.monotonic()
             resolved = resolve(request, loaded.capabilities, loaded.adapter.count_tokens)
             accepted = Accepted(request.generation_id, loaded.name, loaded.revision, resolved)
-            yield Prepared(accepted, loaded, trail, request.deadline_at)
+            yield Prepared(accepted, loaded, timeline, request.deadline_at)
 
-    async def run(self, prepared: Prepared, tell: Tell) -> Completed:
+    async def run(self, prepared: Prepared, tell: EventCallback) -> Completed:
         """Make the images, telling what happens; to cancel this cancels the generation.
 
         Raises:
             SafelightError: as `errors.py` lists them.
         """
-        outbox = LoopOutbox(tell)
+        relay = LoopEventRelay(tell)
         job = Job(
             prepared.model,
             prepared.accepted.request,
-            outbox,
+            relay,
             self._encoders,
             prepared.deadline_at,
-            prepared.trail,
+            prepared.timeline,
         )
         worker = self._workers[prepared.model.adapter.execution_device]
         worker.submit(job)
         try:
             tell(prepared.accepted)
-            await self._wait(job, worker, outbox.ended, tell)
+            await self._wait(job, worker, relay.ended, tell)
         finally:
             worker.cancel(job)
-            outbox.ended.cancel()
+            relay.ended.cancel()
         return _completed(job)
 
     async def _watch(self) -> None:
@@ -235,14 +230,14 @@ class Engine:
         resolved = resolve(request, model.capabilities, model.adapter.count_tokens)
         accepted = Accepted("", model.name, model.revision, resolved)
         with contextlib.suppress(QueueFullError, StoppingError):
-            await self.run(Prepared(accepted, model, Trail(model=model.name)), lambda _: None)
+            await self.run(Prepared(accepted, model, Timeline(model=model.name)), lambda _: None)
 
     async def _wait(
         self,
         job: Job,
         worker: DeviceWorker,
         ended: asyncio.Future[BaseException | None],
-        tell: Tell,
+        tell: EventCallback,
     ) -> None:
         """Return when a job has ended; while it waits for the device, repeat its position."""
         while not (await asyncio.wait([ended], timeout=self._heartbeat_s))[0]:
@@ -276,7 +271,7 @@ def report_fault(fault: BaseException) -> InternalError:
 
 def _completed(job: Job) -> Completed:
     return Completed(
-        job.trail.end(),
+        job.timeline.end(),
         sum(image.step_count for image in job.images),
         dict(sorted(job.widths.items())),
     )

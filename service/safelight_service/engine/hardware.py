@@ -113,7 +113,7 @@ class Span:
 
 
 class RunAhead:
-    """Keeps the host at most one turn ahead of a device that works asynchronously.
+    """Keeps the host at most one step ahead of a device that works asynchronously.
 
     Otherwise progress would be reported, and cancellations heeded, long before the device has
     caught up. It also measures what the device takes for each piece of work, by events that the
@@ -121,8 +121,8 @@ class RunAhead:
     """
 
     def __init__(self) -> None:
-        self._last_turn: list[Span] = []
-        self._this_turn: list[Span] = []
+        self._last_step: list[Span] = []
+        self._this_step: list[Span] = []
 
     def begin(self, device: torch.device, note: NoteSeconds) -> Span:
         """Begin a piece of work on a device."""
@@ -135,18 +135,18 @@ class RunAhead:
             span.finish()
         else:
             span.end = mark(span.device)
-            self._this_turn.append(span)
+            self._this_step.append(span)
 
-    def end_turn(self) -> None:
-        """Wait until the device has done the work of the turn before this one."""
-        for span in self._last_turn:
+    def end_step(self) -> None:
+        """Wait until the device has done the work of the step before this one."""
+        for span in self._last_step:
             span.finish()
-        self._last_turn, self._this_turn = self._this_turn, []
+        self._last_step, self._this_step = self._this_step, []
 
     def catch_up(self) -> None:
         """Wait until the device has done all its work."""
-        self.end_turn()
-        self.end_turn()
+        self.end_step()
+        self.end_step()
 
 
 def synchronize(device: torch.device) -> None:

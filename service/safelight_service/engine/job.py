@@ -17,19 +17,20 @@ from typing import Any
 import greenlet
 import torch
 
+from safelight_service.core.events import Event, Progress
+from safelight_service.core.request import ResolvedRequest
+from safelight_service.core.timeline import Timeline
 from safelight_service.engine import hardware
+from safelight_service.engine.batching.cost_model import CostModel, Demand
 from safelight_service.engine.calls import Call, Check, Decode, Forward
-from safelight_service.engine.denoising import Step, observe_steps
-from safelight_service.engine.host_values import HostValues
-from safelight_service.engine.lane import Demand, Lane
-from safelight_service.engine.loading import LoadedModel
-from safelight_service.engine.noise import Noise
-from safelight_service.engine.outbox import Outbox
-from safelight_service.engine.preview import unpack
-from safelight_service.engine.proxies import DenoiserProxy, VaeProxy
-from safelight_service.engine.rendering import Pixels, render_image, render_preview
-from safelight_service.generation import Event, Progress, ResolvedRequest
-from safelight_service.trail import Trail
+from safelight_service.engine.event_relay import EventRelay
+from safelight_service.engine.models.loading import LoadedModel
+from safelight_service.engine.pipeline.host_values import HostValues
+from safelight_service.engine.pipeline.preview import unpack
+from safelight_service.engine.pipeline.proxies import DenoiserProxy, VaeProxy
+from safelight_service.engine.pipeline.rendering import Pixels, render_image, render_preview
+from safelight_service.engine.sampling.denoising import Step, observe_steps
+from safelight_service.engine.sampling.noise import Noise
 
 
 class Job:
@@ -39,19 +40,19 @@ class Job:
         self,
         model: LoadedModel,
         request: ResolvedRequest,
-        outbox: Outbox,
+        relay: EventRelay,
         encoders: Executor,
         deadline_at: float | None = None,
-        trail: Trail | None = None,
+        timeline: Timeline | None = None,
     ) -> None:
         self.model = model
         self.request = request
-        self.outbox = outbox
+        self.relay = relay
         self.encoders = encoders
         self.deadline_at = deadline_at
-        self.trail = trail or Trail()
-        self.trail.pixel_count = request.parameters.width * request.parameters.height
-        self.trail.queued_at = self.arrived_at = time.monotonic()
+        self.timeline = timeline or Timeline()
+        self.timeline.pixel_count = request.parameters.width * request.parameters.height
+        self.timeline.queued_at = self.arrived_at = time.monotonic()
         self.images = [ImageRun(self, index) for index in range(request.image_count)]
         self._cancelled = threading.Event()
 
@@ -65,9 +66,9 @@ class Job:
         return self._cancelled.is_set()
 
     @property
-    def lane(self) -> Lane:
+    def cost_model(self) -> CostModel:
         """What is known of the model at this size."""
-        return self.model.lane(self.request.parameters.width, self.request.parameters.height)
+        return self.model.cost_model(self.request.parameters.width, self.request.parameters.height)
 
     @property
     def is_guided(self) -> bool:
@@ -137,7 +138,7 @@ class ImageRun:
         """Rows of its forwards, once there has been one."""
         self.widths: Counter[int] = Counter()
         """How many images shared its forwards: forwards by width."""
-        self.trail = job.trail.add_image()
+        self.timeline = job.timeline.add_image()
         self.seed = job.request.parameters.seed + index
         self._noise = Noise(torch.Generator("cpu").manual_seed(self.seed), hardware.pin)
         self._context: AbstractContextManager[object] = nullcontext()
@@ -150,7 +151,7 @@ class ImageRun:
     @property
     def started_at(self) -> float | None:
         """When it was started."""
-        return self.trail.started_at
+        return self.timeline.started_at
 
     @property
     def is_started(self) -> bool:
@@ -171,12 +172,12 @@ class ImageRun:
     def demand(self) -> Demand:
         """What its steps ask for, as seen so far, or as seen of others like it."""
         if self.step_count == 0:
-            return self.job.lane.demand(is_guided=self.job.is_guided)
+            return self.job.cost_model.demand(is_guided=self.job.is_guided)
         return Demand(self.widths.total() / self.step_count, self.row_count)
 
     def start(self) -> None:
         """Call the pipeline, and return when it waits for its first heavy call."""
-        self.trail.started_at = time.monotonic()
+        self.timeline.started_at = time.monotonic()
         self._greenlet = greenlet.greenlet(self._make)
         self.resume()
 
@@ -220,19 +221,19 @@ class ImageRun:
         [is_flagged] = getattr(result, "nsfw_content_detected", None) or [self._is_flagged]
         pixels = Pixels(result.images[0], is_flagged)
         if pixels.is_drawn:
-            self.trail.decoded_at = time.monotonic()
+            self.timeline.decoded_at = time.monotonic()
         image = self.job.encoders.submit(self._render, pixels)
-        self.job.outbox.post(image)
+        self.job.relay.post(image)
 
     def _render(self, pixels: Pixels) -> Event:
         picture, is_flagged = pixels.take()
-        self.trail.encoding_at = time.monotonic()
-        if self.trail.decoded_at is None:
-            self.trail.decoded_at = self.trail.encoding_at
+        self.timeline.encoding_at = time.monotonic()
+        if self.timeline.decoded_at is None:
+            self.timeline.decoded_at = self.timeline.encoding_at
         image = render_image(
             picture, self.job.request, self.job.model.name, self.index, self.seed, is_flagged
         )
-        self.trail.encoded_at = time.monotonic()
+        self.timeline.encoded_at = time.monotonic()
         return image
 
     def _prepare_pipeline(self, generator: torch.Generator) -> Any:
@@ -253,7 +254,7 @@ class ImageRun:
 
     def _forward(self, *args: Any, **kwargs: Any) -> Any:
         if self.row_count == 0:
-            self.trail.text_encoded_at = time.monotonic()
+            self.timeline.text_encoded_at = time.monotonic()
             self._noise.end_step()
         merger = self.job.model.merger
         arguments = merger.bind(args, kwargs)
@@ -261,7 +262,7 @@ class ImageRun:
         return _wait_for(Forward(arguments, self.row_count, merger.key(arguments)))
 
     def _decode(self, latents: torch.Tensor, run: Callable[[], Any]) -> Any:
-        self.trail.denoised_at = time.monotonic()
+        self.timeline.denoised_at = time.monotonic()
         return _wait_for(Decode(latents, run))
 
     def _check(
@@ -277,14 +278,14 @@ class ImageRun:
     def _on_step(self, step: Step) -> None:
         self.step_count = step.number
         self._noise.end_step()
-        self.trail.step_ends.append(time.monotonic())
+        self.timeline.step_ends.append(time.monotonic())
         self._tell_progress()
         self._send_preview(step)
 
     def _tell_progress(self) -> None:
         now = time.monotonic()
         step_total = self.job.request.parameters.num_inference_steps
-        self.job.outbox.post(
+        self.job.relay.post(
             Progress(
                 self.step_count,
                 step_total,
@@ -313,7 +314,7 @@ class ImageRun:
             preview = self.job.encoders.submit(
                 render_preview, Pixels(cells), self.job.request, self.index, step.number
             )
-            self.job.outbox.post(preview)
+            self.job.relay.post(preview)
 
 
 def _wait_for(call: Call) -> Any:

@@ -7,11 +7,11 @@ from typing import get_args
 from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
 
 from safelight_service.cache.result_cache import TierStats
-from safelight_service.engine import Load
-from safelight_service.generation import Completed
-from safelight_service.observer import Compilation, CompilationReason
+from safelight_service.core.events import Completed
+from safelight_service.core.observer import Compilation, CompilationReason
+from safelight_service.core.timeline import SharedForward, Timeline
+from safelight_service.engine import BackendStats
 from safelight_service.telemetry import names
-from safelight_service.trail import SharedForward, Trail
 
 _LONG_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800)
 """Buckets of what may take minutes, in seconds."""
@@ -31,7 +31,7 @@ class Metrics:
     def __init__(
         self,
         meter: Meter,
-        measure: Callable[[], Load],
+        measure: Callable[[], BackendStats],
         cache_stats: Mapping[str, TierStats],
         models: Iterable[str],
     ) -> None:
@@ -139,12 +139,12 @@ class Metrics:
             timed[names.ERROR_TYPE] = type(outcome).__name__
         self._durations.record(seconds, timed)
 
-    def flight_ended(self, trail: Trail) -> None:
-        """Count what the device has made for a flight."""
-        model = {names.REQUEST_MODEL: trail.model}
-        if trail.queued_at is not None and trail.started_at is not None:
-            self._queue_waits.record(trail.started_at - trail.queued_at, model)
-        for image in trail.images:
+    def execution_ended(self, timeline: Timeline) -> None:
+        """Count what the device has made for an execution."""
+        model = {names.REQUEST_MODEL: timeline.model}
+        if timeline.queued_at is not None and timeline.started_at is not None:
+            self._queue_waits.record(timeline.started_at - timeline.queued_at, model)
+        for image in timeline.images:
             if image.text_encoded_at is None:
                 continue
             before = image.text_encoded_at
@@ -154,11 +154,11 @@ class Metrics:
             self._step_count.add(len(image.step_ends), model)
             if image.encoded_at is not None:
                 self._images.add(1, model)
-                self._pixels.add(trail.pixel_count, model)
+                self._pixels.add(timeline.pixel_count, model)
 
     def forward_made(self, forward: SharedForward) -> None:
         """Count a forward."""
-        model = {names.REQUEST_MODEL: forward.members[0][0].trail.model}
+        model = {names.REQUEST_MODEL: forward.members[0][0].timeline.model}
         self._forwards.record(forward.ended_at - forward.began_at, model)
         self._widths.record(len(forward.members), model)
 

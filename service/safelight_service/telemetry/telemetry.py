@@ -17,19 +17,19 @@ from opentelemetry.trace import (
 
 from safelight_service import __version__
 from safelight_service.cache import ResultCache
+from safelight_service.core.events import Completed, Image
+from safelight_service.core.observer import Compilation, Observer
+from safelight_service.core.timeline import SharedForward, Timeline
 from safelight_service.engine import Engine
-from safelight_service.generation import Completed, Image
-from safelight_service.observer import Compilation, Observer
 from safelight_service.settings import TelemetrySettings
 from safelight_service.telemetry import names
 from safelight_service.telemetry.metrics import Metrics
 from safelight_service.telemetry.providers import Providers
 from safelight_service.telemetry.signals import Signals
 from safelight_service.telemetry.traces import Traces
-from safelight_service.trail import SharedForward, Trail
 
 if TYPE_CHECKING:
-    from safelight_service.generations import Generation
+    from safelight_service.generations.generations import Generation
 
 _log = structlog.get_logger()
 
@@ -104,15 +104,15 @@ class Telemetry(Observer):
         if self._traces is not None and isinstance(generation.observed, Span):
             self._traces.join(generation.observed)
 
-    def generation_shares(self, generation: "Generation", trail: Trail) -> None:
+    def generation_shares(self, generation: "Generation", timeline: Timeline) -> None:
         if self._traces is not None and isinstance(generation.observed, Span):
-            self._traces.share(generation.observed, trail)
+            self._traces.share(generation.observed, timeline)
 
     def generation_ended(self, generation: "Generation") -> Mapping[str, str]:
         accepted, outcome, state = generation.accepted, generation.outcome, generation.state.value
         ended_at = time.monotonic()
-        if isinstance(outcome, Completed) and generation.flight is not None:
-            ended_at = generation.flight.trail.ended_at or ended_at
+        if isinstance(outcome, Completed) and generation.execution is not None:
+            ended_at = generation.execution.timeline.ended_at or ended_at
         if self._metrics is not None:
             seconds = ended_at - generation.began_at
             self._metrics.generation_ended(self._model_of(generation), state, outcome, seconds)
@@ -125,16 +125,16 @@ class Telemetry(Observer):
             "span_id": format(context.span_id, "016x"),
         }
 
-    def flight_began(self, generation: "Generation", trail: Trail) -> None:
+    def execution_began(self, generation: "Generation", timeline: Timeline) -> None:
         if self._traces is not None and isinstance(generation.observed, Span):
-            self._traces.begin_flight(trail, generation.observed)
+            self._traces.begin_flight(timeline, generation.observed)
 
-    def flight_ended(self, trail: Trail) -> None:
+    def execution_ended(self, timeline: Timeline) -> None:
         self._look_at_notes()
         if self._traces is not None:
-            self._traces.make_phases(trail)
+            self._traces.make_phases(timeline)
         if self._metrics is not None:
-            self._metrics.flight_ended(trail)
+            self._metrics.execution_ended(timeline)
 
     def image_sent(self, image: Image, began_at: float) -> None:
         if self._traces is not None:

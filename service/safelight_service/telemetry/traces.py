@@ -1,8 +1,8 @@
 """Traces: the spans of generations, and those of the forwards that they share.
 
 The span of a generation is an ordinary one, so that samplers are asked. All below it is made in
-one go when a flight has ended, from the moments that its trail holds; spans that others point to
-get their ids beforehand.
+one go when an execution has ended, from the moments that its timeline holds; spans that others
+point to get their ids beforehand.
 """
 
 import json
@@ -18,10 +18,11 @@ from opentelemetry.trace import Link, Span, SpanContext, Status, StatusCode, get
 from opentelemetry.util.types import AttributeValue
 
 from safelight_service import __version__
-from safelight_service.errors import GenerationCancelledError, SafelightError
-from safelight_service.generation import Accepted, Completed, GenerationRequest, Image
+from safelight_service.core.errors import GenerationCancelledError, SafelightError
+from safelight_service.core.events import Accepted, Completed, Image
+from safelight_service.core.request import GenerationRequest
+from safelight_service.core.timeline import ImageTimeline, SharedForward, Timeline
 from safelight_service.telemetry import names
-from safelight_service.trail import ImageTrail, SharedForward, Trail
 
 Attributes = dict[str, AttributeValue]
 
@@ -39,7 +40,7 @@ class _TracedForward:
 
 @dataclass(slots=True)
 class FlightTrace:
-    """What is known of the spans of a flight before they are made."""
+    """What is known of the spans of an execution before they are made."""
 
     parent: SpanContext
     """The span of the generation that began it."""
@@ -114,23 +115,23 @@ class Traces:
             span.set_status(Status(StatusCode.ERROR, str(outcome)))
         span.end(self._ns(ended_at))
 
-    def begin_flight(self, trail: Trail, span: Span) -> None:
-        """Have the spans of a flight made below that of a generation."""
+    def begin_flight(self, timeline: Timeline, span: Span) -> None:
+        """Have the spans of an execution made below that of a generation."""
         if span.is_recording():
-            trail.observed = FlightTrace(span.get_span_context())
+            timeline.observed = FlightTrace(span.get_span_context())
 
-    def share(self, span: Span, trail: Trail) -> None:
+    def share(self, span: Span, timeline: Timeline) -> None:
         """Link a generation to the one that its images were begun for."""
-        if isinstance(trail.observed, FlightTrace):
+        if isinstance(timeline.observed, FlightTrace):
             span.set_attribute(names.JOINED, True)
-            span.add_link(trail.observed.parent)
+            span.add_link(timeline.observed.parent)
 
     def make_forward(self, forward: SharedForward) -> None:
         """Make the span of a forward, below the denoising that led it, with a link to each."""
         members = [
             (self._denoising(image), image, steps_made + 1)
             for image, steps_made in forward.members
-            if isinstance(image.trail.observed, FlightTrace)
+            if isinstance(image.timeline.observed, FlightTrace)
         ]
         if not members:
             return
@@ -144,28 +145,28 @@ class Traces:
         attributes: Attributes = {
             names.FORWARD_WIDTH: width,
             names.FORWARD_ROWS: forward.row_count,
-            names.REQUEST_MODEL: forward.members[0][0].trail.model,
+            names.REQUEST_MODEL: forward.members[0][0].timeline.model,
         }
         self._emit(
             "forward", context, leader, (forward.began_at, forward.ended_at), attributes, links
         )
         for _, image, _ in members:
-            assert isinstance(image.trail.observed, FlightTrace)
-            image.trail.observed.forwards[image.index].append(
+            assert isinstance(image.timeline.observed, FlightTrace)
+            image.timeline.observed.forwards[image.index].append(
                 _TracedForward(forward.ended_at, width, context)
             )
 
-    def make_phases(self, trail: Trail) -> None:
-        """Make the spans of a flight that has ended, well or not."""
-        flight = trail.observed
-        if not isinstance(flight, FlightTrace):
+    def make_phases(self, timeline: Timeline) -> None:
+        """Make the spans of an execution that has ended, well or not."""
+        execution = timeline.observed
+        if not isinstance(execution, FlightTrace):
             return
-        end = trail.ended_at or time.monotonic()
-        phases: list[tuple[str, float | None, float | None, ImageTrail | None]] = [
-            ("model_load", trail.loading_at, trail.loaded_at, None),
-            ("queue", trail.queued_at, trail.started_at, None),
+        end = timeline.ended_at or time.monotonic()
+        phases: list[tuple[str, float | None, float | None, ImageTimeline | None]] = [
+            ("model_load", timeline.loading_at, timeline.loaded_at, None),
+            ("queue", timeline.queued_at, timeline.started_at, None),
         ]
-        for image in trail.images:
+        for image in timeline.images:
             phases += [
                 ("text_encode", image.started_at, image.text_encoded_at, image),
                 ("decode", image.denoised_at, image.decoded_at, image),
@@ -177,7 +178,9 @@ class Traces:
             if began_at is not None:
                 attributes: Attributes = {} if of_image is None else {names.INDEX: of_image.index}
                 period = began_at, ended_at or end
-                self._emit(name, self._below(flight.parent), flight.parent, period, attributes)
+                self._emit(
+                    name, self._below(execution.parent), execution.parent, period, attributes
+                )
 
     def make_sending(self, image: Image, began_at: float) -> None:
         """Make the span of an image's way out, below that of the current call."""
@@ -189,11 +192,11 @@ class Traces:
             }
             self._emit("send", self._below(call), call, (began_at, time.monotonic()), attributes)
 
-    def _make_denoising(self, image: ImageTrail, began_at: float, ended_at: float) -> None:
-        flight = image.trail.observed
-        assert isinstance(flight, FlightTrace)
+    def _make_denoising(self, image: ImageTimeline, began_at: float, ended_at: float) -> None:
+        execution = image.timeline.observed
+        assert isinstance(execution, FlightTrace)
         context = self._denoising(image)
-        steps = list(_match_steps(image, flight.forwards[image.index]))
+        steps = list(_match_steps(image, execution.forwards[image.index]))
         attributes: Attributes = {names.INDEX: image.index, names.STEP_COUNT: len(steps)}
         events = []
         before = began_at
@@ -210,14 +213,16 @@ class Traces:
                 step[names.FORWARD_TRACE] = format(forward.context.trace_id, "032x")
                 step[names.FORWARD_SPAN] = format(forward.context.span_id, "016x")
             events.append(Event("step", step, self._ns(step_at)))
-        self._emit("denoise", context, flight.parent, (began_at, ended_at), attributes, (), events)
+        self._emit(
+            "denoise", context, execution.parent, (began_at, ended_at), attributes, (), events
+        )
 
-    def _denoising(self, image: ImageTrail) -> SpanContext:
-        flight = image.trail.observed
-        assert isinstance(flight, FlightTrace)
-        if image.index not in flight.denoising:
-            flight.denoising[image.index] = self._below(flight.parent)
-        return flight.denoising[image.index]
+    def _denoising(self, image: ImageTimeline) -> SpanContext:
+        execution = image.timeline.observed
+        assert isinstance(execution, FlightTrace)
+        if image.index not in execution.denoising:
+            execution.denoising[image.index] = self._below(execution.parent)
+        return execution.denoising[image.index]
 
     def _below(self, parent: SpanContext) -> SpanContext:
         return SpanContext(
@@ -279,7 +284,7 @@ def _describe(accepted: Accepted) -> Attributes:
 
 
 def _match_steps(
-    image: ImageTrail, forwards: Sequence[_TracedForward]
+    image: ImageTimeline, forwards: Sequence[_TracedForward]
 ) -> Iterator[tuple[float, _TracedForward | None]]:
     """Yield the end of each step, and the last forward before it."""
     latest: _TracedForward | None = None

@@ -3,7 +3,7 @@
 import hashlib
 
 from safelight_service.cache.results import Result
-from safelight_service.generation import Image
+from safelight_service.core.events import Image
 
 
 def make_result(*images: bytes) -> Result:

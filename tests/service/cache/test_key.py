@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from safelight_service.cache import cache_key
-from safelight_service.generation import (
+from safelight_service.core.request import (
     ResolvedOutput,
     ResolvedParameters,
     ResolvedPreview,

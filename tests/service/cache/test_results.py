@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safelight_service.cache.results import MalformedResultError, Result, pack, unpack
-from safelight_service.generation import Image
+from safelight_service.core.events import Image
 from tests.service.cache.sample_results import make_result
 
 FACTS = ("index", "mime_type", "width", "height", "seed", "is_flagged", "sha256", "size_bytes")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
+from safelight_service.core.request import GenerationRequest, Parameters
 from safelight_service.engine import Engine
-from safelight_service.generation import GenerationRequest, Parameters
 from safelight_service.settings import Settings
 from tests.service.engine.job_runs import collect
 

@@ -11,30 +11,24 @@ import numpy as np
 import PIL.Image
 import torch
 
+from safelight_service.core.errors import InternalError
+from safelight_service.core.events import Event, Image, Progress
+from safelight_service.core.request import GenerationRequest, Parameters, PreviewOptions
+from safelight_service.core.timeline import Timeline
+from safelight_service.core.validation import resolve
 from safelight_service.engine import Engine
-from safelight_service.engine.batcher import StepBatcher
+from safelight_service.engine.batching.policy import SchedulingPolicy, first_come_first_served
+from safelight_service.engine.batching.step_batcher import StepBatcher
+from safelight_service.engine.event_relay import PendingEvent
 from safelight_service.engine.job import Job
-from safelight_service.engine.loading import LoadedModel
-from safelight_service.engine.order import Order, first_come_first_served
-from safelight_service.engine.outbox import Letter
-from safelight_service.errors import InternalError
-from safelight_service.generation import (
-    Event,
-    GenerationRequest,
-    Image,
-    Parameters,
-    PreviewOptions,
-    Progress,
-)
-from safelight_service.trail import Trail
-from safelight_service.validation import resolve
+from safelight_service.engine.models.loading import LoadedModel
 
 SMALL: dict[str, Any] = {"width": 64, "height": 96, "num_inference_steps": 3, "seed": 7}
 """Parameters that all families make a picture of quickly."""
 
 
 class Recorder:
-    """An outbox that keeps all events in their order."""
+    """An relay that keeps all events in their order."""
 
     def __init__(self, on_event: Callable[[Event], None] | None = None) -> None:
         self.events: list[Event] = []
@@ -42,8 +36,8 @@ class Recorder:
         self.error: BaseException | None = None
         self._on_event = on_event
 
-    def post(self, letter: Letter) -> None:
-        event = letter.result() if isinstance(letter, Future) else letter
+    def post(self, pending: PendingEvent) -> None:
+        event = pending.result() if isinstance(pending, Future) else pending
         self.events.append(event)
         if self._on_event is not None:
             self._on_event(event)
@@ -82,7 +76,7 @@ def make_job(
     return Job(model, resolved, recorder, InlineExecutor())
 
 
-def make_batcher(order: Order = first_come_first_served) -> StepBatcher:
+def make_batcher(order: SchedulingPolicy = first_come_first_served) -> StepBatcher:
     """Make a batcher that tells what a fault was."""
     return StepBatcher(order, lambda fault: InternalError(repr(fault)))
 
@@ -92,14 +86,14 @@ def run_jobs(*jobs: Job) -> None:
     batcher = make_batcher()
     for job in jobs:
         batcher.add(job)
-    take_turns(batcher)
+    take_steps(batcher)
 
 
-def take_turns(batcher: StepBatcher, count: int | None = None) -> None:
+def take_steps(batcher: StepBatcher, count: int | None = None) -> None:
     """Bring a batcher's jobs on by so many turns, or to their end."""
     with torch.no_grad():
         while batcher.jobs and count != 0:
-            batcher.turn()
+            batcher.step()
             count = None if count is None else count - 1
 
 
@@ -128,7 +122,7 @@ async def collect(
         events.append(event)
         on_event(event)
 
-    async with engine.prepare(request, tell, Trail()) as prepared:
+    async with engine.prepare(request, tell, Timeline()) as prepared:
         tell(await engine.run(prepared, tell))
     return events
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from safelight_service.core.errors import DeviceLostError, InternalError
+from safelight_service.core.events import Completed
+from safelight_service.core.request import GenerationRequest, Parameters
 from safelight_service.engine import Engine
-from safelight_service.errors import DeviceLostError, InternalError
-from safelight_service.generation import Completed, GenerationRequest, Parameters
 from safelight_service.settings import BatchingSettings, Settings
 from tests.service.engine.job_runs import SMALL, collect
 from tests.service.tiny_models import TinyModels
@@ -41,7 +42,7 @@ def with_engine(
 @contextmanager
 def on_forward(engine: Engine, fault: Callable[..., None]) -> Iterator[None]:
     """Have every forward of the denoiser fail."""
-    model = engine._catalog.find("").loaded
+    model = engine._registry.find("").loaded
     assert model is not None
     hook = model.denoiser.register_forward_pre_hook(fault)
     try:

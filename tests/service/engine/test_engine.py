@@ -7,17 +7,16 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from safelight_service.engine import Engine
-from safelight_service.engine.batcher import Expectation
-from safelight_service.generation import (
+from safelight_service.core.events import (
     Accepted,
     Completed,
     Event,
-    GenerationRequest,
-    Parameters,
     Progress,
     Queued,
 )
+from safelight_service.core.request import GenerationRequest, Parameters
+from safelight_service.engine import Engine
+from safelight_service.engine.batching.step_batcher import Expectation
 from safelight_service.settings import BatchingSettings, Settings
 from tests.service.engine.job_runs import (
     SMALL,
@@ -113,7 +112,7 @@ def test_who_waits_in_silence_is_told_the_position_again(tiny_models: TinyModels
     has_heard_enough = threading.Event()
 
     async def act(engine: Engine) -> None:
-        model = engine._catalog.find("").loaded
+        model = engine._registry.find("").loaded
         assert model is not None
         told: list[Event] = []
 
@@ -139,7 +138,7 @@ def test_cancelling_the_run_stops_the_generation(tiny_models: TinyModels) -> Non
             if isinstance(event, Progress):
                 is_running.set()
 
-        model = engine._catalog.find("").loaded
+        model = engine._registry.find("").loaded
         assert model is not None
         with count_forwards(model) as forwards:
             running = asyncio.ensure_future(collect(engine, request, hear))
@@ -160,7 +159,7 @@ def test_jobs_that_come_at_the_same_time_start_together(
     """An idle device waits a little for those it expects back, and for one more after each."""
 
     async def act(engine: Engine) -> None:
-        model = engine._catalog.find("").loaded
+        model = engine._registry.find("").loaded
         assert model is not None
         batcher = engine._workers[model.adapter.execution_device]._batcher
         with pytest.MonkeyPatch.context() as patch:

@@ -36,9 +36,9 @@ class FakeGpu:
         self.free_at = max(self.now, self.free_at) + seconds
         self._ahead.end(span)
 
-    def end_turn(self) -> None:
+    def end_step(self) -> None:
         """Wait as at the end of a turn."""
-        self._ahead.end_turn()
+        self._ahead.end_step()
 
     def catch_up(self) -> None:
         """Wait for all work."""
@@ -72,7 +72,7 @@ def test_host_is_never_ahead_of_a_gpu_by_more_than_a_turn(
     for _ in range(5):
         gpu.work(1.0)
         gpu.work(0.5)
-        gpu.end_turn()
+        gpu.end_step()
         assert gpu.behind_s <= 1.5
     gpu.catch_up()
     assert gpu.behind_s == 0
@@ -82,7 +82,7 @@ def test_a_gpu_has_work_while_the_host_prepares_more(monkeypatch: pytest.MonkeyP
     gpu = FakeGpu(monkeypatch)
     for _ in range(5):
         gpu.work(1.0)
-        gpu.end_turn()
+        gpu.end_step()
         assert gpu.behind_s >= 1.0 - LAUNCH_S
 
 
@@ -91,7 +91,7 @@ def test_seconds_of_work_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = FakeGpu(monkeypatch)
     for seconds in (1.0, 3.0, 2.0):
         gpu.work(seconds)
-        gpu.end_turn()
+        gpu.end_step()
     gpu.catch_up()
     assert gpu.noted == pytest.approx([1.0, 3.0, 2.0], abs=2 * LAUNCH_S)
 

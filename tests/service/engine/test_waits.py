@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from safelight_service.engine.loading import LoadedModel
+from safelight_service.engine.models.loading import LoadedModel
 from tests.service.engine.job_runs import (
     Recorder,
     difference,
@@ -14,7 +14,7 @@ from tests.service.engine.job_runs import (
     make_batcher,
     make_job,
     pixels_of,
-    take_turns,
+    take_steps,
 )
 from tests.service.engine.simulated_gpu import SimulatedGpu, move, simulate_gpu
 from tests.service.pipelines.families import make_pipeline
@@ -44,7 +44,7 @@ def make_image(model: LoadedModel, **request: object) -> bytes:
     recorder = Recorder()
     batcher = make_batcher()
     batcher.add(make_job(model, recorder, num_inference_steps=STEPS, **request))  # type: ignore[arg-type]
-    take_turns(batcher)
+    take_steps(batcher)
     if recorder.error is not None:
         raise recorder.error
     [image] = images_of(recorder.events)

@@ -3,7 +3,8 @@
 from typing import Any
 
 from safelight_service import cli
-from safelight_service.engine import engine, loading
+from safelight_service.engine import engine
+from safelight_service.engine.models import loading
 
 WIDTH, HEIGHT = 104, 64
 

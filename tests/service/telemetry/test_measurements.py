@@ -3,15 +3,17 @@
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from safelight_service.engine import Load
-from safelight_service.observer import Compilation
+from safelight_service.core.observer import Compilation
+from safelight_service.engine import BackendStats
 from safelight_service.telemetry.metrics import Metrics
 
 
 def test_rare_things_are_measured_too() -> None:
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader], shutdown_on_exit=False)
-    load = Load(3, 2, {"shapes": 7}, {"cuda:0": {"allocated": 5, "reserved": 6, "total": 9}})
+    load = BackendStats(
+        3, 2, {"shapes": 7}, {"cuda:0": {"allocated": 5, "reserved": 6, "total": 9}}
+    )
     metrics = Metrics(provider.get_meter("test"), lambda: load, {}, ["shapes", "cold"])
     metrics.previews_dropped(4)
     metrics.reader_stalled()

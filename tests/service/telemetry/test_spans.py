@@ -1,4 +1,4 @@
-"""Spans that settings ask for, made of a trail written by hand."""
+"""Spans that settings ask for, made of a timeline written by hand."""
 
 from typing import Any
 
@@ -6,9 +6,9 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from safelight_service.generation import GenerationRequest
+from safelight_service.core.request import GenerationRequest
+from safelight_service.core.timeline import SharedForward, Timeline
 from safelight_service.telemetry.traces import Traces
-from safelight_service.trail import SharedForward, Trail
 
 PROMPT = "a canary in a coal mine"
 
@@ -20,17 +20,17 @@ def make_spans(**options: bool) -> list[ReadableSpan]:
     provider.add_span_processor(processor)
     settings: dict[str, Any] = {"step_spans": False, "prompts": False, **options}
     traces = Traces(provider, processor, **settings)
-    trail = Trail(100.0, "shapes", queued_at=101.0)
+    timeline = Timeline(100.0, "shapes", queued_at=101.0)
     generation = traces.begin("shapes", GenerationRequest(PROMPT), 100.0)
-    traces.begin_flight(trail, generation)
-    image = trail.add_image()
+    traces.begin_flight(timeline, generation)
+    image = timeline.add_image()
     image.started_at, image.text_encoded_at, image.denoised_at = 102.0, 103.0, 107.0
     image.step_ends += [105.0, 107.0]
     for step, began_at in enumerate((103.0, 105.0)):
         traces.make_forward(SharedForward(began_at, began_at + 1.5, 2, ((image, step),)))
     image.decoded_at = image.encoding_at = 108.0
-    image.encoded_at = trail.ended_at = 109.0
-    traces.make_phases(trail)
+    image.encoded_at = timeline.ended_at = 109.0
+    traces.make_phases(timeline)
     traces.end(generation, "completed", None, None, 109.0)
     return list(exporter.get_finished_spans())
 

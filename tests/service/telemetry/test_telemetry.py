@@ -13,8 +13,9 @@ from safelight.v1 import text_to_image_pb2 as pb
 from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
 from safelight_service.cache import ResultCache
+from safelight_service.core.observer import Compilation
+from safelight_service.core.timeline import Timeline
 from safelight_service.engine import Engine
-from safelight_service.observer import Compilation
 from safelight_service.settings import (
     CacheSettings,
     ConfigurationError,
@@ -23,7 +24,6 @@ from safelight_service.settings import (
 )
 from safelight_service.telemetry.signals import Signals, find_signals
 from safelight_service.telemetry.telemetry import Telemetry
-from safelight_service.trail import Trail
 from tests.running_service import run_service
 
 EXIT_S = 5
@@ -62,7 +62,7 @@ def test_compilations_after_the_warm_up_are_counted() -> None:
         telemetry.start(engine, ResultCache.open(CacheSettings()))
         assert telemetry.note_compilation is not None
         telemetry.note_compilation(Compilation("shapes", "new_shape"))
-        telemetry.flight_ended(Trail(model="shapes"))  # when what was noted is looked at
+        telemetry.execution_ended(Timeline(model="shapes"))  # when what was noted is looked at
         address = telemetry._providers.prometheus_address
         with await asyncio.to_thread(urlopen, f"http://{address}/metrics") as response:
             text: str = response.read().decode()

@@ -1,0 +1,1 @@
+"""What all parts share: requests, events, models, errors. Imports neither gRPC nor torch."""

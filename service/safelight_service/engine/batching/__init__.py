@@ -1,0 +1,1 @@
+"""Batching: which images share the next forward."""

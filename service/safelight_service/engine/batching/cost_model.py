@@ -1,0 +1,147 @@
+"""CostModel: what is known of one model at one size, and so what its generations will take."""
+
+import bisect
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from safelight_service.engine.batching.batch_profile import BatchProfile, WidthSearch
+from safelight_service.engine.batching.setback import Setback
+
+_WEIGHT = 0.25
+"""Weight of the newest measurement in the moving averages."""
+
+
+@dataclass(slots=True)
+class Average:
+    """A moving average; None before the first measurement."""
+
+    value: float | None = None
+
+    def note(self, measured: float) -> None:
+        """Take a measurement in."""
+        before = measured if self.value is None else self.value
+        self.value = before + _WEIGHT * (measured - before)
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a step asks for: forwards, and rows in each; a guided step has two of one or other."""
+
+    forwards_per_step: float
+    row_count: int
+
+
+class CostModel:
+    """The measured costs of one model at one size, in seconds; belongs to the device thread.
+
+    Generations of one cost model can be merged, if the rest of their calls allows it.
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        most_members: int | None,
+        keep_profile: Callable[[BatchProfile], None] = lambda _: None,
+    ) -> None:
+        self.size = size
+        """Width and height in pixels."""
+        self.before_steps = Average()
+        self.decode = Average()
+        self.check = Average()
+        """A safety check, of as many images as share one."""
+        self._most_members = most_members
+        self._widths = WidthSearch()
+        self._prepared_cap: int | None = None
+        self._keep_profile = keep_profile
+        self._room = Setback()
+        """Rows that the device has memory for."""
+        self._merging = Setback()
+        """Generations that may be merged, after merging alone has failed."""
+        self._forwards: dict[int, Average] = {}
+        self._demands: dict[bool, Demand] = {}
+
+    def recall(self, profile: BatchProfile) -> None:
+        """Take over what was measured before."""
+        self._widths.recall(profile)
+        for row_count, seconds in profile.items():
+            self._forwards.setdefault(row_count, Average()).note(seconds)
+
+    def set_cap(self, row_count: int) -> None:
+        """Merge so many rows and no more: no wider forwards have been prepared."""
+        self._prepared_cap = row_count
+
+    def note_forward(self, row_count: int, seconds: float) -> None:
+        """Learn from a forward of so many rows."""
+        self._forwards.setdefault(row_count, Average()).note(seconds)
+        if self._most_members is None and self._widths.note(row_count, seconds):
+            self._keep_profile(self._widths.profile)
+
+    def note_merged(self, member_count: int, row_count: int) -> None:
+        """Learn that so many generations were merged, of so many rows in all."""
+        self._room.allow(row_count)
+        self._merging.allow(member_count)
+
+    def note_rows(self, row_count: int, *, is_guided: bool) -> None:
+        """Learn from the first forward of a generation."""
+        if is_guided not in self._demands:
+            self._demands[is_guided] = Demand(1, row_count)
+
+    def note_demand(self, demand: Demand, *, is_guided: bool) -> None:
+        """Learn from a generation that has ended."""
+        self._demands[is_guided] = demand
+
+    def demand(self, *, is_guided: bool) -> Demand:
+        """What a step will ask for; guessed until a generation like it has been seen."""
+        return self._demands.get(is_guided) or Demand(1, 2 if is_guided else 1)
+
+    def knows(self, row_count: int) -> bool:
+        """Whether a forward of so many rows was measured."""
+        return row_count in self._forwards
+
+    def forward_s(self, row_count: int) -> float | None:
+        """Seconds of a forward, as measured or between what was measured; None without any."""
+        known = self._forwards.get(row_count)
+        if known is not None:
+            return known.value
+        widths = sorted(self._forwards)
+        if not widths:
+            return None
+        place = bisect.bisect_left(widths, row_count)
+        if place == len(widths):
+            return self._measured(widths[-1]) * row_count / widths[-1]
+        upper = widths[place]
+        if place == 0:
+            return self._measured(upper)
+        lower = widths[place - 1]
+        share = (row_count - lower) / (upper - lower)
+        return self._measured(lower) * (1 - share) + self._measured(upper) * share
+
+    @property
+    def after_steps_s(self) -> float:
+        """Seconds from the last step to the picture, as far as they are known."""
+        return (self.decode.value or 0) + (self.check.value or 0)
+
+    def halve_room(self, row_count: int) -> None:
+        """Merge half of the rows that the device had no memory for, for some time."""
+        self._room.limit(max(1, row_count // 2))
+
+    def stop_merging(self) -> None:
+        """Run one generation at a time, for some time."""
+        self._merging.limit(1)
+
+    def has_room(self, member_count: int, row_count: int) -> bool:
+        """Whether so many generations may be merged, of so many rows in all."""
+        if member_count == 1:
+            return True
+        if self._prepared_cap is not None:
+            fits = row_count <= self._prepared_cap
+        elif self._most_members is None:
+            fits = row_count <= self._widths.cap
+        else:
+            fits = member_count <= self._most_members
+        return fits and self._room.allows(row_count) and self._merging.allows(member_count)
+
+    def _measured(self, row_count: int) -> float:
+        value = self._forwards[row_count].value
+        assert value is not None
+        return value

@@ -1,0 +1,92 @@
+"""Families: how the forwards of each kind of pipeline are merged.
+
+By the name of the pipeline's class. What the denoiser takes beyond what a rule names must be
+equal for calls to be merged: sizes, positions of patches and tokens, options. A pipeline that
+is not listed is never merged: it runs step by step like the others, one image at a time.
+That is the right place for those whose attention mixes the rows of a batch (perturbed
+attention guidance) or whose denoiser remembers earlier calls (key and value caches).
+"""
+
+from collections.abc import Mapping
+
+from safelight_service.engine.batching.collation import (
+    EQUAL_ITEMS,
+    ITEMS,
+    ROWS,
+    ROWS_BY_NAME,
+    TEXT,
+    TIMESTEP,
+    CollationRule,
+    rows,
+    text_mask,
+)
+
+_UNET: CollationRule = {
+    "sample": ROWS,
+    "timestep": TIMESTEP,
+    "encoder_hidden_states": ROWS,
+    "timestep_cond": ROWS,
+    "added_cond_kwargs": ROWS_BY_NAME,
+}
+# All that the transformers call by these names has a row for each image.
+_TRANSFORMER: CollationRule = {
+    "hidden_states": ROWS,
+    "timestep": TIMESTEP,
+    "encoder_hidden_states": ROWS,
+    "guidance": ROWS,
+}
+_POOLED = {**_TRANSFORMER, "pooled_projections": ROWS}
+_PIXART = {**_TRANSFORMER, "encoder_attention_mask": ROWS, "added_cond_kwargs": ROWS_BY_NAME}
+
+UNRECORDABLE: Mapping[str, str] = {
+    "ChromaPipeline": "its forward copies constants from the host",
+    "CogView4Pipeline": "its texts come in many lengths",
+    "HiDreamImagePipeline": "its forward reads on the host what its experts are to do",
+    "Lumina2Pipeline": "its forward reads the lengths of its texts on the host",
+}
+"""Why pipelines have no CUDA graphs that have a rule, and whose rule does not show it."""
+
+RULES: Mapping[str, CollationRule] = {
+    "StableDiffusionPipeline": _UNET,
+    "LatentConsistencyModelPipeline": _UNET,
+    "StableDiffusionXLPipeline": _UNET,
+    "StableDiffusion3Pipeline": _POOLED,
+    "FluxPipeline": _POOLED,
+    "Flux2Pipeline": _TRANSFORMER,
+    "Flux2KleinPipeline": _TRANSFORMER,
+    "ChromaPipeline": {**_TRANSFORMER, "attention_mask": ROWS},
+    "QwenImagePipeline": {
+        **_TRANSFORMER,
+        "encoder_hidden_states": TEXT,
+        "encoder_hidden_states_mask": text_mask("encoder_hidden_states"),
+        "img_shapes": EQUAL_ITEMS,
+    },
+    "ZImagePipeline": {"x": ITEMS, "t": TIMESTEP, "cap_feats": ITEMS},
+    "PixArtAlphaPipeline": _PIXART,
+    "PixArtSigmaPipeline": _PIXART,
+    "SanaPipeline": {**_TRANSFORMER, "encoder_attention_mask": ROWS},
+    "Lumina2Pipeline": {**_TRANSFORMER, "encoder_attention_mask": ROWS},
+    "AuraFlowPipeline": _TRANSFORMER,
+    # Its texts must be equally long: the mask that CogView4 takes does not hide what it masks.
+    "CogView4Pipeline": {
+        **_TRANSFORMER,
+        "original_size": ROWS,
+        "target_size": ROWS,
+        "crop_coords": ROWS,
+    },
+    "HiDreamImagePipeline": {
+        "hidden_states": ROWS,
+        "timesteps": TIMESTEP,
+        "encoder_hidden_states_t5": ROWS,
+        "encoder_hidden_states_llama3": rows(dim=1),  # (layers, rows, tokens, width)
+        "pooled_embeds": ROWS,
+    },
+    "HunyuanDiTPipeline": {
+        **_TRANSFORMER,
+        "text_embedding_mask": ROWS,
+        "encoder_hidden_states_t5": ROWS,
+        "text_embedding_mask_t5": ROWS,
+        "image_meta_size": ROWS,
+        "style": ROWS,
+    },
+}

@@ -1,0 +1,1 @@
+"""Compilation: forwards that were compiled ahead."""

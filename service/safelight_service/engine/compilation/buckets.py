@@ -1,0 +1,177 @@
+"""Buckets: the few widths that forwards are padded to, so that each can be compiled ahead."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import structlog
+import torch
+
+from safelight_service.engine import hardware
+from safelight_service.engine.batching.collation import Arguments
+from safelight_service.engine.compilation.recording import Recorder, Run, StaticForward
+
+_log = structlog.get_logger()
+
+LEAST_GAIN = 1.05
+"""Of throughput over the next narrower bucket, below which a bucket is not worth its memory."""
+
+_IMAGES = (1, 2, 4, 8, 16)
+
+_MOST_CHARACTERS = 300
+"""Of an error's text, which may go on for pages."""
+
+_RUNS = 3
+"""Of which the fastest is what a bucket takes."""
+
+
+def list_widths(most_images: int | None) -> tuple[int, ...]:
+    """Return the numbers of images to prepare forwards for; None: as many as may pay."""
+    if most_images is None:
+        return _IMAGES
+    widest = min(most_images, _IMAGES[-1])
+    return (*(images for images in _IMAGES if images < widest), widest)
+
+
+def choose_buckets(profile: Mapping[int, float]) -> tuple[int, ...]:
+    """Return the rows of the buckets that pay, narrowest first.
+
+    `profile` holds the seconds of a forward by its rows. The narrowest bucket always stays; a
+    wider one does if it makes at least LEAST_GAIN as many rows a second as the next that stays.
+    """
+    kept: list[int] = []
+    for row_count in sorted(profile):
+        if not kept or _rate(profile, row_count) >= LEAST_GAIN * _rate(profile, kept[-1]):
+            kept.append(row_count)
+    return tuple(kept)
+
+
+def _rate(profile: Mapping[int, float], row_count: int) -> float:
+    return row_count / profile[row_count]
+
+
+class Bucket:
+    """A forward of a fixed number of rows."""
+
+    def __init__(self, forward: StaticForward, recorder: Recorder) -> None:
+        """Compile it.
+
+        Raises:
+            Exception: it cannot be compiled, or run.
+        """
+        self._forward = forward
+        self._recorder = recorder
+        self._run: Run = forward.run
+        recorder.warm_up(forward.run)
+        self._compile_count = forward.compiler.count
+
+    @property
+    def shapes(self) -> Mapping[str, Sequence[int]]:
+        """Of its inputs, by their names."""
+        return list_shapes(self._forward.inputs)
+
+    def run(self, arguments: Arguments) -> Any:
+        """Run it; the output is overwritten by the next run."""
+        self._forward.load(arguments)
+        return self._run()
+
+    def record(self) -> None:
+        """Have it run in the way that is best on its device; as it is, where that fails.
+
+        Raises:
+            Exception: there is not enough memory.
+        """
+        try:
+            self._run = self._recorder.record(self._forward.run)
+        except Exception as error:
+            if hardware.is_out_of_memory(error):
+                raise
+            _log.warning("not_recorded", shapes=self.shapes, **_describe(error))
+
+    def measure(self, device: torch.device) -> float:
+        """Return the seconds of a run, recorded; that record is not kept."""
+        self.record()
+        seconds: list[float] = []
+        for _ in range(_RUNS):
+            hardware.synchronize(device)
+            began_at = time.perf_counter()
+            self._run()
+            hardware.synchronize(device)
+            seconds.append(time.perf_counter() - began_at)
+        self._run = self._forward.run
+        return min(seconds)
+
+    def was_recompiled(self) -> bool:
+        """Whether it has been compiled once more since this was last asked."""
+        before, self._compile_count = self._compile_count, self._forward.compiler.count
+        return self._compile_count > before
+
+
+class Preparation:
+    """Makes buckets, one at a time."""
+
+    def __init__(
+        self,
+        make: Callable[[int], Bucket],
+        row_counts: Sequence[int],
+        device: torch.device,
+        log: Any,
+        *,
+        is_measured: bool,
+    ) -> None:
+        """Make nothing yet; of `row_counts`, ascending, with `is_measured` those stay that pay."""
+        self.buckets: dict[int, Bucket] = {}
+        """By their rows, once all have been made."""
+        self.profile: dict[int, float] = {}
+        """Seconds by rows, where they have been measured."""
+        self._make = make
+        self._row_counts = row_counts
+        self._device = device
+        self._log = log
+        self._is_measured = is_measured
+        self._steps = self._work()
+
+    def advance(self) -> bool:
+        """Make one more; false if there was none left. What fails is logged, not raised."""
+        with torch.inference_mode():
+            return next(self._steps, False)
+
+    def _work(self) -> Iterator[bool]:
+        made: dict[int, Bucket] = {}
+        for row_count in self._row_counts:
+            try:
+                made[row_count] = self._make(row_count)
+                if self._is_measured:
+                    self.profile[row_count] = made[row_count].measure(self._device)
+            except Exception as error:
+                made.pop(row_count, None)
+                self._report(row_count, error)
+                break
+            yield True
+            if self._is_measured and row_count not in choose_buckets(self.profile):
+                del made[row_count]
+                break
+        for row_count in sorted(made, reverse=True):  # narrower ones fit into the widest's memory
+            try:
+                made[row_count].record()
+            except Exception as error:
+                del made[row_count]
+                self._report(row_count, error)
+        self.buckets = dict(sorted(made.items()))
+
+    def _report(self, row_count: int, error: Exception) -> None:
+        if hardware.is_out_of_memory(error):
+            hardware.empty_cache()
+        self._log.warning("bucket_failed", rows=row_count, **_describe(error))
+
+
+def _describe(error: Exception) -> dict[str, str]:
+    """Return what a log tells of an error of the compiler or the device, which knows no prompt."""
+    text = " ".join(str(error).split())
+    return {"error_type": type(error).__name__, "error": text[:_MOST_CHARACTERS]}
+
+
+def list_shapes(arguments: Arguments) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the tensors among arguments, by their names."""
+    tensors = {name: value for name, value in arguments.items() if isinstance(value, torch.Tensor)}
+    return {name: tuple(value.shape) for name, value in tensors.items()}

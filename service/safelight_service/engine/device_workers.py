@@ -1,0 +1,62 @@
+"""Workers: one for each device that models run on, so that devices do not wait for each other."""
+
+from collections.abc import Callable
+
+import torch
+
+from safelight_service.engine import hardware
+from safelight_service.engine.device_worker import DeviceWorker
+
+
+class DeviceWorkers:
+    """The workers by device, each made when the first job for its device comes."""
+
+    def __init__(self, make: Callable[[torch.device], DeviceWorker]) -> None:
+        self._make = make
+        self._workers: dict[torch.device, DeviceWorker] = {}
+        self._is_draining = False
+
+    def __getitem__(self, device: torch.device) -> DeviceWorker:
+        """The worker of a device."""
+        key = hardware.indexed(device)
+        if key not in self._workers:
+            self._workers[key] = self._make(key)
+            if self._is_draining:
+                self._workers[key].drain()
+        return self._workers[key]
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether one of the devices is lost, and with it the process."""
+        return any(worker.is_lost for worker in self._all())
+
+    def counts(self) -> tuple[int, int]:
+        """Return how many jobs wait, and how many have been started; from any thread."""
+        counts = [worker.counts() for worker in self._all()]
+        return sum(waiting for waiting, _ in counts), sum(running for _, running in counts)
+
+    def give_up_hanging(self, timeout_s: float) -> None:
+        """Give up devices whose current call takes longer than that."""
+        for worker in self._all():
+            if worker.busy_s > timeout_s:
+                worker.lose("a call did not return")
+
+    def give_up(self) -> None:
+        """Give up all devices: the process ends with the first that is lost."""
+        for worker in self._all():
+            if not worker.is_lost:
+                worker.lose("another device of the process is lost")
+
+    def drain(self) -> None:
+        """Take no more jobs, and end those that wait; those that run go on."""
+        self._is_draining = True
+        for worker in self._all():
+            worker.drain()
+
+    def stop(self) -> None:
+        """Cancel all jobs and end the threads, but for those that hang."""
+        for worker in self._all():
+            worker.stop()
+
+    def _all(self) -> list[DeviceWorker]:
+        return list(self._workers.values())

@@ -1,0 +1,1 @@
+"""Models: from a folder to a pipeline in memory."""

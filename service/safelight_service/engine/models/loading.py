@@ -1,0 +1,210 @@
+"""Loading: from a model's settings to a pipeline that is ready to run."""
+
+import functools
+import hashlib
+import math
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from diffusers import DiffusionPipeline
+
+from safelight_service.core.observer import Compilation
+from safelight_service.engine.batching.batch_profile import ProfileStore
+from safelight_service.engine.batching.collation import Merger
+from safelight_service.engine.batching.cost_model import CostModel
+from safelight_service.engine.batching.families import RULES
+from safelight_service.engine.calls import Forward
+from safelight_service.engine.compilation.buckets import list_widths
+from safelight_service.engine.compilation.graphs import BucketedForward
+from safelight_service.engine.hardware import describe, indexed, synchronize
+from safelight_service.engine.models.acceleration import accelerate
+from safelight_service.engine.models.identity import find_commit, identify
+from safelight_service.engine.models.vetting import fetch, inspect
+from safelight_service.engine.pipeline.adapter import PipelineAdapter
+from safelight_service.engine.pipeline.preview import LatentColours
+from safelight_service.engine.pipeline.prompt_cache import Memo, count_bytes
+from safelight_service.engine.pipeline.proxies import PipelineCopies, wrap_text_encoders
+from safelight_service.engine.pipeline.safety_check import SafetyChecker
+from safelight_service.settings import EMBEDDED_MODEL, BatchingSettings, ModelSettings
+
+
+class LoadedModel:
+    """A pipeline in memory, and what is known of it."""
+
+    def __init__(
+        self,
+        name: str,
+        revision: str,
+        identity: str,
+        adapter: PipelineAdapter,
+        batching: BatchingSettings,
+        profiles: ProfileStore,
+        graphs: BucketedForward | None = None,
+    ) -> None:
+        self.name = name
+        self.revision = revision
+        self.identity = identity
+        """Everything about the model that decides the bytes of its images, as text."""
+        self.adapter = adapter
+        self.latent_colours = LatentColours.fit(adapter.pipeline)
+        self.capabilities = adapter.capabilities(has_previews=self.latent_colours is not None)
+        self.denoiser = adapter.denoiser
+        rule = RULES.get(type(adapter.pipeline).__name__)
+        self.merger = Merger(self.denoiser, rule)
+        self.safety_checker = SafetyChecker.of(adapter.pipeline)
+        self.copies = PipelineCopies(adapter.pipeline)
+        self.text_encoders = wrap_text_encoders(
+            adapter.pipeline, Memo(batching.prompt_cache_mib << 20)
+        )
+        self._most_members = _find_most_members(batching) if rule else 1
+        self.size_bytes = sum(
+            count_bytes([*module.parameters(), *module.buffers()])
+            for module in adapter.pipeline.components.values()
+            if isinstance(module, torch.nn.Module)
+        )
+        self._graphs = graphs
+        self.forward: Callable[..., Any] = graphs or self.denoiser
+        """Runs merged forwards."""
+        self._profiles = profiles
+        self._cost_models: dict[tuple[int, int], CostModel] = {}
+
+    def cost_model(self, width: int, height: int) -> CostModel:
+        """Return what is known of the model at this size in pixels."""
+        size = width, height
+        if size not in self._cost_models:
+            place = self._profile_key, math.prod(size)
+            keep = functools.partial(self._profiles.put, *place)
+            self._cost_models[size] = CostModel(size, self._most_members, keep)
+            self._cost_models[size].recall(self._profiles.get(*place) or {})
+        return self._cost_models[size]
+
+    def is_ready_for(self, call: Forward) -> bool:
+        """Whether a call can be run, and need not wait for `prepare`."""
+        return self._graphs is None or self._graphs.is_ready(call.arguments)
+
+    def prepare(self, cost_model: CostModel, call: Forward) -> None:
+        """Compile one more width for calls like this one, which may take minutes."""
+        assert self._graphs is not None
+        self._graphs.prepare(call.arguments)
+        self.limit(cost_model, call)
+
+    def limit(self, cost_model: CostModel, call: Forward) -> None:
+        """Merge no more rows than forwards like this one are prepared for, if they are."""
+        profile = self._graphs.profile(call.arguments) if self._graphs is not None else {}
+        if profile:
+            cost_model.set_cap(max(profile))
+        for row_count, seconds in profile.items():
+            if seconds is not None and not cost_model.knows(row_count):
+                cost_model.note_forward(row_count, seconds)
+
+    @functools.cached_property
+    def _profile_key(self) -> str:
+        """Everything that the seconds of a forward depend on, but its size."""
+        digest = hashlib.sha256(self.identity.encode()).hexdigest()[:16]
+        return ", ".join((self.name, digest, describe(self.adapter.execution_device)))
+
+
+def load_model(
+    settings: ModelSettings,
+    batching: BatchingSettings = BatchingSettings(),  # noqa: B008 (frozen)
+    profiles: ProfileStore | None = None,
+    note_compilation: Callable[[Compilation], None] | None = None,
+) -> LoadedModel:
+    """Load a model from safetensors, without running any code that comes with it.
+
+    Raises:
+        UnsafeModelError: it holds what might run code, and is refused.
+        ImportError: a component needs a library that is not installed.
+        OSError: a file is missing.
+        ValueError: the folder is not a diffusers pipeline.
+        UnsupportedPipelineError: it is not an ordinary text-to-image pipeline.
+        AccelerationError: it cannot be accelerated as the settings ask.
+    """
+    device = choose_device(settings.device)
+    dtype = _choose_dtype(settings.dtype, device)
+    folder = _find_folder(settings)
+    inspect(folder)
+    pipeline = DiffusionPipeline.from_pretrained(
+        str(folder), variant=settings.variant, dtype=dtype, use_safetensors=True
+    )
+    identity = identify(settings, folder, type(pipeline).__name__, dtype, device)
+    _upcast_vae(pipeline)
+    accelerate(pipeline, settings.acceleration, device)
+    pipeline.set_progress_bar_config(disable=True)
+    if settings.acceleration.offload != "none":
+        batching = batching.model_copy(update={"max_width": 1})
+    synchronize(device)  # other threads use it on streams of their own
+    adapter = PipelineAdapter(pipeline, settings.limits, settings.defaults)
+    graphs = None
+    if settings.acceleration.compile == "graphs":
+        most_members = _find_most_members(batching)
+        graphs = BucketedForward(
+            adapter.denoiser,
+            RULES[type(pipeline).__name__],
+            adapter.execution_device,
+            list_widths(most_members),
+            is_measured=most_members is None,
+            model=settings.name,
+            note=note_compilation,
+        )
+    return LoadedModel(
+        settings.name,
+        find_commit(folder) or settings.revision,
+        identity,
+        adapter,
+        batching,
+        profiles or ProfileStore(None),
+        graphs,
+    )
+
+
+def silence_libraries() -> None:
+    """Keep the progress bars and the advice of diffusers and transformers out of the log."""
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+
+
+def _find_most_members(batching: BatchingSettings) -> int | None:
+    """Return how many images may share a forward; None: as many as measurements show to pay."""
+    return 1 if batching.deterministic else batching.max_width
+
+
+def _find_folder(settings: ModelSettings) -> Path:
+    """Return the folder that holds the model, fetched from the Hub where the source is an id."""
+    if settings.source == EMBEDDED_MODEL:
+        return Path(str(resources.files("safelight_service"))) / "models" / EMBEDDED_MODEL
+    if settings.is_on_hub and settings.is_pinned:  # not so where a folder has gone since the start
+        return fetch(settings.source, settings.revision, settings.variant)
+    return Path(settings.source)
+
+
+def _upcast_vae(pipeline: Any) -> None:
+    """Bring a VAE that overflows in float16 to float32, where its pipeline would do so itself.
+
+    Pipelines cast it up before they decode, and some back again afterwards: others that decode at
+    the same time would find it in either precision.
+    """
+    if not hasattr(pipeline, "upcast_vae"):  # SDXL, AuraFlow, Kolors: others decode as they are
+        return
+    if pipeline.vae.dtype == torch.float16 and pipeline.vae.config.get("force_upcast"):
+        pipeline.vae.to(torch.float32)
+
+
+def choose_device(setting: str) -> torch.device:
+    """Return the device that a model's setting means."""
+    if setting == "auto":
+        setting = "cuda" if torch.cuda.is_available() else "cpu"
+    return indexed(torch.device(setting))
+
+
+def _choose_dtype(setting: str, device: torch.device) -> torch.dtype:
+    if setting == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    dtype: torch.dtype = getattr(torch, setting)
+    return dtype

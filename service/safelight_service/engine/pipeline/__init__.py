@@ -1,0 +1,1 @@
+"""One pipeline: what it takes, and what stands in for its modules."""

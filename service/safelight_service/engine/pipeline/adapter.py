@@ -1,0 +1,263 @@
+"""Adapter: what one diffusers pipeline takes, read off its signature and configs."""
+
+import copy
+import inspect
+import math
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+
+from safelight_service.core.model import Capabilities, Defaults, Limits
+from safelight_service.core.request import ResolvedRequest
+from safelight_service.engine.pipeline.prompt_tokens import PromptTokens
+from safelight_service.engine.sampling.schedulers import SchedulerChoice
+from safelight_service.settings import DefaultSettings, LimitSettings
+
+_DENOISERS = ("transformer", "unet")
+_REQUIRED_ARGUMENTS = ("prompt", "height", "width", "num_inference_steps", "generator")
+_FOREIGN_ARGUMENTS = (
+    "image",
+    "strength",
+    "mask_image",
+    "control_image",
+    "controlnet_conditioning_scale",
+    "num_frames",
+)
+"""What pipelines of other tasks take: changing a given image, or making a video."""
+
+_MAY_TAKE_IMAGE = ("Flux2Pipeline", "Flux2KleinPipeline", "FluxKontextPipeline")
+"""Pipelines that work without the `image` that they take."""
+
+_COMMON_MULTIPLE_PX = 8
+"""What most pipelines ask of a side, whatever their own VAE and denoiser need."""
+
+
+class UnsupportedPipelineError(Exception):
+    """A pipeline that is not an ordinary text-to-image pipeline; says why."""
+
+
+def find_denoiser_name(pipeline: Any) -> str:
+    """Return the name of the component that denoises.
+
+    Raises:
+        UnsupportedPipelineError: there is none.
+    """
+    for name in _DENOISERS:
+        if getattr(pipeline, name, None) is not None:
+            return name
+    raise UnsupportedPipelineError(
+        f"{type(pipeline).__name__} has neither of: {', '.join(_DENOISERS)}"
+    )
+
+
+class PipelineAdapter:
+    """Maps the contract's parameters to the arguments of one pipeline's call."""
+
+    def __init__(
+        self, pipeline: DiffusionPipeline, limits: LimitSettings, defaults: DefaultSettings
+    ) -> None:
+        self.pipeline: Any = pipeline
+        self._arguments = inspect.signature(type(pipeline).__call__).parameters
+        self._check_task()
+        self.denoiser_name = find_denoiser_name(pipeline)
+        self.denoiser: Any = getattr(pipeline, self.denoiser_name)
+        self.execution_device: torch.device = self.pipeline._execution_device
+        self.schedulers = SchedulerChoice(self.pipeline.scheduler, type(pipeline).__name__)
+        self._tokens = PromptTokens(pipeline, self._arguments)
+        self._has_true_cfg = "true_cfg_scale" in self._arguments
+        self._has_distilled_guidance = bool(self._denoiser_config("guidance_embeds", False))
+        is_distilled = self.pipeline.config.get("is_distilled", False)  # FLUX.2-klein
+        self._takes_guidance = "guidance_scale" in self._arguments and not is_distilled
+        self._defaults = self._find_defaults(defaults)
+        self._limits = self._find_limits(limits)
+
+    def capabilities(self, *, has_previews: bool) -> Capabilities:
+        """Describe what the pipeline takes.
+
+        Raises:
+            UnsupportedPipelineError: the defaults break the limits.
+        """
+        self._check_defaults()
+        return Capabilities(
+            pipeline_class=type(self.pipeline).__name__,
+            honoured_parameters=self._honoured_parameters(),
+            defaults=self._defaults,
+            schedulers=self.schedulers.list(),
+            limits=self._limits,
+            has_previews=has_previews,
+            device_type=self.execution_device.type,
+        )
+
+    def count_tokens(self, prompt: str) -> int:
+        """Count the tokens that the prompt becomes, special ones included."""
+        return self._tokens.count(prompt)
+
+    def call_arguments(self, request: ResolvedRequest) -> dict[str, Any]:
+        """Return the arguments of the pipeline's call, all but the generator."""
+        parameters = request.parameters
+        arguments: dict[str, Any] = {
+            "prompt": request.inputs,
+            "width": parameters.width,
+            "height": parameters.height,
+            "num_inference_steps": parameters.num_inference_steps,
+            "output_type": "pt",
+        }
+        if parameters.guidance_scale is not None:
+            arguments |= self._guidance_arguments(
+                parameters.guidance_scale, parameters.negative_prompt
+            )
+        if parameters.negative_prompt is not None:
+            arguments["negative_prompt"] = parameters.negative_prompt
+        if "use_resolution_binning" in self._arguments:
+            arguments["use_resolution_binning"] = False  # would denoise another size and resize
+        if "clean_caption" in self._arguments:
+            arguments["clean_caption"] = False  # would rewrite the prompt
+        return arguments
+
+    def pipeline_attributes(self, request: ResolvedRequest) -> dict[str, Any]:
+        """Return what the call takes from the pipeline's own attributes instead of arguments."""
+        area = request.parameters.width * request.parameters.height
+        # HiDream scales every size to this square's, and then rounds it down: hence the hair more.
+        side = math.sqrt(area) / self.pipeline.vae_scale_factor * (1 + 1e-6)
+        return {"default_sample_size": side}
+
+    def _guidance_arguments(self, scale: float, negative_prompt: str | None) -> dict[str, Any]:
+        name = self._guidance_argument(negative_prompt)
+        if name == "true_cfg_scale" and scale > 1:
+            # Without one these pipelines skip the guidance; a blank is what they advise.
+            return {name: scale, "negative_prompt": " "}
+        if scale <= 1 and self._is_guided_below_one():
+            return {name: 0.0}
+        return {name: scale}
+
+    def _guidance_argument(self, negative_prompt: str | None) -> str:
+        """Name of the argument that the family calls guidance.
+
+        Where `true_cfg_scale` exists it is classifier-free guidance, and
+        `guidance_scale`, if the denoiser embeds one, is a distilled substitute
+        that knows no negative prompt.
+        """
+        if self._has_true_cfg and (negative_prompt is not None or not self._has_distilled_guidance):
+            return "true_cfg_scale"
+        return "guidance_scale"
+
+    def _is_guided_below_one(self) -> bool:
+        """Whether only 0 turns guidance off, as Z-Image has it; elsewhere 1 does."""
+        probe = copy.copy(self.pipeline)
+        vars(probe)["_guidance_scale"] = 0.5
+        return bool(getattr(probe, "do_classifier_free_guidance", False))
+
+    def _honoured_parameters(self) -> tuple[str, ...]:
+        optional = ["guidance_scale"] if self._takes_guidance else []
+        embeds_guidance = self._denoiser_config("time_cond_proj_dim", None) is not None
+        if "negative_prompt" in self._arguments and not embeds_guidance:
+            optional.append("negative_prompt")
+        return (*optional, "num_inference_steps", "width", "height", "scheduler", "seed")
+
+    def _check_task(self) -> None:
+        """Refuse pipelines for other tasks than text to image."""
+        name = type(self.pipeline).__name__
+        missing = [name for name in _REQUIRED_ARGUMENTS if name not in self._arguments]
+        if missing:
+            raise UnsupportedPipelineError(f"{name} does not take {', '.join(missing)}")
+        foreign = [argument for argument in _FOREIGN_ARGUMENTS if argument in self._arguments]
+        if foreign and not (name in _MAY_TAKE_IMAGE and foreign == ["image"]):
+            raise UnsupportedPipelineError(
+                f"{name} is not for text to image alone: it takes {', '.join(foreign)}"
+            )
+        for component in ("scheduler", "vae"):
+            if getattr(self.pipeline, component, None) is None:
+                raise UnsupportedPipelineError(f"{name} has no {component}")
+
+    def _check_defaults(self) -> None:
+        """Refuse defaults that every request without parameters of its own would fail on."""
+        limits, defaults = self._limits, self._defaults
+        for name, side in (("width", defaults.width), ("height", defaults.height)):
+            in_range = limits.min_side_px <= side <= limits.max_side_px
+            if not in_range or side % limits.size_multiple_px:
+                raise UnsupportedPipelineError(
+                    f"the default {name} {side} is not a multiple of {limits.size_multiple_px} "
+                    f"between {limits.min_side_px} and {limits.max_side_px}; set defaults or limits"
+                )
+        for name, value, most in (
+            ("width times height", defaults.width * defaults.height, limits.max_pixel_count),
+            ("num_inference_steps", defaults.num_inference_steps, limits.max_step_count),
+            ("guidance_scale", defaults.guidance_scale or 0, limits.max_guidance_scale),
+        ):
+            if value > most:
+                raise UnsupportedPipelineError(
+                    f"the default {name} {value} is above {most}; set defaults or limits"
+                )
+        schedulers = self.schedulers.list()
+        names = [name for info in schedulers for name in (info.name, *info.aliases)]
+        if defaults.scheduler not in names:
+            raise UnsupportedPipelineError(
+                f"the default scheduler {defaults.scheduler!r} is not one of: {', '.join(names)}"
+            )
+
+    def _denoiser_config(self, key: str, default: Any) -> Any:
+        return self.denoiser.config.get(key, default)
+
+    def _find_defaults(self, settings: DefaultSettings) -> Defaults:
+        guidance_scale = settings.guidance_scale
+        if not self._takes_guidance:
+            guidance_scale = None
+        elif guidance_scale is None:
+            guidance_scale = self._argument_default(self._guidance_argument(None))
+        return Defaults(
+            guidance_scale=guidance_scale,
+            num_inference_steps=settings.num_inference_steps
+            or self._argument_default("num_inference_steps"),
+            width=settings.width or self._default_side("width", 1),
+            height=settings.height or self._default_side("height", 0),
+            scheduler=settings.scheduler or self.schedulers.default,
+        )
+
+    def _argument_default(self, name: str) -> Any:
+        return self._arguments[name].default
+
+    def _default_side(self, name: str, axis: int) -> int:
+        side = self._argument_default(name)
+        if side is None:
+            cells = getattr(self.pipeline, "default_sample_size", None)
+            if cells is None:
+                cells = self._denoiser_config("sample_size", None)
+            if isinstance(cells, list | tuple):
+                cells = cells[axis]
+            side = 1024 if cells is None else cells * self.pipeline.vae_scale_factor
+        return int(side)
+
+    def _find_limits(self, settings: LimitSettings) -> Limits:
+        patch = self._patch_px()
+        multiple = math.lcm(patch, _COMMON_MULTIPLE_PX)
+        max_side, max_pixel_count = settings.max_side_px, settings.max_pixel_count
+        positions: Any = getattr(self.denoiser, "pos_embed", None)
+        if getattr(positions, "pos_embed_max_size", None) is not None:
+            # SD3 and AuraFlow cut the positions of a picture out of a square.
+            max_side = min(max_side, math.isqrt(positions.pos_embed.shape[1]) * patch)
+        if hasattr(self.denoiser, "max_seq"):  # HiDream fills patches up to so many
+            max_pixel_count = min(max_pixel_count, self.denoiser.max_seq * patch**2)
+        return Limits(
+            min_side_px=-(-settings.min_side_px // multiple) * multiple,
+            max_side_px=max_side // multiple * multiple,
+            size_multiple_px=multiple,
+            max_pixel_count=max_pixel_count,
+            max_step_count=settings.max_step_count,
+            max_guidance_scale=settings.max_guidance_scale,
+            max_image_count=settings.max_image_count,
+            max_prompt_token_count=self._tokens.max_count,
+            max_prompt_character_count=settings.max_prompt_character_count,
+        )
+
+    def _patch_px(self) -> int:
+        """Pixels per latent cell, times the cells that the denoiser takes as one patch."""
+        if hasattr(self.pipeline, "_pack_latents"):
+            patch = 2
+        else:
+            patch = self._denoiser_config("patch_size", None)
+            if patch is None:
+                patch = self._denoiser_config("all_patch_size", 1)
+            if isinstance(patch, list | tuple):
+                patch = max(patch)
+        return int(self.pipeline.vae_scale_factor) * int(patch)

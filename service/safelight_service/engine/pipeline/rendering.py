@@ -1,0 +1,73 @@
+"""Rendering: tensors on the device to compressed pictures, in the encoders' threads."""
+
+import hashlib
+
+import PIL.Image
+import torch
+from torch import Tensor
+
+from safelight_service.core.events import Event, Image, Preview
+from safelight_service.core.request import ResolvedRequest
+from safelight_service.engine import hardware
+from safelight_service.engine.pipeline.image_file import encode_image, encode_preview
+
+
+class Pixels:
+    """A picture on the device, (3, height, width) in [0, 1], on its way to the host.
+
+    The device thread makes it and does not wait for it; the thread that takes it does. All
+    arithmetic is done here; on a CPU it would leave the other thread with a team of OpenMP threads.
+    A picture that is flagged as unsafe, be it by a flag on the device, is black.
+    """
+
+    def __init__(self, picture: Tensor, is_flagged: Tensor | bool = False) -> None:
+        scaled = (picture.float() * 255).round().to(torch.uint8)
+        if isinstance(is_flagged, Tensor):
+            scaled = scaled.masked_fill(is_flagged, 0)
+        self._is_flagged = is_flagged
+        self._bytes = scaled.movedim(0, -1).contiguous()
+        is_queued = hardware.is_asynchronous(picture.device)
+        self._is_drawn = hardware.mark(picture.device) if is_queued else None
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether it was drawn before it was handed on, as on a device that works at once."""
+        return self._is_drawn is None
+
+    def take(self) -> tuple[PIL.Image.Image, bool]:
+        """Wait until it is drawn, and copy it to the host; return also whether it is flagged."""
+        if self._is_drawn is None:
+            return self._copy()
+        with hardware.beside(self._bytes.device, self._is_drawn):
+            return self._copy()
+
+    def _copy(self) -> tuple[PIL.Image.Image, bool]:
+        return PIL.Image.fromarray(self._bytes.cpu().numpy()), bool(self._is_flagged)
+
+
+def render_image(
+    picture: PIL.Image.Image,
+    request: ResolvedRequest,
+    model: str,
+    index: int,
+    seed: int,
+    is_flagged: bool,
+) -> Event:
+    """Compress a finished image."""
+    data = encode_image(picture, request, seed=seed, model=model)
+    sha256 = hashlib.sha256(data).hexdigest()
+    size = picture.width, picture.height
+    return Image(index, request.output.mime_type, *size, seed, is_flagged, sha256, data)
+
+
+def render_preview(pixels: Pixels, request: ResolvedRequest, index: int, step: int) -> Event:
+    """Enlarge a preview from one pixel a latent cell, and compress it."""
+    wanted, parameters = request.preview, request.parameters
+    assert wanted is not None
+    scale = wanted.max_side_px / max(parameters.width, parameters.height)
+    width = max(1, round(parameters.width * scale))
+    height = max(1, round(parameters.height * scale))
+    picture, _ = pixels.take()
+    picture = picture.resize((width, height), PIL.Image.Resampling.BICUBIC)
+    data = encode_preview(picture, wanted.mime_type)
+    return Preview(index, step, wanted.mime_type, width, height, data)

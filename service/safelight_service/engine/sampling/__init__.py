@@ -1,0 +1,1 @@
+"""Sampling: schedulers, their steps and their noise."""

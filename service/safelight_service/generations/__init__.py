@@ -1,0 +1,1 @@
+"""Generations: their life cycle, from admission to the last event."""

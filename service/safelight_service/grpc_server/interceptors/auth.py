@@ -1,0 +1,45 @@
+"""Access: an interceptor that lets only calls with a known token through."""
+
+import re
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2
+
+from safelight_service.auth.tokens import Caller, Tokens, current_caller
+from safelight_service.core.errors import UnauthenticatedError
+from safelight_service.grpc_server.interceptors.errors import refuse
+
+_HEALTH = f"/{health_pb2.DESCRIPTOR.services_by_name['Health'].full_name}/"
+_BEARER = re.compile(r" *bearer:? +([!-~]+) *", re.IGNORECASE)
+"""The colon is how the Hugging Face task writes it."""
+
+
+class AccessInterceptor(grpc.aio.ServerInterceptor):
+    """Sets `current_caller` for each call, or refuses it; health is open to all."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """Find out who calls before anything of the call is read."""
+        if not handler_call_details.method.startswith(_HEALTH):
+            try:
+                # Each call is handled in a task of its own, so this is its own value.
+                current_caller.set(self._find_caller(handler_call_details.invocation_metadata))
+            except Exception as error:
+                return refuse(error)
+        return await continuation(handler_call_details)
+
+    def _find_caller(self, metadata: Iterable[tuple[str, str | bytes]]) -> Caller:
+        values = [str(value) for key, value in metadata if key == "authorization"]
+        match = _BEARER.fullmatch(values[0]) if len(values) == 1 else None
+        caller = self._tokens.find(match[1]) if match else None
+        if caller is None:
+            raise UnauthenticatedError
+        return caller

@@ -1,0 +1,159 @@
+"""Faults: an interceptor through which every failure leaves as a rich status.
+
+It refuses calls while the service stops, too.
+
+Without it grpc.aio sends the text of an uncaught exception to the caller, a CancelledError that
+leaks from an inner task leaves the caller waiting for ever, and a reader that stops reading holds
+what it watches for as long as it likes.
+"""
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from safelight_service.core.errors import (
+    FieldViolation,
+    InvalidRequestError,
+    ReaderStalledError,
+    SafelightError,
+)
+from safelight_service.core.observer import NULL_OBSERVER, Observer
+from safelight_service.engine import report_fault
+from safelight_service.grpc_server.drain import OngoingCalls
+from safelight_service.grpc_server.status import reason_of, to_status
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+_Handler = Any
+"""grpc.RpcMethodHandler, whose stubs know the behaviours of the synchronous server only."""
+
+_Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]]
+
+
+class FaultInterceptor(grpc.aio.ServerInterceptor):
+    """Turns errors of the named service's methods into statuses."""
+
+    def __init__(
+        self,
+        service: str,
+        ongoing: OngoingCalls,
+        stall_s: float,
+        observer: Observer = NULL_OBSERVER,
+    ) -> None:
+        self._prefix = f"/{service}/"
+        self._ongoing = ongoing
+        self._stall_s = stall_s
+        self._observer = observer
+
+    async def intercept_service(
+        self,
+        continuation: _Continuation,
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> _Handler:
+        """Wrap the method's behaviour, and its deserializer with it."""
+        handler = await continuation(handler_call_details)
+        if handler is None or not handler_call_details.method.startswith(self._prefix):
+            return handler
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(
+                _guard_stream(handler, self._ongoing, self._stall_s, self._observer),
+                None,
+                handler.response_serializer,
+            )
+        return grpc.unary_unary_rpc_method_handler(
+            _guard_unary(handler, self._ongoing, self._observer), None, handler.response_serializer
+        )
+
+
+def refuse(error: Exception) -> _Handler:
+    """Return a handler of methods of any kind that reads nothing and fails with the error."""
+
+    async def behaviour(requests: AsyncIterator[bytes], context: _Context) -> None:
+        await _abort(context, error, NULL_OBSERVER)
+
+    return grpc.stream_stream_rpc_method_handler(behaviour)
+
+
+def _guard_unary(
+    handler: _Handler, ongoing: OngoingCalls, observer: Observer
+) -> Callable[[bytes, _Context], Awaitable[Any]]:
+    async def behaviour(raw: bytes, context: _Context) -> Any:
+        try:
+            with ongoing.enter():
+                return await handler.unary_unary(_parse(handler, raw), context)
+        except BaseException as error:
+            await _abort(context, error, observer)
+
+    return behaviour
+
+
+def _guard_stream(
+    handler: _Handler, ongoing: OngoingCalls, stall_s: float, observer: Observer
+) -> Callable[[bytes, _Context], Awaitable[None]]:
+    async def behaviour(raw: bytes, context: _Context) -> None:
+        try:
+            with ongoing.enter():
+                responses = handler.unary_stream(_parse(handler, raw), context)
+                async with aclosing(responses):
+                    await _write(responses, context, stall_s)
+        except BaseException as error:
+            await _abort(context, error, observer)
+
+    return behaviour
+
+
+async def _write(responses: AsyncIterable[Any], context: _Context, stall_s: float) -> None:
+    """Write responses for as long as there is somebody to write to.
+
+    Raises:
+        ReaderStalledError: one of them took that many seconds.
+    """
+    clock = asyncio.get_running_loop().time
+    try:
+        # One for all writes, put off each time: to make one for each costs more.
+        async with asyncio.timeout(None) as limit:
+            is_first = True
+            async for response in responses:
+                # Apart from the first message: should that be given up as stalled, gRPC
+                # would try to send the metadata again, and never send the status.
+                if is_first:
+                    await context.send_initial_metadata(())
+                    is_first = False
+                limit.reschedule(clock() + stall_s)
+                await context.write(response)
+                limit.reschedule(None)
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise ReaderStalledError(stall_s) from None
+    except grpc.aio.InternalError:
+        # The write was under way when the caller left.
+        context.set_code(grpc.StatusCode.CANCELLED)  # for who traces it
+
+
+def _parse(handler: _Handler, raw: bytes) -> Any:
+    try:
+        return handler.request_deserializer(raw)
+    except DecodeError:
+        raise InvalidRequestError(
+            [FieldViolation("", "the bytes are not a message of the method's request type")]
+        ) from None
+
+
+async def _abort(context: _Context, error: BaseException, observer: Observer) -> None:
+    """End the call with the error's status; let a real cancellation pass."""
+    if isinstance(error, ReaderStalledError):
+        observer.reader_stalled()
+    if isinstance(error, SafelightError):
+        observer.call_failed(reason_of(error))
+        await context.abort_with_status(to_status(error))
+    task = asyncio.current_task()
+    is_leaked = isinstance(error, asyncio.CancelledError) and not (task and task.cancelling())
+    if is_leaked or (isinstance(error, Exception) and not isinstance(error, grpc.aio.AbortError)):
+        fault = report_fault(error)
+        observer.call_failed(reason_of(fault))
+        await context.abort_with_status(to_status(fault))
+    raise error

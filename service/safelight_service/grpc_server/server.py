@@ -1,0 +1,200 @@
+"""The server: a grpc.aio server with health and reflection, from start to stop."""
+
+import os
+from typing import TYPE_CHECKING, Self
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health
+from grpc_reflection.v1alpha import reflection
+from safelight.v1 import text_to_image_pb2 as pb
+from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
+
+from safelight_service.auth.tokens import Tokens
+from safelight_service.cache import ResultCache
+from safelight_service.core.observer import NULL_OBSERVER
+from safelight_service.engine import Engine
+from safelight_service.generations.generations import Generations
+from safelight_service.grpc_server.drain import OngoingCalls
+from safelight_service.grpc_server.interceptors.auth import AccessInterceptor
+from safelight_service.grpc_server.interceptors.errors import FaultInterceptor
+from safelight_service.grpc_server.servicer import TextToImageServicer
+from safelight_service.grpc_server.tls import server_credentials
+from safelight_service.settings import ConnectionSettings, Settings
+from safelight_service.telemetry.signals import find_signals
+
+if TYPE_CHECKING:
+    from safelight_service.telemetry.telemetry import Telemetry
+
+SERVICE = pb.DESCRIPTOR.services_by_name["TextToImageService"].full_name
+
+_Status = health_pb2.HealthCheckResponse
+
+_LINGER_S = 1.0
+"""What is left to those who watch the health, and to statuses on their way, at the very end."""
+
+
+class AddressInUseError(Exception):
+    """The listen address cannot be bound."""
+
+
+class Server:
+    """Serves an engine; `async with` starts it, and stops it gracefully."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Read the files that the settings name.
+
+        Raises:
+            ConfigurationError: one of them cannot be used, or telemetry is asked for that there
+                is not.
+        """
+        self._settings = settings
+        self._credentials = server_credentials(settings.tls) if settings.tls else None
+        self._ongoing = OngoingCalls()
+        self._telemetry = _open_telemetry(settings)
+        observer = self._telemetry or NULL_OBSERVER
+        interceptors: list[grpc.aio.ServerInterceptor] = [
+            FaultInterceptor(SERVICE, self._ongoing, settings.generations.stall_s, observer)
+        ]
+        if settings.tokens_file is not None:
+            tokens = Tokens(settings.tokens_file, [model.name for model in settings.models])
+            interceptors.insert(0, AccessInterceptor(tokens))
+        if self._telemetry is not None:
+            from safelight_service.grpc_server.interceptors.tracing import TracingInterceptor
+
+            tracing = TracingInterceptor([SERVICE], self._telemetry.tracers, self._telemetry.meters)
+            interceptors.insert(0, tracing)
+        self._engine = Engine(settings, observer)
+        self._health = health.HealthServicer()
+        self._cache = ResultCache.open(settings.cache)
+        self._generations = Generations(self._engine, self._cache, settings.generations, observer)
+        self._server = grpc.aio.server(
+            interceptors=interceptors, options=_options(settings.connections)
+        )
+        self._port = 0
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT that it serves on."""
+        host = self._settings.listen.rpartition(":")[0]
+        return f"{host}:{self._port}"
+
+    async def start(self) -> None:
+        """Listen, then load the models; health says SERVING once they are there.
+
+        Raises:
+            AddressInUseError: the address cannot be bound.
+            ModelFailedError: a model that is to be preloaded cannot be loaded.
+        """
+        try:
+            self._port = self._add_port(self._settings.listen)
+        except RuntimeError:
+            raise AddressInUseError(
+                f"cannot listen on {self._settings.listen}: the port is taken, or the host is "
+                "not an address of this machine"
+            ) from None
+        pb_grpc.add_TextToImageServiceServicer_to_server(
+            TextToImageServicer(self._engine, self._generations, self._telemetry or NULL_OBSERVER),
+            self._server,
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        if self._settings.reflection:
+            names = (
+                SERVICE,
+                health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+                reflection.SERVICE_NAME,
+            )
+            reflection.enable_server_reflection(names, self._server)
+        if self._telemetry is not None:
+            self._telemetry.start(self._engine, self._cache)
+        await self._tell_health(_Status.NOT_SERVING)
+        await self._server.start()
+        await self._engine.start()
+        await self._tell_health(_Status.SERVING)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the device is lost, so that only a new process helps."""
+        return self._engine.is_lost
+
+    async def wait_until_lost(self) -> None:
+        """Return when the device is lost."""
+        await self._engine.wait_until_lost()
+
+    async def stop(self) -> None:
+        """Say NOT_SERVING, let generations that run finish within the grace time, and end.
+
+        All else that is asked for, or waits, is refused with UNAVAILABLE and when to try again;
+        so is what has not finished in time. Only then is the port closed, since a client could
+        not tell a service that stops from one that is not there.
+        """
+        await self._health.enter_graceful_shutdown()
+        self._ongoing.close()
+        self._engine.drain()
+        await self._ongoing.finish(self._settings.grace_s)
+        await self._generations.close()
+        await self._server.stop(_LINGER_S)
+        await self._engine.close()
+        if self._telemetry is not None:
+            await self._telemetry.close()
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.stop()
+
+    def _add_port(self, address: str) -> int:
+        if self._credentials is None:
+            return self._server.add_insecure_port(address)
+        return self._server.add_secure_port(address, self._credentials)
+
+    async def _tell_health(self, status: int) -> None:
+        for service in ("", SERVICE):
+            await self._health.set(service, status)
+
+
+def _options(connections: ConnectionSettings) -> list[tuple[str, int]]:
+    options = [
+        # A second server on the same port must fail, not silently take half the calls.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_allowed_incoming_connections", connections.max_count),
+        # Also for calls that were reset at once but still await the event loop. Beyond 1,000 of
+        # these gRPC answers calls at random, whoever's, with a bare CANCELLED.
+        ("grpc.max_concurrent_streams", connections.max_stream_count),
+        # Notice clients whose connection has died silently.
+        ("grpc.keepalive_time_ms", _ms(connections.keepalive_s)),
+        ("grpc.keepalive_timeout_ms", _ms(connections.keepalive_timeout_s)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        # Let clients notice the same of us; by default their pings end in GOAWAY.
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+        # gRPC's own limits. But its soft one on metadata is half as much, and between the two it
+        # refuses at random.
+        ("grpc.max_receive_message_length", 4 * 1024 * 1024),
+        ("grpc.max_metadata_size", 16 * 1024),
+        ("grpc.absolute_max_metadata_size", 16 * 1024),
+    ]
+    if connections.max_age_s is not None:
+        options.append(("grpc.max_connection_age_ms", _ms(connections.max_age_s)))
+    return options
+
+
+def _ms(seconds: float) -> int:
+    return max(1, round(seconds * 1000))
+
+
+def _open_telemetry(settings: Settings) -> "Telemetry | None":
+    """Start what exports, if anything is to be exported; nothing is imported otherwise."""
+    signals = find_signals(settings.telemetry, os.environ)
+    if not signals.is_any:
+        return None
+    from safelight_service.telemetry.telemetry import Telemetry
+
+    models = [model.name for model in settings.models]
+    return Telemetry(settings.telemetry, signals, models, settings.default_model or models[0])

@@ -1,0 +1,98 @@
+"""The servicer: each RPC converts, calls the core, and converts back."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+from safelight.v1 import text_to_image_pb2 as pb
+from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
+
+from safelight_service.auth.tokens import current_caller
+from safelight_service.core.errors import ModelNotFoundError
+from safelight_service.core.events import Completed, Event, Image
+from safelight_service.core.observer import NULL_OBSERVER, Observer
+from safelight_service.engine import Engine
+from safelight_service.generations.generations import Generations
+from safelight_service.grpc_server import convert
+from safelight_service.grpc_server.metadata import parse_flag
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class TextToImageServicer(pb_grpc.TextToImageServiceServicer):
+    """Serves the contract from an engine and its generations."""
+
+    def __init__(
+        self, engine: Engine, generations: Generations, observer: Observer = NULL_OBSERVER
+    ) -> None:
+        self._engine = engine
+        self._generations = generations
+        self._observer = observer
+
+    async def Generate(
+        self, request: pb.GenerateRequest, context: Context
+    ) -> AsyncIterator[pb.GenerateResponse]:
+        """Start a generation or join it, and stream its events."""
+        metadata = context.invocation_metadata() or ()
+        generation = convert.from_generate_request(
+            request,
+            waits_for_model=parse_flag(metadata, "x-wait-for-model", default=False),
+            uses_cache=parse_flag(metadata, "x-use-cache", default=True),
+            time_left_s=context.time_remaining(),
+        )
+        async with aclosing(self._generations.generate(generation)) as events:
+            async for event in events:
+                _tell_cache(event, context)
+                began_at = time.monotonic()
+                for response in convert.to_generate_responses(event):
+                    yield response
+                if isinstance(event, Image):
+                    self._observer.image_sent(event, began_at)
+
+    async def WatchGeneration(
+        self, request: pb.WatchGenerationRequest, context: Context
+    ) -> AsyncIterator[pb.WatchGenerationResponse]:
+        """Join a generation, and stream its events."""
+        async with aclosing(self._generations.watch(request.generation_id)) as events:
+            async for event in events:
+                _tell_cache(event, context)
+                began_at = time.monotonic()
+                for response in convert.to_generate_responses(event):
+                    yield pb.WatchGenerationResponse(event=response)
+                if isinstance(event, Image):
+                    self._observer.image_sent(event, began_at)
+
+    async def CancelGeneration(
+        self, request: pb.CancelGenerationRequest, context: Context
+    ) -> pb.CancelGenerationResponse:
+        """Cancel a generation."""
+        return convert.to_cancel_response(self._generations.cancel(request.generation_id))
+
+    async def ListModels(
+        self, request: pb.ListModelsRequest, context: Context
+    ) -> pb.ListModelsResponse:
+        """List the models."""
+        caller = current_caller.get()
+        return pb.ListModelsResponse(
+            models=[
+                convert.to_model(model)
+                for model in self._engine.list_models()
+                if caller is None or caller.may_use(model.name)
+            ]
+        )
+
+    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
+        """Describe one model."""
+        caller = current_caller.get()
+        name = request.model or self._engine.default_model
+        if caller is not None and not caller.may_use(name):
+            raise ModelNotFoundError(name, caller.models or ())
+        return pb.GetModelResponse(model=convert.to_model(self._engine.get_model(name)))
+
+
+def _tell_cache(event: Event, context: Context) -> None:
+    """Tell in the trailing metadata what the cache had to do with it."""
+    if isinstance(event, Completed):
+        context.set_trailing_metadata((("x-cache", event.cache.value),))

@@ -1,0 +1,67 @@
+"""TLS: the service's certificates, read again when their files change."""
+
+import ssl
+from pathlib import Path
+
+import grpc
+
+from safelight_service.auth.reloading import Reloaded
+from safelight_service.settings import ConfigurationError, TlsSettings
+
+
+def server_credentials(settings: TlsSettings) -> grpc.ServerCredentials:
+    """Return credentials that show each new connection the files' last good version.
+
+    Raises:
+        ConfigurationError: the files cannot be used.
+    """
+    files = [settings.certificate, settings.private_key, settings.client_authorities]
+    certificates = Reloaded(lambda: _read(settings), [file for file in files if file is not None])
+    shown = certificates.get()
+
+    def fetch() -> grpc.ServerCertificateConfiguration | None:
+        """Return the certificates, or None if they are those of the connection before."""
+        nonlocal shown
+        before, shown = shown, certificates.get()
+        return None if shown is before else shown
+
+    return grpc.dynamic_ssl_server_credentials(
+        shown,
+        fetch,  # type: ignore[arg-type] # the stubs know nothing of None
+        require_client_authentication=settings.client_authorities is not None,
+    )
+
+
+def _read(settings: TlsSettings) -> grpc.ServerCertificateConfiguration:
+    chain = _read_file("certificate", settings.certificate)
+    key = _read_file("private_key", settings.private_key)
+    authorities = None
+    if settings.client_authorities is not None:
+        authorities = _read_file("client_authorities", settings.client_authorities)
+    _check(settings)
+    return grpc.ssl_server_certificate_configuration([(key, chain)], authorities)
+
+
+def _read_file(setting: str, file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"tls.{setting}: cannot read {file}: {error.strerror}") from None
+
+
+def _check(settings: TlsSettings) -> None:
+    """Refuse what gRPC would refuse without telling why."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # An empty password, or OpenSSL would ask for one on the terminal.
+        context.load_cert_chain(settings.certificate, settings.private_key, password="")
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            "tls: certificate and private_key must be PEM files that belong together, the key "
+            f"without a passphrase: {error}"
+        ) from None
+    if settings.client_authorities is not None:
+        try:
+            context.load_verify_locations(settings.client_authorities)
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"tls.client_authorities: must be PEM: {error}") from None

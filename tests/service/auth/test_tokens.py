@@ -1,0 +1,150 @@
+"""The tokens file: what it may say, who is found in it, and what happens when it changes."""
+
+import hmac
+from pathlib import Path
+
+import pytest
+
+from safelight_service.auth.tokens import Caller, Tokens, digest_token
+from safelight_service.settings import ConfigurationError
+
+SERVED = ["shapes", "sdxl"]
+GOOD = f'[[tokens]]\nname = "billing"\nsha256 = "{digest_token("secret")}"\n'
+OTHER = f'[[tokens]]\nname = "other"\nsha256 = "{digest_token("other secret")}"\n'
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "tokens.toml"
+
+
+def write(file: Path, text: str) -> Path:
+    """Replace the file as a careful operator does, at once."""
+    new = file.with_suffix(".new")
+    new.write_text(text)
+    return new.replace(file)
+
+
+def test_a_token_is_found_with_what_it_allows(file: Path) -> None:
+    limits = 'models = ["shapes"]\nrequests_per_minute = 60\nconcurrent = 4\n'
+    tokens = Tokens(write(file, OTHER + GOOD + limits), SERVED)
+    assert tokens.find("secret") == Caller(
+        "billing", digest_token("secret"), ("shapes",), requests_per_minute=60, concurrent=4
+    )
+
+
+def test_what_an_entry_leaves_out_is_not_limited(file: Path) -> None:
+    caller = Tokens(write(file, GOOD), SERVED).find("secret")
+    assert caller is not None
+    assert caller.may_use("sdxl")
+    assert caller.requests_per_minute is caller.concurrent is None
+
+
+@pytest.mark.parametrize("token", ["", "secre", "secret ", "Secret", digest_token("secret")])
+def test_another_token_is_not_found(token: str, file: Path) -> None:
+    assert Tokens(write(file, GOOD), SERVED).find(token) is None
+
+
+@pytest.mark.parametrize("token", ["secret", "wrong"])
+def test_every_entry_is_compared_in_constant_time(
+    token: str, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault 2: compare_digest is used, on all entries whichever matches."""
+    compared = []
+    compare = hmac.compare_digest
+
+    def compare_and_note(left: str, right: str) -> bool:
+        compared.append(left)
+        return compare(left, right)
+
+    monkeypatch.setattr(hmac, "compare_digest", compare_and_note)
+    Tokens(write(file, GOOD + OTHER), SERVED).find(token)
+    assert compared == [digest_token("secret"), digest_token("other secret")]
+
+
+def test_a_caller_does_not_show_its_digest(file: Path) -> None:
+    assert digest_token("secret") not in repr(Tokens(write(file, GOOD), SERVED).find("secret"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "tokens: Field required"),
+        ("tokens = 3", "tokens: Input should be a valid tuple"),
+        ("tokens = [3]", "entry 1: Input should be"),
+        ("tokens = [", "Invalid value"),
+        (GOOD + "[limits]", "limits: Extra inputs"),
+        (GOOD + "rate = 3", "token 'billing': rate: Unexpected"),
+        (GOOD + GOOD, "token 'billing': another entry has the same name"),
+        (GOOD + GOOD.replace("billing", "b"), "token 'b': another entry has the same sha256"),
+        ('[[tokens]]\nname = "billing"', "token 'billing': sha256: Field required"),
+        ('[[tokens]]\nname = "b"\nsha256 = "abc"', "token 'b': sha256: String should match"),
+        (GOOD + "[[tokens]]", "entry 2: name: Field required"),
+        ('[[tokens]]\nname = "a b"', "token 'a b': name: String should match"),
+        (GOOD + "concurrent = 0", "token 'billing': concurrent: Input should be greater"),
+        (GOOD + "models = []", "token 'billing': models: Tuple should have at least 1"),
+        (GOOD + 'models = ["x"]', "token 'billing': model 'x' is not one of: shapes, sdxl"),
+    ],
+)
+def test_a_file_that_is_wrong_is_an_error_that_names_the_entry(
+    text: str, message: str, file: Path
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"^tokens_file: .*{message}"):
+        Tokens(write(file, text), SERVED)
+
+
+def test_a_token_in_place_of_its_digest_is_not_told(file: Path) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        Tokens(write(file, '[[tokens]]\nname = "billing"\nsha256 = "canary"\n'), SERVED)
+    assert "canary" not in str(raised.value)
+
+
+def test_a_missing_file_is_an_error_that_names_the_setting(file: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"^tokens_file: .*No such file.*tokens\.toml"):
+        Tokens(file, SERVED)
+
+
+def test_a_new_version_of_the_file_is_used_within_a_second(file: Path) -> None:
+    clock = Clock()
+    tokens = Tokens(write(file, GOOD), SERVED, clock)
+    write(file, OTHER)
+    clock.now_s = 0.9
+    assert tokens.find("secret")
+    clock.now_s = 1.0
+    assert tokens.find("secret") is None
+    assert tokens.find("other secret")
+
+
+def test_all_tokens_can_be_revoked(file: Path) -> None:
+    clock = Clock()
+    tokens = Tokens(write(file, GOOD), SERVED, clock)
+    write(file, "tokens = []")
+    clock.now_s = 1.0
+    assert tokens.find("secret") is None
+
+
+@pytest.mark.parametrize("text", ["", GOOD + "rate = 3", None])
+def test_a_broken_version_leaves_the_old_one_in_force_and_is_logged_once(
+    text: str | None, file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    clock = Clock()
+    tokens = Tokens(write(file, GOOD), SERVED, clock)
+    if text is None:
+        file.unlink()
+    else:
+        write(file, text)
+    for clock.now_s in (1.0, 2.0, 3.0):
+        assert tokens.find("secret")
+    assert "".join(capfd.readouterr()).count("reload_failed") == 1
+    write(file, OTHER)
+    clock.now_s = 4.0
+    assert tokens.find("other secret")

@@ -1,0 +1,94 @@
+"""Every family's images are the same whether its forwards were merged or ran alone."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from safelight_service.engine.job import ImageRun, Job
+from safelight_service.engine.models.loading import LoadedModel
+from tests.service.engine.job_runs import Recorder, make_batcher, make_job
+from tests.service.pipelines.families import FAMILIES
+from tests.service.tiny_models import TinyModels
+
+TOLERANCE = 1e-4
+"""Of the largest latent. In float32, on a CPU."""
+
+REQUESTS: Sequence[dict[str, Any]] = (
+    {"num_inference_steps": 5, "seed": 1, "guidance_scale": 3.0},
+    {"num_inference_steps": 3, "seed": 2, "guidance_scale": 7.0, "inputs": "two blue stars"},
+    {"num_inference_steps": 4, "seed": 3, "guidance_scale": 1.0, "inputs": "a " * 30},
+    {
+        "num_inference_steps": 2,
+        "seed": 4,
+        "guidance_scale": 2.0,
+        "negative_prompt": "blurry, dark and much else",
+    },
+)
+"""Mixed in all that may differ: steps, seeds, guidance, on and off, and lengths of prompts."""
+
+NEVER_MERGED = {"cogview4": {2}}
+"""Requests whose texts are longer than the others', where a mask would not hide the difference."""
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def model(tiny_models: TinyModels, family: str) -> LoadedModel:
+    return tiny_models[family]
+
+
+def run_to_latents(jobs: Sequence[Job], turns_between: int = 2) -> list[torch.Tensor]:
+    """Run jobs that arrive some turns apart; return the latents that each has decoded."""
+    batcher = make_batcher()
+    latents: dict[Job, torch.Tensor] = {}
+    arriving = list(jobs)
+    turn = 0
+
+    def keep(image: ImageRun, latents_: torch.Tensor, run: Callable[[], Any]) -> Any:
+        latents[image.job] = latents_.clone()
+        return decode(image, latents_, run)
+
+    decode = ImageRun._decode
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ImageRun, "_decode", keep)
+        while arriving or batcher.jobs:
+            if arriving and turn % turns_between == 0:
+                batcher.add(arriving.pop(0))
+            batcher.step()
+            turn += 1
+    return [latents[job] for job in jobs]
+
+
+def make_jobs(model: LoadedModel, schedulers: Sequence[str | None]) -> list[Job]:
+    known = {"inputs", *model.capabilities.honoured_parameters}
+    return [
+        make_job(
+            model,
+            Recorder(),
+            scheduler=scheduler,
+            **{name: value for name, value in request.items() if name in known},
+        )
+        for request, scheduler in zip(REQUESTS, schedulers, strict=True)
+    ]
+
+
+def schedulers_of(model: LoadedModel) -> list[str | None]:
+    """As many different schedulers as there are requests, if the family has them."""
+    names = [info.name for info in model.capabilities.schedulers if info.max_step_count is None]
+    return [names[number % len(names)] if names else None for number in range(len(REQUESTS))]
+
+
+def test_merged_latents_are_those_of_each_alone(model: LoadedModel, family: str) -> None:
+    schedulers = schedulers_of(model)
+    alone = [run_to_latents([job])[0] for job in make_jobs(model, schedulers)]
+    jobs = make_jobs(model, schedulers)
+    merged = run_to_latents(jobs)
+    never_merged = {number for number, job in enumerate(jobs) if max(job.widths) == 1}
+    assert never_merged == NEVER_MERGED.get(family, set())
+    for latents, expected in zip(merged, alone, strict=True):
+        assert (latents - expected).abs().max() <= TOLERANCE * expected.abs().max()

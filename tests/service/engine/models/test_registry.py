@@ -1,0 +1,232 @@
+"""Models come and go under a memory budget, and never while they are in use."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+
+from safelight_service.core.errors import ModelFailedError, ModelLoadingError, StoppingError
+from safelight_service.core.events import ModelLoading
+from safelight_service.core.model import ModelState
+from safelight_service.core.request import GenerationRequest, Parameters
+from safelight_service.engine import Engine
+from safelight_service.engine.models import registry
+from safelight_service.engine.models.loading import LoadedModel
+from safelight_service.engine.models.registry import ModelRegistry
+from safelight_service.settings import ModelSettings, Settings
+from tests.service.engine.job_runs import SMALL, collect
+from tests.service.tiny_models import MERGING, TinyModels
+
+NAMES = ("first", "second", "third")
+SIZE = 100
+
+
+class Models:
+    """A registry of models that are all of SIZE bytes, and of which none is real."""
+
+    def __init__(self, budget_bytes: float) -> None:
+        self.loads: list[str] = []
+        self.warmed: list[str] = []
+        self.broken: set[str] = set()
+        self.most_resident = len(NAMES)
+        """How many models the device has memory for, whatever the budget is."""
+        self.is_warming = asyncio.Event()
+        self.is_warm = asyncio.Event()
+        self.is_warm.set()
+        settings = [ModelSettings(name=name, source=name, preload=False) for name in NAMES]
+        self.registry = ModelRegistry(
+            settings, "", lambda _: budget_bytes, self._load, self._warm_up
+        )
+
+    def _load(self, settings: ModelSettings) -> LoadedModel:
+        self.loads.append(settings.name)
+        if settings.name in self.broken:
+            raise OSError("no such file")
+        if len(self.resident()) >= self.most_resident:
+            raise torch.OutOfMemoryError
+        loaded = SimpleNamespace(
+            name=settings.name, size_bytes=SIZE, revision="", capabilities=None
+        )
+        return cast(LoadedModel, loaded)
+
+    async def _warm_up(self, model: LoadedModel) -> None:
+        self.warmed.append(model.name)
+        self.is_warming.set()
+        await self.is_warm.wait()
+
+    async def use(self, name: str) -> None:
+        """Use a model as a generation does."""
+        model = self.registry.find(name)
+        with model.hold():
+            async for _ in model.wait_until_loaded(may_wait=True):
+                pass
+            assert model.loaded is not None
+
+    def resident(self) -> set[str]:
+        """Names of the models in memory."""
+        states = {info.name: info.state for info in self.registry.list()}
+        return {name for name, state in states.items() if state is ModelState.READY}
+
+
+def run(act: Callable[[Models], Awaitable[None]], budget_bytes: float) -> None:
+    async def run() -> None:
+        models = Models(budget_bytes)
+        try:
+            await act(models)
+        finally:
+            models.registry.close()
+
+    asyncio.run(run())
+
+
+def test_the_least_recently_used_model_makes_room() -> None:
+    async def act(models: Models) -> None:
+        for name in ("first", "second", "first", "third"):
+            await models.use(name)
+        assert models.resident() == {"first", "third"}
+        await models.use("second")
+        assert models.resident() == {"second", "third"}
+        assert models.loads == ["first", "second", "third", "second"]
+        assert models.warmed == models.loads
+
+    run(act, budget_bytes=2 * SIZE)
+
+
+def test_a_model_in_use_stays_and_the_next_one_waits_for_it() -> None:
+    async def act(models: Models) -> None:
+        first = models.registry.find("first")
+        with first.hold():
+            async for _ in first.wait_until_loaded(may_wait=True):
+                pass
+            waiting = asyncio.ensure_future(models.use("second"))
+            await asyncio.sleep(0)
+            assert not waiting.done()
+            assert models.resident() == {"first"}
+        await waiting
+        assert models.resident() == {"second"}
+
+    run(act, budget_bytes=SIZE)
+
+
+def test_models_that_are_asked_for_at_once_keep_to_the_budget() -> None:
+    async def act(models: Models) -> None:
+        models.is_warm.clear()
+        both = asyncio.gather(models.use("first"), models.use("second"))
+        await models.is_warming.wait()
+        assert models.loads == ["first"]
+        models.is_warm.set()
+        await both
+        assert models.loads == ["first", "second"]
+        assert models.resident() == {"second"}
+
+    run(act, budget_bytes=SIZE)
+
+
+def test_a_model_larger_than_the_budget_is_served_alone() -> None:
+    async def act(models: Models) -> None:
+        await models.use("first")
+        await models.use("second")
+        assert models.resident() == {"second"}
+
+    run(act, budget_bytes=SIZE / 2)
+
+
+def test_a_model_that_finds_no_memory_takes_that_of_an_idle_one() -> None:
+    """Its size is not known before it is loaded, and a budget may promise too much."""
+
+    async def act(models: Models) -> None:
+        models.most_resident = 1
+        await models.use("first")
+        await models.use("second")
+        assert models.resident() == {"second"}
+        assert models.loads == ["first", "second", "second"]
+
+    run(act, budget_bytes=3 * SIZE)
+
+
+def test_a_model_that_finds_no_memory_alone_fails() -> None:
+    async def act(models: Models) -> None:
+        models.most_resident = 0
+        with pytest.raises(ModelFailedError):
+            await models.use("first")
+
+    run(act, budget_bytes=3 * SIZE)
+
+
+def test_models_on_other_devices_make_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    def choose(setting: str) -> torch.device:
+        return torch.device("cpu" if setting == "auto" else "meta")
+
+    async def act(models: Models) -> None:
+        monkeypatch.setattr(registry, "choose_device", choose)
+        second = models.registry.find("second")
+        second.settings = second.settings.model_copy(update={"device": "mps"})
+        for name in ("first", "second", "third"):
+            await models.use(name)
+        assert models.resident() == {"second", "third"}
+
+    run(act, budget_bytes=SIZE)
+
+
+def test_a_model_that_failed_is_tried_again() -> None:
+    async def act(models: Models) -> None:
+        models.broken.add("first")
+        with pytest.raises(ModelFailedError):
+            await models.use("first")
+        assert models.registry.describe("first").state is ModelState.FAILED
+        models.broken.clear()
+        await models.use("first")
+        assert models.resident() == {"first"}
+
+    run(act, budget_bytes=SIZE)
+
+
+def test_a_caller_that_does_not_wait_starts_the_loading_all_the_same() -> None:
+    async def act(models: Models) -> None:
+        model = models.registry.find("first")
+        with pytest.raises(ModelLoadingError) as raised:
+            async for _ in model.wait_until_loaded(may_wait=False):
+                pass
+        assert raised.value.retry_after_s > 0
+        told = [event async for event in model.wait_until_loaded(may_wait=True)]
+        assert isinstance(told[0], ModelLoading)
+        assert models.loads == ["first"]
+
+    run(act, budget_bytes=SIZE)
+
+
+def test_nobody_waits_for_a_model_any_more_once_the_service_stops() -> None:
+    async def act(models: Models) -> None:
+        models.is_warm.clear()
+        waiting = asyncio.ensure_future(models.use("first"))
+        await models.is_warming.wait()
+        models.registry.close()
+        with pytest.raises(StoppingError):
+            await waiting
+
+    run(act, budget_bytes=SIZE)
+
+
+def test_a_model_is_served_while_another_one_is_being_loaded(tiny_models: TinyModels) -> None:
+    async def act() -> None:
+        models: tuple[Any, ...] = (
+            tiny_models.settings("sd15"),
+            tiny_models.settings("sdxl").model_copy(update={"preload": False}),
+        )
+        engine = Engine(Settings(models=models, torch_threads=1, batching=MERGING))
+        await engine.start()
+        try:
+            with pytest.raises(ModelLoadingError):
+                await collect(engine, request("sdxl"))
+            events = await collect(engine, request("sd15"))
+            assert type(events[-1]).__name__ == "Completed"
+        finally:
+            await engine.close()
+
+    def request(model: str) -> GenerationRequest:
+        return GenerationRequest("a red circle", Parameters(**SMALL), model)
+
+    asyncio.run(act())

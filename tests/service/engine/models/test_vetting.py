@@ -1,0 +1,337 @@
+"""Models are untrusted input: what might run code is refused, and none of it runs."""
+
+import asyncio
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import constants
+
+from safelight_service.core.errors import ModelFailedError
+from safelight_service.core.request import GenerationRequest
+from safelight_service.engine import Engine
+from safelight_service.engine.models.loading import load_model
+from safelight_service.engine.models.vetting import UnsafeModelError, fetch, inspect
+from safelight_service.settings import ModelSettings, Settings
+from tests.running_service import service_environment
+from tests.service.engine.job_runs import collect
+from tests.service.engine.models.loopback_hub import COMMIT, REPOSITORY, LoopbackHub
+from tests.service.tiny_models import MERGING, TinyModels
+
+
+class Snapshot:
+    """A copy of a tiny model to spoil, and a canary that is there once any of its code has run."""
+
+    def __init__(self, folder: Path, canary: Path) -> None:
+        self.folder = folder
+        self.canary = canary
+
+    def write_code(self, name: str) -> None:
+        text = f"open({str(self.canary)!r}, 'w')\nclass Custom: ...\n"
+        (self.folder / name).write_text(text)
+
+    def write_pickle(self, name: str) -> None:
+        (self.folder / name).write_bytes(pickle.dumps(_Touch(self.canary)))
+
+    def edit_json(self, name: str, edit: Callable[[dict[str, Any]], None]) -> None:
+        path = self.folder / name
+        content = json.loads(path.read_text())
+        edit(content)
+        path.write_text(json.dumps(content))
+
+    def rename_component(self, name: str, library: str, class_name: str) -> None:
+        self.edit_json(
+            "model_index.json", lambda index: index.update({name: [library, class_name]})
+        )
+
+    def load(self) -> None:
+        settings = ModelSettings(name="x", source=str(self.folder), device="cpu", warm_up=False)
+        load_model(settings, MERGING)
+
+
+class _Touch:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> Any:
+        return open, (str(self._path), "w")
+
+
+@pytest.fixture
+def snapshot(tiny_models: TinyModels, tmp_path: Path) -> Snapshot:
+    shutil.copytree(tiny_models.folder("sd15"), tmp_path / "model")
+    return Snapshot(tmp_path / "model", tmp_path / "canary")
+
+
+def add_code(snapshot: Snapshot) -> None:
+    snapshot.write_code("extras.py")
+
+
+def add_code_out_of_sight(snapshot: Snapshot) -> None:
+    (snapshot.folder / "docs" / "more").mkdir(parents=True)
+    snapshot.write_code("docs/more/Extras.PY")
+
+
+def name_a_pipeline_of_its_own(snapshot: Snapshot) -> None:
+    snapshot.write_code("pipeline.py")
+    snapshot.edit_json("model_index.json", set_class(["pipeline", "Custom"]))
+
+
+def name_a_community_pipeline(snapshot: Snapshot) -> None:
+    snapshot.edit_json("model_index.json", set_class(["lpw_stable_diffusion", "Custom"]))
+
+
+def name_a_pipeline_that_fetches_others(snapshot: Snapshot) -> None:
+    snapshot.edit_json("model_index.json", set_class("KandinskyV22CombinedPipeline"))
+
+
+def name_something_else(snapshot: Snapshot) -> None:
+    snapshot.edit_json("model_index.json", set_class("UNet2DConditionModel"))
+
+
+def set_class(class_name: object) -> Callable[[dict[str, Any]], None]:
+    return lambda index: index.update({"_class_name": class_name})
+
+
+def name_a_component_of_its_own(snapshot: Snapshot) -> None:
+    snapshot.rename_component("unet", "custom", "Custom")
+
+
+def name_a_component_by_a_path(snapshot: Snapshot) -> None:
+    snapshot.rename_component("unet", "../unet/custom", "Custom")
+
+
+def name_a_pipeline_as_a_component(snapshot: Snapshot) -> None:
+    snapshot.rename_component("unet", "diffusers", "DiffusionPipeline")
+
+
+def name_a_module_of_diffusers(snapshot: Snapshot) -> None:
+    snapshot.rename_component("unet", "auto_pipeline", "AutoPipelineForText2Image")
+
+
+def pickle_a_component(snapshot: Snapshot) -> None:
+    (snapshot.folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    snapshot.write_pickle("unet/diffusion_pytorch_model.bin")
+
+
+def pickle_shards(snapshot: Snapshot) -> None:
+    index = {"metadata": {}, "weight_map": {"conv_in.weight": "weights.bin"}}
+    snapshot.write_pickle("unet/weights.bin")
+    name = "unet/diffusion_pytorch_model.safetensors.index.json"
+    (snapshot.folder / name).write_text(json.dumps(index))
+
+
+def pickle_an_adapter(snapshot: Snapshot) -> None:
+    snapshot.write_pickle("text_encoder/adapter_model.bin")
+    snapshot.edit_json(
+        "text_encoder/config.json",
+        lambda config: config.update(transformers_weights="adapter_model.bin"),
+    )
+
+
+def link_a_folder_with_code(snapshot: Snapshot) -> None:
+    elsewhere = snapshot.folder.parent / "elsewhere"
+    (snapshot.folder / "unet").rename(elsewhere)
+    (snapshot.folder / "unet").symlink_to(elsewhere)
+    snapshot.write_code("unet/custom.py")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "file"),
+    [
+        (add_code, "extras.py"),
+        (add_code_out_of_sight, "docs/more/Extras.PY"),
+        (name_a_pipeline_of_its_own, "model_index.json"),
+        (name_a_community_pipeline, "model_index.json"),
+        (name_a_pipeline_that_fetches_others, "model_index.json"),
+        (name_something_else, "model_index.json"),
+        (name_a_component_of_its_own, "model_index.json"),
+        (name_a_component_by_a_path, "model_index.json"),
+        (name_a_pipeline_as_a_component, "model_index.json"),
+        (name_a_module_of_diffusers, "model_index.json"),
+        (pickle_a_component, "unet/diffusion_pytorch_model.bin"),
+        (pickle_shards, "unet/diffusion_pytorch_model.safetensors.index.json"),
+        (pickle_an_adapter, "text_encoder/adapter_model.bin"),
+        (link_a_folder_with_code, "unet/custom.py"),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_what_might_run_code_is_refused_by_name_and_not_run(
+    snapshot: Snapshot, spoil: Callable[[Snapshot], None], file: str
+) -> None:
+    """Fault 9: a snapshot with Python files, pickles, or an index that asks for either."""
+    spoil(snapshot)
+    with pytest.raises(UnsafeModelError, match=f"^{file}: "):
+        snapshot.load()
+    assert not snapshot.canary.exists()
+
+
+def test_clutter_is_let_be_and_never_read(snapshot: Snapshot) -> None:
+    """Fault 9: pickles beside safetensors, and where no component is, as Hub repositories have."""
+    snapshot.write_pickle("unet/diffusion_pytorch_model.bin")
+    snapshot.write_pickle("text_encoder/pytorch_model.bin")
+    snapshot.write_pickle("v1-5-pruned.ckpt")
+    (snapshot.folder / "onnx").mkdir()
+    snapshot.write_pickle("onnx/weights.pb")
+    snapshot.load()
+    assert not snapshot.canary.exists()
+
+
+def test_components_from_packages_of_diffusers_are_taken(snapshot: Snapshot) -> None:
+    snapshot.rename_component("safety_checker", "stable_diffusion", "StableDiffusionSafetyChecker")
+    inspect(snapshot.folder)
+
+
+def test_the_operator_is_told_the_file_and_the_caller_is_not(
+    snapshot: Snapshot, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Fault 9: the call fails with ModelFailedError, which is FAILED_PRECONDITION."""
+    add_code(snapshot)
+    settings = ModelSettings(name="x", source=str(snapshot.folder), preload=False)
+
+    async def act() -> None:
+        engine = Engine(Settings(models=(settings,), batching=MERGING))
+        await engine.start()
+        try:
+            await collect(engine, GenerationRequest("x", waits_for_model=True))
+        finally:
+            await engine.close()
+
+    with pytest.raises(ModelFailedError) as raised:
+        asyncio.run(act())
+    assert "extras.py" not in str(raised.value)
+    assert "extras.py: code that comes with a model is never run" in "".join(capfd.readouterr())
+
+
+@pytest.fixture
+def hub(
+    snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[LoopbackHub]:
+    """A Hub that serves the snapshot, with an empty cache."""
+    loopback = LoopbackHub(snapshot.folder)
+    template = loopback.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "ENDPOINT", loopback.url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    with loopback.running():
+        yield loopback
+
+
+def files_of(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_only_what_is_read_is_downloaded(snapshot: Snapshot, hub: LoopbackHub) -> None:
+    add_code(snapshot)
+    snapshot.write_pickle("unet/diffusion_pytorch_model.bin")
+    (snapshot.folder / "unet" / "diffusion_pytorch_model.fp16.safetensors").touch()
+    files = files_of(fetch(REPOSITORY, COMMIT, None))
+    assert "unet/diffusion_pytorch_model.safetensors" in files
+    assert "tokenizer/tokenizer.json" in files
+    assert not any(file.endswith((".py", ".bin", ".fp16.safetensors")) for file in files)
+
+
+def test_weights_of_the_variant_are_downloaded_where_there_are_any(
+    snapshot: Snapshot, hub: LoopbackHub
+) -> None:
+    unet = snapshot.folder / "unet"
+    shutil.copy(
+        unet / "diffusion_pytorch_model.safetensors",
+        unet / "diffusion_pytorch_model.fp16.safetensors",
+    )
+    files = files_of(fetch(REPOSITORY, COMMIT, "fp16"))
+    weights = {file for file in files if file.endswith(".safetensors")}
+    assert "unet/diffusion_pytorch_model.fp16.safetensors" in weights
+    assert "unet/diffusion_pytorch_model.safetensors" not in weights
+    assert "vae/diffusion_pytorch_model.safetensors" in weights
+
+
+def test_a_commit_that_is_there_is_not_asked_for_again(
+    hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ModelSettings(name="x", source=REPOSITORY, revision=COMMIT, device="cpu")
+    assert load_model(settings, MERGING).revision == COMMIT
+    hub.asked.clear()
+    fetch(REPOSITORY, COMMIT, None)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    fetch(REPOSITORY, COMMIT, None)
+    assert hub.asked == []
+    with pytest.raises(OSError, match="Cannot find an appropriate cached snapshot"):
+        fetch(REPOSITORY, "f" * 40, None)
+
+
+def test_an_index_that_asks_for_code_is_refused_before_anything_else_is_downloaded(
+    snapshot: Snapshot, hub: LoopbackHub
+) -> None:
+    """Fault 9: diffusers itself would fetch a community pipeline and run it."""
+    name_a_community_pipeline(snapshot)
+    with pytest.raises(UnsafeModelError, match=r"^model_index\.json: _class_name"):
+        fetch(REPOSITORY, COMMIT, None)
+    assert {path.rpartition("/")[2] for path in hub.asked} == {COMMIT, "model_index.json"}
+
+
+_CALLS = """
+import asyncio, sys
+import grpc
+from safelight.v1 import text_to_image_pb2 as pb
+from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
+from safelight_service.logs import configure_logs
+from safelight_service.grpc_server.server import Server
+from safelight_service.settings import ModelSettings, Settings
+
+async def main():
+    model = ModelSettings(name="shapes", source="shapes", preload=False)
+    settings = Settings(models=(model,), listen="127.0.0.1:0")
+    configure_logs(settings)
+    async with Server(settings) as server:
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            stub = pb_grpc.TextToImageServiceStub(channel)
+            await stub.ListModels(pb.ListModelsRequest())
+            touched = []
+            def note(event, arguments):
+                if event == "open" or event.startswith(("socket.", "os.", "subprocess.")):
+                    touched.append((event, arguments))
+            sys.addaudithook(note)
+            for name in ("../x", "/etc", "owner/name", "https://example.com/x", "file:///etc"):
+                for call in (
+                    stub.Generate(pb.GenerateRequest(inputs="x", model=name)).read(),
+                    stub.GetModel(pb.GetModelRequest(model=name)),
+                ):
+                    try:
+                        await call
+                    except grpc.aio.AioRpcError as error:
+                        print(error.code().name, touched)
+
+asyncio.run(main())
+"""
+
+
+def test_the_name_of_a_model_opens_no_file_and_no_socket() -> None:
+    """Fault 8: a path or a URL as the model of a call is no more than an unknown name."""
+    result = subprocess.run(
+        [sys.executable, "-c", _CALLS],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=service_environment({}),
+    )
+    assert result.stdout.splitlines() == ["NOT_FOUND []"] * 10, result.stderr
+
+
+@pytest.mark.skipif(find_spec("torchvision") is not None, reason="torchvision is installed")
+def test_model_that_needs_a_library_which_is_not_installed_is_refused_by_the_librarys_name(
+    snapshot: Snapshot,
+) -> None:
+    snapshot.rename_component("tokenizer", "transformers", "PixtralProcessor")
+    with pytest.raises(
+        ImportError, match=r"^tokenizer is a PixtralProcessor, which needs torchvision$"
+    ):
+        snapshot.load()

@@ -1,0 +1,40 @@
+from typing import Any
+
+import pytest
+import torch
+
+from safelight_service.engine.pipeline.prompt_cache import Memo
+from safelight_service.engine.pipeline.proxies import DenoiserProxy, TextEncoderProxy, VaeProxy
+
+
+def run(*args: Any) -> Any:
+    raise AssertionError(f"called with {args}")
+
+
+MODULE = torch.nn.Linear(2, 2)
+PROXIES = [
+    DenoiserProxy(MODULE, run),
+    VaeProxy(MODULE, run),
+    TextEncoderProxy(MODULE, "it", Memo(0)),
+]
+
+
+@pytest.mark.parametrize("proxy", PROXIES, ids=lambda proxy: type(proxy).__name__)
+def test_a_run_cannot_move_or_cast_the_modules_that_others_use(proxy: Any) -> None:
+    assert proxy.to(torch.float16) is proxy
+    assert proxy.to("meta", dtype=torch.float64) is proxy
+    for name in ("half", "float", "double", "bfloat16", "cpu", "cuda", "eval", "train"):
+        assert getattr(proxy, name)() is proxy
+    assert proxy.weight.dtype == torch.float32
+    assert proxy.weight.device.type == "cpu"
+
+
+def test_latents_are_decoded_in_the_precision_of_the_vae() -> None:
+    class Vae:
+        dtype = torch.float32
+
+        def decode(self, latents: torch.Tensor) -> torch.dtype:
+            return latents.dtype
+
+    proxy = VaeProxy(Vae(), lambda latents, decode: (latents.dtype, decode()))
+    assert proxy.decode(torch.zeros(1, dtype=torch.float16)) == (torch.float32, torch.float32)

@@ -1,0 +1,76 @@
+"""What a caller may generate: which models, how often and how many at once."""
+
+from contextlib import ExitStack
+
+import pytest
+
+from safelight_service.auth.tokens import Caller, digest_token
+from safelight_service.core.errors import (
+    ModelForbiddenError,
+    RateLimitedError,
+    TooManyGenerationsError,
+)
+from safelight_service.generations.admission import Admission
+
+
+def caller(
+    name: str = "billing",
+    models: tuple[str, ...] | None = None,
+    requests_per_minute: int | None = None,
+    concurrent: int | None = None,
+) -> Caller:
+    return Caller(name, digest_token(name), models, requests_per_minute, concurrent)
+
+
+def admit(admission: Admission, caller: Caller | None, model: str = "shapes") -> None:
+    """Let a generation start and end."""
+    with admission.admit(caller, model):
+        pass
+
+
+def test_without_tokens_everything_is_admitted() -> None:
+    admission = Admission()
+    with admission.admit(None, "shapes"), admission.admit(None, "sdxl"):
+        pass
+
+
+def test_another_model_is_refused_with_those_that_are_allowed() -> None:
+    with pytest.raises(ModelForbiddenError, match="'sdxl'; choose one of: shapes, toys"):
+        admit(Admission(), caller(models=("shapes", "toys")), "sdxl")
+
+
+def test_a_caller_over_its_rate_is_told_when_to_come_back() -> None:
+    admission, limited = Admission(), caller(requests_per_minute=2)
+    admit(admission, limited)
+    admit(admission, limited)
+    with pytest.raises(RateLimitedError, match="'billing' allows 2 generations a minute") as raised:
+        admit(admission, limited)
+    assert 0 < raised.value.retry_after_s <= 60
+    admit(admission, caller("other", requests_per_minute=2))
+
+
+def test_a_caller_runs_at_most_as_many_as_it_may_until_one_ends() -> None:
+    admission, limited = Admission(), caller(concurrent=2)
+    with ExitStack() as running:
+        running.enter_context(admission.admit(limited, "shapes"))
+        with admission.admit(limited, "shapes"):
+            with pytest.raises(
+                TooManyGenerationsError, match="'billing' allows 2 generations at once"
+            ):
+                admit(admission, limited)
+            admit(admission, caller("other", concurrent=1))
+        admit(admission, limited)
+
+
+def test_a_generation_that_fails_no_longer_counts_as_running() -> None:
+    admission, limited = Admission(), caller(concurrent=1)
+    with pytest.raises(ZeroDivisionError), admission.admit(limited, "shapes"):
+        raise ZeroDivisionError
+    admit(admission, limited)
+
+
+def test_what_is_refused_does_not_count_towards_the_rate() -> None:
+    admission, limited = Admission(), caller(requests_per_minute=2, concurrent=1)
+    with admission.admit(limited, "shapes"), pytest.raises(TooManyGenerationsError):
+        admit(admission, limited)
+    admit(admission, limited)

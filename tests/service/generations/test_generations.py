@@ -1,0 +1,556 @@
+"""The life of generations, on an engine that does what the test tells it to, when it is told."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from safelight_service.cache import ResultCache
+from safelight_service.core.errors import (
+    DeadlineError,
+    GenerationCancelledError,
+    GenerationExistsError,
+    GenerationNotFoundError,
+    OutOfMemoryError,
+    SafelightError,
+    StoppingError,
+    TimeLimitError,
+)
+from safelight_service.core.events import (
+    Accepted,
+    CacheUse,
+    Completed,
+    Event,
+    Image,
+    Progress,
+    Queued,
+    Timings,
+)
+from safelight_service.core.request import (
+    GenerationRequest,
+    Parameters,
+    PreviewOptions,
+    ResolvedOutput,
+    ResolvedParameters,
+    ResolvedPreview,
+    ResolvedRequest,
+)
+from safelight_service.core.timeline import Timeline
+from safelight_service.engine import Engine, Prepared
+from safelight_service.engine.event_relay import EventCallback
+from safelight_service.engine.models.loading import LoadedModel
+from safelight_service.generations.generations import Generations, State
+from safelight_service.settings import CacheSettings, GenerationSettings
+
+PARAMETERS = ResolvedParameters(None, None, 4, 64, 64, "euler", 7)
+ACCEPTED = Accepted(
+    "", "model", "", ResolvedRequest("x", PARAMETERS, 1, ResolvedOutput("image/png", None), None)
+)
+IMAGE = Image(0, "image/png", 64, 64, 7, False, "", b"png")
+COMPLETED = Completed(Timings(0, 0, 0, 0, 0, 0, 0), 4, {1: 4})
+
+
+def progress(step: int) -> Progress:
+    return Progress(step, 4, 0, 0.0, 0.0)
+
+
+class ScriptedEngine:
+    """Runs what it is asked for by one script each, an event whenever the test gives one."""
+
+    def __init__(self) -> None:
+        self.started: list[GenerationRequest] = []
+        self.default_model = "model"
+        self.running: dict[str, asyncio.Queue[Event | BaseException]] = {}
+
+    @asynccontextmanager
+    async def prepare(
+        self, request: GenerationRequest, tell: EventCallback, timeline: Timeline
+    ) -> AsyncIterator[Prepared]:
+        self.started.append(request)
+        self.running[request.generation_id] = asyncio.Queue()
+        preview = request.preview.interval_steps
+        accepted = replace(
+            ACCEPTED,
+            generation_id=request.generation_id,
+            request=replace(
+                ACCEPTED.request,
+                inputs=request.inputs,
+                preview=ResolvedPreview(preview, "image/jpeg", 64) if preview else None,
+            ),
+        )
+        try:
+            yield Prepared(
+                accepted, cast(LoadedModel, SimpleNamespace(identity="identity")), timeline
+            )
+        finally:
+            del self.running[request.generation_id]
+
+    async def run(self, prepared: Prepared, tell: EventCallback) -> Completed:
+        tell(prepared.accepted)
+        script = self.running[prepared.accepted.generation_id]
+        while not isinstance(event := await script.get(), Completed):
+            if isinstance(event, BaseException):
+                raise event
+            tell(event)
+        return event
+
+
+class Watcher:
+    """Reads a stream of events to its end."""
+
+    def __init__(self, events: AsyncGenerator[Event, None]) -> None:
+        self.events: list[Event] = []
+        self.error: BaseException | None = None
+        self._task = asyncio.ensure_future(self._read(events))
+
+    async def _read(self, events: AsyncGenerator[Event, None]) -> None:
+        try:
+            async for event in events:
+                self.events.append(event)
+        except SafelightError as error:
+            self.error = error
+        finally:
+            await events.aclose()
+
+    @property
+    def has_ended(self) -> bool:
+        return self._task.done()
+
+    async def leave(self) -> None:
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+
+
+async def settle() -> None:
+    """Let everything happen that can happen now."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+class Scene:
+    """Generations on a scripted engine."""
+
+    def __init__(self, *, replays_unseeded: bool = False, **settings: Any) -> None:
+        self.engine = ScriptedEngine()
+        cache = ResultCache.open(CacheSettings(replay_unseeded=replays_unseeded))
+        self.generations = Generations(
+            cast(Engine, self.engine), cache, GenerationSettings(**settings)
+        )
+
+    async def generate(self, generation_id: str = "a", inputs: str = "x", **more: Any) -> Watcher:
+        request = GenerationRequest(inputs, generation_id=generation_id, **more)
+        watcher = Watcher(self.generations.generate(request))
+        await settle()
+        return watcher
+
+    async def watch(self, generation_id: str = "a") -> Watcher:
+        watcher = Watcher(self.generations.watch(generation_id))
+        await settle()
+        return watcher
+
+    async def happen(self, *events: Event | BaseException, generation_id: str = "a") -> None:
+        for event in events:
+            self.engine.running[generation_id].put_nowait(event)
+            await settle()
+
+
+def play(act: Callable[[Scene], Coroutine[Any, Any, None]], **settings: Any) -> None:
+    async def run() -> None:
+        await act(Scene(**settings))
+
+    asyncio.run(run())
+
+
+def test_the_same_request_joins_and_is_told_the_present_state_first() -> None:
+    async def act(scene: Scene) -> None:
+        first = await scene.generate()
+        await scene.happen(Queued(1, None), progress(1), progress(2))
+        second = await scene.generate()
+        third = await scene.watch()
+        await scene.happen(IMAGE, COMPLETED)
+        assert len(scene.engine.started) == 1
+        accepted = first.events[0]
+        assert isinstance(accepted, Accepted)
+        assert accepted.generation_id == "a"
+        assert second.events == [accepted, progress(2), IMAGE, COMPLETED]
+        assert third.events == second.events
+        assert first.has_ended
+        assert second.has_ended
+
+    play(act)
+
+
+def test_a_finished_generation_is_told_again_while_it_is_kept() -> None:
+    async def act(scene: Scene) -> None:
+        await scene.generate()
+        await scene.happen(progress(4), IMAGE, COMPLETED)
+        for again in (await scene.generate(), await scene.watch()):
+            assert [type(event) for event in again.events] == [Accepted, Image, Completed]
+        assert len(scene.engine.started) == 1
+        assert scene.generations.cancel("a") is State.COMPLETED
+
+    play(act)
+
+
+@pytest.mark.parametrize("settings", [{"keep_s": 0}, {"keep_mib": 0}])
+def test_what_is_not_kept_is_forgotten(settings: dict[str, int]) -> None:
+    async def act(scene: Scene) -> None:
+        await scene.generate()
+        await scene.happen(IMAGE, COMPLETED)
+        assert isinstance((await scene.watch()).error, GenerationNotFoundError)
+        await scene.generate()
+        assert len(scene.engine.started) == 2
+
+    play(act, **settings)
+
+
+def test_the_one_that_ended_first_is_forgotten_first() -> None:
+    large = Image(0, "image/png", 64, 64, 7, False, "", bytes(600 * 1024))
+
+    async def act(scene: Scene) -> None:
+        for generation_id in ("a", "b"):
+            await scene.generate(generation_id)
+            await scene.happen(large, COMPLETED, generation_id=generation_id)
+        assert isinstance((await scene.watch("a")).error, GenerationNotFoundError)
+        assert (await scene.watch("b")).events[-1] == COMPLETED
+
+    play(act, keep_mib=1)
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+def test_another_request_under_the_same_id_is_refused(is_done: bool) -> None:
+    async def act(scene: Scene) -> None:
+        first = await scene.generate()
+        if is_done:
+            await scene.happen(IMAGE, COMPLETED)
+        assert isinstance((await scene.generate(inputs="y")).error, GenerationExistsError)
+        assert len(scene.engine.started) == 1
+        assert first.error is None
+
+    play(act)
+
+
+def test_how_a_caller_waits_is_not_part_of_the_request() -> None:
+    async def act(scene: Scene) -> None:
+        await scene.generate(waits_for_model=True, deadline_at=1e9)
+        assert (await scene.generate()).error is None
+        assert len(scene.engine.started) == 1
+
+    play(act)
+
+
+def test_it_goes_on_until_the_last_watcher_has_left() -> None:
+    async def act(scene: Scene) -> None:
+        first, second = await scene.generate(), await scene.watch()
+        await first.leave()
+        await settle()
+        assert scene.engine.running
+        await second.leave()
+        await settle()
+        assert not scene.engine.running
+        assert isinstance((await scene.watch()).error, GenerationCancelledError)
+
+    play(act)
+
+
+def test_it_lingers_for_those_who_come_back() -> None:
+    async def act(scene: Scene) -> None:
+        first = await scene.generate(linger_s=3600)
+        await scene.happen(progress(1))
+        await first.leave()
+        await settle()
+        assert scene.engine.running
+        back = await scene.generate(linger_s=3600)
+        await scene.happen(IMAGE, COMPLETED)
+        assert [type(event) for event in back.events] == [Accepted, Progress, Image, Completed]
+
+    play(act)
+
+
+def test_it_lingers_no_longer_than_asked() -> None:
+    async def act(scene: Scene) -> None:
+        watcher = await scene.generate(linger_s=1e-3)
+        await watcher.leave()
+        execution = scene.generations._by_id["", "a"].execution
+        assert execution is not None
+        assert execution.task is not None
+        await asyncio.wait({execution.task})
+        assert not scene.engine.running
+        assert scene.generations.cancel("a") is State.CANCELLED
+
+    play(act)
+
+
+def test_cancelling_reaches_all_watchers_and_can_be_repeated() -> None:
+    async def act(scene: Scene) -> None:
+        watchers = [await scene.generate(), await scene.watch()]
+        for _ in range(2):
+            assert scene.generations.cancel("a") is State.CANCELLED
+        await settle()
+        assert not scene.engine.running
+        assert {type(watcher.error) for watcher in watchers} == {GenerationCancelledError}
+
+    play(act)
+
+
+def test_what_failed_is_told_to_watchers_and_started_anew_by_the_same_request() -> None:
+    async def act(scene: Scene) -> None:
+        first = await scene.generate()
+        await scene.happen(OutOfMemoryError())
+        assert isinstance(first.error, OutOfMemoryError)
+        assert isinstance((await scene.watch()).error, OutOfMemoryError)
+        assert scene.generations.cancel("a") is State.FAILED
+        again = await scene.generate()
+        await scene.happen(IMAGE, COMPLETED)
+        assert again.events[-1] == COMPLETED
+
+    play(act)
+
+
+def test_what_was_refused_before_it_was_accepted_leaves_nothing_behind() -> None:
+    async def act(scene: Scene) -> None:
+        async def refuse(prepared: Prepared, tell: EventCallback) -> Completed:
+            raise OutOfMemoryError
+
+        scene.engine.run = refuse  # type: ignore[method-assign]
+        assert isinstance((await scene.generate()).error, OutOfMemoryError)
+        assert isinstance((await scene.watch()).error, GenerationNotFoundError)
+
+    play(act)
+
+
+def test_no_generation_takes_longer_than_the_service_allows() -> None:
+    async def act(scene: Scene) -> None:
+        watcher = await scene.generate()
+        await asyncio.wait({watcher._task})
+        assert isinstance(watcher.error, TimeLimitError)
+        assert not scene.engine.running
+
+    play(act, max_s=1e-3)
+
+
+@pytest.mark.parametrize("fault", [ValueError("secret"), asyncio.CancelledError(), TimeoutError()])
+def test_a_fault_of_the_engine_ends_the_generation(fault: BaseException) -> None:
+    async def act(scene: Scene) -> None:
+        watcher = await scene.generate()
+        await scene.happen(fault)
+        assert str(watcher.error).startswith("internal error, id=")
+
+    play(act)
+
+
+def test_closing_ends_all_of_them() -> None:
+    async def act(scene: Scene) -> None:
+        running, finished = await scene.generate("a"), await scene.generate("b")
+        await scene.happen(IMAGE, COMPLETED, generation_id="b")
+        await scene.generations.close()
+        await settle()
+        assert isinstance(running.error, StoppingError)
+        assert finished.error is None
+        assert not scene.engine.running
+        assert isinstance((await scene.watch("b")).error, GenerationNotFoundError)
+
+    play(act)
+
+
+SEED: dict[str, Any] = {"parameters": Parameters(seed=7)}
+
+
+def cache_of(watcher: Watcher) -> CacheUse:
+    completed = watcher.events[-1]
+    assert isinstance(completed, Completed)
+    return completed.cache
+
+
+def test_equal_requests_at_the_same_time_are_made_once() -> None:
+    """Fault 21: 8 identical requests at once, cache on."""
+
+    async def act(scene: Scene) -> None:
+        watchers = [await scene.generate(str(number), **SEED) for number in range(4)]
+        await scene.happen(progress(1), generation_id="0")
+        watchers += [await scene.generate(str(number), **SEED) for number in range(4, 8)]
+        await scene.happen(IMAGE, COMPLETED, generation_id="0")
+        assert list(scene.engine.running) == []
+        for number, watcher in enumerate(watchers):
+            accepted = watcher.events[0]
+            assert isinstance(accepted, Accepted)
+            assert accepted.generation_id == str(number)
+            assert IMAGE in watcher.events
+            assert cache_of(watcher) is CacheUse.MISS
+        late = watchers[-1].events
+        assert [type(event) for event in late] == [Accepted, Progress, Image, Completed]
+
+    play(act)
+
+
+def test_who_joined_gets_the_image_although_the_first_one_leaves() -> None:
+    """Fault 22: single-flight leader cancels."""
+
+    async def act(scene: Scene) -> None:
+        first, second = await scene.generate("a", **SEED), await scene.generate("b", **SEED)
+        await first.leave()
+        await settle()
+        await scene.happen(IMAGE, COMPLETED, generation_id="a")
+        assert IMAGE in second.events
+        assert scene.generations.cancel("a") is State.CANCELLED
+        assert scene.generations.cancel("b") is State.COMPLETED
+
+    play(act)
+
+
+def test_what_all_have_left_is_not_joined() -> None:
+    async def act(scene: Scene) -> None:
+        first = await scene.generate("a", **SEED)
+        await first.leave()
+        second = await scene.generate("b", **SEED)
+        assert list(scene.engine.running) == ["b"]
+        await scene.happen(IMAGE, COMPLETED, generation_id="b")
+        assert second.events[-1] == replace(COMPLETED, cache=CacheUse.MISS)
+
+    play(act)
+
+
+def test_a_deadline_is_that_of_its_caller_alone() -> None:
+    async def act(scene: Scene) -> None:
+        first, second = await scene.generate("a", **SEED), await scene.generate("b", **SEED)
+        await scene.happen(DeadlineError(1, 2), generation_id="a")
+        assert isinstance(first.error, DeadlineError)
+        await scene.happen(IMAGE, COMPLETED, generation_id="b")
+        assert IMAGE in second.events
+
+    play(act)
+
+
+def test_what_was_made_is_told_again_from_the_cache() -> None:
+    async def act(scene: Scene) -> None:
+        await scene.generate("a", **SEED)
+        await scene.happen(IMAGE, COMPLETED)
+        hit = await scene.generate("b", preview=PreviewOptions(interval_steps=1), **SEED)
+        assert [type(event) for event in hit.events] == [Accepted, Image, Completed]
+        assert cache_of(hit) is CacheUse.HIT
+        assert not scene.engine.running
+        await scene.generate("c", "another", **SEED)
+        await scene.generate("d", uses_cache=False, **SEED)
+        await scene.generate("e")
+        assert list(scene.engine.running) == ["c", "d", "e"]
+
+    play(act)
+
+
+def test_other_previews_are_made_for_those_who_want_them() -> None:
+    async def act(scene: Scene) -> None:
+        await scene.generate("a", **SEED)
+        await scene.generate("b", preview=PreviewOptions(interval_steps=1), **SEED)
+        assert list(scene.engine.running) == ["a", "b"]
+
+    play(act)
+
+
+def test_what_failed_is_not_kept() -> None:
+    async def act(scene: Scene) -> None:
+        await scene.generate("a", **SEED)
+        await scene.happen(IMAGE, OutOfMemoryError())
+        await scene.generate("b", **SEED)
+        assert list(scene.engine.running) == ["b"]
+
+    play(act)
+
+
+def test_open_seeds_are_replayed_where_the_operator_wants_it() -> None:
+    async def act(scene: Scene) -> None:
+        await scene.generate("a")
+        await scene.happen(replace(IMAGE, seed=11), COMPLETED)
+        hit = await scene.generate("b")
+        accepted = hit.events[0]
+        assert isinstance(accepted, Accepted)
+        assert accepted.request.parameters.seed == 11
+        assert cache_of(hit) is CacheUse.HIT
+
+    play(act, replays_unseeded=True)
+
+
+class Lives(RuleBasedStateMachine):
+    """Whatever callers and the engine do, each id runs at most once, and only while watched."""
+
+    IDS = ("a", "b")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.scene = Scene()
+        self.watchers: list[tuple[str, Watcher]] = []
+
+    def do(self, act: Awaitable[Any]) -> Any:
+        async def run() -> Any:
+            result = await act
+            await settle()
+            return result
+
+        return self.loop.run_until_complete(run())
+
+    async def cancel_by_id(self, generation_id: str) -> None:
+        with suppress(GenerationNotFoundError):
+            assert self.scene.generations.cancel(generation_id) is not State.RUNNING
+
+    async def close(self) -> None:
+        await self.scene.generations.close()
+
+    def running(self) -> list[str]:
+        return sorted(self.scene.engine.running)
+
+    @rule(generation_id=st.sampled_from(IDS), inputs=st.sampled_from("xy"))
+    def generate(self, generation_id: str, inputs: str) -> None:
+        self.watchers.append((generation_id, self.do(self.scene.generate(generation_id, inputs))))
+
+    @rule(generation_id=st.sampled_from(IDS))
+    def watch(self, generation_id: str) -> None:
+        self.watchers.append((generation_id, self.do(self.scene.watch(generation_id))))
+
+    @precondition(lambda self: self.watchers)
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        place = data.draw(st.integers(0, len(self.watchers) - 1))
+        self.do(self.watchers.pop(place)[1].leave())
+
+    @rule(generation_id=st.sampled_from(IDS))
+    def cancel(self, generation_id: str) -> None:
+        self.do(self.cancel_by_id(generation_id))
+        assert generation_id not in self.running()
+
+    @precondition(lambda self: self.running())
+    @rule(data=st.data(), event=st.sampled_from([progress(1), COMPLETED, OutOfMemoryError()]))
+    def happen(self, data: st.DataObject, event: Event | BaseException) -> None:
+        generation_id = data.draw(st.sampled_from(self.running()))
+        self.do(self.scene.happen(event, generation_id=generation_id))
+
+    @invariant()
+    def what_runs_is_watched(self) -> None:
+        watched = {name for name, watcher in self.watchers if not watcher.has_ended}
+        assert set(self.running()) == watched
+
+    @invariant()
+    def every_watcher_that_was_let_go_knows_why(self) -> None:
+        for _, watcher in self.watchers:
+            if watcher.has_ended:
+                assert (watcher.error is None) == (COMPLETED in watcher.events)
+
+    def teardown(self) -> None:
+        self.do(self.close())
+        assert not self.running()
+        for _, watcher in self.watchers:
+            self.do(watcher.leave())
+        self.loop.close()
+
+
+Lives.TestCase.settings = hypothesis_settings(
+    max_examples=60, stateful_step_count=20, deadline=None, derandomize=True
+)
+TestLives = Lives.TestCase

@@ -1,0 +1,48 @@
+"""The way of a request from its bytes to what is settled, for tests that send anything."""
+
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import DecodeError
+from safelight.v1 import text_to_image_pb2 as pb
+
+from safelight_service.core.errors import InvalidRequestError
+from safelight_service.core.validation import resolve
+from safelight_service.engine.models.loading import LoadedModel
+from safelight_service.grpc_server.convert import from_generate_request
+from safelight_service.grpc_server.status import to_status
+
+_MAX_STATUS_BYTES = 8 * 1024
+"""Of metadata, which clients take by default."""
+
+
+def take(data: bytes, model: LoadedModel) -> list[str]:
+    """Deserialise, convert and resolve a request; return the paths of the fields that are wrong.
+
+    Bytes that are no message at all have the path "". A status that tells of it can be received,
+    and names fields that exist.
+    """
+    try:
+        request = pb.GenerateRequest.FromString(data)
+    except DecodeError:
+        return [""]
+    converted = from_generate_request(
+        request, waits_for_model=False, uses_cache=True, time_left_s=None
+    )
+    try:
+        resolve(converted, model.capabilities, model.adapter.count_tokens)
+    except InvalidRequestError as error:
+        paths = [violation.field for violation in error.violations]
+        assert paths
+        assert all(_is_field(path, pb.GenerateRequest.DESCRIPTOR) for path in paths)
+        status = to_status(error)
+        # gRPC writes what is not printable ASCII as three characters a byte.
+        size = sum(len(value) for _, value in status.trailing_metadata or ())
+        size += sum(1 if " " <= char <= "~" else 3 * len(char.encode()) for char in status.details)
+        assert size < _MAX_STATUS_BYTES, size
+        return paths
+    return []
+
+
+def _is_field(path: str, message: Descriptor | None) -> bool:
+    name, _, rest = path.partition(".")
+    field = message.fields_by_name.get(name) if message is not None else None
+    return field is not None and (not rest or _is_field(rest, field.message_type))

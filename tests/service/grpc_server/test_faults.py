@@ -1,0 +1,199 @@
+"""Whatever goes wrong in a handler, the caller gets a rich status and no inner detail."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+import pytest
+import torch
+from safelight.v1 import text_to_image_pb2 as pb
+from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
+
+from safelight_service.core.errors import QueueFullError
+from safelight_service.grpc_server.drain import OngoingCalls
+from safelight_service.grpc_server.interceptors.errors import FaultInterceptor
+from safelight_service.grpc_server.server import Server
+from safelight_service.settings import Settings
+from tests.service.engine.job_runs import SMALL
+from tests.service.grpc_server.failures import OUT_OF_MEMORY, read_failure
+from tests.service.tiny_models import MERGING, TinyModels
+
+SECRET = "the-prompt-is-a-secret"
+SERVICE = "safelight.v1.TextToImageService"
+
+
+async def cancel_an_inner_task() -> None:
+    inner = asyncio.ensure_future(asyncio.sleep(60))
+    inner.cancel()
+    await inner
+
+
+class FaultyServicer(pb_grpc.TextToImageServiceServicer):
+    """Fails in every method, the way it is told to."""
+
+    def __init__(self, fail: Callable[[], Awaitable[None]]) -> None:
+        self.fail = fail
+
+    async def Generate(
+        self, request: pb.GenerateRequest, context: Any
+    ) -> AsyncIterator[pb.GenerateResponse]:
+        yield pb.GenerateResponse(accepted=pb.GenerationAccepted(model="x"))
+        await self.fail()
+
+    async def WatchGeneration(
+        self, request: pb.WatchGenerationRequest, context: Any
+    ) -> AsyncIterator[pb.WatchGenerationResponse]:
+        await self.fail()
+        yield pb.WatchGenerationResponse()
+
+    async def CancelGeneration(
+        self, request: pb.CancelGenerationRequest, context: Any
+    ) -> pb.CancelGenerationResponse:
+        await self.fail()
+        return pb.CancelGenerationResponse()
+
+    async def GetModel(self, request: pb.GetModelRequest, context: Any) -> pb.GetModelResponse:
+        await self.fail()
+        return pb.GetModelResponse()
+
+    async def ListModels(
+        self, request: pb.ListModelsRequest, context: Any
+    ) -> pb.ListModelsResponse:
+        await self.fail()
+        return pb.ListModelsResponse()
+
+
+async def read(stub: Any) -> None:
+    async for _ in stub.Generate(pb.GenerateRequest()):
+        pass
+
+
+def failure_of(method: str, fail: Callable[[], Awaitable[None]]) -> grpc.aio.AioRpcError:
+    """Call a method whose handler fails so, and return what the caller sees."""
+
+    async def run() -> grpc.aio.AioRpcError:
+        faults = FaultInterceptor(SERVICE, OngoingCalls(), stall_s=60)
+        server = grpc.aio.server(interceptors=[faults])
+        pb_grpc.add_TextToImageServiceServicer_to_server(FaultyServicer(fail), server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub: Any = pb_grpc.TextToImageServiceStub(channel)
+            call = read(stub) if method == "Generate" else stub.GetModel(pb.GetModelRequest())
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await asyncio.wait_for(call, timeout=10)
+        await server.stop(None)
+        return raised.value
+
+    return asyncio.run(run())
+
+
+METHODS = pytest.mark.parametrize("method", ["Generate", "GetModel"])
+
+
+@METHODS
+def test_an_unexpected_exception_tells_an_id_and_nothing_else(
+    method: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Fault 35: the handler raises."""
+
+    async def fail() -> None:
+        raise ValueError(SECRET)
+
+    error = failure_of(method, fail)
+    assert error.code() is grpc.StatusCode.INTERNAL
+    message = error.details() or ""
+    assert message.startswith("internal error, id=")
+    logged = "".join(capfd.readouterr())
+    assert message.removeprefix("internal error, id=") in logged
+    assert "ValueError" in logged
+    assert SECRET not in message + logged
+
+
+@METHODS
+def test_a_cancellation_that_leaks_from_inside_is_internal(method: str) -> None:
+    """Fault 36: an inner task is cancelled, and nobody has cancelled the call."""
+    assert failure_of(method, cancel_an_inner_task).code() is grpc.StatusCode.INTERNAL
+
+
+@METHODS
+def test_a_domain_error_has_its_own_status(method: str) -> None:
+    async def fail() -> None:
+        raise QueueFullError(queue_size=4, retry_after_s=1)
+
+    error = failure_of(method, fail)
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert error.details() == "4 generations wait already; try again later"
+
+
+def with_broken_forwards(
+    tiny_models: TinyModels,
+    breaks: Callable[..., None],
+    act: Callable[[Any], Awaitable[None]],
+) -> None:
+    """Act on a real server in this process, whose denoiser calls `breaks` before each forward."""
+
+    async def run() -> None:
+        models = (tiny_models.settings("sd15"),)
+        settings = Settings(listen="127.0.0.1:0", models=models, torch_threads=1, batching=MERGING)
+        async with Server(settings) as server:
+            model = server._engine._registry.find("").loaded
+            assert model is not None
+            hook = model.denoiser.register_forward_pre_hook(breaks, with_kwargs=True)
+            async with grpc.aio.insecure_channel(server.address) as channel:
+                await act(pb_grpc.TextToImageServiceStub(channel))
+            hook.remove()
+
+    asyncio.run(run())
+
+
+def request(**parameters: Any) -> pb.GenerateRequest:
+    return pb.GenerateRequest(
+        inputs=SECRET, parameters=pb.TextToImageParameters(**{**SMALL, **parameters})
+    )
+
+
+async def last_event(call: Any) -> str:
+    kinds: list[str] = [event.WhichOneof("event") async for event in call]
+    return kinds[-1]
+
+
+def test_out_of_memory_fails_the_request_that_is_too_large_and_no_other(
+    tiny_models: TinyModels,
+) -> None:
+    """Fault 31: too large an image, beside one that is small enough and before another."""
+
+    def refuse_large(_: Any, __: Any, arguments: dict[str, torch.Tensor]) -> None:
+        if arguments["sample"].shape[-2] > SMALL["height"] // 8:
+            raise torch.OutOfMemoryError
+
+    async def act(stub: Any) -> None:
+        small, large = stub.Generate(request()), stub.Generate(request(height=128))
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await last_event(large)
+        assert read_failure(raised.value) == OUT_OF_MEMORY
+        assert await last_event(small) == "completed"
+        assert await last_event(stub.Generate(request())) == "completed"
+
+    with_broken_forwards(tiny_models, refuse_large, act)
+
+
+def test_an_unexpected_exception_on_the_device_tells_an_id_and_nothing_else(
+    tiny_models: TinyModels, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Fault 35: the pipeline raises."""
+
+    def fail(*_: Any) -> None:
+        raise ValueError(SECRET)
+
+    async def act(stub: Any) -> None:
+        with pytest.raises(grpc.aio.AioRpcError, match="internal error, id=") as raised:
+            await last_event(stub.Generate(request()))
+        assert raised.value.code() is grpc.StatusCode.INTERNAL
+        assert SECRET not in str(raised.value)
+
+    with_broken_forwards(tiny_models, fail, act)
+    logged = "".join(capfd.readouterr())
+    assert "ValueError" in logged
+    assert SECRET not in logged

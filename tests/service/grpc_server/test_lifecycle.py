@@ -1,0 +1,326 @@
+"""Generations that are joined, watched, told again, cancelled and left, over the wire."""
+
+import asyncio
+import hashlib
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from subprocess import PIPE, Popen
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from h2.events import DataReceived, ResponseReceived
+from safelight.v1 import text_to_image_pb2 as pb
+from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
+
+from safelight_service.grpc_server.server import Server
+from safelight_service.settings import LimitSettings, Settings
+from tests.running_service import RunningService, run_service
+from tests.service.grpc_server.h2_client import H2Client
+from tests.service.grpc_server.unharmed import LONG, make_control, unharmed, wait_until
+from tests.service.tiny_models import MERGING, TinyModels
+from tests.tcp_proxy import TcpProxy
+
+LINGER = Duration(seconds=60)
+
+
+@pytest.fixture
+def stub(service: RunningService) -> Iterator[pb_grpc.TextToImageServiceStub]:
+    with grpc.insecure_channel(service.target) as channel:
+        yield pb_grpc.TextToImageServiceStub(channel)
+
+
+def request(generation_id: str, steps: int = 12, **fields: Any) -> pb.GenerateRequest:
+    return pb.GenerateRequest(
+        inputs="a red circle",
+        parameters=pb.TextToImageParameters(num_inference_steps=steps, width=64, height=64),
+        generation_id=generation_id,
+        **fields,
+    )
+
+
+def read_until(stream: Iterator[pb.GenerateResponse], kind: str) -> pb.GenerateResponse:
+    return next(event for event in stream if event.WhichOneof("event") == kind)
+
+
+def image_of(events: list[pb.GenerateResponse]) -> bytes:
+    return b"".join(event.chunk.data for event in events if event.HasField("chunk"))
+
+
+def reason_of(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
+    assert isinstance(error, grpc.Call)
+    status = rpc_status.from_call(error)
+    assert status is not None
+    info = error_details_pb2.ErrorInfo()
+    assert any(detail.Unpack(info) for detail in status.details)
+    return error.code(), info.reason
+
+
+def test_the_same_request_joins_and_all_get_the_same_image(
+    stub: pb_grpc.TextToImageServiceStub,
+) -> None:
+    first = stub.Generate(request("joined"))
+    accepted = read_until(first, "accepted").accepted
+    read_until(first, "progress")
+    again = list(stub.Generate(request("joined")))
+    watched = [
+        response.event
+        for response in stub.WatchGeneration(pb.WatchGenerationRequest(generation_id="joined"))
+    ]
+    # The seed was left open, and is that of the generation.
+    assert again[0].accepted == watched[0].accepted == accepted
+    assert image_of(again) == image_of(watched) == image_of(list(first))
+    completed = again[-1].completed
+    assert [width.image_count for width in completed.batch_widths] == [1]  # it ran once, alone
+
+
+def test_cancelling_ends_the_streams_of_all_and_can_be_repeated(
+    stub: pb_grpc.TextToImageServiceStub,
+) -> None:
+    running = stub.Generate(request("cancelled", steps=150))
+    read_until(running, "progress")
+    for _ in range(2):
+        answer = stub.CancelGeneration(pb.CancelGenerationRequest(generation_id="cancelled"))
+        assert answer.state == pb.GENERATION_STATE_CANCELLED
+    with pytest.raises(grpc.RpcError) as raised:
+        list(running)
+    assert reason_of(raised.value) == (grpc.StatusCode.CANCELLED, "CANCELLED")
+
+
+def test_what_is_not_known_is_not_found(stub: pb_grpc.TextToImageServiceStub) -> None:
+    not_found = (grpc.StatusCode.NOT_FOUND, "GENERATION_NOT_FOUND")
+    with pytest.raises(grpc.RpcError) as raised:
+        list(stub.WatchGeneration(pb.WatchGenerationRequest(generation_id="unknown")))
+    assert reason_of(raised.value) == not_found
+    with pytest.raises(grpc.RpcError) as raised:
+        stub.CancelGeneration(pb.CancelGenerationRequest(generation_id="unknown"))
+    assert reason_of(raised.value) == not_found
+
+
+def test_what_lingers_is_finished_for_who_comes_back(
+    stub: pb_grpc.TextToImageServiceStub,
+) -> None:
+    left = stub.Generate(request("lingering", linger=LINGER))
+    seed = read_until(left, "accepted").accepted.parameters.seed
+    left.cancel()
+    back = list(stub.Generate(request("lingering", linger=LINGER)))
+    assert back[0].accepted.parameters.seed == seed
+    assert back[-1].HasField("completed")
+
+
+def test_a_deadline_that_cannot_be_met_is_refused_at_once(
+    stub: pb_grpc.TextToImageServiceStub,
+) -> None:
+    """Fault 18: what cannot be ready in time never starts."""
+    list(stub.Generate(request("measured")))  # from now on the cost of a step is known
+    with pytest.raises(grpc.RpcError) as raised:
+        list(stub.Generate(request("late", steps=150, image_count=8), timeout=3))
+    assert reason_of(raised.value) == (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE")
+    assert "would take about" in str(raised.value)
+
+
+@pytest.mark.parametrize("linger", [Duration(seconds=-1), Duration(seconds=3601)])
+def test_lingering_has_its_limits(linger: Duration, stub: pb_grpc.TextToImageServiceStub) -> None:
+    with pytest.raises(grpc.RpcError) as raised:
+        list(stub.Generate(request("too-long", linger=linger)))
+    assert reason_of(raised.value) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+    assert "linger: must be from 0 to 3600 s" in str(raised.value)
+
+
+def test_what_was_made_comes_from_the_cache_to_the_byte() -> None:
+    seeded = request("first", steps=2)
+    seeded.parameters.seed = 7
+    with run_service(cache="{}") as service, grpc.insecure_channel(service.target) as channel:
+        stub = pb_grpc.TextToImageServiceStub(channel)
+
+        def generate(generation_id: str, use_cache: str) -> tuple[bytes, int, str]:
+            seeded.generation_id = generation_id
+            call = stub.Generate(seeded, metadata=(("x-use-cache", use_cache),))
+            events = list(call)
+            told = dict(call.trailing_metadata())["x-cache"]
+            return image_of(events), events[-1].completed.cache, str(told)
+
+        image, *told = generate("first", "true")
+        assert told == [pb.CACHE_STATUS_MISS, "miss"]
+        assert generate("second", "1") == (image, pb.CACHE_STATUS_HIT, "hit")
+        assert generate("third", "False") == (image, pb.CACHE_STATUS_BYPASS, "bypass")
+
+
+def test_equal_requests_of_many_clients_at_once_are_made_once() -> None:
+    """Fault 21: 8 identical requests at once, cache on."""
+    seeded = request("", steps=30)
+    seeded.parameters.seed = 7
+    with (
+        run_service(cache="{}") as service,
+        grpc.insecure_channel(service.target) as channel,
+        ThreadPoolExecutor(8) as threads,
+    ):
+        stub = pb_grpc.TextToImageServiceStub(channel)
+        streams = list(threads.map(lambda _: list(stub.Generate(seeded)), range(8)))
+    assert len({image_of(events) for events in streams}) == 1
+    assert len({events[0].accepted.generation_id for events in streams}) == 8
+    for events in streams:
+        assert {width.image_count for width in events[-1].completed.batch_widths} <= {1}
+
+
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[RunningService]:
+    """A service with little patience."""
+    connections = '{"max_age_s": 0.5, "keepalive_s": 0.5, "keepalive_timeout_s": 0.5}'
+    with run_service(generations='{"max_s": 5}', connections=connections) as running:
+        yield running
+
+
+def test_a_call_that_is_cancelled_frees_the_device(service: RunningService) -> None:
+    """Fault 10: in mid-step; test_batcher.py holds that no other step is made."""
+    with unharmed(service) as stub:
+        call = stub.Generate(LONG)
+        read_until(call, "progress")
+        call.cancel()
+        assert call.code() is grpc.StatusCode.CANCELLED
+
+
+def test_calls_that_are_cancelled_right_after_an_event_all_free_the_device(
+    service: RunningService,
+) -> None:
+    """Fault 11: a hundred of them."""
+    with unharmed(service) as stub:
+        for number in range(100):
+            call = stub.Generate(request("", steps=150))
+            for _ in range(1 + number % 3):
+                next(call)
+            call.cancel()
+            assert call.code() is grpc.StatusCode.CANCELLED
+
+
+def test_a_slow_reader_that_cancels_leaves_nothing_behind(service: RunningService) -> None:
+    """Fault 13: nor is a failure logged."""
+    logged = service.read_log()
+    with unharmed(service) as stub, H2Client(service.target, window=0) as slow:
+        stream = slow.call("Generate", LONG)
+        while not isinstance(slow.read(), ResponseReceived):
+            pass
+        slow.reset(stream)
+        make_control(stub)
+    news = service.read_log().removeprefix(logged).splitlines()
+    assert {"[info     ] generation_ended" in line for line in news} == {True}
+
+
+def test_a_client_that_is_killed_frees_the_device(service: RunningService) -> None:
+    """Fault 16: SIGKILL."""
+    command = [sys.executable, "-m", "tests.service.grpc_server.killed_reader", service.target]
+    with unharmed(service), Popen(command, stdout=PIPE, text=True) as client:
+        assert client.stdout is not None
+        assert "progress\n" in iter(client.stdout.readline, "")
+        client.kill()
+
+
+def test_a_connection_that_is_reset_frees_the_device(service: RunningService) -> None:
+    """Fault 16: a TCP reset."""
+    with unharmed(service), H2Client(service.target) as client:
+        client.call("Generate", LONG)
+        while not isinstance(client.read(), DataReceived):
+            pass
+        client.abort()
+
+
+def test_a_channel_that_is_closed_frees_the_device(service: RunningService) -> None:
+    with unharmed(service), grpc.insecure_channel(service.target) as channel:
+        read_until(pb_grpc.TextToImageServiceStub(channel).Generate(LONG), "progress")
+
+
+def test_a_connection_that_went_dead_is_closed_and_frees_the_device(
+    impatient: RunningService,
+) -> None:
+    """Fault 17: nothing comes through any more, and nobody says so."""
+    with (
+        TcpProxy(impatient.target) as proxy,
+        grpc.insecure_channel(proxy.target) as channel,
+        unharmed(impatient),
+    ):
+        events = pb_grpc.TextToImageServiceStub(channel).Generate(LONG)
+        read_until(events, "progress")
+        proxy.stall()
+
+
+def test_a_deadline_that_passes_in_mid_generation_frees_the_device(
+    service: RunningService,
+) -> None:
+    """Fault 19: at a size that nothing is known about, or it would have been refused."""
+    unknown = request("", steps=150, image_count=4)
+    unknown.parameters.width = 72
+    with unharmed(service) as stub:
+        events = stub.Generate(unknown, timeout=2)
+        read_until(events, "progress")
+        with pytest.raises(grpc.RpcError):
+            list(events)
+        assert events.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_no_generation_takes_longer_than_any_may(impatient: RunningService) -> None:
+    """Fault 20: not without a deadline, nor with one in 24 hours."""
+    with unharmed(impatient) as stub:
+        for events in [stub.Generate(LONG, timeout=timeout) for timeout in (None, 86_400)]:
+            with pytest.raises(grpc.RpcError) as raised:
+                list(events)
+            assert reason_of(raised.value) == (grpc.StatusCode.DEADLINE_EXCEEDED, "TIME_LIMIT")
+
+
+def test_a_connection_that_grows_old_is_left_by_the_next_call_only(
+    impatient: RunningService,
+) -> None:
+    """Fault 41: what it carries comes to its end."""
+    with (
+        TcpProxy(impatient.target) as proxy,
+        grpc.insecure_channel(proxy.target) as channel,
+        unharmed(impatient),
+    ):
+        events = pb_grpc.TextToImageServiceStub(channel).Generate(request("", steps=30))
+        read_until(events, "progress")
+        wait_until(channel, lambda: proxy.connection_count, lambda count: count > 1)
+        assert list(events)[-1].HasField("completed")
+
+
+def test_an_image_larger_than_a_message_reaches_a_client_with_default_limits(
+    tiny_models: TinyModels,
+) -> None:
+    """Fault 49: 8 megapixels, in chunks of at most 1 MiB."""
+    limits = LimitSettings(max_side_px=4096, max_pixel_count=4096 * 2048)
+    model = tiny_models.settings("sana").model_copy(update={"limits": limits})
+    settings = Settings(listen="127.0.0.1:0", models=(model,), batching=MERGING)
+
+    async def generate() -> list[pb.GenerateResponse]:
+        async with (
+            Server(settings) as server,
+            grpc.aio.insecure_channel(server.address) as channel,
+        ):
+            stub: Any = pb_grpc.TextToImageServiceStub(channel)
+            parameters = pb.TextToImageParameters(num_inference_steps=1, width=4096, height=2048)
+            large = pb.GenerateRequest(inputs="a red circle", parameters=parameters)
+            return [event async for event in stub.Generate(large)]
+
+    events = asyncio.run(generate())
+    [header] = [event.image for event in events if event.HasField("image")]
+    image = image_of(events)
+    assert len(image) == header.size_bytes > 4 * 1024 * 1024
+    assert max(len(event.chunk.data) for event in events) == 1024 * 1024
+    assert hashlib.sha256(image).hexdigest() == header.sha256
+
+
+def test_a_reader_that_stops_is_cut_off_and_holds_up_nobody() -> None:
+    """Fault 14: who comes after it is served, and it is told why it was not."""
+    with (
+        run_service(generations='{"stall_s": 0.5}') as service,
+        H2Client(service.target, window=0) as stalled,
+        grpc.insecure_channel(service.target) as channel,
+    ):
+        stream = stalled.call("Generate", LONG)
+        make_control(pb_grpc.TextToImageServiceStub(channel))
+        stalled.open_window(stream)
+        trailers = stalled.read_metadata(stream)
+        assert trailers["grpc-status"] == str(grpc.StatusCode.DEADLINE_EXCEEDED.value[0])
+        assert trailers["grpc-message"] == "nothing was read from the stream for 0.5 s"
