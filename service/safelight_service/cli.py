@@ -112,7 +112,8 @@ async def _serve(settings: Settings) -> int:
     """Serve until told to stop, or until the device is lost; return the exit code."""
     # Imported here, since torch takes seconds that --help and usage errors need not wait.
     with kept_for_good():
-        from safelight_service.grpc_server.server import AddressInUseError, Server
+        from safelight_service.app import make_server
+        from safelight_service.grpc_server.server import AddressInUseError
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -120,7 +121,7 @@ async def _serve(settings: Settings) -> int:
         loop.add_signal_handler(number, _request_stop, stop)
     log = structlog.get_logger()
     try:
-        server = Server(settings)
+        server = make_server(settings)
     except ConfigurationError as error:
         _fail(str(error), _EXIT_USAGE)
     try:
