@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from safelight import SafelightError
@@ -34,7 +35,7 @@ _503_DELAY_S = 1.0
 _log = logging.getLogger("safelight_gateway")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Call:
     """One HTTP request.
 
@@ -82,18 +83,12 @@ class Call:
         )
 
     def json(self) -> dict[str, Any]:
-        """Return the body.
+        """Return the body, which is parsed on the first call only.
 
         Raises:
             GatewayError: it is no JSON object.
         """
-        try:
-            value = json.loads(self.body)
-        except (ValueError, RecursionError):
-            raise bad_request("the body must be JSON") from None
-        if not isinstance(value, dict):
-            raise bad_request("the body must be a JSON object")
-        return value
+        return self._fields
 
     def flag(self, name: str) -> bool | None:
         """Return a header that is a boolean, read loosely; None if it is not there.
@@ -103,6 +98,16 @@ class Call:
         """
         value = self.headers.get(name)
         return None if value is None else parse_flag(name, value)
+
+    @cached_property
+    def _fields(self) -> dict[str, Any]:
+        try:
+            value = json.loads(self.body)
+        except (ValueError, RecursionError):
+            raise bad_request("the body must be JSON") from None
+        if not isinstance(value, dict):
+            raise bad_request("the body must be a JSON object")
+        return value
 
     def _credential(self) -> str | None:
         header = self.headers.get("authorization", "").strip()
