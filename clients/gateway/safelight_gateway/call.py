@@ -17,17 +17,16 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 
+from safelight_gateway.dialects.dialect import ErrorRenderer, Handler
 from safelight_gateway.errors import GatewayError, bad_request, from_service, invalid_field
 from safelight_gateway.front import BASE_URL, REQUEST_ID
 from safelight_gateway.gateway import Gateway
 from safelight_gateway.generation import CallContext
 
-_CREDENTIAL = re.compile(r" *(?:bearer|key|token):? +([!-~]+) *", re.IGNORECASE)
 _METADATA = re.compile(r"[ -~]+")
 """All that gRPC takes as the value of metadata."""
 
 _TRACE_HEADERS = ("traceparent", "tracestate", "baggage")
-_DEADLINE_HEADERS = ("x-fal-request-timeout", "x-request-timeout")
 _TRUE, _FALSE = ("1", "true"), ("0", "false")
 _503_DELAY_S = 1.0
 """Some clients answer 503 by asking again at once."""
@@ -113,17 +112,17 @@ class Call:
         header = self.headers.get("authorization", "").strip()
         if not header:
             return None
-        match = _CREDENTIAL.fullmatch(header)
-        if match is None:
+        credential = self.gateway.dialects.read_credential(header)
+        if credential is None:
             raise GatewayError(
                 401,
                 "send a token of this service as Authorization: Bearer TOKEN",
                 "UNAUTHENTICATED",
             )
-        return match[1]
+        return credential
 
     def _deadline_s(self) -> float | None:
-        for name in _DEADLINE_HEADERS:
+        for name in self.gateway.dialects.deadline_headers:
             value = self.headers.get(name)
             if value is None:
                 continue
@@ -135,10 +134,6 @@ class Call:
                 raise invalid_field(name, f"must be a number of seconds, not {value!r}")
             return time.monotonic() + timeout_s
         return None
-
-
-Handler = Callable[[Call], Awaitable[Response]]
-ErrorRenderer = Callable[[GatewayError], Response]
 
 
 def parse_flag(name: str, value: object) -> bool:

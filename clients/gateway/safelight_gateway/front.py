@@ -13,6 +13,7 @@ from urllib.parse import unquote
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from safelight_gateway.dialects.registry import DialectRegistry
 from safelight_gateway.settings import Settings
 
 BASE_URL, REQUEST_ID = "safelight.base_url", "safelight.request_id"
@@ -20,22 +21,28 @@ BASE_URL, REQUEST_ID = "safelight.base_url", "safelight.request_id"
 
 _METHODS = "GET, POST, PUT, DELETE, OPTIONS"
 _EXPOSED = (
-    "x-request-id, x-compute-time, x-compute-type, x-fal-request-id, x-ignored-parameters, "
-    "x-compute-characters, x-error-message, retry-after"
+    "x-request-id",
+    "x-compute-time",
+    "x-compute-type",
+    "x-ignored-parameters",
+    "x-compute-characters",
+    "x-error-message",
+    "retry-after",
 )
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:\d{1,5})?|\[[0-9a-fA-F:.]+\](:\d{1,5})?")
 _PREFIX = re.compile(r"(/[\w.~-]+)+")
 _REQUEST_ID = re.compile(r"[\w.:/+=-]{1,128}")
-_FAL_PROXY = "/fal-proxy"
-_FAL_HOSTS = ("queue.fal.run", "fal.run")
-_FAL_URL = re.compile(r"https://((?:queue\.)?fal\.run)(/.*)")
+_FILES = "/files/"
+_TARGET = re.compile(r"https://([a-z0-9.-]+)(/.*)")
 
 
 class Front:
     """ASGI middleware around all routes."""
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, dialects: DialectRegistry) -> None:
         self._app = app
+        self._dialects = dialects
+        self._exposed = ", ".join((*_EXPOSED, *dialects.id_headers))
         self._root_path = settings.root_path
         self._public_url = settings.public_url
 
@@ -53,7 +60,7 @@ class Front:
             request_id = str(uuid.uuid4())
         scope = {
             **scope,
-            **_route(scope, headers, prefix, host),
+            **self._route(scope, headers, prefix, host),
             "root_path": "",
             BASE_URL: self._public_url or f"{_scheme(scope, headers)}://{host}{prefix}",
             REQUEST_ID: request_id,
@@ -62,7 +69,7 @@ class Front:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 response = MutableHeaders(scope=message)
-                for name, value in _common_headers(request_id):
+                for name, value in self._common_headers(request_id):
                     response.setdefault(name, value)
             await send(message)
 
@@ -75,31 +82,32 @@ class Front:
         forwarded = _first(headers.get("x-forwarded-prefix")).rstrip("/")
         return forwarded if _PREFIX.fullmatch(forwarded) else self._root_path
 
+    def _route(self, scope: Scope, headers: Headers, prefix: str, host: str) -> dict[str, Any]:
+        """Return the path as the routes know it, whether a proxy took the prefix off or not."""
+        path = scope["path"]
+        if prefix and (path == prefix or path.startswith(f"{prefix}/")):
+            path = path[len(prefix) :] or "/"
+        if (dialect := self._dialects.proxy_at(path.rstrip("/"))) and dialect.proxy:
+            target = _TARGET.fullmatch(headers.get(dialect.proxy.header, ""))
+            if target and target[1] in dialect.hosts:
+                target_path, _, query = target[2].partition("?")
+                return {
+                    "path": self._path_at(target[1], unquote(target_path)),
+                    "query_string": query.encode("latin-1"),
+                }
+        return {"path": self._path_at(host, path)}
 
-def _route(scope: Scope, headers: Headers, prefix: str, host: str) -> dict[str, Any]:
-    """Return the path as the routes know it, whether a proxy took the prefix off or not."""
-    path = scope["path"]
-    if prefix and (path == prefix or path.startswith(f"{prefix}/")):
-        path = path[len(prefix) :] or "/"
-    target = headers.get("x-fal-target-url", "")
-    if path.rstrip("/") == _FAL_PROXY and (match := _FAL_URL.fullmatch(target)):
-        target_path, _, query = match[2].partition("?")
-        return {
-            "path": _host_path(match[1], unquote(target_path)),
-            "query_string": query.encode("latin-1"),
-        }
-    return {"path": _host_path(host, path)}
+    def _path_at(self, host: str, path: str) -> str:
+        """Return the path that a path at a host of a provider has here."""
+        root = self._dialects.root_of(host.partition(":")[0].lower())
+        if root is None or path.startswith((_FILES, f"{root}/")):
+            return path
+        return f"{root}{path}"
 
-
-def _host_path(host: str, path: str) -> str:
-    """Return the path that a path at one of fal's hosts has here."""
-    if path.startswith(("/files/", "/fal-queue/")):
-        return path
-    if host.startswith("queue."):
-        return f"/fal-queue{path}"
-    if host in _FAL_HOSTS:
-        return f"/fal-ai{path}"
-    return path
+    def _common_headers(self, request_id: str) -> Iterable[tuple[str, str]]:
+        yield "x-request-id", request_id
+        yield "access-control-allow-origin", "*"
+        yield "access-control-expose-headers", self._exposed
 
 
 def _scheme(scope: Scope, headers: Headers) -> str:
@@ -110,12 +118,6 @@ def _scheme(scope: Scope, headers: Headers) -> str:
 def _first(value: str | None) -> str:
     """Return what the outermost of several proxies has said."""
     return (value or "").partition(",")[0].strip()
-
-
-def _common_headers(request_id: str) -> Iterable[tuple[str, str]]:
-    yield "x-request-id", request_id
-    yield "access-control-allow-origin", "*"
-    yield "access-control-expose-headers", _EXPOSED
 
 
 async def _answer_preflight(headers: Headers, send: Any) -> None:

@@ -1,9 +1,12 @@
 """The gateway: what all routes share."""
 
+from collections.abc import Iterable
 from typing import Self
 
 from safelight import AsyncClient, Tls
 
+from safelight_gateway.dialects.dialect import Dialect
+from safelight_gateway.dialects.registry import DialectRegistry
 from safelight_gateway.files import FileStore
 from safelight_gateway.generation import Generator
 from safelight_gateway.jobs import JobStore
@@ -16,6 +19,7 @@ class Gateway:
 
     Attributes:
         settings: As read at start.
+        dialects: The dialects that are spoken here.
         client: The client that all calls are made with; callers' tokens travel as metadata.
         models: The service's models and the operator's aliases.
         generator: Runs requests.
@@ -23,13 +27,15 @@ class Gateway:
         jobs: Requests whose clients come back for the result.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, dialects: Iterable[Dialect] = ()) -> None:
         """Make a gateway; it connects on its first call.
 
         Raises:
             OSError: a file of the settings cannot be read.
+            ValueError: two dialects claim the same.
         """
         self.settings = settings
+        self.dialects = DialectRegistry(dialects)
         self.client = AsyncClient(settings.target, tls=_tls(settings.target_tls))
         self.models = ModelDirectory(self.client, settings.aliases)
         self.generator = Generator(self.client, self.models, settings.max_request_s)

@@ -6,24 +6,13 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from safelight_gateway.call import Call, parse_flag
+from safelight_gateway.dialects.dialect import Parameter
+from safelight_gateway.dialects.registry import DialectRegistry
 from safelight_gateway.errors import invalid_field
 from safelight_gateway.generation import ImageRequest
 
 _Value = TypeVar("_Value")
 
-_PROMPT = ("prompt", "inputs")
-_STEPS = ("num_inference_steps", "steps")
-_GUIDANCE = ("guidance_scale", "guidance")
-_COUNT = ("n", "num_images", "num_outputs")
-_FORMAT = ("output_format", "response_extension")
-_QUALITY = ("output_quality", "output_compression")
-_SIZE = ("width", "height", "image_size", "size")
-
-_KNOWN = frozenset(
-    name
-    for names in (_PROMPT, _STEPS, _GUIDANCE, _COUNT, _FORMAT, _QUALITY, _SIZE)
-    for name in (*names, "negative_prompt", "scheduler", "seed", "options")
-)
 _MIME_TYPES = {
     name: mime_type
     for mime_type in ("image/png", "image/jpeg", "image/webp")
@@ -40,6 +29,9 @@ _NAMED_SIZES = {
 _SIZE_TEXT = re.compile(r"(\d{1,5}) *[xX*] *(\d{1,5})")
 _RANDOM_SEED = -1
 """How some APIs write that the seed is left open."""
+
+_OPTIONS = "options"
+"""Read on the routes of hf-inference, and accepted without effect on all others."""
 
 _NAME = re.compile(r"\w{1,64}", re.ASCII)
 _MAX_UNKNOWN_COUNT = 32
@@ -67,30 +59,56 @@ def read_request(
     Raises:
         GatewayError: a value has the wrong type.
     """
-    fields = {name: value for name, value in fields.items() if value is not None}
-    width, height = _read_size(fields)
-    seed = _read(fields, ("seed",), _integer)
-    mime_type = _read(fields, _FORMAT, _mime_type) or "image/png"
-    count = _read(fields, _COUNT, _integer)
+    dialects = call.gateway.dialects
+    values = _Fields({name: value for name, value in fields.items() if value is not None}, dialects)
+    width, height = _read_size(values)
+    seed = values.read("seed", _integer)
+    mime_type = values.read("output_format", _mime_type) or "image/png"
+    count = values.read("n", _integer)
     return ImageRequest(
-        prompt=_read(fields, _PROMPT, _text) or "",
-        negative_prompt=_read(fields, ("negative_prompt",), _text) or None,
+        prompt=values.read("prompt", _text) or "",
+        negative_prompt=values.read("negative_prompt", _text) or None,
         width=width,
         height=height,
-        num_inference_steps=_read(fields, _STEPS, _integer),
-        guidance_scale=_read(fields, _GUIDANCE, _number),
-        scheduler=_read(fields, ("scheduler",), _text) or None,
+        num_inference_steps=values.read("num_inference_steps", _integer),
+        guidance_scale=values.read("guidance_scale", _number),
+        scheduler=values.read("scheduler", _text) or None,
         seed=None if seed == _RANDOM_SEED else seed,
         count=1 if count is None else count,
         model=tuple(model),
         output_mime_type=mime_type,
         # Clients send a quality for PNG, too, where it means nothing.
-        output_quality=None if mime_type == "image/png" else _read(fields, _QUALITY, _integer),
+        output_quality=None
+        if mime_type == "image/png"
+        else values.read("output_quality", _integer),
         use_cache=_read_option(call, options, "use_cache", default=True),
         wait_for_model=_read_option(call, options, "wait_for_model", default=wait_for_model),
-        unknown_parameters=_find_unknown(fields, own_names),
+        unknown_parameters=values.unknown_names(own_names),
         context=call.context,
     )
+
+
+class _Fields:
+    """The fields of a body that are set, read by any accepted name."""
+
+    def __init__(self, fields: Mapping[str, Any], dialects: DialectRegistry) -> None:
+        self._fields = fields
+        self._dialects = dialects
+
+    def all(self, parameter: Parameter) -> list[tuple[str, Any]]:
+        """Return the name and the value of each field that means the parameter."""
+        names = self._dialects.names_of(parameter)
+        return [(name, self._fields[name]) for name in names if name in self._fields]
+
+    def read(self, parameter: Parameter, convert: Callable[[str, Any], _Value]) -> _Value | None:
+        """Return the converted value of the first of these; None if there is none."""
+        return next((convert(name, value) for name, value in self.all(parameter)), None)
+
+    def unknown_names(self, own_names: Iterable[str]) -> tuple[str, ...]:
+        """Return the names that mean nothing here, bounded in length and number."""
+        known = self._dialects.known_parameters | {_OPTIONS, *own_names}
+        unknown = sorted(self._fields.keys() - known)
+        return tuple(name for name in unknown if _NAME.fullmatch(name))[:_MAX_UNKNOWN_COUNT]
 
 
 def _read_option(
@@ -103,17 +121,12 @@ def _read_option(
     return default if value is None else parse_flag(f"options.{name}", value)
 
 
-def _find_unknown(fields: Mapping[str, Any], own_names: Iterable[str]) -> tuple[str, ...]:
-    unknown = sorted(fields.keys() - _KNOWN - {*own_names})
-    return tuple(name for name in unknown if _NAME.fullmatch(name))[:_MAX_UNKNOWN_COUNT]
-
-
-def _read_size(fields: Mapping[str, Any]) -> tuple[int | None, int | None]:
+def _read_size(values: _Fields) -> tuple[int | None, int | None]:
     """Return width and height from whichever fields tell them, the most explicit ones first."""
     width = height = None
-    for name in ("image_size", "size"):
-        match fields.get(name):
-            case None | "auto":
+    for name, value in reversed(values.all("size")):
+        match value:
+            case "auto":
                 continue
             case {"width": _, "height": _} as size:
                 width = _integer(f"{name}.width", size["width"])
@@ -125,21 +138,12 @@ def _read_size(fields: Mapping[str, Any]) -> tuple[int | None, int | None]:
             case other:
                 allowed = f"{{width, height}}, WIDTHxHEIGHT or one of {', '.join(_NAMED_SIZES)}"
                 raise invalid_field(name, f"must be {allowed}, not {_shown(other)}")
-    own_width = _read(fields, ("width",), _integer)
-    own_height = _read(fields, ("height",), _integer)
+    own_width = values.read("width", _integer)
+    own_height = values.read("height", _integer)
     return (
         width if own_width is None else own_width,
         height if own_height is None else own_height,
     )
-
-
-def _read(
-    fields: Mapping[str, Any], names: Iterable[str], convert: Callable[[str, Any], _Value]
-) -> _Value | None:
-    for name in names:
-        if name in fields:
-            return convert(name, fields[name])
-    return None
 
 
 def _integer(name: str, value: Any) -> int:

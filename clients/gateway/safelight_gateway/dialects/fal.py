@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
-from safelight_gateway.call import Call, endpoint
+from safelight_gateway.call import Call
 from safelight_gateway.dialects import hf_inference
+from safelight_gateway.dialects.dialect import Dialect, DialectRoute, Proxy
 from safelight_gateway.dialects.files import link_images
 from safelight_gateway.errors import GatewayError, bad_request
 from safelight_gateway.files import SUFFIXES
-from safelight_gateway.gateway import Gateway
 from safelight_gateway.generation import ImageRequest, ImageResult
 from safelight_gateway.jobs import Job, JobState
 from safelight_gateway.parameters import read_request
@@ -21,22 +20,6 @@ _OWNER = "fal-ai/"
 _ID_HEADER = "x-fal-request-id"
 _LONGEST_HOLD_S = 240.0
 """Node gives up on a response after 300 s."""
-
-
-def routes(gateway: Gateway) -> list[Route]:
-    """Return the routes of fal; what follows a submission is known by the end of its path."""
-
-    def route(path: str, handler: Any, method: str) -> Route:
-        respond = endpoint(gateway, handler, render_error, id_header=_ID_HEADER)
-        return Route(path, respond, methods=[method])
-
-    return [
-        route("/fal-ai/{app:path}", _run, "POST"),
-        route("/fal-queue/{app:path}", _submit, "POST"),
-        route("/{any:path}/requests/{id}/status", _tell_status, "GET"),
-        route("/{any:path}/requests/{id}/cancel", _cancel, "PUT"),
-        route("/{any:path}/requests/{id}", _tell_result, "GET"),
-    ]
 
 
 def render_error(error: GatewayError) -> Response:
@@ -188,3 +171,24 @@ def _data_links(result: ImageResult) -> tuple[str, ...]:
         f"data:{image.mime_type};base64,{base64.b64encode(image.data).decode()}"
         for image in result.images
     )
+
+
+DIALECT = Dialect(
+    name="fal-ai",
+    routes=(
+        DialectRoute("POST", "/fal-ai/{app:path}", _run),
+        DialectRoute("POST", "/fal-queue/{app:path}", _submit),
+        # What follows a submission is known by the end of its path: clients vary the rest.
+        DialectRoute("GET", "/{any:path}/requests/{id}/status", _tell_status),
+        DialectRoute("PUT", "/{any:path}/requests/{id}/cancel", _cancel),
+        DialectRoute("GET", "/{any:path}/requests/{id}", _tell_result),
+    ),
+    render_error=render_error,
+    parameter_aliases={"num_images": "n", "image_size": "size"},
+    hosts={"fal.run": "/fal-ai", "queue.fal.run": "/fal-queue", "queue.*": "/fal-queue"},
+    proxy=Proxy("/fal-proxy", header="x-fal-target-url"),
+    deadline_headers=("x-fal-request-timeout",),
+    credential_schemes=("Key",),
+    id_header=_ID_HEADER,
+    is_provider=True,
+)

@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
-from safelight_gateway.call import Call, endpoint
+from safelight_gateway.call import Call
+from safelight_gateway.dialects.dialect import Dialect, DialectRoute
 from safelight_gateway.errors import GatewayError, invalid_field
-from safelight_gateway.gateway import Gateway
 from safelight_gateway.generation import ImageResult
 from safelight_gateway.parameters import read_request
 
@@ -18,15 +17,11 @@ _PATHS = (
     "/hf-inference/pipeline/text-to-image/{model:path}",
     "/pipeline/text-to-image/{model:path}",
 )
+"""Those of today, and those of earlier hosts."""
+
 _MIME_TYPES = ("image/png", "image/jpeg", "image/webp")
 _JAVASCRIPT_CLIENT = "@huggingface/inference"
 _ESTIMATED_LOADING_S = 20.0
-
-
-def routes(gateway: Gateway) -> list[Route]:
-    """Return the routes of hf-inference, with those of its earlier hosts."""
-    respond = endpoint(gateway, _generate, render_error)
-    return [Route(path, respond, methods=["POST"]) for path in _PATHS]
 
 
 def render_error(error: GatewayError) -> Response:
@@ -102,3 +97,12 @@ def _table(body: Mapping[str, Any], name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise invalid_field(name, "must be an object")
     return value
+
+
+DIALECT = Dialect(
+    name="hf-inference",
+    routes=tuple(DialectRoute("POST", path, _generate) for path in _PATHS),
+    render_error=render_error,
+    parameter_aliases={"inputs": "prompt"},
+    is_provider=True,
+)

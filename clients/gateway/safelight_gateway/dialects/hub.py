@@ -5,31 +5,15 @@ from contextlib import suppress
 from safelight import UnauthenticatedError
 from safelight.models import Model
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
-from safelight_gateway.call import Call, endpoint
+from safelight_gateway.call import Call
+from safelight_gateway.dialects.dialect import Dialect, DialectRoute
 from safelight_gateway.dialects.hf_inference import render_error as render_text_error
 from safelight_gateway.errors import GatewayError
-from safelight_gateway.gateway import Gateway
 from safelight_gateway.generation import CallContext
 
 TASK = "text-to-image"
-_PROVIDERS = ("hf-inference", "fal-ai", "nebius", "replicate", "together")
-"""The first one is used by clients that are told none."""
 _NO_ID = "0" * 24
-
-
-def routes(gateway: Gateway) -> list[Route]:
-    """Return the routes that answer for the Hub; none asks for a token."""
-
-    def get(path: str, handler: object) -> Route:
-        return Route(path, endpoint(gateway, handler, render_error), methods=["GET"])  # type: ignore[arg-type]
-
-    return [
-        get("/api/models/{model:path}", _map_model),
-        get("/api/tasks", _list_tasks),
-        get("/api/agent-harnesses", _list_harnesses),
-    ]
 
 
 def render_error(error: GatewayError) -> Response:
@@ -46,9 +30,8 @@ async def _map_model(call: Call) -> Response:
     models = await _list_models(call)
     if models is not None and call.gateway.models.choose((id_,), models) is None:
         raise GatewayError(404, "Repository not found", "MODEL_NOT_FOUND")
-    mapping = {
-        provider: {"status": "live", "providerId": id_, "task": TASK} for provider in _PROVIDERS
-    }
+    entry = {"status": "live", "providerId": id_, "task": TASK}
+    mapping = dict.fromkeys(call.gateway.dialects.providers, entry)
     return JSONResponse(
         {
             "_id": _NO_ID,
@@ -86,3 +69,14 @@ async def _list_models(call: Call) -> list[Model] | None:
         except UnauthenticatedError:
             continue
     return None
+
+
+DIALECT = Dialect(
+    name="hub",
+    routes=(
+        DialectRoute("GET", "/api/models/{model:path}", _map_model),
+        DialectRoute("GET", "/api/tasks", _list_tasks),
+        DialectRoute("GET", "/api/agent-harnesses", _list_harnesses),
+    ),
+    render_error=render_error,
+)

@@ -5,18 +5,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
-from safelight_gateway.call import Call, endpoint
+from safelight_gateway.call import Call
 from safelight_gateway.dialects import hf_inference
+from safelight_gateway.dialects.dialect import Dialect, DialectRoute
 from safelight_gateway.dialects.files import link_images
 from safelight_gateway.errors import GatewayError, invalid_field
-from safelight_gateway.gateway import Gateway
 from safelight_gateway.generation import ImageRequest
 from safelight_gateway.jobs import Job, JobState
 from safelight_gateway.parameters import read_request
 
 _ROOTS = ("/replicate/v1", "/v1")
+"""The own one, and that at Replicate's host."""
+
 _WAIT = re.compile(r"\bwait\b(?: *= *(\d{1,5}))?")
 _LONGEST_WAIT_S = 60.0
 _NEVER_POLLING = ("hf_hub/", "@huggingface/inference")
@@ -31,22 +32,6 @@ _STATUSES = {
     JobState.CANCELLED: "canceled",
 }
 _OUTPUT = {"type": "array", "items": {"type": "string", "format": "uri"}}
-
-
-def routes(gateway: Gateway) -> list[Route]:
-    """Return the routes of Replicate, below its own root and at the host's."""
-
-    def route(path: str, handler: Any, method: str) -> list[Route]:
-        respond = endpoint(gateway, handler, render_error)
-        return [Route(f"{root}{path}", respond, methods=[method]) for root in _ROOTS]
-
-    return [
-        *route("/models/{model:path}/predictions", _predict, "POST"),
-        *route("/predictions", _predict, "POST"),
-        *route("/predictions/{id}", _tell, "GET"),
-        *route("/predictions/{id}/cancel", _cancel, "POST"),
-        *route("/models/{model:path}/versions/{version}", _tell_version, "GET"),
-    ]
 
 
 def render_error(error: GatewayError) -> Response:
@@ -165,3 +150,23 @@ def _render(call: Call, job: Job) -> dict[str, Any]:
 
 def _timestamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+
+
+DIALECT = Dialect(
+    name="replicate",
+    routes=tuple(
+        DialectRoute(method, f"{root}{path}", handler)
+        for root in _ROOTS
+        for method, path, handler in (
+            ("POST", "/models/{model:path}/predictions", _predict),
+            ("POST", "/predictions", _predict),
+            ("GET", "/predictions/{id}", _tell),
+            ("POST", "/predictions/{id}/cancel", _cancel),
+            ("GET", "/models/{model:path}/versions/{version}", _tell_version),
+        )
+    ),
+    render_error=render_error,
+    parameter_aliases={"num_outputs": "n", "guidance": "guidance_scale"},
+    credential_schemes=("Token",),
+    is_provider=True,
+)

@@ -1,27 +1,19 @@
-"""OpenAI's images API, as OpenAI, Together and Nebius have it."""
+"""OpenAI: its images API, which Nebius and Together have, too."""
 
 import base64
 import time
-from functools import partial
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
-from safelight_gateway.call import Call, endpoint
+from safelight_gateway.call import Call
 from safelight_gateway.dialects import hf_inference
+from safelight_gateway.dialects.dialect import Dialect, DialectRoute
 from safelight_gateway.dialects.files import link_images
 from safelight_gateway.errors import GatewayError, invalid_field
-from safelight_gateway.gateway import Gateway
 from safelight_gateway.generation import ImageResult
 from safelight_gateway.parameters import read_request
 
-_PATH = "/images/generations"
-_TOGETHER = "/together/v1", "/together/v1/v1"
-_OTHERS = "/nebius/v1", "/nebius/v1/v1", "/v1", "/v1/v1"
-"""A base URL with /v1 and a client that adds it, too, is a mistake that is easy to make."""
-
-_TOGETHER_HOSTS = ("api.together.xyz", "api.together.ai")
 _FORMATS = {"b64_json": "b64_json", "base64": "b64_json", "url": "url"}
 _TYPES = {
     401: "authentication_error",
@@ -32,17 +24,21 @@ _TYPES = {
 _NEVER_WORTH_REPEATING = (409, 500, 504)
 
 
-def routes(gateway: Gateway) -> list[Route]:
-    """Return the routes of all three."""
+def image_routes(root: str, default_format: str) -> tuple[DialectRoute, ...]:
+    """Return the routes of the images API below a root such as `/nebius`.
 
-    def route(root: str, default_format: str) -> Route:
-        handler = partial(_generate, default_format=default_format)
-        return Route(f"{root}{_PATH}", endpoint(gateway, handler, render_error), methods=["POST"])
+    A base URL with /v1 and a client that adds it, too, is a mistake that is easy to make:
+    both paths work. Images come in the default format, b64_json or url, unless the body
+    asks for another one.
+    """
 
-    return [
-        *(route(root, "url") for root in _TOGETHER),
-        *(route(root, "b64_json") for root in _OTHERS),
-    ]
+    async def generate(call: Call) -> Response:
+        return await _generate(call, default_format)
+
+    return tuple(
+        DialectRoute("POST", f"{root}{version}/images/generations", generate)
+        for version in ("/v1", "/v1/v1")
+    )
 
 
 def render_error(error: GatewayError) -> Response:
@@ -68,8 +64,6 @@ async def _generate(call: Call, default_format: str) -> Response:
     model = (str(body.get("model") or ""),)
     if hf_inference.is_request(body):
         return await hf_inference.generate_bytes(call, model)
-    if call.request.url.hostname in _TOGETHER_HOSTS:
-        default_format = "url"
     format_ = _FORMATS.get(str(body.get("response_format") or default_format))
     if format_ is None:
         raise invalid_field("response_format", f"must be one of {', '.join(_FORMATS)}")
@@ -96,3 +90,11 @@ def _render_images(call: Call, result: ImageResult, format_: str) -> list[dict[s
         {"index": index, "type": format_, format_: content}
         for index, content in enumerate(contents)
     ]
+
+
+DIALECT = Dialect(
+    name="openai",
+    routes=image_routes("", "b64_json"),
+    render_error=render_error,
+    parameter_aliases={"output_compression": "output_quality"},
+)
