@@ -2,10 +2,10 @@
 
 from starlette.responses import JSONResponse, Response
 
-from safelight_gateway.call import Call
 from safelight_gateway.dialects.dialect import Dialect, DialectRoute, Proxy
+from safelight_gateway.dialects.parameters import read_request
+from safelight_gateway.edge.call import Call
 from safelight_gateway.errors import GatewayError
-from safelight_gateway.parameters import read_request
 
 
 def render_error(error: GatewayError) -> Response:
@@ -14,7 +14,7 @@ def render_error(error: GatewayError) -> Response:
 
 async def _draw(call: Call) -> Response:
     model = call.request.path_params["model"]
-    result = await call.gateway.generator.run(read_request(call, call.json(), model=(model,)))
+    result = await call.state.generator.run(read_request(call, call.json(), model=(model,)))
     headers = {"x-toy-ignored": ",".join(result.ignored_parameters)}
     return Response(result.images[0].data, media_type="image/png", headers=headers)
 

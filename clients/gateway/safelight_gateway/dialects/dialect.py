@@ -9,7 +9,7 @@ from starlette.responses import Response
 from safelight_gateway.errors import GatewayError
 
 if TYPE_CHECKING:
-    from safelight_gateway.call import Call
+    from safelight_gateway.edge.call import Call
 
 Handler: TypeAlias = "Callable[[Call], Awaitable[Response]]"
 ErrorRenderer: TypeAlias = Callable[[GatewayError], Response]

@@ -6,15 +6,15 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from safelight_gateway.call import Call
 from safelight_gateway.dialects import hf_inference
 from safelight_gateway.dialects.dialect import Dialect, DialectRoute, Proxy
-from safelight_gateway.dialects.files import link_images
+from safelight_gateway.dialects.parameters import read_request
+from safelight_gateway.edge.call import Call
+from safelight_gateway.edge.links import link_images
 from safelight_gateway.errors import GatewayError, bad_request
-from safelight_gateway.files import SUFFIXES
-from safelight_gateway.generation import ImageRequest, ImageResult
-from safelight_gateway.jobs import Job, JobState
-from safelight_gateway.parameters import read_request
+from safelight_gateway.generation.request import ImageRequest, ImageResult
+from safelight_gateway.stores.files import SUFFIXES
+from safelight_gateway.stores.jobs import Job, JobState
 
 _OWNER = "fal-ai/"
 _ID_HEADER = "x-fal-request-id"
@@ -43,14 +43,14 @@ async def _run(call: Call) -> Response:
         return await _submit_and_hold(call)
     if hf_inference.is_request(call.json()):
         return await hf_inference.generate_bytes(call, _models(call))
-    result = await call.gateway.generator.run(_read(call))
+    result = await call.state.generator.run(_read(call))
     links = _data_links(result) if _wants_data(call) else link_images(call, result)
     content = _render_result(result, links, call.json().get("prompt"))
     return JSONResponse(content, headers=hf_inference.result_headers(result))
 
 
 async def _submit(call: Call) -> Response:
-    job = call.gateway.jobs.start(_read(call))
+    job = call.state.jobs.start(_read(call))
     try:
         await job.wait_until_begun()
     except BaseException:
@@ -61,7 +61,7 @@ async def _submit(call: Call) -> Response:
 
 async def _submit_and_hold(call: Call) -> Response:
     """Answer when it is done: the client would die between its polls (they keep nothing alive)."""
-    job = call.gateway.jobs.start(_read(call))
+    job = call.state.jobs.start(_read(call))
     try:
         await job.wait_until_ended(_LONGEST_HOLD_S)
         job.raise_for_failure()
@@ -117,7 +117,7 @@ def _models(call: Call) -> tuple[str, ...]:
 
 
 def _find_job(call: Call) -> Job:
-    return call.gateway.jobs.find(call.request.path_params["id"], call.context.credential)
+    return call.state.jobs.find(call.request.path_params["id"], call.context.credential)
 
 
 def _status(call: Call, job: Job) -> dict[str, Any]:

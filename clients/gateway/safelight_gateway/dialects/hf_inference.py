@@ -5,11 +5,11 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from safelight_gateway.call import Call
 from safelight_gateway.dialects.dialect import Dialect, DialectRoute
+from safelight_gateway.dialects.parameters import read_request
+from safelight_gateway.edge.call import Call
 from safelight_gateway.errors import GatewayError, invalid_field
-from safelight_gateway.generation import ImageResult
-from safelight_gateway.parameters import read_request
+from safelight_gateway.generation.request import ImageResult
 
 _PATHS = (
     "/hf-inference/models/{model:path}",
@@ -59,7 +59,7 @@ async def generate_bytes(call: Call, model: tuple[str, ...]) -> Response:
         options=options,
         wait_for_model=waits,
     )
-    result = await call.gateway.generator.run(request)
+    result = await call.state.generator.run(request)
     image = result.images[0]
     characters = {"x-compute-characters": str(len(request.prompt))}
     headers = {**result_headers(result), **characters}

@@ -6,11 +6,11 @@ from safelight import UnauthenticatedError
 from safelight.models import Model
 from starlette.responses import JSONResponse, Response
 
-from safelight_gateway.call import Call
 from safelight_gateway.dialects.dialect import Dialect, DialectRoute
 from safelight_gateway.dialects.hf_inference import render_error as render_text_error
+from safelight_gateway.edge.call import Call
 from safelight_gateway.errors import GatewayError
-from safelight_gateway.generation import CallContext
+from safelight_gateway.generation.request import CallContext
 
 TASK = "text-to-image"
 _NO_ID = "0" * 24
@@ -28,10 +28,10 @@ async def _map_model(call: Call) -> Response:
     """Tell that every provider has the model, under the same id: that is what they take here."""
     id_ = call.request.path_params["model"]
     models = await _list_models(call)
-    if models is not None and call.gateway.models.choose((id_,), models) is None:
+    if models is not None and call.state.models.choose((id_,), models) is None:
         raise GatewayError(404, "Repository not found", "MODEL_NOT_FOUND")
     entry = {"status": "live", "providerId": id_, "task": TASK}
-    mapping = dict.fromkeys(call.gateway.dialects.providers, entry)
+    mapping = dict.fromkeys(call.state.dialects.providers, entry)
     return JSONResponse(
         {
             "_id": _NO_ID,
@@ -59,13 +59,13 @@ async def _list_models(call: Call) -> list[Model] | None:
 
     None where the service tells neither: whoever generates will be told.
     """
-    token = call.gateway.settings.token
+    token = call.state.settings.token
     contexts = [CallContext(credential=token.get_secret_value() if token else None)]
     with suppress(GatewayError):  # a token of something else
         contexts.insert(0, call.context)
     for context in contexts:
         try:
-            return await call.gateway.models.list(context.call_metadata)
+            return await call.state.models.list(context.call_metadata)
         except UnauthenticatedError:
             continue
     return None

@@ -6,13 +6,13 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from safelight_gateway.call import Call
 from safelight_gateway.dialects import hf_inference
 from safelight_gateway.dialects.dialect import Dialect, DialectRoute
-from safelight_gateway.dialects.files import link_images
+from safelight_gateway.dialects.parameters import read_request
+from safelight_gateway.edge.call import Call
+from safelight_gateway.edge.links import link_images
 from safelight_gateway.errors import GatewayError, invalid_field
-from safelight_gateway.generation import ImageResult
-from safelight_gateway.parameters import read_request
+from safelight_gateway.generation.request import ImageResult
 
 _FORMATS = {"b64_json": "b64_json", "base64": "b64_json", "url": "url"}
 _TYPES = {
@@ -69,7 +69,7 @@ async def _generate(call: Call, default_format: str) -> Response:
         raise invalid_field("response_format", f"must be one of {', '.join(_FORMATS)}")
     names = ("model", "response_format", "user")
     request = read_request(call, body, model=model, own_names=names)
-    result = await call.gateway.generator.run(request)
+    result = await call.state.generator.run(request)
     content = {
         "id": call.request_id,
         "object": "list",

@@ -1,7 +1,7 @@
 """The registry: what the dialects of a gateway accept between them."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from typing import TypeVar, get_args
 
@@ -17,7 +17,6 @@ class DialectRegistry:
     """The dialects, and the sum of what they declare.
 
     Attributes:
-        dialects: The dialects, in order.
         providers: Names of the dialects that the Hub lists as providers, in order.
         known_parameters: Every accepted name of a parameter.
         deadline_headers: Request headers with a timeout in seconds. The first present counts.
@@ -30,13 +29,13 @@ class DialectRegistry:
         Raises:
             ValueError: two dialects claim the same name, route, parameter, host or proxy.
         """
-        self.dialects = tuple(dialects)
+        self._dialects = tuple(dialects)
         names: dict[str, Dialect] = {}
         routes: dict[str, Handler] = {}
         aliases: dict[str, Parameter] = {name: name for name in get_args(Parameter)}
         self._roots: dict[str, str] = {}
         self._proxies: dict[str, Dialect] = {}
-        for dialect in self.dialects:
+        for dialect in self._dialects:
             _claim(names, "name", dialect.name, dialect)
             for route in dialect.routes:
                 _claim(routes, "route", f"{route.method} {route.path}", route.handler)
@@ -51,15 +50,19 @@ class DialectRegistry:
             parameter: tuple(name for name, meaning in aliases.items() if meaning == parameter)
             for parameter in get_args(Parameter)
         }
-        self.providers = tuple(each.name for each in self.dialects if each.is_provider)
+        self.providers = tuple(each.name for each in self._dialects if each.is_provider)
         self.deadline_headers = (
-            *(header for each in self.dialects for header in each.deadline_headers),
+            *(header for each in self._dialects for header in each.deadline_headers),
             _DEADLINE_HEADER,
         )
-        self.id_headers = tuple(each.id_header for each in self.dialects if each.id_header)
-        schemes = (scheme for each in self.dialects for scheme in each.credential_schemes)
+        self.id_headers = tuple(each.id_header for each in self._dialects if each.id_header)
+        schemes = (scheme for each in self._dialects for scheme in each.credential_schemes)
         allowed = "|".join(re.escape(scheme) for scheme in (_SCHEME, *schemes))
         self._credential = re.compile(rf" *(?:{allowed}):? +([!-~]+) *", re.IGNORECASE)
+
+    def __iter__(self) -> Iterator[Dialect]:
+        """Iterate over the dialects, in order."""
+        return iter(self._dialects)
 
     def names_of(self, parameter: Parameter) -> tuple[str, ...]:
         """Return the accepted names of a parameter, its own first."""

@@ -6,14 +6,14 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from safelight_gateway.call import Call
 from safelight_gateway.dialects import hf_inference
 from safelight_gateway.dialects.dialect import Dialect, DialectRoute
-from safelight_gateway.dialects.files import link_images
+from safelight_gateway.dialects.parameters import read_request
+from safelight_gateway.edge.call import Call
+from safelight_gateway.edge.links import link_images
 from safelight_gateway.errors import GatewayError, invalid_field
-from safelight_gateway.generation import ImageRequest
-from safelight_gateway.jobs import Job, JobState
-from safelight_gateway.parameters import read_request
+from safelight_gateway.generation.request import ImageRequest
+from safelight_gateway.stores.jobs import Job, JobState
 
 _ROOTS = ("/replicate/v1", "/v1")
 """The own one, and that at Replicate's host."""
@@ -48,7 +48,7 @@ def render_error(error: GatewayError) -> Response:
 async def _predict(call: Call) -> Response:
     if hf_inference.is_request(call.json()):
         return await hf_inference.generate_bytes(call, _models(call))
-    job = call.gateway.jobs.start(_read(call))
+    job = call.state.jobs.start(_read(call))
     wait_s = _read_wait_s(call)
     try:
         if wait_s is not None:
@@ -81,7 +81,7 @@ async def _cancel(call: Call) -> Response:
 async def _tell_version(call: Call) -> Response:
     """Describe what comes out; a client asks before it runs a version."""
     context = call.context
-    await call.gateway.models.find(_models(call), context.call_metadata)
+    await call.state.models.find(_models(call), context.call_metadata)
     return JSONResponse(
         {
             "id": call.request.path_params["version"],
@@ -123,7 +123,7 @@ def _polls_never(call: Call) -> bool:
 
 
 def _find_job(call: Call) -> Job:
-    return call.gateway.jobs.find(call.request.path_params["id"], call.context.credential)
+    return call.state.jobs.find(call.request.path_params["id"], call.context.credential)
 
 
 def _render(call: Call, job: Job) -> dict[str, Any]:

@@ -9,12 +9,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from safelight_gateway.gateway import Gateway
+from safelight_gateway.state import AppState
 
 _PAGE = "index.html"
 
 
-def routes(gateway: Gateway) -> list[Route]:
+def routes(state: AppState) -> list[Route]:
     """Return the route of the page."""
     page = files(__package__).joinpath(_PAGE).read_text("utf-8")
     etag = f'"{hashlib.sha256(page.encode()).hexdigest()[:32]}"'

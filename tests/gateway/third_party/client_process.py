@@ -12,9 +12,9 @@ from typing import Any
 
 import PIL.Image
 
-_TOP = Path(__file__).parents[2]
+_TOP = Path(__file__).parents[3]
 _INSTALLED = Path(os.environ.get("SAFELIGHT_TEST_CLIENTS") or _TOP / "build" / "gateway-clients")
-_SCRIPTS = Path(__file__).parent / "clients"
+_SCRIPTS = Path(__file__).parents[1] / "clients"
 _COMMANDS = {
     "python": [str(_INSTALLED / "python/bin/python"), str(_SCRIPTS / "clients.py")],
     "python-nebius": [str(_INSTALLED / "python-nebius/bin/python"), str(_SCRIPTS / "clients.py")],

@@ -1,4 +1,4 @@
-"""The gateway: what all routes share."""
+"""The state of the application: what all routes share."""
 
 from collections.abc import Iterable
 from typing import Self
@@ -7,14 +7,14 @@ from safelight import AsyncClient, Tls
 
 from safelight_gateway.dialects.dialect import Dialect
 from safelight_gateway.dialects.registry import DialectRegistry
-from safelight_gateway.files import FileStore
-from safelight_gateway.generation import Generator
-from safelight_gateway.jobs import JobStore
-from safelight_gateway.models import ModelDirectory
+from safelight_gateway.generation.generator import Generator
+from safelight_gateway.generation.models import ModelDirectory
 from safelight_gateway.settings import Settings, TargetTlsSettings
+from safelight_gateway.stores.files import FileStore
+from safelight_gateway.stores.jobs import JobStore
 
 
-class Gateway:
+class AppState:
     """One connection to the service, and what is kept between requests.
 
     Attributes:
@@ -28,7 +28,7 @@ class Gateway:
     """
 
     def __init__(self, settings: Settings, dialects: Iterable[Dialect] = ()) -> None:
-        """Make a gateway; it connects on its first call.
+        """Open no connection yet; the client connects on its first call.
 
         Raises:
             OSError: a file of the settings cannot be read.
@@ -48,7 +48,7 @@ class Gateway:
         await self.client.close()
 
     async def __aenter__(self) -> Self:
-        """Return the gateway itself."""
+        """Return the state itself."""
         return self
 
     async def __aexit__(self, *_: object) -> None:

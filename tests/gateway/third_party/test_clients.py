@@ -9,7 +9,7 @@ import trustme
 from safelight import Client
 
 from tests.gateway.running_gateway import RunningGateway, run_gateway
-from tests.gateway.third_party import (
+from tests.gateway.third_party.client_process import (
     ARE_INSTALLED,
     PARAMETERS,
     PROMPT,

@@ -1,28 +1,28 @@
-"""Files: the images that other dialects' answers link to, for whoever has the link."""
+"""Links: the route of the images that answers link to."""
 
 from starlette.responses import Response
 from starlette.routing import Route
 
-from safelight_gateway.call import Call, endpoint
-from safelight_gateway.dialects.hf_inference import render_error
+from safelight_gateway.edge.call import Call
+from safelight_gateway.edge.endpoint import endpoint, render_plain
 from safelight_gateway.errors import GatewayError
-from safelight_gateway.gateway import Gateway
-from safelight_gateway.generation import ImageResult
+from safelight_gateway.generation.request import ImageResult
+from safelight_gateway.state import AppState
 
 
-def routes(gateway: Gateway) -> list[Route]:
+def routes(state: AppState) -> list[Route]:
     """Return the route of the links."""
-    return [Route("/files/{name}", endpoint(gateway, _fetch, render_error), methods=["GET"])]
+    return [Route("/files/{name}", endpoint(state, _fetch, render_plain), methods=["GET"])]
 
 
 def link_images(call: Call, result: ImageResult) -> tuple[str, ...]:
     """Keep the images of a result and return a URL for each, as the caller can reach it."""
-    files = call.gateway.files
+    files = call.state.files
     return tuple(f"{call.base_url}/files/{files.put(image)}" for image in result.images)
 
 
 async def _fetch(call: Call) -> Response:
-    file = call.gateway.files.get(call.request.path_params["name"])
+    file = call.state.files.get(call.request.path_params["name"])
     if file is None:
         raise GatewayError(404, "no such file, or its link has expired", "NOT_FOUND")
     headers = {"cache-control": "private, max-age=900", "x-content-type-options": "nosniff"}

@@ -6,7 +6,13 @@ import pytest
 
 from tests.gateway.failing_service import BAD_TOKEN, LOADING
 from tests.gateway.running_gateway import RunningGateway
-from tests.gateway.third_party import ARE_INSTALLED, PARAMETERS, Case, Outcome, start_clients
+from tests.gateway.third_party.client_process import (
+    ARE_INSTALLED,
+    PARAMETERS,
+    Case,
+    Outcome,
+    start_clients,
+)
 
 pytestmark = pytest.mark.skipif(
     not ARE_INSTALLED, reason="run scripts/install-gateway-clients first"

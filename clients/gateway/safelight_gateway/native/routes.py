@@ -18,9 +18,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from safelight_gateway.call import Call, endpoint
+from safelight_gateway.edge.call import Call
+from safelight_gateway.edge.endpoint import endpoint
 from safelight_gateway.errors import GatewayError, bad_request, from_service, invalid_field
-from safelight_gateway.events import (
+from safelight_gateway.native.events import (
     END_ID,
     EventStreamResponse,
     RpcCall,
@@ -28,8 +29,8 @@ from safelight_gateway.events import (
     to_json,
     to_problem,
 )
-from safelight_gateway.gateway import Gateway
-from safelight_gateway.openapi import describe_api
+from safelight_gateway.native.openapi import describe_api
+from safelight_gateway.state import AppState
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["TextToImageService"].full_name
 _FLAGS = ("x-use-cache", "x-wait-for-model")
@@ -48,11 +49,11 @@ _TYPE_NAMES = {
 }
 
 
-def routes(gateway: Gateway) -> list[Route]:
+def routes(state: AppState) -> list[Route]:
     """Return the routes of the contract, of its description and of health."""
 
     async def readiness(request: Request) -> Response:
-        return await _tell_readiness(gateway)
+        return await _tell_readiness(state)
 
     document = JSONResponse(describe_api()).body
 
@@ -60,7 +61,7 @@ def routes(gateway: Gateway) -> list[Route]:
         return Response(document, media_type="application/json")
 
     def route(path: str, handler: Any, method: str) -> Route:
-        return Route(path, endpoint(gateway, handler, render_error), methods=[method])
+        return Route(path, endpoint(state, handler, render_error), methods=[method])
 
     return [
         route("/v1/generate", _generate, "POST"),
@@ -121,11 +122,11 @@ async def _generate(call: Call) -> Response:
     request = parse_request(call.json())
     metadata = call.context.call_metadata
     if request.model:
-        request.model = (await call.gateway.models.find((request.model,), metadata)).name
+        request.model = (await call.state.models.find((request.model,), metadata)).name
     flags = ((name, call.flag(name)) for name in _FLAGS)
     metadata += tuple((name, str(flag).lower()) for name, flag in flags if flag is not None)
-    timeout_s = call.context.timeout_s(call.gateway.settings.max_request_s)
-    rpc = call.gateway.client.stub.Generate(request, metadata=metadata, timeout=timeout_s)
+    timeout_s = call.context.timeout_s(call.state.settings.max_request_s)
+    rpc = call.state.client.stub.Generate(request, metadata=metadata, timeout=timeout_s)
     return await _stream(call, rpc)
 
 
@@ -133,10 +134,10 @@ async def _watch(call: Call) -> Response:
     if call.headers.get("last-event-id") == END_ID:
         return Response(status_code=204)  # that is how an EventSource is told to stay away
     request = pb.WatchGenerationRequest(generation_id=call.request.path_params["generation_id"])
-    rpc = call.gateway.client.stub.WatchGeneration(
+    rpc = call.state.client.stub.WatchGeneration(
         request,
         metadata=call.context.call_metadata,
-        timeout=call.context.timeout_s(call.gateway.settings.max_request_s),
+        timeout=call.context.timeout_s(call.state.settings.max_request_s),
     )
     return await _stream(call, rpc)
 
@@ -154,7 +155,7 @@ async def _stream(call: Call, rpc: RpcCall) -> Response:
     last_id = call.headers.get("last-event-id", "")
 
     def link(image: Image) -> str:
-        return f"{call.base_url}/files/{call.gateway.files.put(image)}"
+        return f"{call.base_url}/files/{call.state.files.put(image)}"
 
     return EventStreamResponse(
         rpc,
@@ -167,20 +168,20 @@ async def _stream(call: Call, rpc: RpcCall) -> Response:
 async def _cancel(call: Call) -> Response:
     request = pb.CancelGenerationRequest(generation_id=call.request.path_params["generation_id"])
     with service_errors():
-        response = await call.gateway.client.stub.CancelGeneration(
+        response = await call.state.client.stub.CancelGeneration(
             request,
             metadata=call.context.call_metadata,
-            timeout=call.context.timeout_s(call.gateway.settings.max_request_s),
+            timeout=call.context.timeout_s(call.state.settings.max_request_s),
         )
     return JSONResponse(to_json(response))
 
 
 async def _list_models(call: Call) -> Response:
     with service_errors():
-        response = await call.gateway.client.stub.ListModels(
+        response = await call.state.client.stub.ListModels(
             pb.ListModelsRequest(),
             metadata=call.context.call_metadata,
-            timeout=call.context.timeout_s(call.gateway.settings.max_request_s),
+            timeout=call.context.timeout_s(call.state.settings.max_request_s),
         )
     return JSONResponse(to_json(response))
 
@@ -190,9 +191,9 @@ async def _tell_health(request: Request) -> Response:
     return JSONResponse({"status": "ok"})
 
 
-async def _tell_readiness(gateway: Gateway) -> Response:
+async def _tell_readiness(state: AppState) -> Response:
     """Answer whether the service takes generations."""
-    stub = health_pb2_grpc.HealthStub(gateway.client.channel)
+    stub = health_pb2_grpc.HealthStub(state.client.channel)
     try:
         with service_errors():
             health = await stub.Check(

@@ -11,7 +11,8 @@ from enum import Enum
 from safelight import Progress, Queued
 
 from safelight_gateway.errors import GatewayError
-from safelight_gateway.generation import Generator, ImageRequest, ImageResult
+from safelight_gateway.generation.generator import Generator
+from safelight_gateway.generation.request import ImageRequest, ImageResult
 from safelight_gateway.settings import JobSettings
 
 _log = logging.getLogger("safelight_gateway")

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from safelight_gateway.call import Call, parse_flag
 from safelight_gateway.dialects.dialect import Parameter
 from safelight_gateway.dialects.registry import DialectRegistry
+from safelight_gateway.edge.call import Call, parse_flag
 from safelight_gateway.errors import invalid_field
-from safelight_gateway.generation import ImageRequest
+from safelight_gateway.generation.request import ImageRequest
 
 _Value = TypeVar("_Value")
 
@@ -59,7 +59,7 @@ def read_request(
     Raises:
         GatewayError: a value has the wrong type.
     """
-    dialects = call.gateway.dialects
+    dialects = call.state.dialects
     values = _Fields({name: value for name, value in fields.items() if value is not None}, dialects)
     width, height = _read_size(values)
     seed = values.read("seed", _integer)

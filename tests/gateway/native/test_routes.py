@@ -15,7 +15,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from safelight import CallCancelledError, Client, GenerationOutcome
 
-from safelight_gateway.openapi import event_schema_names
+from safelight_gateway.native.openapi import event_schema_names
 from tests.client.scripted_service import HOLD, ScriptedService, accepted, image, status
 from tests.gateway.event_stream import ServerSentEvent, generate, read_events
 from tests.gateway.http_call import call, opened

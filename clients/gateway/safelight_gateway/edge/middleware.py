@@ -36,7 +36,7 @@ _FILES = "/files/"
 _TARGET = re.compile(r"https://([a-z0-9.-]+)(/.*)")
 
 
-class Front:
+class EdgeMiddleware:
     """ASGI middleware around all routes."""
 
     def __init__(self, app: ASGIApp, settings: Settings, dialects: DialectRegistry) -> None:

@@ -1,37 +1,26 @@
-"""A call: one HTTP request with its body read, and how a route answers it."""
+"""A call: one HTTP request with its body read."""
 
-import asyncio
 import json
-import logging
 import math
 import re
 import time
-import uuid
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from safelight import SafelightError
 from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.responses import Response
 
-from safelight_gateway.dialects.dialect import ErrorRenderer, Handler
-from safelight_gateway.errors import GatewayError, bad_request, from_service, invalid_field
-from safelight_gateway.front import BASE_URL, REQUEST_ID
-from safelight_gateway.gateway import Gateway
-from safelight_gateway.generation import CallContext
+from safelight_gateway.edge.middleware import BASE_URL, REQUEST_ID
+from safelight_gateway.errors import GatewayError, bad_request, invalid_field
+from safelight_gateway.generation.request import CallContext
+from safelight_gateway.state import AppState
 
 _METADATA = re.compile(r"[ -~]+")
 """All that gRPC takes as the value of metadata."""
 
 _TRACE_HEADERS = ("traceparent", "tracestate", "baggage")
 _TRUE, _FALSE = ("1", "true"), ("0", "false")
-_503_DELAY_S = 1.0
-"""Some clients answer 503 by asking again at once."""
-
-_log = logging.getLogger("safelight_gateway")
 
 
 @dataclass(frozen=True)
@@ -39,12 +28,12 @@ class Call:
     """One HTTP request.
 
     Attributes:
-        gateway: What all routes share.
+        state: What all routes share.
         request: As Starlette gives it.
         body: All of it.
     """
 
-    gateway: Gateway
+    state: AppState
     request: Request
     body: bytes
 
@@ -112,7 +101,7 @@ class Call:
         header = self.headers.get("authorization", "").strip()
         if not header:
             return None
-        credential = self.gateway.dialects.read_credential(header)
+        credential = self.state.dialects.read_credential(header)
         if credential is None:
             raise GatewayError(
                 401,
@@ -122,7 +111,7 @@ class Call:
         return credential
 
     def _deadline_s(self) -> float | None:
-        for name in self.gateway.dialects.deadline_headers:
+        for name in self.state.dialects.deadline_headers:
             value = self.headers.get(name)
             if value is None:
                 continue
@@ -148,76 +137,3 @@ def parse_flag(name: str, value: object) -> bool:
     if text in _FALSE:
         return False
     raise invalid_field(name, f"must be true or false, not {text!r}")
-
-
-def endpoint(
-    gateway: Gateway,
-    handler: Handler,
-    render_error: ErrorRenderer,
-    *,
-    id_header: str | None = None,
-) -> Callable[[Request], Awaitable[Response]]:
-    """Return a Starlette endpoint that runs a handler and renders what goes wrong.
-
-    A caller that disconnects cancels the handler, and with it the generation. `id_header`
-    is another header for the request's id.
-    """
-
-    async def respond(request: Request) -> Response:
-        try:
-            call = Call(gateway, request, await _read_body(request, gateway))
-            response = await _until_disconnect(request, handler(call))
-        except GatewayError as error:
-            response = await _render(error, render_error)
-        except SafelightError as error:
-            response = await _render(from_service(error), render_error)
-        except Exception:
-            error_id = uuid.uuid4().hex
-            _log.exception("internal error, id=%s", error_id)
-            internal = GatewayError(500, f"internal error, id={error_id}", "INTERNAL")
-            response = await _render(internal, render_error)
-        if id_header is not None:
-            response.headers.setdefault(id_header, request.scope[REQUEST_ID])
-        return response
-
-    return respond
-
-
-async def _read_body(request: Request, gateway: Gateway) -> bytes:
-    limit = gateway.settings.max_body_kib * 1024
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise bad_request(f"the body may have at most {limit} bytes", 413)
-    return bytes(body)
-
-
-async def _until_disconnect(request: Request, work: Awaitable[Response]) -> Response:
-    """Await the work, but cancel it as soon as nobody waits for its response."""
-    working = asyncio.ensure_future(work)
-    watching = asyncio.ensure_future(_disconnect(request))
-    try:
-        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        return Response(status_code=499)  # nobody reads it
-    finally:
-        watching.cancel()
-        working.cancel()
-        await asyncio.gather(working, watching, return_exceptions=True)
-
-
-async def _disconnect(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _render(error: GatewayError, render_error: ErrorRenderer) -> Response:
-    response = render_error(error)
-    response.headers.setdefault("x-error-message", error.ascii_message)
-    if error.retry_after_s is not None:
-        response.headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
-    if error.status == 503:
-        await asyncio.sleep(_503_DELAY_S)
-    return response

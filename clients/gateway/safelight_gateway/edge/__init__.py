@@ -1,0 +1,1 @@
+"""The edge: HTTP requests as calls, and what holds for every response."""

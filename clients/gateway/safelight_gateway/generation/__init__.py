@@ -1,0 +1,1 @@
+"""Generation: one request for images, and its run on the service."""

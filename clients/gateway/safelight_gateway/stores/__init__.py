@@ -1,0 +1,1 @@
+"""Stores: images and jobs that are kept between requests."""
