@@ -1,4 +1,4 @@
-"""The application: every dialect's routes over one state."""
+"""The application: the routes of all dialects, over one shared state."""
 
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
@@ -22,20 +22,20 @@ from safelight_gateway.settings import Settings
 from safelight_gateway.state import AppState
 
 _OWN_MODULES = (playground, native, links)
-"""Modules with `routes(state)` that are no dialect."""
+"""Modules outside the registry; each has `routes(state)`."""
 
 
 def build_app(settings: Settings, dialects: Iterable[Dialect] = DIALECTS) -> Starlette:
-    """Return the ASGI application.
+    """Build the ASGI application.
 
     Raises:
-        OSError: a file of the settings cannot be read.
-        ValueError: two dialects claim the same.
+        OSError: a file that the settings name cannot be read.
+        ValueError: two dialects claim the same name.
     """
     state = AppState(settings, dialects)
     routes = [route for module in _OWN_MODULES for route in module.routes(state)]
     routes += _dialect_routes(state)
-    # Those that begin with a parameter match last, so the order of dialects means nothing.
+    # Match routes that begin with a parameter last, so that the order of dialects is irrelevant.
     routes.sort(key=lambda route: route.path.startswith("/{"))
 
     @asynccontextmanager
@@ -49,7 +49,7 @@ def build_app(settings: Settings, dialects: Iterable[Dialect] = DIALECTS) -> Sta
         exception_handlers={HTTPException: _answer_unknown_route},
         lifespan=lifespan,
     )
-    app.router.redirect_slashes = False  # some clients do not follow
+    app.router.redirect_slashes = False  # some clients follow no redirects
     return app
 
 

@@ -1,4 +1,4 @@
-"""The state of the application: what all routes share."""
+"""The application's state: one connection to the service, and the stores."""
 
 from collections.abc import Iterable
 from typing import Self
@@ -15,24 +15,24 @@ from safelight_gateway.stores.jobs import JobStore
 
 
 class AppState:
-    """One connection to the service, and what is kept between requests.
+    """State that all routes share.
 
     Attributes:
-        settings: As read at start.
-        dialects: The dialects that are spoken here.
-        client: The client that all calls are made with; callers' tokens travel as metadata.
-        models: The service's models and the operator's aliases.
+        settings: Settings, read at start.
+        dialects: Registry of the dialects.
+        client: Client for all gRPC calls. Tokens of callers travel as metadata.
+        models: Models of the service, and the operator's aliases.
         generator: Runs requests.
-        files: Images that answers link to.
-        jobs: Requests whose clients come back for the result.
+        files: Images behind links.
+        jobs: Requests that clients poll.
     """
 
     def __init__(self, settings: Settings, dialects: Iterable[Dialect] = ()) -> None:
-        """Open no connection yet; the client connects on its first call.
+        """Create the state; the client connects on its first call.
 
         Raises:
-            OSError: a file of the settings cannot be read.
-            ValueError: two dialects claim the same.
+            OSError: a file that the settings name cannot be read.
+            ValueError: two dialects claim the same name.
         """
         self.settings = settings
         self.dialects = DialectRegistry(dialects)
@@ -43,16 +43,16 @@ class AppState:
         self.jobs = JobStore(self.generator, settings.jobs)
 
     async def close(self) -> None:
-        """Cancel what runs and close the connection."""
+        """Cancel running jobs and close the connection."""
         await self.jobs.close()
         await self.client.close()
 
     async def __aenter__(self) -> Self:
-        """Return the state itself."""
+        """Return the state."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close it."""
+        """Close the state."""
         await self.close()
 
 

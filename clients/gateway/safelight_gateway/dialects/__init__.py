@@ -1,1 +1,1 @@
-"""The dialects: each module translates one API to and from the internal request."""
+"""Dialects: each module translates one API to and from `ImageRequest`."""

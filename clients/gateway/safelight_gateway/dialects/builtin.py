@@ -1,11 +1,11 @@
-"""The built-in dialects: one module name a line, each with a `DIALECT`."""
+"""The built-in dialects: one module per line, each with a `DIALECT`."""
 
 from importlib import import_module
 
 from safelight_gateway.dialects.dialect import Dialect
 
 _MODULES = (
-    "hf_inference",  # the first provider is the default of Hugging Face's clients
+    "hf_inference",  # first: Hugging Face's clients default to the first provider
     "fal",
     "nebius",
     "replicate",

@@ -1,4 +1,4 @@
-"""A dialect: one API in front of the service, described as data."""
+"""A dialect: the description of one API as data."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ Parameter = Literal[
     "output_format",
     "output_quality",
 ]
-"""Names of parameters that every dialect takes; aliases map to them."""
+"""Parameters that every dialect accepts; aliases map to them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class DialectRoute:
     Attributes:
         method: HTTP method, such as POST.
         path: Path in Starlette's notation, such as `/toy/{model:path}`.
-        handler: Answers the calls.
+        handler: Answers calls to the route.
     """
 
     method: str
@@ -48,9 +48,9 @@ class DialectRoute:
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A path for clients that name their provider's URL in a header.
+    """A path for clients that name their target URL in a header.
 
-    The gateway answers these requests itself, as if they had been sent to that URL.
+    The gateway answers itself, as if the client had called that URL; it forwards nothing.
 
     Attributes:
         path: Path of the proxy, such as `/fal-proxy`.
@@ -63,23 +63,23 @@ class Proxy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
-    """One API: its routes, its errors, and the names that only it uses.
+    """One API: its routes, its errors, and the names that it adds.
 
-    Aliases, headers and schemes hold on the routes of all dialects.
+    Aliases, headers and schemes apply to the routes of all dialects.
 
     Attributes:
-        name: Name of the provider, as Hugging Face's clients spell it.
+        name: Unique name; for a provider, the name that Hugging Face's clients use.
         routes: Routes, in any order.
-        render_error: Renders an error as this API's clients read it.
-        parameter_aliases: Names of this API for parameters, and the parameter of each.
-        hosts: Host names, and the root below which each finds its routes. A trailing
-            `*` matches any rest.
-        proxy: Path for requests that name their target in a header.
-        deadline_headers: Request headers with the seconds that the caller waits. The first
-            one present counts.
-        credential_schemes: Authorization schemes of a token, besides Bearer.
+        render_error: Renders an error in the format of the API.
+        parameter_aliases: Maps the API's names to parameters.
+        hosts: Maps host names of the API to the root path of their routes. `*` in a name
+            matches any characters.
+        proxy: Path for requests that name their target URL in a header.
+        deadline_headers: Request headers with a timeout in seconds. The first one present
+            counts.
+        credential_schemes: Authorization schemes that carry a token, besides Bearer.
         id_header: Response header with the request's id, besides x-request-id.
-        is_provider: Whether the Hub's mapping of a model names this dialect.
+        is_provider: Whether the Hub's provider mapping lists the dialect.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""fal: results at once (`run`), or by a queue that the client comes back to."""
+"""fal: direct results (`run`), and a queue that clients poll."""
 
 import base64
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ from safelight_gateway.stores.jobs import Job, JobState
 _OWNER = "fal-ai/"
 _ID_HEADER = "x-fal-request-id"
 _LONGEST_HOLD_S = 240.0
-"""Node gives up on a response after 300 s."""
+"""Node times out after 300 s without a response."""
 
 
 def render_error(error: GatewayError) -> Response:
-    """Render an error as fal does, with the texts that its clients look for."""
+    """Render an error in the format of fal, with the fields that its clients read."""
     detail: object = error.message
     if error.violations:
         detail = [
@@ -60,7 +60,7 @@ async def _submit(call: Call) -> Response:
 
 
 async def _submit_and_hold(call: Call) -> Response:
-    """Answer when it is done: the client would die between its polls (they keep nothing alive)."""
+    """Answer when the job has ended: between polls, the client's process would exit."""
     job = call.state.jobs.start(_read(call))
     try:
         await job.wait_until_ended(_LONGEST_HOLD_S)
@@ -71,13 +71,13 @@ async def _submit_and_hold(call: Call) -> Response:
     return _render_submission(call, job)
 
 
-async def _tell_status(call: Call) -> Response:
+async def _get_status(call: Call) -> Response:
     job = _find_job(call)
     status = 200 if job.has_ended else 202
     return JSONResponse(_status(call, job), status, headers={_ID_HEADER: job.id})
 
 
-async def _tell_result(call: Call) -> Response:
+async def _get_result(call: Call) -> Response:
     job = _find_job(call)
     headers = {_ID_HEADER: job.id}
     if not job.has_ended:
@@ -106,7 +106,7 @@ def _read(call: Call) -> ImageRequest:
 
 
 def _models(call: Call) -> tuple[str, ...]:
-    """Return the spellings of the app's id: some URLs repeat the owner, some leave it out."""
+    """Return the ids of the app; some URLs repeat the owner, some omit it."""
     app = call.request.path_params["app"].strip("/")
     while app.startswith(f"{_OWNER}{_OWNER}"):
         app = app.removeprefix(_OWNER)
@@ -178,10 +178,10 @@ DIALECT = Dialect(
     routes=(
         DialectRoute("POST", "/fal-ai/{app:path}", _run),
         DialectRoute("POST", "/fal-queue/{app:path}", _submit),
-        # What follows a submission is known by the end of its path: clients vary the rest.
-        DialectRoute("GET", "/{any:path}/requests/{id}/status", _tell_status),
+        # Match the end of the path only: clients vary the beginning.
+        DialectRoute("GET", "/{any:path}/requests/{id}/status", _get_status),
         DialectRoute("PUT", "/{any:path}/requests/{id}/cancel", _cancel),
-        DialectRoute("GET", "/{any:path}/requests/{id}", _tell_result),
+        DialectRoute("GET", "/{any:path}/requests/{id}", _get_result),
     ),
     render_error=render_error,
     parameter_aliases={"num_images": "n", "image_size": "size"},

@@ -1,4 +1,4 @@
-"""hf-inference: a JSON request with `inputs`, answered by the bytes of the image."""
+"""hf-inference: JSON with `inputs` in, the bytes of an image out."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,7 @@ _PATHS = (
     "/hf-inference/pipeline/text-to-image/{model:path}",
     "/pipeline/text-to-image/{model:path}",
 )
-"""Those of today, and those of earlier hosts."""
+"""Current paths, and those of the former hosts."""
 
 _MIME_TYPES = ("image/png", "image/jpeg", "image/webp")
 _JAVASCRIPT_CLIENT = "@huggingface/inference"
@@ -25,7 +25,7 @@ _ESTIMATED_LOADING_S = 20.0
 
 
 def render_error(error: GatewayError) -> Response:
-    """Render an error as Hugging Face's servers do."""
+    """Render an error in the format of Hugging Face's servers."""
     content: dict[str, object] = {"error": error.message}
     if error.is_loading:
         content["estimated_time"] = error.retry_after_s or _ESTIMATED_LOADING_S
@@ -33,24 +33,24 @@ def render_error(error: GatewayError) -> Response:
 
 
 def is_request(body: Mapping[str, Any]) -> bool:
-    """Tell whether a body on another provider's route is one of this dialect.
+    """Return whether a body on another provider's route belongs to this dialect.
 
-    That is what Hugging Face's own examples for `fetch` send to every provider.
+    Hugging Face's own `fetch` examples send such bodies to every provider.
     """
     return "inputs" in body and "prompt" not in body and "input" not in body
 
 
 async def generate_bytes(call: Call, model: tuple[str, ...]) -> Response:
-    """Answer a body of this dialect with the bytes of the image.
+    """Generate an image from a body of this dialect; return its bytes.
 
     Raises:
-        GatewayError: nothing came of it.
+        GatewayError: the body is invalid, or the generation failed.
     """
     body = call.json()
     parameters, options = _table(body, "parameters"), _table(body, "options")
     fields = {**parameters, "inputs": body.get("inputs", body.get("prompt"))}
     fields.setdefault("output_format", _accepted_format(call))
-    # Who does not ask to wait is told, unless it would ask again at once, and without end.
+    # By default a loading model is a 503; the JavaScript client would retry that endlessly.
     waits = _JAVASCRIPT_CLIENT in call.headers.get("user-agent", "")
     request = read_request(
         call,
@@ -67,7 +67,7 @@ async def generate_bytes(call: Call, model: tuple[str, ...]) -> Response:
 
 
 def result_headers(result: ImageResult) -> dict[str, str]:
-    """Return the headers that tell how an image was made."""
+    """Return the response headers with compute time, device type and ignored parameters."""
     headers = {
         "x-compute-time": f"{result.compute_s:.3f}",
         "x-compute-type": result.compute_type,
@@ -82,7 +82,7 @@ async def _generate(call: Call) -> Response:
 
 
 def _accepted_format(call: Call) -> str:
-    """Return the type that `Accept` names first; whoever takes anything gets PNG."""
+    """Return the first supported type in `Accept`; PNG if there is none."""
     for part in call.headers.get("accept", "").split(","):
         mime_type = part.partition(";")[0].strip().lower()
         if mime_type in _MIME_TYPES:

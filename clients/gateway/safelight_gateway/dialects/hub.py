@@ -1,4 +1,4 @@
-"""The Hub: what clients look up there before they ask a provider for an image."""
+"""The Hub: lookups of Hugging Face's clients before they call a provider."""
 
 from contextlib import suppress
 
@@ -17,7 +17,7 @@ _NO_ID = "0" * 24
 
 
 def render_error(error: GatewayError) -> Response:
-    """Render an error as the Hub does."""
+    """Render an error in the format of the Hub."""
     response = render_text_error(error)
     if error.reason == "MODEL_NOT_FOUND":
         response.headers["x-error-code"] = "RepoNotFound"
@@ -25,7 +25,7 @@ def render_error(error: GatewayError) -> Response:
 
 
 async def _map_model(call: Call) -> Response:
-    """Tell that every provider has the model, under the same id: that is what they take here."""
+    """Map the model to every provider, under its own id: all dialects accept it."""
     id_ = call.request.path_params["model"]
     models = await _list_models(call)
     if models is not None and call.state.models.choose((id_,), models) is None:
@@ -55,13 +55,13 @@ async def _list_harnesses(call: Call) -> Response:
 
 
 async def _list_models(call: Call) -> list[Model] | None:
-    """Return the models that the caller or, where it says not who it is, the gateway may use.
+    """Return the models that the caller may use, or else those that the gateway may use.
 
-    None where the service tells neither: whoever generates will be told.
+    Returns None if the service rejects both tokens. Generation then reports the error.
     """
     token = call.state.settings.token
     contexts = [CallContext(credential=token.get_secret_value() if token else None)]
-    with suppress(GatewayError):  # a token of something else
+    with suppress(GatewayError):  # the token is not one of the service
         contexts.insert(0, call.context)
     for context in contexts:
         try:

@@ -1,4 +1,4 @@
-"""Nebius: OpenAI's images API below a root of its own."""
+"""Nebius: OpenAI's images API below `/nebius`."""
 
 from safelight_gateway.dialects import openai
 from safelight_gateway.dialects.dialect import Dialect

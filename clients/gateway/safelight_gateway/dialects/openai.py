@@ -1,4 +1,4 @@
-"""OpenAI: its images API, which Nebius and Together have, too."""
+"""OpenAI: the images API, which Nebius and Together share."""
 
 import base64
 import time
@@ -27,9 +27,11 @@ _NEVER_WORTH_REPEATING = (409, 500, 504)
 def image_routes(root: str, default_format: str) -> tuple[DialectRoute, ...]:
     """Return the routes of the images API below a root such as `/nebius`.
 
-    A base URL with /v1 and a client that adds it, too, is a mistake that is easy to make:
-    both paths work. Images come in the default format, b64_json or url, unless the body
-    asks for another one.
+    /v1/v1 works too, since base URLs often end in the /v1 that clients add.
+
+    Args:
+        root: Path before /v1.
+        default_format: Format of images unless the body names one: b64_json or url.
     """
 
     async def generate(call: Call) -> Response:
@@ -42,7 +44,7 @@ def image_routes(root: str, default_format: str) -> tuple[DialectRoute, ...]:
 
 
 def render_error(error: GatewayError) -> Response:
-    """Render an error as OpenAI does."""
+    """Render an error in the format of OpenAI."""
     content = {
         "message": error.message,
         "type": _TYPES.get(
@@ -81,7 +83,7 @@ async def _generate(call: Call, default_format: str) -> Response:
 
 
 def _render_images(call: Call, result: ImageResult, format_: str) -> list[dict[str, Any]]:
-    """Render the images; with bytes there must be no URL, which a client would prefer."""
+    """Render the images: bytes or URLs, never both, since some clients prefer the URL."""
     if format_ == "url":
         contents = link_images(call, result)
     else:

@@ -1,4 +1,4 @@
-"""Parameters: the names that providers have for the same things, and their values."""
+"""Parameters: read a body into an `ImageRequest`, under any accepted name."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -28,10 +28,10 @@ _NAMED_SIZES = {
 }
 _SIZE_TEXT = re.compile(r"(\d{1,5}) *[xX*] *(\d{1,5})")
 _RANDOM_SEED = -1
-"""How some APIs write that the seed is left open."""
+"""Value that some APIs use for a random seed."""
 
 _OPTIONS = "options"
-"""Read on the routes of hf-inference, and accepted without effect on all others."""
+"""Only hf-inference reads it; other dialects accept it without effect."""
 
 _NAME = re.compile(r"\w{1,64}", re.ASCII)
 _MAX_UNKNOWN_COUNT = 32
@@ -46,15 +46,15 @@ def read_request(
     options: Mapping[str, Any] | None = None,
     wait_for_model: bool = True,
 ) -> ImageRequest:
-    """Read the fields of a body, whichever of their known names they have.
+    """Read the fields of a body, under any accepted name.
 
     Args:
-        call: The request whose body it is; its headers count, too.
-        fields: Names and values; None is the same as absent.
-        model: Spellings of the model's id.
+        call: The call; its headers override `options`.
+        fields: Names and values. None counts as absent.
+        model: Possible ids of the model, by precedence.
         own_names: Fields that the dialect reads itself.
-        options: `use_cache` and `wait_for_model`, unless headers say otherwise.
-        wait_for_model: Whether to wait for a model if nobody says.
+        options: Values of `use_cache` and `wait_for_model` in the body.
+        wait_for_model: Default for `wait_for_model`.
 
     Raises:
         GatewayError: a value has the wrong type.
@@ -77,7 +77,7 @@ def read_request(
         count=1 if count is None else count,
         model=tuple(model),
         output_mime_type=mime_type,
-        # Clients send a quality for PNG, too, where it means nothing.
+        # Some clients send a quality for PNG, which has none.
         output_quality=None
         if mime_type == "image/png"
         else values.read("output_quality", _integer),
@@ -89,23 +89,23 @@ def read_request(
 
 
 class _Fields:
-    """The fields of a body that are set, read by any accepted name."""
+    """Fields of a body, looked up by parameter."""
 
     def __init__(self, fields: Mapping[str, Any], dialects: DialectRegistry) -> None:
         self._fields = fields
         self._dialects = dialects
 
     def all(self, parameter: Parameter) -> list[tuple[str, Any]]:
-        """Return the name and the value of each field that means the parameter."""
+        """Return the name and value of every field for a parameter, by precedence."""
         names = self._dialects.names_of(parameter)
         return [(name, self._fields[name]) for name in names if name in self._fields]
 
     def read(self, parameter: Parameter, convert: Callable[[str, Any], _Value]) -> _Value | None:
-        """Return the converted value of the first of these; None if there is none."""
+        """Return the converted value of a parameter; None if absent."""
         return next((convert(name, value) for name, value in self.all(parameter)), None)
 
     def unknown_names(self, own_names: Iterable[str]) -> tuple[str, ...]:
-        """Return the names that mean nothing here, bounded in length and number."""
+        """Return the names of unknown fields, limited in length and number."""
         known = self._dialects.known_parameters | {_OPTIONS, *own_names}
         unknown = sorted(self._fields.keys() - known)
         return tuple(name for name in unknown if _NAME.fullmatch(name))[:_MAX_UNKNOWN_COUNT]
@@ -122,7 +122,7 @@ def _read_option(
 
 
 def _read_size(values: _Fields) -> tuple[int | None, int | None]:
-    """Return width and height from whichever fields tell them, the most explicit ones first."""
+    """Return width and height in pixels; explicit fields override combined ones."""
     width = height = None
     for name, value in reversed(values.all("size")):
         match value:
@@ -173,5 +173,5 @@ def _mime_type(name: str, value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """Return a value as a message can hold it."""
+    """Return a value in a form short enough for a message."""
     return repr(value)[:100]

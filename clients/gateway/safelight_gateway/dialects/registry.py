@@ -1,4 +1,4 @@
-"""The registry: what the dialects of a gateway accept between them."""
+"""The registry: the combined declarations of all dialects."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -14,20 +14,20 @@ _DEADLINE_HEADER = "x-request-timeout"
 
 
 class DialectRegistry:
-    """The dialects, and the sum of what they declare.
+    """The dialects, with lookups over their combined declarations.
 
     Attributes:
-        providers: Names of the dialects that the Hub lists as providers, in order.
+        providers: Names for the Hub's provider mapping, in order.
         known_parameters: Every accepted name of a parameter.
-        deadline_headers: Request headers with a timeout in seconds. The first present counts.
+        deadline_headers: Request headers with a timeout in seconds, by precedence.
         id_headers: Response headers with the request's id, besides x-request-id.
     """
 
     def __init__(self, dialects: Iterable[Dialect] = ()) -> None:
-        """Add up the declarations.
+        """Combine the declarations.
 
         Raises:
-            ValueError: two dialects claim the same name, route, parameter, host or proxy.
+            ValueError: two dialects claim the same name, route, parameter, host or proxy path.
         """
         self._dialects = tuple(dialects)
         names: dict[str, Dialect] = {}
@@ -65,23 +65,23 @@ class DialectRegistry:
         return iter(self._dialects)
 
     def names_of(self, parameter: Parameter) -> tuple[str, ...]:
-        """Return the accepted names of a parameter, its own first."""
+        """Return the accepted names of a parameter, by precedence."""
         return self._names[parameter]
 
     def read_credential(self, authorization: str) -> str | None:
-        """Return the token of an Authorization header; None if it has no accepted form."""
+        """Return the token in an Authorization header; None if the scheme or form is unknown."""
         match = self._credential.fullmatch(authorization)
         return match[1] if match else None
 
     def root_of(self, host: str) -> str | None:
-        """Return the root of the routes for a host name; None for the gateway's own hosts."""
+        """Return the root path for a host of a dialect; None for any other host."""
         for pattern, root in self._roots.items():
             if fnmatchcase(host, pattern):
                 return root
         return None
 
     def proxy_at(self, path: str) -> Dialect | None:
-        """Return the dialect that has its proxy at a path, if any."""
+        """Return the dialect with a proxy at this path; None if there is none."""
         return self._proxies.get(path)
 
 

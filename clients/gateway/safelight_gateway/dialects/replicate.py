@@ -1,4 +1,4 @@
-"""Replicate: predictions, held for as long as `Prefer: wait` asks or polled for."""
+"""Replicate: predictions, awaited with `Prefer: wait` or polled."""
 
 import re
 from datetime import UTC, datetime
@@ -16,12 +16,12 @@ from safelight_gateway.generation.request import ImageRequest
 from safelight_gateway.stores.jobs import Job, JobState
 
 _ROOTS = ("/replicate/v1", "/v1")
-"""The own one, and that at Replicate's host."""
+"""Root at the gateway, and root at Replicate's own host."""
 
 _WAIT = re.compile(r"\bwait\b(?: *= *(\d{1,5}))?")
 _LONGEST_WAIT_S = 60.0
 _NEVER_POLLING = ("hf_hub/", "@huggingface/inference")
-"""Clients that take the answer to their only request for the result."""
+"""User agents that never poll: the first answer must hold the result."""
 
 _TITLES = {401: "Unauthenticated", 404: "Not found", 422: "Invalid input", 429: "Too many requests"}
 _STATUSES = {
@@ -35,7 +35,7 @@ _OUTPUT = {"type": "array", "items": {"type": "string", "format": "uri"}}
 
 
 def render_error(error: GatewayError) -> Response:
-    """Render an error as Replicate does, as problem JSON."""
+    """Render an error in the format of Replicate: problem JSON."""
     content = {
         "title": _TITLES.get(error.status, "Error"),
         "detail": error.message,
@@ -62,12 +62,12 @@ async def _predict(call: Call) -> Response:
         raise
     prediction = _render(call, job)
     if not job.has_ended:
-        prediction["status"] = "starting"  # for "processing", some clients return at once
+        prediction["status"] = "starting"  # on "processing", some clients return at once
     headers = hf_inference.result_headers(job.result) if job.result else None
     return JSONResponse(prediction, 201, headers=headers)
 
 
-async def _tell(call: Call) -> Response:
+async def _get(call: Call) -> Response:
     return JSONResponse(_render(call, _find_job(call)))
 
 
@@ -78,8 +78,8 @@ async def _cancel(call: Call) -> Response:
     return JSONResponse(_render(call, job))
 
 
-async def _tell_version(call: Call) -> Response:
-    """Describe what comes out; a client asks before it runs a version."""
+async def _describe_version(call: Call) -> Response:
+    """Describe the output; clients ask before they run a version."""
     context = call.context
     await call.state.models.find(_models(call), context.call_metadata)
     return JSONResponse(
@@ -100,7 +100,7 @@ def _read(call: Call) -> ImageRequest:
 
 
 def _models(call: Call) -> tuple[str, ...]:
-    """Return the spellings of the model's id, of which a version may be part."""
+    """Return the possible ids of the model, with and without its version."""
     params = call.request.path_params
     version = params.get("version") or call.json().get("version") or ""
     if "model" in params:
@@ -160,9 +160,9 @@ DIALECT = Dialect(
         for method, path, handler in (
             ("POST", "/models/{model:path}/predictions", _predict),
             ("POST", "/predictions", _predict),
-            ("GET", "/predictions/{id}", _tell),
+            ("GET", "/predictions/{id}", _get),
             ("POST", "/predictions/{id}/cancel", _cancel),
-            ("GET", "/models/{model:path}/versions/{version}", _tell_version),
+            ("GET", "/models/{model:path}/versions/{version}", _describe_version),
         )
     ),
     render_error=render_error,

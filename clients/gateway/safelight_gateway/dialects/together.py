@@ -1,4 +1,4 @@
-"""Together: OpenAI's images API, which answers with links unless asked otherwise."""
+"""Together: OpenAI's images API, with links by default."""
 
 from safelight_gateway.dialects import openai
 from safelight_gateway.dialects.dialect import Dialect

@@ -1,1 +1,1 @@
-"""The edge: HTTP requests as calls, and what holds for every response."""
+"""The edge: parts of HTTP that all routes share."""

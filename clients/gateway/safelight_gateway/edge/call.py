@@ -1,4 +1,4 @@
-"""A call: one HTTP request with its body read."""
+"""A call: one HTTP request, with its body."""
 
 import json
 import math
@@ -17,7 +17,7 @@ from safelight_gateway.generation.request import CallContext
 from safelight_gateway.state import AppState
 
 _METADATA = re.compile(r"[ -~]+")
-"""All that gRPC takes as the value of metadata."""
+"""Values that gRPC accepts as metadata."""
 
 _TRACE_HEADERS = ("traceparent", "tracestate", "baggage")
 _TRUE, _FALSE = ("1", "true"), ("0", "false")
@@ -28,9 +28,9 @@ class Call:
     """One HTTP request.
 
     Attributes:
-        state: What all routes share.
-        request: As Starlette gives it.
-        body: All of it.
+        state: State of the application.
+        request: Starlette's request; its body is consumed.
+        body: The whole body.
     """
 
     state: AppState
@@ -39,25 +39,25 @@ class Call:
 
     @property
     def headers(self) -> Headers:
-        """The request's headers."""
+        """Headers of the request."""
         return self.request.headers
 
     @property
     def base_url(self) -> str:
-        """The gateway's URL as this caller sees it, prefix included, without a slash."""
+        """URL of the gateway as the caller sees it, with prefix, without a trailing slash."""
         return str(self.request.scope[BASE_URL])
 
     @property
     def request_id(self) -> str:
-        """Id of the request, the caller's or a new one."""
+        """Id of the request, from the caller or generated."""
         return str(self.request.scope[REQUEST_ID])
 
     @property
     def context(self) -> CallContext:
-        """What is passed on to the service beside the request.
+        """Token, metadata and deadline for calls to the service.
 
         Raises:
-            GatewayError: the token or the deadline cannot be read.
+            GatewayError: the token or the deadline is malformed.
         """
         metadata = [
             (name, self.headers[name])
@@ -71,18 +71,18 @@ class Call:
         )
 
     def json(self) -> dict[str, Any]:
-        """Return the body, which is parsed on the first call only.
+        """Return the parsed body; only the first call parses it.
 
         Raises:
-            GatewayError: it is no JSON object.
+            GatewayError: the body is not a JSON object.
         """
         return self._fields
 
     def flag(self, name: str) -> bool | None:
-        """Return a header that is a boolean, read loosely; None if it is not there.
+        """Return a header as a boolean; None if absent.
 
         Raises:
-            GatewayError: it is no boolean.
+            GatewayError: the header is not a boolean.
         """
         value = self.headers.get(name)
         return None if value is None else parse_flag(name, value)
@@ -126,7 +126,7 @@ class Call:
 
 
 def parse_flag(name: str, value: object) -> bool:
-    """Read a boolean, loosely: 1, 0, true or false in any case.
+    """Parse a boolean: 1, 0, true or false, in any case.
 
     Raises:
         GatewayError: the value is none of these.

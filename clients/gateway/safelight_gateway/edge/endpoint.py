@@ -1,4 +1,4 @@
-"""An endpoint: runs the handler of a route and renders its errors."""
+"""Endpoints: run the handler of a route, and render its errors."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ from safelight_gateway.errors import GatewayError, bad_request, from_service
 from safelight_gateway.state import AppState
 
 _503_DELAY_S = 1.0
-"""Some clients answer 503 by asking again at once."""
+"""Delay before a 503, which some clients retry at once."""
 
 _log = logging.getLogger("safelight_gateway")
 
@@ -29,10 +29,15 @@ def endpoint(
     *,
     id_header: str | None = None,
 ) -> Callable[[Request], Awaitable[Response]]:
-    """Return a Starlette endpoint that runs a handler and renders what goes wrong.
+    """Return a Starlette endpoint that runs a handler and renders its errors.
 
-    A caller that disconnects cancels the handler, and with it the generation. `id_header`
-    is another header for the request's id.
+    A disconnect cancels the handler, and with it the generation.
+
+    Args:
+        state: State of the application.
+        handler: Answers the calls.
+        render_error: Renders errors.
+        id_header: Response header with the request's id, besides x-request-id.
     """
 
     async def respond(request: Request) -> Response:
@@ -66,14 +71,14 @@ async def _read_body(request: Request, state: AppState) -> bytes:
 
 
 async def _until_disconnect(request: Request, work: Awaitable[Response]) -> Response:
-    """Await the work, but cancel it as soon as nobody waits for its response."""
+    """Await the work; cancel it when the client disconnects."""
     working = asyncio.ensure_future(work)
     watching = asyncio.ensure_future(_disconnect(request))
     try:
         await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             return working.result()
-        return Response(status_code=499)  # nobody reads it
+        return Response(status_code=499)  # the client is gone
     finally:
         watching.cancel()
         working.cancel()
@@ -96,5 +101,5 @@ async def _render(error: GatewayError, render_error: ErrorRenderer) -> Response:
 
 
 def render_plain(error: GatewayError) -> Response:
-    """Render an error where no dialect is spoken."""
+    """Render an error on a route of no dialect."""
     return JSONResponse({"error": error.message}, error.status)

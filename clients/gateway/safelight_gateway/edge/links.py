@@ -1,4 +1,4 @@
-"""Links: the route of the images that answers link to."""
+"""Links: URLs of images, and the route that serves them."""
 
 from starlette.responses import Response
 from starlette.routing import Route
@@ -11,12 +11,12 @@ from safelight_gateway.state import AppState
 
 
 def routes(state: AppState) -> list[Route]:
-    """Return the route of the links."""
+    """Return the route that serves linked images."""
     return [Route("/files/{name}", endpoint(state, _fetch, render_plain), methods=["GET"])]
 
 
 def link_images(call: Call, result: ImageResult) -> tuple[str, ...]:
-    """Keep the images of a result and return a URL for each, as the caller can reach it."""
+    """Store the images of a result; return a URL for each, below the caller's base URL."""
     files = call.state.files
     return tuple(f"{call.base_url}/files/{files.put(image)}" for image in result.images)
 

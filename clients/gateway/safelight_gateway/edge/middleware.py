@@ -1,7 +1,7 @@
-"""The front: what happens to every request before any route, and to every response.
+"""The edge middleware: normalizes every request, and completes every response.
 
-Prefixes and the host names of providers are taken off, so that routes see one set of
-paths; browsers of any origin are let in; each request has an id.
+It maps path prefixes and host names of providers to the paths of the routes, allows all
+origins, and gives each request an id.
 """
 
 import re
@@ -17,7 +17,7 @@ from safelight_gateway.dialects.registry import DialectRegistry
 from safelight_gateway.settings import Settings
 
 BASE_URL, REQUEST_ID = "safelight.base_url", "safelight.request_id"
-"""Keys of the scope: the gateway's URL as this caller sees it, and the request's id."""
+"""Scope keys: URL of the gateway as the caller sees it, and id of the request."""
 
 _METHODS = "GET, POST, PUT, DELETE, OPTIONS"
 _EXPOSED = (
@@ -83,7 +83,7 @@ class EdgeMiddleware:
         return forwarded if _PREFIX.fullmatch(forwarded) else self._root_path
 
     def _route(self, scope: Scope, headers: Headers, prefix: str, host: str) -> dict[str, Any]:
-        """Return the path as the routes know it, whether a proxy took the prefix off or not."""
+        """Return the scope's path for the routes, whether or not a proxy stripped the prefix."""
         path = scope["path"]
         if prefix and (path == prefix or path.startswith(f"{prefix}/")):
             path = path[len(prefix) :] or "/"
@@ -98,7 +98,7 @@ class EdgeMiddleware:
         return {"path": self._path_at(host, path)}
 
     def _path_at(self, host: str, path: str) -> str:
-        """Return the path that a path at a host of a provider has here."""
+        """Return the gateway's path for a path at a host, such as one of a provider."""
         root = self._dialects.root_of(host.partition(":")[0].lower())
         if root is None or path.startswith((_FILES, f"{root}/")):
             return path
@@ -116,7 +116,7 @@ def _scheme(scope: Scope, headers: Headers) -> str:
 
 
 def _first(value: str | None) -> str:
-    """Return what the outermost of several proxies has said."""
+    """Return the value from the outermost proxy."""
     return (value or "").partition(",")[0].strip()
 
 

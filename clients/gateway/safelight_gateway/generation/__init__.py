@@ -1,1 +1,1 @@
-"""Generation: one request for images, and its run on the service."""
+"""Generation: requests for images, and their execution by the service."""

@@ -1,4 +1,4 @@
-"""The generator: runs requests over gRPC."""
+"""The generator: runs image requests over gRPC."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -32,7 +32,7 @@ _PARAMETERS = (
 
 
 class Generator:
-    """Runs requests on the service."""
+    """Runs image requests on the service."""
 
     def __init__(self, client: AsyncClient, models: ModelDirectory, longest_s: float) -> None:
         self._client = client
@@ -40,14 +40,14 @@ class Generator:
         self._longest_s = longest_s
 
     def start(self, request: ImageRequest) -> "GenerationRun":
-        """Return a run, which starts when its events are iterated."""
+        """Return a run; it starts when its events are iterated."""
         return GenerationRun(self, request)
 
     async def run(self, request: ImageRequest) -> ImageResult:
-        """Generate all images; cancelling the task cancels the generation.
+        """Generate all images. Cancelling the task cancels the generation.
 
         Raises:
-            GatewayError: nothing came of it.
+            GatewayError: the generation failed.
         """
         run = self.start(request)
         async with aclosing(run.events()) as events:
@@ -82,7 +82,7 @@ class Generator:
 
 
 class GenerationRun:
-    """One run of a request: its events, and in the end its result."""
+    """One run of a request: a stream of events, then a result."""
 
     def __init__(self, generator: Generator, request: ImageRequest) -> None:
         self._generator = generator
@@ -91,15 +91,15 @@ class GenerationRun:
 
     @property
     def result(self) -> ImageResult:
-        """What came of it, after the last event."""
+        """The result; available after the last event."""
         assert self._result is not None
         return self._result
 
     async def events(self) -> AsyncGenerator[Event, None]:
-        """Yield the events to the end; leaving early cancels the generation.
+        """Yield the events. Closing the iterator early cancels the generation.
 
         Raises:
-            GatewayError: nothing came of it.
+            GatewayError: the generation failed.
         """
         try:
             prepared = await self._generator._prepare(self._request)
@@ -108,7 +108,7 @@ class GenerationRun:
                     async for event in events:
                         yield event
             except InvalidRequestError:
-                # What a model takes is known once it has been loaded.
+                # A model that was not loaded before may support fewer parameters than assumed.
                 known = await self._generator._prepare(self._request)
                 if known.ignored == prepared.ignored:
                     raise
@@ -126,7 +126,7 @@ class GenerationRun:
         async with call as generation:
             async for event in generation:
                 if isinstance(event, Completed):
-                    if prepared.model.capabilities is None:  # they are known by now
+                    if prepared.model.capabilities is None:  # known now that the model is loaded
                         prepared = await self._generator._prepare(self._request)
                     self._result = prepared.result(await generation.images(), event)
                 yield event
@@ -134,7 +134,7 @@ class GenerationRun:
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """A request that names a served model, and nothing that the model does not honour."""
+    """A request that names a served model, and nothing that the model does not support."""
 
     request: ImageRequest
     model: Model

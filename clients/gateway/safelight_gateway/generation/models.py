@@ -1,4 +1,4 @@
-"""The models: which served one an id of a caller means."""
+"""Models: resolve a caller's id to a served model."""
 
 from collections.abc import Sequence
 
@@ -13,10 +13,9 @@ _KEEP_S, _MAX_CALLERS = 5.0, 1024
 
 
 class ModelDirectory:
-    """Finds models by their name, by `safelight/NAME` and by the operator's aliases.
+    """Finds models by name, by `safelight/NAME` and by the operator's aliases.
 
-    Names are compared without regard to case. The list that the service gives to each
-    caller is kept for a few seconds.
+    Ids are case-insensitive. The list of each caller's models is cached for 5 seconds.
     """
 
     def __init__(self, client: AsyncClient, aliases: dict[str, str]) -> None:
@@ -27,10 +26,10 @@ class ModelDirectory:
         )
 
     async def list(self, metadata: Sequence[tuple[str, str]] = ()) -> list[Model]:
-        """Return the models that a caller may use, the default one first.
+        """Return the models that the caller may use, the default first.
 
         Raises:
-            ServiceError: the call failed; its subclasses say why.
+            ServiceError: the call failed.
         """
         key = tuple(pair for pair in metadata if pair[0] == "authorization")
         models: list[Model] | None = self._lists.get(key)
@@ -41,11 +40,11 @@ class ModelDirectory:
         return models
 
     async def find(self, ids: Sequence[str], metadata: Sequence[tuple[str, str]] = ()) -> Model:
-        """Return the model that the first known one of these ids means; of none, the default.
+        """Return the model of the first known id; the default model if there is no id.
 
         Raises:
             GatewayError: none of the ids is known.
-            ServiceError: the service did not list its models.
+            ServiceError: the models could not be listed.
         """
         models = await self.list(metadata)
         model = self.choose(ids, models)
@@ -57,7 +56,7 @@ class ModelDirectory:
         return model
 
     def choose(self, ids: Sequence[str], models: Sequence[Model]) -> Model | None:
-        """Return the one of these models that the ids mean, if any."""
+        """Return the model of the first known id among these models; None if no id is known."""
         by_name = {f"{_OWNER}{model.name}".lower(): model for model in models}
         by_name |= {model.name.lower(): model for model in models}
         known = [id_.lower() for id_ in ids if id_]

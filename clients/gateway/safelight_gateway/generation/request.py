@@ -1,4 +1,4 @@
-"""A request for images, in no dialect, and its result."""
+"""The image request that all dialects share, and its result."""
 
 import time
 from dataclasses import dataclass, field
@@ -8,12 +8,12 @@ from safelight import Image
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallContext:
-    """What travels beside a request.
+    """Identity, trace and deadline of a call.
 
     Attributes:
-        credential: Token of the service; None where the caller sent none.
-        metadata: More metadata for the service: the trace's and the request's ids.
-        deadline_s: Monotonic time at which the caller has no more use for an answer.
+        credential: Token for the service; None if the caller sent none.
+        metadata: Further gRPC metadata: trace context and request id.
+        deadline_s: Deadline on the monotonic clock, in seconds; None if the caller set none.
     """
 
     credential: str | None = field(default=None, repr=False)
@@ -22,12 +22,12 @@ class CallContext:
 
     @property
     def call_metadata(self) -> tuple[tuple[str, str], ...]:
-        """All metadata of a gRPC call, the credential included."""
+        """Metadata of a gRPC call, with the credential."""
         authorization = (("authorization", f"Bearer {self.credential}"),) if self.credential else ()
         return (*authorization, *self.metadata)
 
     def timeout_s(self, longest_s: float) -> float:
-        """Return the seconds that are left, at most `longest_s`."""
+        """Return the seconds until the deadline, at most `longest_s`."""
         if self.deadline_s is None:
             return longest_s
         return min(longest_s, max(0.0, self.deadline_s - time.monotonic()))
@@ -35,19 +35,19 @@ class CallContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRequest:
-    """What is asked for, whatever the dialect; None is left to the model.
+    """A request for images. None leaves a parameter to the model.
 
     Attributes:
-        prompt: What to draw.
-        model: Id of the model as the caller wrote it; empty for the default one. Of several
-            spellings the first that is known counts.
+        prompt: Text to draw.
+        model: Ids of the model as the caller wrote it. The first known one counts; none
+            means the default model.
         count: Number of images.
         output_mime_type: image/png, image/jpeg or image/webp.
-        output_quality: Of JPEG and WebP, from 1 to 100.
-        use_cache: Whether an equal earlier request may answer it.
-        wait_for_model: Whether to wait for a model that is not in memory.
-        unknown_parameters: Names that the caller sent and that mean nothing here.
-        context: Who asks, until when, and as part of which trace.
+        output_quality: Quality of JPEG and WebP, from 1 to 100.
+        use_cache: Whether a cached result may answer the request.
+        wait_for_model: Whether to wait while the model loads.
+        unknown_parameters: Names of sent parameters that the gateway does not know.
+        context: Identity, trace and deadline of the call.
     """
 
     prompt: str
@@ -70,14 +70,14 @@ class ImageRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageResult:
-    """What came of a request.
+    """Result of a request.
 
     Attributes:
-        images: At least one.
-        model: Name of the model that was used.
-        compute_s: Seconds on the device.
-        compute_type: What it was made on: cpu or gpu; cache, if it was made before.
-        ignored_parameters: Parameters that were sent and had no effect.
+        images: The images, at least one.
+        model: Name of the served model.
+        compute_s: Device time, in seconds.
+        compute_type: cpu, gpu, or cache for a cached result.
+        ignored_parameters: Names of sent parameters without effect.
     """
 
     images: tuple[Image, ...]

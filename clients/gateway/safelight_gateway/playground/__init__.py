@@ -1,4 +1,4 @@
-"""The playground: one page to try the service by hand, without any resource but itself."""
+"""The playground: a self-contained page for trying the service."""
 
 import base64
 import hashlib
@@ -37,7 +37,7 @@ def routes(state: AppState) -> list[Route]:
 
 
 def content_security_policy(page: str) -> str:
-    """Return the policy that lets the page's own script and style run, and nothing else."""
+    """Return the policy that allows only the page's own script and style."""
     script, style = (_hash(page, tag) for tag in ("script", "style"))
     return "; ".join(
         (

@@ -1,1 +1,1 @@
-"""Stores: images and jobs that are kept between requests."""
+"""Stores: images and jobs, kept in memory between requests."""

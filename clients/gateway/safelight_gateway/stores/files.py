@@ -1,4 +1,4 @@
-"""Files: the images that answers link to, in memory and for a while."""
+"""Files: linked images, kept in memory for a limited time."""
 
 import secrets
 import time
@@ -15,7 +15,7 @@ _NAME_BYTES = 24
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """An image that can be fetched without a token by whoever knows its name."""
+    """An image. Its unguessable name is all that a client needs to fetch it."""
 
     data: bytes
     mime_type: str
@@ -23,7 +23,7 @@ class StoredFile:
 
 
 class FileStore:
-    """Images by names that cannot be guessed, within bounds of time and memory."""
+    """Stores images under unguessable names, bounded in time and memory."""
 
     def __init__(self, settings: FileSettings) -> None:
         self._keep_s = settings.keep_s
@@ -32,7 +32,7 @@ class FileStore:
         self._files: OrderedDict[str, StoredFile] = OrderedDict()
 
     def put(self, image: Image) -> str:
-        """Keep an image and return its name, such as `Zm9v....png`."""
+        """Store an image; return its name, such as `Zm9v....png`."""
         name = f"{secrets.token_urlsafe(_NAME_BYTES)}.{SUFFIXES[image.mime_type]}"
         file = StoredFile(image.data, image.mime_type, time.monotonic() + self._keep_s)
         self._files[name] = file
@@ -43,13 +43,13 @@ class FileStore:
         return name
 
     def get(self, name: str) -> StoredFile | None:
-        """Return the file of this name, unless it is gone."""
+        """Return a file; None if it is unknown or expired."""
         self._drop_expired()
         return self._files.get(name)
 
     def _drop_expired(self) -> None:
         now = time.monotonic()
-        # All are kept equally long, so they expire in the order in which they came.
+        # All files live equally long, so the oldest expires first.
         while self._files and next(iter(self._files.values())).expires_at_s <= now:
             self._drop_oldest()
 

@@ -1,4 +1,4 @@
-"""Jobs: requests that go on by themselves and whose clients come back for the result."""
+"""Jobs: requests that run in the background while clients poll for the result."""
 
 import asyncio
 import logging
@@ -19,30 +19,30 @@ _log = logging.getLogger("safelight_gateway")
 
 
 class JobState(Enum):
-    """How far a job is."""
+    """Progress of a job."""
 
     QUEUED = "queued"
-    """It waits, for other generations or for its model."""
+    """Waiting for other generations or for the model."""
     RUNNING = "running"
-    """At least one step has been made."""
+    """Denoising: at least one step is done."""
     SUCCEEDED = "succeeded"
-    """`result` is there."""
+    """Done; `result` is set."""
     FAILED = "failed"
-    """`error` says why."""
+    """Failed; `error` is set."""
     CANCELLED = "cancelled"
-    """Somebody has cancelled it."""
+    """Cancelled; `error` is set."""
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A request that is being worked on.
+    """A request that runs in the background.
 
     Attributes:
-        id: Name that cannot be guessed.
-        request: What was asked for.
-        created_at: Wall clock, in seconds since 1970; so are `started_at` and `ended_at`.
-        queue_position: Generations that run first.
-        links: Links to the images, once somebody has asked for them.
+        id: Unguessable id.
+        request: The request.
+        created_at: Unix time in seconds, as are `started_at` and `ended_at`.
+        queue_position: Number of generations ahead.
+        links: URLs of the images; empty until a client asks for them.
     """
 
     id: str
@@ -61,50 +61,50 @@ class Job:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of its images."""
+        """Size of the images, in bytes."""
         return sum(len(image.data) for image in self.result.images) if self.result else 0
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing more will happen."""
+        """Whether the job has succeeded, failed or been cancelled."""
         return self._ended.is_set()
 
     async def wait_until_begun(self) -> None:
-        """Wait until the service has taken or refused it.
+        """Wait until the service has accepted or refused the request.
 
         Raises:
-            GatewayError: it was refused.
+            GatewayError: the service refused the request.
         """
         await self._begun.wait()
         self.raise_for_failure()
 
     async def wait_until_ended(self, timeout_s: float | None = None) -> bool:
-        """Wait for the end; return whether it came in time."""
+        """Wait for the end; return whether the job ended in time."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._ended.wait(), timeout_s)
         return self.has_ended
 
     def raise_for_failure(self) -> None:
-        """Raise what went wrong, if anything.
+        """Raise the error of the job, if any.
 
         Raises:
-            GatewayError: the job has failed or was cancelled.
+            GatewayError: the job failed or was cancelled.
         """
         if self.error is not None:
             raise self.error
 
     def cancel(self) -> None:
-        """Stop the work, unless it has ended."""
+        """Cancel the job, unless it has ended."""
         if self._task is not None:
             self._task.cancel()
 
     def start(self, generator: Generator) -> None:
-        """Start the work in a task of its own."""
+        """Run the request in a new task."""
         self._task = asyncio.create_task(self._work(generator), name=f"job {self.id}")
         self._task.add_done_callback(self._take_end)
 
     async def _work(self, generator: Generator) -> None:
-        """Do the work; how it went is in the job, never raised."""
+        """Run the request; record the outcome instead of raising it."""
         try:
             run = generator.start(self.request)
             async with aclosing(run.events()) as events:
@@ -131,7 +131,7 @@ class Job:
             self._end()
 
     def _take_end(self, task: asyncio.Task[None]) -> None:
-        """See to it that what was cancelled before its first step has ended, too."""
+        """End a job whose task was cancelled before it ran."""
         if not self.has_ended:
             self._take_cancellation()
             self._end()
@@ -148,7 +148,7 @@ class Job:
 
 
 class JobStore:
-    """The jobs that run or have ended lately, each known only to who started it."""
+    """Running and recently ended jobs; each is visible only to the token that started it."""
 
     def __init__(self, generator: Generator, settings: JobSettings) -> None:
         self._generator = generator
@@ -159,7 +159,7 @@ class JobStore:
         """Start a job.
 
         Raises:
-            GatewayError: too many jobs run.
+            GatewayError: too many jobs are running.
         """
         self._forget_old()
         if len(self._jobs) >= self._settings.max_count:
@@ -172,10 +172,10 @@ class JobStore:
         return job
 
     def find(self, id_: str, credential: str | None) -> Job:
-        """Return the caller's job of this name.
+        """Return a job of the caller.
 
         Raises:
-            GatewayError: there is none.
+            GatewayError: the caller has no such job.
         """
         self._forget_old()
         job = self._jobs.get(id_)
@@ -184,14 +184,14 @@ class JobStore:
         return job
 
     async def close(self) -> None:
-        """Cancel all that run."""
+        """Cancel all running jobs."""
         for job in self._jobs.values():
             job.cancel()
         for job in self._jobs.values():
             await job.wait_until_ended()
 
     def _forget_old(self) -> None:
-        """Forget what ended long ago and, where there is too much, what ended first."""
+        """Remove expired jobs, then the oldest ended ones beyond the limits."""
         ended = sorted(
             (job for job in self._jobs.values() if job.ended_at is not None),
             key=lambda job: job.ended_at or 0.0,
