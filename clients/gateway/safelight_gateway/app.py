@@ -64,7 +64,7 @@ def _dialect_routes(state: AppState) -> Iterator[Route]:
 
 async def _answer_unknown_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    message = f"{request.method} {request.url.path} is no route of this gateway"
+    message = f"no route matches {request.method} {request.url.path}"
     response = render_plain(bad_request(message, error.status_code))
     response.headers.update(error.headers or {})
     return response

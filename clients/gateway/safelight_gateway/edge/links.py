@@ -24,6 +24,6 @@ def link_images(call: Call, result: ImageResult) -> tuple[str, ...]:
 async def _fetch(call: Call) -> Response:
     file = call.state.files.get(call.request.path_params["name"])
     if file is None:
-        raise GatewayError(404, "no such file, or its link has expired", "NOT_FOUND")
+        raise GatewayError(404, "file not found, or its link has expired", "NOT_FOUND")
     headers = {"cache-control": "private, max-age=900", "x-content-type-options": "nosniff"}
     return Response(file.data, media_type=file.mime_type, headers=headers)

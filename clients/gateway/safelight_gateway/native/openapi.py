@@ -1,4 +1,4 @@
-"""The OpenAPI document of the native routes; its schemas come from the contract itself."""
+"""The OpenAPI document of the native routes, with schemas from the contract."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ _SCALARS: dict[int, _Schema] = {
     FieldDescriptor.TYPE_INT64: {
         "type": ["string", "integer"],
         "format": "int64",
-        "description": "Always sent as a string, since JavaScript's numbers end at 2^53.",
+        "description": "Always sent as a string: JavaScript's numbers are exact up to 2^53 only.",
     },
     FieldDescriptor.TYPE_STRING: {"type": "string"},
 }
@@ -34,53 +34,59 @@ _PROBLEM: _Schema = {
         "type": {"type": "string"},
         "title": {"type": "string"},
         "status": {"type": "integer"},
-        "detail": {"type": "string", "description": "What was wrong and what is allowed."},
-        "reason": {"type": "string", "description": "Stable name of the cause, as over gRPC."},
+        "detail": {"type": "string", "description": "Cause, and the allowed values."},
+        "reason": {
+            "type": "string",
+            "description": "Stable name of the cause, the same as over gRPC.",
+        },
         "violations": {
             "type": "array",
-            "description": "Every field that broke its rule.",
+            "description": "Every invalid field.",
             "items": {
                 "type": "object",
                 "required": ["field", "description"],
                 "properties": {
-                    "field": {"type": "string", "description": "Such as parameters.width."},
+                    "field": {
+                        "type": "string",
+                        "description": "Path of the field, such as parameters.width.",
+                    },
                     "description": {"type": "string"},
                 },
             },
         },
-        "retry_after_s": {"type": "number", "description": "As the Retry-After header."},
+        "retry_after_s": {"type": "number", "description": "Seconds to wait before a retry."},
     },
 }
 _IMAGES_PARAMETER: _Schema = {
     "name": "images",
     "in": "query",
-    "description": "How the finished images come: as base64 (`data`) or as a link (`url`).",
+    "description": "Form of the finished images: base64 (`data`) or a link (`url`).",
     "schema": {"type": "string", "enum": ["data", "url"], "default": "data"},
 }
 _LAST_EVENT_PARAMETER: _Schema = {
     "name": "Last-Event-ID",
     "in": "header",
-    "description": "The last `id` that was received: images told before are left out.",
+    "description": "The last `id` received. The stream omits earlier images.",
     "schema": {"type": "string"},
 }
 _ID_PARAMETER: _Schema = {
     "name": "generation_id",
     "in": "path",
     "required": True,
-    "description": "Name of the generation, as `accepted` told it.",
+    "description": "Id of the generation, from `accepted`.",
     "schema": {"type": "string"},
 }
 _FLAG_PARAMETERS: tuple[_Schema, ...] = (
     {
         "name": "x-use-cache",
         "in": "header",
-        "description": "Whether an equal earlier request with a seed may answer this one.",
+        "description": "Whether a cached result of an equal request with a seed may answer.",
         "schema": {"type": "boolean", "default": True},
     },
     {
         "name": "x-wait-for-model",
         "in": "header",
-        "description": "Whether to wait for a model that is not in memory.",
+        "description": "Whether to wait while the model loads.",
         "schema": {"type": "boolean", "default": False},
     },
 )
@@ -96,7 +102,7 @@ def event_schema_names() -> dict[str, str]:
 
 
 def describe_api() -> _Schema:
-    """Return the document: OpenAPI 3.1."""
+    """Return the document, in OpenAPI 3.1."""
     schemas: dict[str, _Schema] = {"Problem": _PROBLEM}
     for message in (
         pb.GenerateRequest,
@@ -126,7 +132,7 @@ def describe_api() -> _Schema:
             "`safelight.v1` as JSON and server-sent events.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        # Relative to where this document is, so it holds below any prefix.
+        # Relative to the document, so that it works below any prefix.
         "servers": [{"url": "."}],
         "paths": _paths(),
         "security": [{}, {"token": []}],
@@ -141,16 +147,16 @@ def _paths() -> _Schema:
     kinds = ", ".join(f"`{kind}` ({name})" for kind, name in event_schema_names().items())
     stream = {
         "description": f"Server-sent events, by name and schema of their data: {kinds}. The last "
-        "one is `completed` or `failed`. `id` counts the images that have come.",
+        "event is `completed` or `failed`. `id` counts the images received so far.",
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
     }
     return {
         "/v1/generate": {
             "post": {
                 "operationId": "generate",
-                "summary": "Generate images, and watch them develop",
-                "description": "A caller who disconnects cancels, unless the request lingers. "
-                "The same request under the same `generation_id` joins the generation.",
+                "summary": "Generate images, with progress and previews",
+                "description": "A disconnect cancels the generation, unless the request lingers. "
+                "An equal request with the same `generation_id` joins the generation.",
                 "parameters": [*_FLAG_PARAMETERS, _IMAGES_PARAMETER, _LAST_EVENT_PARAMETER],
                 "requestBody": {"required": True, "content": _json("GenerateRequest")},
                 "responses": {"200": stream, "default": _problem()},
@@ -159,37 +165,37 @@ def _paths() -> _Schema:
         "/v1/generations/{generation_id}": {
             "get": {
                 "operationId": "watchGeneration",
-                "summary": "Watch a generation that runs or has ended lately",
+                "summary": "Watch a running or recently ended generation",
                 "parameters": [_ID_PARAMETER, _IMAGES_PARAMETER, _LAST_EVENT_PARAMETER],
                 "responses": {
                     "200": stream,
-                    "204": {"description": "Last-Event-ID is that of the last event."},
+                    "204": {"description": "Last-Event-ID is the id of the last event."},
                     "default": _problem(),
                 },
             },
             "delete": {
                 "operationId": "cancelGeneration",
-                "summary": "Cancel a generation, whoever watches it",
+                "summary": "Cancel a generation for all watchers",
                 "parameters": [_ID_PARAMETER],
-                "responses": _answers("What it ended as.", "CancelGenerationResponse"),
+                "responses": _answers("Final state of the generation.", "CancelGenerationResponse"),
             },
         },
         "/v1/models": {
             "get": {
                 "operationId": "listModels",
-                "summary": "List the models: what each takes, and whether it is ready",
-                "responses": _answers("The default model first.", "ListModelsResponse"),
+                "summary": "List the models, with capabilities and readiness",
+                "responses": _answers("The models, the default first.", "ListModelsResponse"),
             }
         },
-        "/healthz": {"get": _probe("healthz", "Whether the gateway lives")},
-        "/readyz": {"get": _probe("readyz", "Whether the service takes generations")},
+        "/healthz": {"get": _probe("healthz", "Whether the gateway is alive")},
+        "/readyz": {"get": _probe("readyz", "Whether the service accepts generations")},
     }
 
 
 def _probe(operation_id: str, summary: str) -> _Schema:
     answer = {"type": "object", "properties": {"status": {"type": "string"}}}
     content = {"application/json": {"schema": answer}}
-    responses = {"200": {"description": "It does.", "content": content}, "default": _problem()}
+    responses = {"200": {"description": "Yes.", "content": content}, "default": _problem()}
     return {"operationId": operation_id, "summary": summary, "security": [], "responses": responses}
 
 
@@ -204,11 +210,11 @@ def _json(schema: str) -> _Schema:
 
 def _problem() -> _Schema:
     content = {"application/problem+json": {"schema": {"$ref": f"{_PREFIX}Problem"}}}
-    return {"description": "What went wrong.", "content": content}
+    return {"description": "The error.", "content": content}
 
 
 def _add_message(schemas: dict[str, _Schema], message: Descriptor) -> None:
-    """Add the schema of a message, and of those that it holds."""
+    """Add the schemas of a message and of the messages in it."""
     if message.name in schemas:
         return
     properties: _Schema = {}

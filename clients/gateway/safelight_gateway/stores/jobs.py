@@ -124,9 +124,9 @@ class Job:
         except asyncio.CancelledError:
             self._take_cancellation()
         except Exception:
-            self.error = GatewayError(500, "internal error of the gateway", "INTERNAL")
+            self.error = GatewayError(500, "internal gateway error", "INTERNAL")
             self.state = JobState.FAILED
-            _log.exception("internal error of request %s", self.id)
+            _log.exception("internal error in request %s", self.id)
         finally:
             self._end()
 
@@ -180,7 +180,9 @@ class JobStore:
         self._forget_old()
         job = self._jobs.get(id_)
         if job is None or job.request.context.credential != credential:
-            raise GatewayError(404, f"no request {id_!r} is known", "GENERATION_NOT_FOUND")
+            raise GatewayError(
+                404, f"request {id_!r} does not exist or has expired", "GENERATION_NOT_FOUND"
+            )
         return job
 
     async def close(self) -> None:
