@@ -88,6 +88,11 @@ bench-gpu: $(INSTALLED) ## Measure on a GPU; ARGS=--rehearse tries it on the CPU
 bench-gpu-report: $(INSTALLED) ## Put the figures of bench-gpu into docs/performance.md
 	python -m benchmarks.gpu.report $(ARGS)
 
+.PHONY: dist
+dist: $(INSTALLED) ## Build the wheels of all distributions into dist/
+	rm -rf dist
+	pip wheel --quiet --no-deps --no-build-isolation --no-index --wheel-dir dist ./$(STUBS) ./service ./clients/gateway
+
 .PHONY: image
 image: ## Build the container images safelight and safelight-gateway
 	docker build --tag safelight .
