@@ -261,15 +261,19 @@ class StepBatcher:
         """Run one forward for images that can share it, and bring them to their next calls."""
         cost_model = members[0].job.cost_model
         row_count = sum(_call_of(image, Forward).row_count for image in members)
+        is_typical = False
 
         def note(seconds: float) -> None:
             self._forward_s = seconds
-            if not self._was_split:
+            if is_typical:
                 cost_model.note_forward(row_count, seconds)
 
         span = self._run_ahead.begin(members[0].job.model.adapter.execution_device, note)
         self._was_split = False
-        for image, outcome in zip(members, self._forward(members), strict=True):
+        outcomes = self._forward(members)
+        # Noted later, when the device has finished, and others have been run since.
+        is_typical = not self._was_split and not isinstance(outcomes[0], Exception)
+        for image, outcome in zip(members, outcomes, strict=True):
             self._bring_on(image, outcome)
         self._run_ahead.end(span)
         for image in members:

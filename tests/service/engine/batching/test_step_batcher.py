@@ -524,6 +524,25 @@ def test_width_is_learned_from_forwards_that_are_needed_and_kept(
             assert count_rows(model, (64, 96))[0][0] == rows
 
 
+def test_nothing_is_learned_from_a_forward_that_fails(
+    tiny_models: TinyModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fails at once, and would pass for the fastest of all."""
+    model = reload(tiny_models["flux-dev"].adapter.pipeline, BatchingSettings())
+    with timed(model, monkeypatch, forward_s=1.0):
+        count_rows(model, (64, 96))
+        lane = model.lane(64, 96)
+        before = lane.forward_s(1)
+        with monkeypatch.context() as patch:
+            patch.setattr(model, "forward", lambda **_: 1 / 0)
+            jobs, [recorder] = make_jobs(model, {})
+            run_jobs(*jobs)
+        assert isinstance(recorder.error, InternalError)
+        assert lane.forward_s(1) == before
+        [rows] = count_rows(model, (64, 96))
+    assert rows[0] == 8
+
+
 def test_a_saturated_device_is_given_no_more_than_it_takes_at_once(
     tiny_models: TinyModels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
