@@ -56,6 +56,8 @@ class LoadedModel:
         self.denoiser = adapter.denoiser
         rule = RULES.get(type(adapter.pipeline).__name__)
         self.merger = Merger(self.denoiser, rule)
+        self.vae_dtype = _find_vae_dtype(adapter.pipeline, self.denoiser)
+        """Precision of the VAE as its pipeline loads it."""
         self.safety_checker = SafetyChecker.of(adapter.pipeline)
         self.copies = PipelineCopies(adapter.pipeline)
         self.text_encoders = wrap_text_encoders(
@@ -190,10 +192,19 @@ def _upcast_vae(pipeline: Any) -> None:
     Pipelines cast it up before they decode, and some back again afterwards: others that decode at
     the same time would find it in either precision.
     """
-    if not hasattr(pipeline, "upcast_vae"):  # SDXL, AuraFlow, Kolors: others decode as they are
-        return
-    if pipeline.vae.dtype == torch.float16 and pipeline.vae.config.get("force_upcast"):
+    if pipeline.vae.dtype == torch.float16 and _casts_vae(pipeline):
         pipeline.vae.to(torch.float32)
+
+
+def _casts_vae(pipeline: Any) -> bool:
+    """Whether a pipeline brings a VAE in float16 to float32: SDXL, AuraFlow and Kolors may."""
+    return hasattr(pipeline, "upcast_vae") and bool(pipeline.vae.config.get("force_upcast"))
+
+
+def _find_vae_dtype(pipeline: Any, denoiser: Any) -> torch.dtype:
+    was_cast = denoiser.dtype == torch.float16 and _casts_vae(pipeline)
+    dtype: torch.dtype = torch.float16 if was_cast else pipeline.vae.dtype
+    return dtype
 
 
 def choose_device(setting: str) -> torch.device:
