@@ -7,6 +7,7 @@ import contextlib
 import gc
 import math
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -70,17 +71,37 @@ def current(device: torch.device) -> Iterator[None]:
         yield
 
 
+class _SideStreams(threading.local):
+    """Streams of one thread by device.
+
+    They are kept: torch hands out 32 streams in turn, so new ones would soon be those of device
+    threads, full of work, or of captures, which break when others use them.
+    """
+
+    def __init__(self) -> None:
+        self._streams: dict[torch.device, Any] = {}
+
+    def __getitem__(self, device: torch.device) -> Any:
+        if device not in self._streams:
+            self._streams[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        return self._streams[device]
+
+
+_side_streams = _SideStreams()
+
+
 @contextlib.contextmanager
 def beside(device: torch.device, after: Any) -> Iterator[None]:
-    """Give a device work on a stream of its own, which begins when an event has happened.
+    """Give a device work on a stream of this thread, which begins when an event has happened.
 
     The current stream of the device thread is full of later steps.
     """
     if device.type != "cuda":
         yield
         return
-    with torch.cuda.stream(torch.cuda.Stream(device)):  # type: ignore[no-untyped-call]
-        torch.cuda.current_stream(device).wait_event(after)
+    stream = _side_streams[device]
+    with torch.cuda.stream(stream):
+        stream.wait_event(after)
         yield
 
 

@@ -1,13 +1,16 @@
 """What is known of devices; of asynchronous ones by a GPU that works by a clock of the test's."""
 
+import contextlib
 import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 from safelight_service.engine.hardware import (
     RunAhead,
+    beside,
     is_answering,
     is_out_of_memory,
     memory_for_weights,
@@ -184,3 +187,28 @@ def test_weights_may_take_most_of_a_gpu_and_all_of_the_host(
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (80 * gib, 96 * gib))
     assert memory_for_weights(torch.device("cuda", 0)) == pytest.approx(64 * gib)
     assert memory_for_weights(torch.device("cpu")) == math.inf
+
+
+def test_a_thread_keeps_its_side_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch has 32 streams: further ones would be those of device threads and of captures."""
+    made: list[object] = []
+
+    class Stream:
+        def __init__(self, device: torch.device) -> None:
+            made.append(self)
+
+        def wait_event(self, event: object) -> None:
+            pass
+
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", contextlib.nullcontext)
+
+    def copy_pictures() -> None:
+        for device in ("cuda:0", "cuda:1", "cuda:0", "cuda:1"):
+            with beside(torch.device(device), after=None):
+                pass
+
+    for _ in range(2):
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(copy_pictures).result()
+    assert len(made) == 4
