@@ -115,6 +115,9 @@ class Span:
     device: torch.device
     note: NoteSeconds
     """Gets the seconds that the device took, once it is known to have finished."""
+    uses: object
+    """What must stay in memory until then: weights were allocated on another stream, so torch
+    would give their memory away while this one still reads them."""
     begin: Event | None
     began_at: float
     end: Event | None = None
@@ -145,10 +148,10 @@ class RunAhead:
         self._last_step: list[Span] = []
         self._this_step: list[Span] = []
 
-    def begin(self, device: torch.device, note: NoteSeconds) -> Span:
-        """Begin a piece of work on a device."""
+    def begin(self, device: torch.device, note: NoteSeconds, uses: object = None) -> Span:
+        """Begin a piece of work on a device, with what it uses."""
         event = mark(device) if is_asynchronous(device) else None
-        return Span(device, note, event, time.monotonic())
+        return Span(device, note, uses, event, time.monotonic())
 
     def end(self, span: Span) -> None:
         """End a piece of work; on a device that works at once, note its seconds."""

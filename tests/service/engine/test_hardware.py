@@ -3,6 +3,7 @@
 import contextlib
 import math
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -32,9 +33,9 @@ class FakeGpu:
         patch.setattr(torch.cuda, "current_stream", lambda device: None)
         patch.setattr(torch.cuda, "Event", lambda enable_timing: _Mark(self))
 
-    def work(self, seconds: float) -> None:
+    def work(self, seconds: float, uses: object = None) -> None:
         """Give it work of so many seconds."""
-        span = self._ahead.begin(torch.device("cuda"), self.noted.append)
+        span = self._ahead.begin(torch.device("cuda"), self.noted.append, uses)
         self.now += LAUNCH_S
         self.free_at = max(self.now, self.free_at) + seconds
         self._ahead.end(span)
@@ -97,6 +98,21 @@ def test_seconds_of_work_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
         gpu.end_step()
     gpu.catch_up()
     assert gpu.noted == pytest.approx([1.0, 3.0, 2.0], abs=2 * LAUNCH_S)
+
+
+def test_weights_stay_in_memory_until_the_work_with_them_is_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gpu = FakeGpu(monkeypatch)
+    weights = torch.nn.Module()
+    gpu.work(1.0, uses=weights)
+    are_there = weakref.ref(weights)
+    del weights
+    gpu.end_turn()
+    assert are_there()
+    gpu.work(1.0)
+    gpu.end_turn()
+    assert not are_there()
 
 
 def test_time_in_which_nothing_was_asked_of_a_gpu_counts_for_no_work(

@@ -140,7 +140,6 @@ def load_model(
     pipeline.set_progress_bar_config(disable=True)
     if settings.acceleration.offload != "none":
         batching = batching.model_copy(update={"max_width": 1})
-    synchronize(device)  # other threads use it on streams of their own
     adapter = PipelineAdapter(pipeline, settings.limits, settings.defaults)
     graphs = None
     if settings.acceleration.compile == "graphs":
@@ -154,7 +153,7 @@ def load_model(
             model=settings.name,
             note=note_compilation,
         )
-    return LoadedModel(
+    model = LoadedModel(
         settings.name,
         find_commit(folder) or settings.revision,
         identity,
@@ -163,6 +162,8 @@ def load_model(
         profiles or ProfileStore(None),
         graphs,
     )
+    synchronize(device)  # other threads use it on streams of their own
+    return model
 
 
 def silence_libraries() -> None:
