@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
@@ -20,7 +21,7 @@ from safelight_service.engine import hardware
 from safelight_service.engine.sampling.noise import Noise
 
 _MOST_ELEMENTS = 1 << 16
-"""The largest tensor whose values are remembered: positions of a 4096 px picture fit."""
+"""The largest tensor whose values are remembered: positions of a 2048 px picture fit."""
 
 _ATTRIBUTE = "_safelight_host_values"
 
@@ -106,7 +107,8 @@ class HostValues(TorchFunctionMode):
         source: Tensor = args[0]
         device, dtype = _find_target(source, args[1:], kwargs)
         is_here, is_there = source.device.type == "cpu", device.type == "cpu"
-        if is_here and not is_there:
+        if is_here and not is_there and not isinstance(source, Parameter):
+            # Weights, which are moved where a model is offloaded, need not be read again.
             return _move(source.to(dtype), device)
         values = None if is_here else known_values(source)
         if values is None:
@@ -181,7 +183,9 @@ class HostValues(TorchFunctionMode):
     def _randn(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         if kwargs.get("generator") is not self._noise.generator:
             return func(*args, **kwargs)
-        size = args[0] if len(args) == 1 and not isinstance(args[0], int) else args
+        size = kwargs.get("size", args)
+        if len(args) == 1 and not isinstance(args[0], int):
+            [size] = args
         dtype = kwargs.get("dtype") or torch.get_default_dtype()
         return self._noise.draw(torch.Size(size), dtype)
 

@@ -99,3 +99,23 @@ def test_data_types_change_alike_on_both_sides(gpu: SimulatedGpu) -> None:
     assert half.item() == torch.tensor(1 / 3).bfloat16().item()
     assert torch.tensor([1.7]).to(DEVICE).int().item() == 1
     assert not gpu.waits
+
+
+def test_weights_are_not_copied_to_pinned_memory(
+    gpu: SimulatedGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Offloading moves whole text encoders, of gigabytes."""
+    monkeypatch.setattr(hardware, "pin", lambda tensor: 1 / 0)
+    assert torch.nn.Parameter(torch.ones(2)).to(DEVICE).device == DEVICE
+
+
+def test_noise_has_its_shape_however_that_is_given() -> None:
+    generator = torch.Generator()
+    expected = torch.randn(2, 3, generator=generator.manual_seed(0))
+    with HostValues(Noise(generator, lambda tensor: tensor)):
+        generator.manual_seed(0)
+        assert torch.equal(torch.randn(2, 3, generator=generator), expected)
+        generator.manual_seed(0)
+        assert torch.equal(torch.randn((2, 3), generator=generator), expected)
+        generator.manual_seed(0)
+        assert torch.equal(torch.randn(size=(2, 3), generator=generator), expected)
