@@ -108,10 +108,10 @@ def test_weights_stay_in_memory_until_the_work_with_them_is_done(
     gpu.work(1.0, uses=weights)
     are_there = weakref.ref(weights)
     del weights
-    gpu.end_turn()
+    gpu.end_step()
     assert are_there()
     gpu.work(1.0)
-    gpu.end_turn()
+    gpu.end_step()
     assert not are_there()
 
 
