@@ -193,7 +193,7 @@ def _upcast_vae(pipeline: Any) -> None:
     Pipelines cast it up before they decode, and some back again afterwards: others that decode at
     the same time would find it in either precision.
     """
-    if pipeline.vae.dtype == torch.float16 and _casts_vae(pipeline):
+    if _casts_vae(pipeline) and pipeline.vae.dtype == torch.float16:
         pipeline.vae.to(torch.float32)
 
 

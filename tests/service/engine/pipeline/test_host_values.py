@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -119,3 +120,12 @@ def test_noise_has_its_shape_however_that_is_given() -> None:
         assert torch.equal(torch.randn((2, 3), generator=generator), expected)
         generator.manual_seed(0)
         assert torch.equal(torch.randn(size=(2, 3), generator=generator), expected)
+
+
+def test_tensors_are_made_from_known_ones_without_a_wait(gpu: SimulatedGpu) -> None:
+    count: Any = torch.tensor([3]).to(DEVICE)[0]
+    assert torch.arange(count, device=DEVICE).tolist() == [0, 1, 2]
+    assert torch.full((2,), count, device=DEVICE).tolist() == [3, 3]
+    assert torch.tensor([count, count + 1], device=DEVICE).tolist() == [3, 4]
+    assert torch.as_tensor(count).device == DEVICE
+    assert not gpu.waits
