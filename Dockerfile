@@ -2,8 +2,9 @@
 FROM python:3.11-slim AS wheels
 WORKDIR /source
 COPY clients/python clients/python
+COPY settings settings
 COPY service service
-RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels ./clients/python ./service
+RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels ./clients/python ./settings ./service
 
 FROM python:3.11-slim
 ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1

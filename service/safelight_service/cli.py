@@ -78,9 +78,7 @@ def serve(
         return
     try:
         settings = load_settings({"listen": listen} if listen is not None else {}, config)
-    except ValidationError as error:
-        _fail("\n".join(_describe(error)), _EXIT_USAGE)
-    except (ValueError, OSError) as error:
+    except ConfigurationError as error:
         _fail(str(error), _EXIT_USAGE)
     configure_logs(settings)
     os.environ |= choose_variables(os.environ)
@@ -169,12 +167,7 @@ def _request_stop(stop: asyncio.Event) -> None:
 
 
 def _describe(error: ValidationError) -> list[str]:
-    lines = []
-    for problem in error.errors():
-        where = ".".join(str(part) for part in problem["loc"])
-        message = problem["msg"].removeprefix("Value error, ")
-        lines.append(f"{where}: {message}" if where else message)
-    return lines
+    return [f"{problem['loc'][0]}: {problem['msg']}" for problem in error.errors()]
 
 
 def _fail(message: str, code: int) -> NoReturn:

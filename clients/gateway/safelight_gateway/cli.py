@@ -12,7 +12,6 @@ from typing import Annotated, NoReturn
 
 import typer
 import uvicorn
-from pydantic import ValidationError
 
 from safelight_gateway import __version__
 from safelight_gateway.app import build_app
@@ -68,8 +67,6 @@ def serve(
     try:
         settings = load_settings({k: v for k, v in given.items() if v is not None}, config)
         server = _Server(settings)
-    except ValidationError as error:
-        _fail("\n".join(_describe(error)), _EXIT_USAGE)
     except (ValueError, OSError) as error:
         _fail(str(error), _EXIT_USAGE)
     with suppress(SystemExit):  # uvicorn's own, once it has said that it cannot bind
@@ -151,15 +148,6 @@ def _versions(tls: TlsSettings | None) -> tuple[int, ...]:
     """Return what changes when one of the files does."""
     files = (tls.certificate, tls.private_key) if tls is not None else ()
     return tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files)
-
-
-def _describe(error: ValidationError) -> list[str]:
-    lines = []
-    for problem in error.errors():
-        where = ".".join(str(part) for part in problem["loc"])
-        message = problem["msg"].removeprefix("Value error, ")
-        lines.append(f"{where}: {message}" if where else message)
-    return lines
 
 
 def _fail(message: str, code: int) -> NoReturn:

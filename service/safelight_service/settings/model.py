@@ -2,11 +2,11 @@
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from safelight_service.settings.table import Table
+from safelight_settings import PathField, Table, expand_home
 
 EMBEDDED_MODEL = "shapes"
 """Name of the model that ships with the service, and the `source` that means it."""
@@ -82,11 +82,19 @@ class AccelerationSettings(Table):
         return self
 
 
+class _Source(PathField):
+    """Metadata of a model's source, which is a path unless it is a Hub id or the embedded model."""
+
+    def resolve(self, value: str, folder: Path) -> str:
+        is_path = not _HUB_ID.fullmatch(value) or (folder / value).is_dir()
+        return super().resolve(value, folder) if is_path and value != EMBEDDED_MODEL else value
+
+
 class ModelSettings(Table):
     """One model that is served."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}$", description="Name in calls.")
-    source: str = Field(
+    source: Annotated[str, _Source()] = Field(
         min_length=1,
         description='A folder, a Hub id ("owner/name"), or "shapes" for the embedded model.',
     )
@@ -121,6 +129,11 @@ class ModelSettings(Table):
         if isinstance(values, dict) and values.get("source") == EMBEDDED_MODEL:
             return {"limits": _EMBEDDED_LIMITS, "defaults": _EMBEDDED_DEFAULTS, **values}
         return values
+
+    @field_validator("source")
+    @classmethod
+    def _expand_source(cls, source: str) -> str:
+        return str(expand_home(Path(source))) if source.startswith("~") else source
 
     @property
     def is_on_hub(self) -> bool:

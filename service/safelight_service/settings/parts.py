@@ -1,11 +1,11 @@
 """Settings of the parts of the service."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator
 
-from safelight_service.settings.table import OptionalPath, Table, check_address
+from safelight_settings import Address, ConfigPath, OptionalPath, Table
 
 _DAY_S = 86_400
 
@@ -13,9 +13,11 @@ _DAY_S = 86_400
 class TlsSettings(Table):
     """Files in PEM; changed ones are used for the next connection."""
 
-    certificate: Path = Field(description="Certificate of the service, then its intermediates.")
-    private_key: Path = Field(description="Key of the certificate, without a passphrase.")
-    client_authorities: Path | None = Field(
+    certificate: ConfigPath = Field(
+        description="Certificate of the service, then its intermediates."
+    )
+    private_key: ConfigPath = Field(description="Key of the certificate, without a passphrase.")
+    client_authorities: ConfigPath | None = Field(
         None,
         description="Authorities, one of which must vouch for each client's certificate. Unset: "
         "clients need none.",
@@ -138,7 +140,7 @@ class ConnectionSettings(Table):
 class TelemetrySettings(Table):
     """What is told of generations beside OTLP, which OpenTelemetry's OTEL_... variables ask for."""
 
-    prometheus_listen: Annotated[str, AfterValidator(check_address)] | None = Field(
+    prometheus_listen: Address | None = Field(
         None,
         description="HOST:PORT of a Prometheus endpoint, without encryption and open to all who "
         "reach it; port 0 picks a free one. Unset: none.",
