@@ -20,6 +20,7 @@ from safelight_service.auth.tokens import Caller, digest_token
 from safelight_service.core.errors import ModelFailedError
 from safelight_service.logs import configure_logs
 from safelight_service.settings import ConfigurationError, Settings, load_settings
+from safelight_settings import describe_problems
 
 _EXIT_FAILURE, _EXIT_USAGE = 1, 2
 _TOKEN_BYTES = 32
@@ -101,7 +102,7 @@ def token(
     try:
         caller = Caller(name=name, sha256=digest_token(secret))
     except ValidationError as error:
-        _fail("\n".join(_describe(error)), _EXIT_USAGE)
+        _fail("\n".join(describe_problems(error, Caller)), _EXIT_USAGE)
     typer.echo(secret, err=True)
     typer.echo(f'[[tokens]]\nname = "{caller.name}"\nsha256 = "{caller.sha256}"')
 
@@ -164,10 +165,6 @@ def _request_stop(stop: asyncio.Event) -> None:
     if stop.is_set():
         os._exit(_EXIT_FAILURE)  # told twice: no more patience
     stop.set()
-
-
-def _describe(error: ValidationError) -> list[str]:
-    return [f"{problem['loc'][0]}: {problem['msg']}" for problem in error.errors()]
 
 
 def _fail(message: str, code: int) -> NoReturn:

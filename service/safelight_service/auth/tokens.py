@@ -3,23 +3,20 @@
 import hashlib
 import hmac
 import time
-import tomllib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic.dataclasses import dataclass
+from pydantic import Field, ValidationError
 
 from safelight_service.auth.reloading import Reloaded
 from safelight_service.settings import ConfigurationError
+from safelight_settings import Table, TomlFile, describe_problems
 
 _LOOK_EVERY_S = 1.0
 
 
-@dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
-class Caller:
+class Caller(Table):
     """Whoever has a token, and what it allows: an entry of the file. None is no limit."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
@@ -35,9 +32,7 @@ class Caller:
         return self.models is None or model in self.models
 
 
-class _File(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class _Entries(Table):
     tokens: tuple[Caller, ...]
 
 
@@ -78,41 +73,34 @@ class Tokens:
 
 
 def _read(file: Path, served_models: Collection[str]) -> tuple[Caller, ...]:
-    values: dict[str, Any] = {}
     try:
-        values = tomllib.loads(file.read_text())
-        callers = _File.model_validate(values).tokens
-        _check(callers, served_models)
-    except ValidationError as error:
-        raise ConfigurationError("; ".join(_describe(error, values))) from None
-    except (OSError, ValueError) as error:
+        document = TomlFile(file)
+    except ConfigurationError as error:
         raise ConfigurationError(f"tokens_file: {error}") from None
+    try:
+        callers = _Entries.model_validate(document.values).tokens
+        problems = _list_problems(callers, served_models, document)
+    except ValidationError as error:
+        problems = describe_problems(error, _Entries, document.locate)
+    if problems:
+        raise ConfigurationError("\n".join(f"tokens_file: {problem}" for problem in problems))
     return callers
 
 
-def _check(callers: tuple[Caller, ...], served_models: Collection[str]) -> None:
+def _list_problems(
+    callers: Sequence[Caller], served_models: Collection[str], document: TomlFile
+) -> list[str]:
+    """List what is wrong between entries, and between them and the models."""
+    problems = []
     seen: set[tuple[str, str]] = set()
-    for caller in callers:
+    for index, caller in enumerate(callers):
         for key in ("name", "sha256"):
             if (key, getattr(caller, key)) in seen:
-                raise ValueError(f"token {caller.name!r}: another entry has the same {key}")
+                where = document.locate(("tokens", index, key))
+                problems.append(f"{where}: another entry has the same {key}")
             seen.add((key, getattr(caller, key)))
         for model in caller.models or ():
             if model not in served_models:
-                raise ValueError(
-                    f"token {caller.name!r}: model {model!r} is not one of: "
-                    f"{', '.join(served_models)}"
-                )
-
-
-def _describe(error: ValidationError, values: dict[str, Any]) -> list[str]:
-    """Name the entry and the key of each problem, and no value, which may be a token."""
-    lines = []
-    for problem in error.errors(include_input=False):
-        where = [str(part) for part in problem["loc"]]
-        if len(where) > 1:
-            entry = values["tokens"][int(where[1])]
-            name = entry.get("name") if isinstance(entry, dict) else None
-            where[:2] = [f"token {name!r}" if name else f"entry {int(where[1]) + 1}"]
-        lines.append(": ".join(["tokens_file", *where, problem["msg"]]))
-    return lines
+                where = document.locate(("tokens", index, "models"))
+                problems.append(f"{where}: {model!r} is not one of: {', '.join(served_models)}")
+    return problems
