@@ -143,9 +143,11 @@ def kept_for_good() -> Iterator[None]:
     later, whenever it comes, hold up every thread for a third of a second.
     """
     gc.disable()
-    yield
-    gc.freeze()
-    gc.enable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
 
 
 async def _ends_before(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:

@@ -41,6 +41,14 @@ def test_what_is_imported_for_good_is_not_searched_for_garbage() -> None:
         gc.unfreeze()
 
 
+def test_garbage_is_collected_again_after_an_import_that_failed() -> None:
+    frozen_count = gc.get_freeze_count()
+    with pytest.raises(ImportError), kept_for_good():
+        raise ImportError
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == frozen_count
+
+
 def test_memory_of_gpus_is_taken_in_segments_that_grow() -> None:
     assert choose_variables({})["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
 
