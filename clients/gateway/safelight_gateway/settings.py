@@ -1,8 +1,8 @@
-"""Settings: read once at start, checked there, passed down, never changed.
+"""Settings: read and checked once, at start; immutable afterwards.
 
-Sources, strongest first: the command line, `SAFELIGHT_GATEWAY_...` environment variables
+Sources, in order of precedence: the command line, `SAFELIGHT_GATEWAY_...` variables
 (`SAFELIGHT_GATEWAY_TARGET=gpu-1:50051`, `SAFELIGHT_GATEWAY_FILES__KEEP_S=60`), and the TOML
-file that `SAFELIGHT_GATEWAY_CONFIG` or `--config` names. A name that does not exist is an error.
+file that `--config` or `SAFELIGHT_GATEWAY_CONFIG` names. Unknown keys and variables are errors.
 """
 
 import re
@@ -17,7 +17,7 @@ from safelight_settings import Address, ConfigPath, ProgramSettings, Table, load
 
 
 class TlsSettings(Table):
-    """Files in PEM to serve HTTPS with."""
+    """PEM files for HTTPS."""
 
     certificate: ConfigPath = Field(
         description="Certificate of the gateway, then its intermediates."
@@ -26,13 +26,13 @@ class TlsSettings(Table):
 
 
 class TargetTlsSettings(Table):
-    """How the connection to the service is encrypted; files in PEM."""
+    """Encryption towards the service; PEM files."""
 
     authorities: ConfigPath | None = Field(
-        None, description="Authorities to trust. Unset: those that gRPC brings."
+        None, description="Certificate authorities to trust. Unset: gRPC's built-in ones."
     )
     certificate: ConfigPath | None = Field(
-        None, description="Certificate of the gateway, for a service that asks for one."
+        None, description="The gateway's certificate, for a service that requires one."
     )
     private_key: ConfigPath | None = Field(None, description="Key of that certificate.")
 
@@ -44,23 +44,23 @@ class TargetTlsSettings(Table):
 
 
 class FileSettings(Table):
-    """The images that answers link to instead of holding them."""
+    """Images that responses link to."""
 
-    keep_s: float = Field(900.0, gt=0, description="Seconds that a link works.")
+    keep_s: float = Field(900.0, gt=0, description="Lifetime of a link in seconds.")
     keep_mib: int = Field(
-        512, ge=1, description="Memory for them; above it, the oldest link is broken first."
+        512, ge=1, description="Memory for images. Beyond it, the oldest is dropped."
     )
 
 
 class JobSettings(Table):
-    """The requests whose clients come back for the result."""
+    """Queued requests, whose clients return for the result."""
 
-    keep_s: float = Field(900.0, gt=0, description="Seconds that the result can be asked for.")
+    keep_s: float = Field(900.0, gt=0, description="Lifetime of a result in seconds.")
     keep_mib: int = Field(
-        256, ge=1, description="Memory for results; above it, the oldest one is forgotten first."
+        256, ge=1, description="Memory for results. Beyond it, the oldest is dropped."
     )
     max_count: int = Field(
-        1024, ge=1, description="Most of them, running or kept; more are refused (429)."
+        1024, ge=1, description="Most requests, running or kept. More are refused with 429."
     )
 
 
@@ -70,41 +70,39 @@ class Settings(ProgramSettings):
     model_config = SettingsConfigDict(env_prefix="SAFELIGHT_GATEWAY_")
 
     listen: Address = Field(
-        "127.0.0.1:8080", description="HOST:PORT to serve on; port 0 picks a free one."
+        "127.0.0.1:8080", description="HOST:PORT to listen on. Port 0 picks a free one."
     )
     target: str = Field(
         "127.0.0.1:50051", min_length=1, description="gRPC target of the Safelight service."
     )
     tls: TlsSettings | None = Field(None, description="Certificates. Unset: plain HTTP.")
     target_tls: TargetTlsSettings | None = Field(
-        None, description="Encryption towards the service; an empty table will do. Unset: none."
+        None, description="Encryption towards the service; may be empty. Unset: none."
     )
     token: SecretStr | None = Field(
         None,
-        description="Token of the service with which the gateway asks for the list of models, "
-        "where a caller of the model mapping sends none. Never used to generate.",
+        description="Token for listing the service's models when a caller of the model mapping "
+        "sends none. The gateway never generates with it.",
     )
-    root_path: str = Field(
-        "", description="Path prefix below which the gateway is seen, such as /images."
-    )
+    root_path: str = Field("", description="Path prefix in front of the gateway, such as /images.")
     public_url: str = Field(
         "",
-        description="URL of the gateway as its callers see it, prefix included, for the links in "
-        "answers. Empty: from the request (X-Forwarded-Proto, -Host and -Prefix, or Host).",
+        description="Base URL of links, as callers reach the gateway, prefix included. Empty: from "
+        "the request (X-Forwarded-Proto, -Host and -Prefix, or Host).",
     )
     aliases: dict[str, str] = Field(
         {},
-        description="Ids that callers use (of the Hub or of a provider), and the served model "
-        'that each means; "*" is any other id.',
+        description="Served model for each id that callers use, of the Hub or of a provider. "
+        '"*" stands for any other id.',
     )
     max_request_s: float = Field(
-        3600.0, gt=0, description="Most seconds that a generation may take; the gRPC deadline."
+        3600.0, gt=0, description="Longest time of a generation in seconds; the gRPC deadline."
     )
-    max_body_kib: int = Field(1024, ge=1, description="Largest body of a request.")
+    max_body_kib: int = Field(1024, ge=1, description="Largest request body.")
     files: FileSettings = Field(default_factory=FileSettings)
     jobs: JobSettings = Field(default_factory=JobSettings)
     grace_s: float = Field(
-        30.0, ge=0, description="Seconds that running requests get to finish on SIGTERM."
+        30.0, ge=0, description="Seconds that running requests have to finish after SIGTERM."
     )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -136,9 +134,9 @@ class Settings(ProgramSettings):
 def load_settings(
     options: Mapping[str, object] | None = None, config_file: Path | None = None
 ) -> Settings:
-    """Load the settings from all sources; `options` come from the command line.
+    """Load the settings from the command line (`options`), the environment and the file.
 
     Raises:
-        ConfigurationError: a source cannot be read, or gives what is not allowed.
+        ConfigurationError: a source cannot be read, or has an unknown key or a bad value.
     """
     return load(Settings, options, config_file)

@@ -1,8 +1,8 @@
-"""Settings: read once at start, checked there, passed down, never changed.
+"""Settings: read and checked once, at start; immutable afterwards.
 
-Sources, strongest first: the command line, `SAFELIGHT_...` environment variables
+Sources, in order of precedence: the command line, `SAFELIGHT_...` environment variables
 (`SAFELIGHT_QUEUE_SIZE=8`, `SAFELIGHT_BATCHING__MAX_WIDTH=4`), and the TOML file that
-`SAFELIGHT_CONFIG` or `--config` names. A name that does not exist is an error.
+`--config` or `SAFELIGHT_CONFIG` names. Unknown keys and variables are errors.
 """
 
 from safelight_service.settings.model import (

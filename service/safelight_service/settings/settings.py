@@ -1,4 +1,4 @@
-"""All settings of the service, and where they come from."""
+"""Settings: everything that an operator can set, and the checks across settings."""
 
 import ipaddress
 import re
@@ -21,7 +21,7 @@ from safelight_service.settings.parts import (
 from safelight_settings import Address, ConfigPath, OptionalPath, ProgramSettings, load
 
 _FOREIGN_VARIABLES = re.compile(r"SAFELIGHT_(TARGET|TOKEN|GATEWAY_\w+)")
-"""Of the client's command line and of the gateway."""
+"""Read by the client's command line and by the gateway."""
 
 
 class Settings(ProgramSettings):
@@ -31,28 +31,29 @@ class Settings(ProgramSettings):
 
     tls: TlsSettings | None = Field(None, description="Certificates. Unset: no encryption.")
     tokens_file: ConfigPath | None = Field(
-        None, description="TOML file of the tokens that calls must carry. Unset: they need none."
+        None, description="TOML file of accepted tokens. Unset: calls need none."
     )
     allow_anonymous: bool = Field(
         False,
-        description="Whether to serve callers without a token or a certificate on other addresses "
-        "than loopback.",
+        description="Serve callers without token or certificate on addresses other than loopback.",
     )
     listen: Address = Field(
-        "127.0.0.1:50051", description="HOST:PORT to serve on; port 0 picks a free one."
+        "127.0.0.1:50051", description="HOST:PORT to listen on. Port 0 picks a free one."
     )
     models: tuple[ModelSettings, ...] = Field(
         (ModelSettings(name=EMBEDDED_MODEL, source=EMBEDDED_MODEL),),
-        description="The models; no others are served.",
+        description="Models to serve.",
     )
     model_memory_gib: float | None = Field(
         None,
         gt=0,
-        description="Memory of each device for the weights of its models; beyond it, the least "
-        "recently used model that is idle makes room. Unset: four fifths of what a GPU has free at "
-        "the start, and no limit on a CPU.",
+        description="Memory on each device for model weights. Beyond it, the least recently used "
+        "idle model is unloaded. Unset: on a GPU, four fifths of the memory free at start; on a "
+        "CPU, unlimited.",
     )
-    default_model: str = Field("", description="Model of calls that name none. Empty: the first.")
+    default_model: str = Field(
+        "", description="Model for requests that name none. Empty: the first."
+    )
     batching: BatchingSettings = Field(default_factory=BatchingSettings)
     generations: GenerationSettings = Field(default_factory=GenerationSettings)
     connections: ConnectionSettings = Field(default_factory=ConnectionSettings)
@@ -60,34 +61,35 @@ class Settings(ProgramSettings):
     cache: CacheSettings = Field(default_factory=CacheSettings)
     compile_cache: OptionalPath = Field(
         Path("~/.cache/safelight/inductor"),
-        description="Folder of compiled code, for all models; TORCHINDUCTOR_CACHE_DIR comes first. "
-        "Who can write there runs code in the service. Empty: torch's own, below /tmp.",
+        description="Folder for compiled code, shared by all models. TORCHINDUCTOR_CACHE_DIR takes "
+        "precedence. Anyone who can write there can run code in the service. Empty: torch's "
+        "default, below /tmp.",
     )
     queue_size: int = Field(
         64,
         ge=0,
-        description="Generations that may wait for each device; more are refused "
-        "(RESOURCE_EXHAUSTED).",
+        description="Most generations waiting for each device. More are refused with "
+        "RESOURCE_EXHAUSTED.",
     )
     heartbeat_s: float = Field(
         5.0,
         gt=0,
-        description="Seconds of silence after which an event is repeated as a sign of life; "
-        "below the idle time-outs of common proxies.",
+        description="Seconds without an event after which a waiting caller receives its queue "
+        "position again. The default is below the idle timeouts of common proxies.",
     )
     grace_s: float = Field(
-        30.0, ge=0, description="Seconds that running generations get to finish on SIGTERM."
+        30.0, ge=0, description="Seconds that running generations have to finish after SIGTERM."
     )
     step_timeout_s: float = Field(
         600.0,
         gt=0,
-        description="Seconds that one call on the device may take before the device is taken for "
-        "lost and the process exits. The first call of a compiled model takes minutes.",
+        description="Longest time of one call on the device, in seconds. Beyond it the device "
+        "counts as lost and the process exits. The first call of a compiled model takes minutes.",
     )
     torch_threads: int | None = Field(
-        None, ge=1, description="Threads of CPU inference. Unset: torch decides."
+        None, ge=1, description="Threads for CPU inference. Unset: torch's default."
     )
-    reflection: bool = Field(True, description="Whether gRPC server reflection is on.")
+    reflection: bool = Field(True, description="Enable gRPC server reflection.")
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -95,15 +97,15 @@ class Settings(ProgramSettings):
     @classmethod
     def _check_exposure(cls, listen: str, info: ValidationInfo) -> str:
         if not {"tls", "tokens_file", "allow_anonymous"} <= info.data.keys():
-            return listen  # one of them is wrong, which is said already
+            return listen  # one of them is wrong, and has an error of its own
         tls = info.data["tls"]
         knows_callers = info.data["tokens_file"] is not None or (
             tls is not None and tls.client_authorities is not None
         )
         if not (knows_callers or info.data["allow_anonymous"] or _is_loopback(listen)):
             raise ValueError(
-                f"{listen} lets other machines in, and anybody on them; set tokens_file or "
-                "tls.client_authorities, or listen on 127.0.0.1, or set allow_anonymous = true"
+                f"{listen} accepts connections from other machines; set tokens_file or "
+                "tls.client_authorities, listen on 127.0.0.1, or set allow_anonymous = true"
             )
         return listen
 
@@ -111,11 +113,11 @@ class Settings(ProgramSettings):
     @classmethod
     def _check_models(cls, models: tuple[ModelSettings, ...]) -> tuple[ModelSettings, ...]:
         if not models:
-            raise ValueError("at least one is needed")
+            raise ValueError("must list at least one model")
         names = [model.name for model in models]
         doubled = sorted({name for name in names if names.count(name) > 1})
         if doubled:
-            raise ValueError(f"each name once, but these repeat: {', '.join(doubled)}")
+            raise ValueError(f"names must be unique, but these repeat: {', '.join(doubled)}")
         return models
 
     @field_validator("default_model")
@@ -123,17 +125,17 @@ class Settings(ProgramSettings):
     def _check_default_model(cls, name: str, info: ValidationInfo) -> str:
         names = [model.name for model in info.data.get("models", ())]
         if name and names and name not in names:
-            raise ValueError(f"{name!r} is not one of: {', '.join(names)}")
+            raise ValueError(f"must be one of {', '.join(names)}, not {name!r}")
         return name
 
 
 def load_settings(
     options: Mapping[str, object] | None = None, config_file: Path | None = None
 ) -> Settings:
-    """Load the settings from all sources; `options` come from the command line.
+    """Load the settings from the command line (`options`), the environment and the file.
 
     Raises:
-        ConfigurationError: a source cannot be read, or gives what is not allowed.
+        ConfigurationError: a source cannot be read, or has an unknown key or a bad value.
     """
     return load(Settings, options, config_file, _FOREIGN_VARIABLES)
 
