@@ -1,4 +1,4 @@
-"""The command `safelight-service`: reads the settings, serves until it is told to stop."""
+"""The command `safelight-service`: load the settings, then serve until a signal."""
 
 import asyncio
 import gc
@@ -29,9 +29,9 @@ QUIET = {
     "DIFFUSERS_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
-"""Read when the libraries are imported; what they warn of is of no use to an operator."""
+"""Variables that silence libraries, which read them on import."""
 _ALLOCATORS = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
-"""Names of torch's allocator settings; the second one is from before torch 2.9."""
+"""Variables of torch's allocator; the second is the name before torch 2.9."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -42,10 +42,10 @@ def main() -> None:
 
 
 def choose_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables of libraries that the operator has not set."""
+    """Return library variables to set, without those that the operator has set."""
     chosen = dict(QUIET)
     if not any(name in environment for name in _ALLOCATORS):
-        # Forwards of changing widths would otherwise leave a GPU's memory in pieces.
+        # Forwards of varying widths would otherwise fragment GPU memory.
         chosen[_ALLOCATORS[0]] = "expandable_segments:True"
     return {name: value for name, value in chosen.items() if name not in environment}
 
@@ -61,19 +61,20 @@ def serve(
     context: typer.Context,
     listen: Annotated[
         str | None,
-        typer.Option(help="HOST:PORT to serve on; port 0 picks a free one.", show_default=False),
+        typer.Option(help="HOST:PORT to listen on. Port 0 picks a free one.", show_default=False),
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file with settings.", show_default=False)
     ] = None,
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     """Serve text-to-image models over gRPC.
 
-    Every setting can be given in the TOML file or as a SAFELIGHT_... environment
-    variable; options win over variables, variables over the file.
+    The TOML file or SAFELIGHT_... environment variables can set everything else. Options
+    take precedence over variables, and variables over the file.
     """
     if context.invoked_subcommand is not None:
         return
@@ -84,7 +85,7 @@ def serve(
     configure_logs(settings)
     os.environ |= choose_variables(os.environ)
     code = asyncio.run(_serve(settings))
-    # Not sys.exit, which waits for threads: one may hang on the device, or load a model.
+    # Not sys.exit, which waits for threads: one may hang on the device or load a model.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
@@ -92,11 +93,12 @@ def serve(
 
 @app.command()
 def token(
-    name: Annotated[str, typer.Argument(help="Name of the token, in limits and messages.")],
+    name: Annotated[str, typer.Argument(help="Name of the token in limits and messages.")],
 ) -> None:
-    """Make a token, on standard error, and its entry for the tokens file, on standard output.
+    """Create a token.
 
-    The entry holds a digest only, so the token is shown this once.
+    Standard error gets the token, standard output its entry for the tokens file. The entry
+    holds only a digest, so the token cannot be shown again.
     """
     secret = secrets.token_urlsafe(_TOKEN_BYTES)
     try:
@@ -108,8 +110,8 @@ def token(
 
 
 async def _serve(settings: Settings) -> int:
-    """Serve until told to stop, or until the device is lost; return the exit code."""
-    # Imported here, since torch takes seconds that --help and usage errors need not wait.
+    """Serve until a signal or until the device is lost; return the exit code."""
+    # Imported here: torch takes seconds, which --help and usage errors need not wait for.
     with kept_for_good():
         from safelight_service.grpc_server.server import AddressInUseError, Server
 
@@ -137,10 +139,10 @@ async def _serve(settings: Settings) -> int:
 
 @contextmanager
 def kept_for_good() -> Iterator[None]:
-    """Search nothing for garbage that is made in this block, which is to last as the process does.
+    """Exempt objects created in this block from garbage collection.
 
-    Of what torch and diffusers import, the search would take a sixth of the time to start, and
-    later, whenever it comes, hold up every thread for a third of a second.
+    Scanning what torch and diffusers import would take a sixth of the start-up time, and later
+    stop every thread for a third of a second at each full collection.
     """
     gc.disable()
     try:
@@ -151,7 +153,7 @@ def kept_for_good() -> Iterator[None]:
 
 
 async def _ends_before(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
-    """Do some work to its end, or until the event comes."""
+    """Run `work` until it ends or `stop` is set; return whether it ended."""
     working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -165,7 +167,7 @@ async def _ends_before(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> 
 
 def _request_stop(stop: asyncio.Event) -> None:
     if stop.is_set():
-        os._exit(_EXIT_FAILURE)  # told twice: no more patience
+        os._exit(_EXIT_FAILURE)  # the second signal
     stop.set()
 
 
