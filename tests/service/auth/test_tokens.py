@@ -97,7 +97,7 @@ def test_a_caller_does_not_show_its_digest(file: Path) -> None:
         ('[[tokens]]\nname = "a b"', r":2: tokens\[0\].name: String should match"),
         (GOOD + "concurrent = 0", r":4: tokens\[0\].concurrent: Input should be greater"),
         (GOOD + "models = []", ":4: .*models: Tuple should have at least 1"),
-        (GOOD + 'models = ["x"]', ":4: .*models: 'x' is not one of: shapes, sdxl"),
+        (GOOD + 'models = ["x"]', ":4: .*models: 'x' is not a served model: shapes, sdxl"),
     ],
 )
 def test_a_file_that_is_wrong_is_an_error_that_names_the_line(
