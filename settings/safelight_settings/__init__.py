@@ -1,4 +1,4 @@
-"""Settings of Safelight's programs: read once at start, checked there, passed down, never changed.
+"""Settings of Safelight's programs: read and checked once, at start; immutable afterwards.
 
 `load` merges the options of the command line, environment variables and a TOML file. Programs
 declare their settings as a subclass of `ProgramSettings`, with a `Table` for each nested part.

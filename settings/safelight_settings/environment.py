@@ -17,8 +17,8 @@ _NUMBER = r"\d{1,5}"
 _HOST = r"[\w.:-]+"
 _URL = r"(tcp|udp|sctp)://.*"
 _SERVICE_LINKS = [
-    # What Kubernetes injects into every container, for each Service of the namespace: one that is
-    # named safelight, or safelight-redis, gives variables with the prefix of the settings.
+    # Kubernetes injects these into every container for each Service of the namespace. Services
+    # named safelight or safelight-redis yield variables with the settings' prefix.
     (re.compile(r"\w+_SERVICE_HOST"), re.compile(_HOST)),
     (re.compile(r"\w+_SERVICE_PORT(_\w+)?"), re.compile(_NUMBER)),
     (re.compile(r"\w+_PORT(_\d+_(TCP|UDP|SCTP))?"), re.compile(_URL)),
@@ -29,19 +29,19 @@ _SERVICE_LINKS = [
 
 
 class Environment:
-    """The settings that environment variables give.
+    """The settings in environment variables.
 
-    A variable is a setting's name in capitals after a prefix, its tables before it with two
-    underscores each. A whole table or a list is JSON; a variable of its own wins over the table's.
+    A variable is a prefix, then the key in capitals; `__` separates a table from its key. Tables
+    and lists are JSON. A key's own variable takes precedence over its table's.
     """
 
     def __init__(
         self, model: type[ProgramSettings], foreign: re.Pattern[str] | None = None
     ) -> None:
-        """Read the variables; those with the prefix that match `foreign` are another program's.
+        """Read the variables, except those of other programs, which match `foreign`.
 
         Raises:
-            ConfigurationError: a variable is not a setting, or is not JSON where it must be.
+            ConfigurationError: a variable is not a setting, or a table or a list is not JSON.
         """
         self._prefix = str(model.model_config.get("env_prefix", "")).upper()
         self.config_variable = f"{self._prefix}CONFIG"
@@ -57,11 +57,11 @@ class Environment:
 
     @property
     def config_file(self) -> str | None:
-        """The file that a variable names."""
+        """The file that the variable PREFIX_CONFIG names."""
         return self._variables.get(self.config_variable) or None
 
     def locate(self, path: keys.Path) -> str:
-        """Return the variable that gives a value, or the table around it."""
+        """Return the variable that sets a value: its own, or its table's and the key."""
         for end in range(len(path), 0, -1):
             name = self._name(path[:end])
             if name in self._variables:

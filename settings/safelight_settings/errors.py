@@ -1,5 +1,5 @@
-"""ConfigurationError: settings, or files that they name, that a program cannot start with."""
+"""ConfigurationError: settings that stop a program at start."""
 
 
 class ConfigurationError(ValueError):
-    """Settings, or a file that one of them names, cannot be used; the message names the setting."""
+    """A setting, or a file that it names, is not usable. The message names the setting."""

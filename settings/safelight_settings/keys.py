@@ -1,4 +1,4 @@
-"""Keys: the paths of all settings that a model declares, and the closest one to a typo."""
+"""Keys: paths of the settings in a model, and suggestions for mistyped ones."""
 
 import difflib
 from collections.abc import Iterable, Iterator
@@ -8,13 +8,13 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel
 
 Path = tuple[str | int, ...]
-"""Where a setting is: keys of tables, and indices of lists."""
+"""Path of a setting: keys of tables and indices of lists."""
 
 _UNIONS = (Union, UnionType)
 
 
 def write_path(path: Path) -> str:
-    """Write a path as people do: `models[0].limits.max_side_px`."""
+    """Format a path: `models[0].limits.max_side_px`."""
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
@@ -22,7 +22,7 @@ def write_path(path: Path) -> str:
 
 
 def depth(values: Any, path: Path) -> int:
-    """Return how many parts of a path there are in some values."""
+    """Return the number of leading parts of a path that exist in `values`."""
     for index, part in enumerate(path):
         try:
             values = values[part]
@@ -32,9 +32,9 @@ def depth(values: Any, path: Path) -> int:
 
 
 def list_keys(model: type[BaseModel], *, with_lists: bool) -> Iterator[tuple[str, ...]]:
-    """List the settings of a model, nested ones after their table.
+    """List the keys of a model, nested keys after their table.
 
-    `with_lists` includes the settings of tables in lists, which have no number here.
+    `with_lists` includes the keys of tables in lists, without indices.
     """
     for name, field in model.model_fields.items():
         yield (name,)
@@ -43,7 +43,7 @@ def list_keys(model: type[BaseModel], *, with_lists: bool) -> Iterator[tuple[str
 
 
 def find_table(annotation: Any, *, with_lists: bool = True) -> type[BaseModel] | None:
-    """Return the model that a type is, holds as an item, or is unless it is None."""
+    """Find the table in a type: itself, an option of a union or, `with_lists`, a list's item."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     if with_lists or get_origin(annotation) in _UNIONS:
@@ -53,21 +53,21 @@ def find_table(annotation: Any, *, with_lists: bool = True) -> type[BaseModel] |
 
 
 def is_structured(annotation: Any) -> bool:
-    """Whether a type holds tables, a list or a mapping, which a variable gives as JSON."""
+    """Whether a variable of this type holds JSON: a table, a list or a mapping."""
     return find_table(annotation) is not None or get_origin(annotation) in (dict, list, tuple)
 
 
 def suggest(name: str, candidates: Iterable[str], prefix: str = "") -> str:
-    """Return `; did you mean …?` with the closest candidate, or nothing if none is close.
+    """Return `; did you mean X?` with the closest candidate, or nothing if none is close.
 
-    `prefix` precedes the name and every candidate, and says nothing about how close they are.
+    `prefix` precedes the candidate in the text and does not count towards the distance.
     """
     close = difflib.get_close_matches(name, list(candidates), n=1)
     return f"; did you mean {prefix}{close[0]}?" if close else ""
 
 
 def suggest_key(model: type[BaseModel], path: Path) -> str:
-    """Suggest a setting for an unknown key: a neighbour, or one of its name in another table."""
+    """Suggest a key for an unknown one: a similar sibling, or the same name in another table."""
     *parents, name = path
     table: type[BaseModel] | None = model
     for parent in parents:

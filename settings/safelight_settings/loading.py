@@ -1,4 +1,4 @@
-"""Loading: merges the sources of settings, the strongest first, and checks the result."""
+"""Loading: merge the sources of settings by precedence, and validate the result."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -32,14 +32,14 @@ def load(
     """Load the settings of a program.
 
     Args:
-        model: the settings and their environment prefix.
+        model: class of the settings, with their environment prefix.
         options: settings from the command line, by name.
-        config_file: TOML file; by default, the one that PREFIX_CONFIG names, if any.
-        foreign: variables with the prefix that another program reads.
+        config_file: TOML file. None: the file that the variable PREFIX_CONFIG names, if any.
+        foreign: variables with the prefix that belong to other programs.
 
     Raises:
-        ConfigurationError: a source cannot be read, or gives a key or a value that is not allowed.
-            The message has a line for each problem.
+        ConfigurationError: a source cannot be read, or has an unknown key or a bad value. The
+            message has one line for each problem.
     """
     environment = Environment(model, foreign)
     sources = [
@@ -79,13 +79,13 @@ def _write_option(path: keys.Path) -> str:
 
 
 def _locate(sources: list[_Source], path: keys.Path) -> str:
-    """Locate a setting in the source that gives it, or that gives most of the tables around it."""
+    """Return the place of a setting in the source that sets it or the innermost table around it."""
     closest = max(sources, key=lambda source: keys.depth(source.values, path))
     return closest.locate(path) if keys.depth(closest.values, path) else keys.write_path(path)
 
 
 def _list_tables(model: type[BaseModel]) -> dict[str, Any]:
-    """Return an empty table for each one, so that errors in its defaults name it."""
+    """Return an empty value for each table, so that errors in its defaults name the table."""
     return {
         name: {}
         for name, field in model.model_fields.items()
@@ -94,7 +94,7 @@ def _list_tables(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def _merge(weak: Mapping[str, Any], strong: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge tables, key by key; of anything else, the stronger one wins."""
+    """Merge two mappings recursively; `strong` takes precedence."""
     merged = {**weak, **strong}
     for key in weak.keys() & strong.keys():
         if isinstance(weak[key], Mapping) and isinstance(strong[key], Mapping):

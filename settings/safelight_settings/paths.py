@@ -11,12 +11,12 @@ from safelight_settings import keys
 
 
 def expand_home(path: Path) -> Path:
-    """Return a path with `~` expanded, or raise a ValueError where there is no home folder."""
+    """Expand `~`; raise ValueError if there is no such home folder."""
     try:
         return path.expanduser()
     except RuntimeError:
         raise ValueError(
-            f"cannot expand ~ in {path}, since there is no such home folder: set HOME, or give an "
+            f"cannot expand ~ in {path}: there is no such home folder; set HOME, or use an "
             "absolute path"
         ) from None
 
@@ -32,24 +32,24 @@ def _allow_empty(path: Path | None) -> Path | None:
 
 
 class PathField:
-    """Metadata of a field that holds a path, which a file gives relative to its own folder."""
+    """Metadata of a path setting: in a file, relative paths start at the file's folder."""
 
     def resolve(self, value: str, folder: Path) -> str:
-        """Return the value as the path that it means in a file in `folder`, which is absolute."""
+        """Return the path that `value` denotes in a file in `folder`, an absolute path."""
         return value if not value or value.startswith("~") else str(folder / value)
 
 
 ConfigPath = Annotated[Path, AfterValidator(_require), PathField()]
-"""A path, `~` being the home folder. An empty one is refused, lest it turn a check off."""
+"""A path; `~` is the home folder. Empty is an error, lest an empty variable disable a check."""
 
 OptionalPath = Annotated[Path | None, AfterValidator(_allow_empty), PathField()]
-"""A path, `~` being the home folder; None where it is empty or unset."""
+"""A path; `~` is the home folder. Empty becomes None."""
 
 
 def resolve_paths(
     model: type[BaseModel], values: Mapping[str, Any], folder: Path
 ) -> dict[str, Any]:
-    """Return the values of a file with relative paths resolved against its folder."""
+    """Return a file's values, with relative paths resolved against its folder."""
     fields = model.model_fields
     return {
         key: _resolve_value(fields[key], value, folder) if key in fields else value
@@ -68,7 +68,7 @@ def _resolve_value(field: FieldInfo, value: Any, folder: Path) -> Any:
 
 
 def _find_markers(field: FieldInfo) -> Iterator[PathField]:
-    """Find what marks a field as a path, in `Annotated[Path, …]` and in that `| None`."""
+    """Find path markers in `Annotated[Path, ...]` and in `Annotated[Path, ...] | None`."""
     annotations = [each for each in get_args(field.annotation) if get_origin(each) is Annotated]
     metadata = [*field.metadata, *(part for each in annotations for part in each.__metadata__)]
     return (part for part in metadata if isinstance(part, PathField))

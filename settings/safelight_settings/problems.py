@@ -1,4 +1,4 @@
-"""Problems: what pydantic found wrong, in one line each that an operator can act on."""
+"""Problems: pydantic's validation errors, as one line each for an operator."""
 
 from collections.abc import Callable
 
@@ -12,9 +12,9 @@ def describe_problems(
     model: type[BaseModel],
     locate: Callable[[keys.Path], str] = keys.write_path,
 ) -> list[str]:
-    """Describe each problem with a model's values, without the values, which may be secrets.
+    """Describe each error in one line, without the values, which may be secrets.
 
-    `locate` writes where a value was given.
+    `locate` returns the place of a value.
     """
     lines = []
     for problem in error.errors(include_url=False, include_input=False, include_context=False):

@@ -1,11 +1,11 @@
-"""Tables: the base classes of settings, which a program declares as pydantic models."""
+"""Tables: base classes for the pydantic models that declare settings."""
 
 from pydantic import BaseModel, ConfigDict
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 
 class Table(BaseModel):
-    """Settings that belong together: a table of the TOML file."""
+    """A group of settings: a table of the TOML file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
@@ -13,12 +13,12 @@ class Table(BaseModel):
 class ProgramSettings(BaseSettings):
     """All settings of a program; a subclass sets `env_prefix` in its `model_config`.
 
-    Only `load` reads the environment and the file. The constructor takes what it is given.
+    Only `load` reads the environment and the file; the constructor takes values.
     """
 
     model_config = SettingsConfigDict(
         env_nested_delimiter="__",
-        case_sensitive=True,  # for keys of the file; `load` reads variables in either case
+        case_sensitive=True,  # keys of the file; `load` reads variables in any case
         extra="forbid",
         frozen=True,
         validate_default=True,
@@ -34,5 +34,5 @@ class ProgramSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take the constructor's arguments only."""
+        """Use only the constructor's arguments."""
         return (init_settings,)

@@ -1,4 +1,4 @@
-"""TomlFile: the values of a TOML file, and the line that gives each."""
+"""TomlFile: the values of a TOML file and their lines."""
 
 import bisect
 import tomllib
@@ -17,7 +17,7 @@ class TomlFile:
         """Read the file.
 
         Raises:
-            ConfigurationError: it cannot be read, or is not TOML; the message names it.
+            ConfigurationError: the file cannot be read or is not TOML. The message names it.
         """
         self.file = file
         try:
@@ -32,16 +32,16 @@ class TomlFile:
             raise ConfigurationError(f"{file}: {error}") from None
 
     def locate(self, path: keys.Path) -> str:
-        """Write the file, the line and the key of a value: `FILE:3: models[0].device`.
+        """Return the place of a value: `FILE:3: models[0].device`.
 
-        Where the file lacks the value, the line is that of the innermost table around it, if any.
+        For a missing value, the line is that of the innermost table around it, if any.
         """
         given = path[: keys.depth(self.values, path)]
         place = f"{self.file}:{self._find_line(given)}" if given else f"{self.file}"
         return f"{place}: {keys.write_path(path)}"
 
     def _find_line(self, path: keys.Path) -> int:
-        """Return the line, from 1, where the first statement that gives a value begins."""
+        """Return the first line, from 1, of the first statement that sets a value."""
         lines = [f"{line}\n" for line in self._text.split("\n")]
         ends = list(_end_statements(lines))
         index = bisect.bisect_left(
@@ -51,7 +51,7 @@ class TomlFile:
 
 
 def _end_statements(lines: list[str]) -> Iterator[int]:
-    """Yield how many lines precede the end of each statement: each parses without the others."""
+    """Yield the line count up to the end of each statement: lines that parse on their own."""
     start = 0
     for end in range(1, len(lines) + 1):
         try:
