@@ -60,6 +60,20 @@ def indexed(device: torch.device) -> torch.device:
     return device
 
 
+def explain_absence(device: torch.device) -> str | None:
+    """Say why torch cannot use a device on this machine; None: it can. Initialises no GPU."""
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        return "torch finds no Metal GPU"
+    if device.type != "cuda":
+        return None
+    if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
+        return "this build of torch has no CUDA"
+    count = torch.cuda.device_count()
+    if count == 0:
+        return "torch finds no GPU"
+    return f"torch finds {count} GPU(s), numbered from 0" if (device.index or 0) >= count else None
+
+
 @contextlib.contextmanager
 def current(device: torch.device) -> Iterator[None]:
     """Make a device the current one of this thread, with a stream of its own."""

@@ -21,7 +21,7 @@ from safelight_service.engine.batching.families import RULES
 from safelight_service.engine.calls import Forward
 from safelight_service.engine.compilation.buckets import list_widths
 from safelight_service.engine.compilation.graphs import BucketedForward
-from safelight_service.engine.hardware import describe, indexed, synchronize
+from safelight_service.engine.hardware import describe, explain_absence, indexed, synchronize
 from safelight_service.engine.models.acceleration import accelerate
 from safelight_service.engine.models.identity import find_commit, identify
 from safelight_service.engine.models.vetting import fetch, inspect
@@ -30,7 +30,12 @@ from safelight_service.engine.pipeline.preview import LatentColours
 from safelight_service.engine.pipeline.prompt_cache import Memo, count_bytes
 from safelight_service.engine.pipeline.proxies import PipelineCopies, wrap_text_encoders
 from safelight_service.engine.pipeline.safety_check import SafetyChecker
-from safelight_service.settings import EMBEDDED_MODEL, BatchingSettings, ModelSettings
+from safelight_service.settings import (
+    EMBEDDED_MODEL,
+    BatchingSettings,
+    ConfigurationError,
+    ModelSettings,
+)
 
 
 class LoadedModel:
@@ -113,7 +118,7 @@ class LoadedModel:
 
 def load_model(
     settings: ModelSettings,
-    batching: BatchingSettings = BatchingSettings(),  # noqa: B008 (frozen)
+    batching: BatchingSettings | None = None,
     profiles: ProfileStore | None = None,
     note_compilation: Callable[[Compilation], None] | None = None,
 ) -> LoadedModel:
@@ -126,7 +131,9 @@ def load_model(
         ValueError: the folder is not a diffusers pipeline.
         UnsupportedPipelineError: it is not an ordinary text-to-image pipeline.
         AccelerationError: it cannot be accelerated as the settings ask.
+        ConfigurationError: torch cannot use its device on this machine.
     """
+    batching = batching or BatchingSettings()
     device = choose_device(settings.device)
     dtype = _choose_dtype(settings.dtype, device)
     folder = _find_folder(settings)
@@ -209,10 +216,28 @@ def _find_vae_dtype(pipeline: Any, denoiser: Any) -> torch.dtype:
 
 
 def choose_device(setting: str) -> torch.device:
-    """Return the device that a model's setting means."""
+    """Return the device that a model's setting means.
+
+    Raises:
+        ConfigurationError: torch cannot use it on this machine.
+    """
+    check_device(setting)
     if setting == "auto":
         setting = "cuda" if torch.cuda.is_available() else "cpu"
     return indexed(torch.device(setting))
+
+
+def check_device(setting: str) -> None:
+    """Check that torch can use the device that a model's setting names.
+
+    Raises:
+        ConfigurationError: it cannot, on this machine.
+    """
+    reason = None if setting == "auto" else explain_absence(torch.device(setting))
+    if reason is not None:
+        raise ConfigurationError(
+            f'device: cannot use "{setting}", since {reason}; "cpu" and "auto" always work'
+        )
 
 
 def _choose_dtype(setting: str, device: torch.device) -> torch.dtype:
