@@ -68,7 +68,7 @@ class DeviceWorker:
     @property
     def busy_s(self) -> float:
         """Seconds that the current call has taken since it began, or since torch last compiled."""
-        began_at = self._batcher.call_began_at
+        began_at = self._batcher.busy_since
         if began_at is None:
             return 0.0
         if self._compile_watch is not None:

@@ -10,10 +10,12 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 class Event(Protocol):
@@ -196,6 +198,17 @@ def empty_cache() -> None:
     """Give back the memory that torch keeps for later, on GPUs."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def run_with_room(run: Callable[[], T]) -> T:
+    """Call `run`; when memory runs out, empty torch's cache and call it once more."""
+    try:
+        return run()
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    empty_cache()
+    return run()
 
 
 _SHARE_FOR_WEIGHTS = 0.8

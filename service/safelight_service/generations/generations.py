@@ -9,13 +9,13 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Hashable
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 
 import structlog
 
 from safelight_service.auth.tokens import current_caller
-from safelight_service.cache import Result, ResultCache, cache_key
-from safelight_service.core.backend import Backend, Prepared
+from safelight_service.cache import Result, ResultCache
+from safelight_service.core.backend import Backend
 from safelight_service.core.errors import (
     DeadlineError,
     GenerationCancelledError,
@@ -31,23 +31,12 @@ from safelight_service.core.observer import NULL_OBSERVER, Observer
 from safelight_service.core.request import GenerationRequest
 from safelight_service.generations.admission import Admission
 from safelight_service.generations.execution import Execution
+from safelight_service.generations.image_key import find_key
+from safelight_service.generations.index import GenerationIndex
 from safelight_service.generations.state import Generation, State
 from safelight_service.settings import GenerationSettings
 
 _log = structlog.get_logger()
-
-_ANY_SEED = -1
-"""Stands for the seed of requests that leave it open, where these get each other's images."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Key:
-    """What requests for the same images have in common."""
-
-    result: str
-    """In the cache."""
-    execution: Hashable
-    """While they are made: those who join want the same previews, too."""
 
 
 class Generations:
@@ -68,10 +57,7 @@ class Generations:
         self._executions: dict[Hashable, Execution] = {}
         """Those that others may join, by what their images depend on."""
         self._storing: set[asyncio.Task[None]] = set()
-        self._by_id: dict[tuple[str, str], Generation] = {}
-        """By owner and id."""
-        self._kept: dict[Generation, int] = {}
-        """Bytes of those that have ended, the longest ago first."""
+        self._index = GenerationIndex(settings.keep_mib << 20)
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         """Start a generation, or join the one that has been started by the same request.
@@ -84,7 +70,7 @@ class Generations:
                 does not allow it.
             SafelightError: what the generation failed with.
         """
-        generation = self._by_id.get((_owner(), request.generation_id))
+        generation = self._index.get(_owner(), request.generation_id)
         if generation is not None and generation.request != request:
             raise GenerationExistsError(request.generation_id)
         if generation is None or generation.state in (State.FAILED, State.CANCELLED):
@@ -120,14 +106,14 @@ class Generations:
 
     async def close(self) -> None:
         """End all generations and forget them."""
-        for generation in tuple(self._by_id.values()):
+        for generation in tuple(self._index):
             self._end(generation, StoppingError())
-            self._forget(generation)
+            self._index.forget(generation)
         await asyncio.gather(*self._storing)
         await self._cache.close()
 
     def _find(self, generation_id: str) -> Generation:
-        generation = self._by_id.get((_owner(), generation_id))
+        generation = self._index.get(_owner(), generation_id)
         if generation is None:
             raise GenerationNotFoundError(generation_id)
         return generation
@@ -136,10 +122,7 @@ class Generations:
         generation = Generation(_owner(), request.generation_id or uuid.uuid4().hex, request)
         model = request.model or self._backend.default_model
         generation.admitted.enter_context(self._admission.admit(current_caller.get(), model))
-        key = generation.owner, generation.id
-        if key in self._by_id:
-            self._forget(self._by_id[key])
-        self._by_id[key] = generation
+        self._index.add(generation)
         self._observer.generation_began(generation)
         self._launch(generation)
         return generation
@@ -147,7 +130,7 @@ class Generations:
     async def _watch(self, generation: Generation) -> AsyncGenerator[Event, None]:
         subscription = generation.join()
         if generation.outcome is None:
-            self._set_timer(generation, None)
+            generation.cancel_timer()
         try:
             while (event := await subscription.get()) is not None:
                 yield event
@@ -160,7 +143,7 @@ class Generations:
     def _leave_alone(self, generation: Generation) -> None:
         """Cancel a generation that nobody watches, at once or when it has lingered."""
         if generation.request.linger_s > 0:
-            self._set_timer(generation, generation.request.linger_s)
+            generation.set_timer(generation.request.linger_s, self._time_out)
         else:
             self._cancel(generation)
 
@@ -196,7 +179,7 @@ class Generations:
         async with self._backend.prepare(
             execution.request, execution.publish, execution.timeline
         ) as prepared:
-            key = self._find_key(execution.request, prepared)
+            key = find_key(execution.request, prepared, self._cache)
             if key is None:
                 return await self._backend.run(prepared, execution.publish)
             other = self._executions.get(key.execution)
@@ -213,19 +196,6 @@ class Generations:
             completed = await self._backend.run(prepared, execution.publish)
         self._store(key.result, Result(execution.images, completed.step_count))
         return replace(completed, cache=CacheUse.MISS)
-
-    def _find_key(self, request: GenerationRequest, prepared: Prepared) -> "_Key | None":
-        """Return what a request has in common with those that get the same images."""
-        is_open = request.parameters.seed is None
-        if not (request.uses_cache and self._cache.is_enabled):
-            return None
-        if is_open and not self._cache.replays_unseeded:
-            return None
-        settled = prepared.accepted.request
-        if is_open:
-            settled = replace(settled, parameters=replace(settled.parameters, seed=_ANY_SEED))
-        key = cache_key(prepared.model_identity, settled)
-        return _Key(key, (key, settled.preview))
 
     def _tell_again(self, execution: Execution, accepted: Accepted, result: Result) -> Completed:
         """Tell what was made before, and how that ended."""
@@ -272,12 +242,10 @@ class Generations:
             self._close_to_others(execution)
             execution.stop()
         if generation.accepted is None:
-            self._forget(generation)
+            self._index.forget(generation)
             return
-        self._kept[generation] = generation.size_bytes
-        self._set_timer(generation, self._settings.keep_s)
-        while sum(self._kept.values()) > self._settings.keep_mib << 20:
-            self._forget(next(iter(self._kept)))
+        generation.set_timer(self._settings.keep_s, self._time_out)
+        self._index.keep(generation)
 
     def _log_end(self, generation: Generation) -> None:
         """Write the one line of a generation into the log."""
@@ -297,27 +265,11 @@ class Generations:
         line |= self._observer.generation_ended(generation)
         _log.info("generation_ended", state=generation.state.value, **line)
 
-    def _set_timer(self, generation: Generation, seconds: float | None) -> None:
-        """Have `_time_out` called after so many seconds; None: never."""
-        if generation.timer is not None:
-            generation.timer.cancel()
-            generation.timer = None
-        if seconds is not None:
-            loop = asyncio.get_running_loop()
-            generation.timer = loop.call_later(seconds, self._time_out, generation)
-
     def _time_out(self, generation: Generation) -> None:
         if generation.outcome is None:
             self._cancel(generation)
         else:
-            self._forget(generation)
-
-    def _forget(self, generation: Generation) -> None:
-        self._set_timer(generation, None)
-        self._kept.pop(generation, None)
-        key = generation.owner, generation.id
-        if self._by_id.get(key) is generation:
-            del self._by_id[key]
+            self._index.forget(generation)
 
 
 def _owner() -> str:

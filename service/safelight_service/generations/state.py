@@ -13,7 +13,7 @@ forgotten at once.
 import asyncio
 import enum
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -78,8 +78,7 @@ class Generation:
         """What makes its images, while it is RUNNING."""
         self.observed: object = None
         """Whatever an observer keeps beside it."""
-        self.timer: asyncio.TimerHandle | None = None
-        """Cancels a generation that nobody watches; forgets one that has ended."""
+        self._timer: asyncio.TimerHandle | None = None
         self._present: dict[Subject, Event] = {}
 
     @property
@@ -138,3 +137,15 @@ class Generation:
         for subscription in self.watchers:
             subscription.close(outcome if isinstance(outcome, SafelightError) else None)
         self.watchers.clear()
+
+    def set_timer(self, seconds: float, on_timeout: "Callable[[Generation], None]") -> None:
+        """Call `on_timeout` with this generation in so many seconds; replaces the last timer."""
+        self.cancel_timer()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(seconds, on_timeout, self)
+
+    def cancel_timer(self) -> None:
+        """Cancel the timer, if one is set."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

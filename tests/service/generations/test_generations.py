@@ -276,7 +276,7 @@ def test_it_lingers_no_longer_than_asked() -> None:
     async def act(scene: Scene) -> None:
         watcher = await scene.generate(linger_s=1e-3)
         await watcher.leave()
-        execution = scene.generations._by_id["", "a"].execution
+        execution = scene.generations._find("a").execution
         assert execution is not None
         assert execution.task is not None
         await asyncio.wait({execution.task})

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from safelight_service.engine.batching.cost_model import Average, CostModel
-from safelight_service.engine.job import ImageRun
+from safelight_service.engine.image_run import ImageRun
 
 _MOST_STRETCH = 2.0
 """No forecast is taken to have been wrong by more; what went on then was something else."""

@@ -4,7 +4,7 @@ import math
 from collections.abc import Hashable
 
 from safelight_service.engine.batching.cost_model import CostModel
-from safelight_service.engine.calls import Forward
+from safelight_service.engine.operations import Forward
 
 
 class Seats:

@@ -16,7 +16,8 @@ import structlog
 import torch
 
 from safelight_service.core.observer import Compilation, CompilationReason
-from safelight_service.engine.batching.collation import SAME, Arguments, CollationRule, split
+from safelight_service.engine.batching.collation import SAME, Arguments, CollationRule
+from safelight_service.engine.batching.merger import split
 from safelight_service.engine.compilation.buckets import Bucket, Preparation, list_shapes
 from safelight_service.engine.compilation.recording import Recorder, StaticForward, make_recorder
 
