@@ -202,7 +202,7 @@ class Callers:
 class _Caller(Recorder):
     """Waits for nothing but the end."""
 
-    def post(self, pending: PendingEvent) -> None:
+    def post(self, event: PendingEvent) -> None:
         pass
 
 
