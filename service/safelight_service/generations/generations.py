@@ -1,7 +1,7 @@
-"""Generations: each runs once, however many watch it.
+"""Generations: starts, joins, watches and cancels them; each runs once for all its watchers.
 
-`state.py` has the life of one, `execution.py` the making of its images. What was made once is not
-made again while the cache has it.
+`state.py` holds the life cycle of a generation, `execution.py` the run that makes its images.
+Images that are in the cache are not made again.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ _log = structlog.get_logger()
 
 
 class Generations:
-    """All generations that run or have ended lately; belongs to one event loop."""
+    """All generations that run or have ended lately. Call its methods on one event loop."""
 
     def __init__(
         self,
@@ -55,20 +55,20 @@ class Generations:
         self._observer = observer
         self._admission = Admission()
         self._executions: dict[Hashable, Execution] = {}
-        """Those that others may join, by what their images depend on."""
+        """Executions that other generations may join, by the keys of their images."""
         self._storing: set[asyncio.Task[None]] = set()
         self._index = GenerationIndex(settings.keep_mib << 20)
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
-        """Start a generation, or join the one that has been started by the same request.
+        """Start a generation, or join the one that an equal request has started.
 
-        One that failed or was cancelled is started anew. To close the generator is to leave.
+        Restarts a generation that failed or was cancelled. Close the generator to stop watching.
 
         Raises:
-            GenerationExistsError: the id is that of another request.
+            GenerationExistsError: another request uses the id.
             ModelForbiddenError, TooManyGenerationsError, RateLimitedError: the caller's token
-                does not allow it.
-            SafelightError: what the generation failed with.
+                does not allow another generation.
+            SafelightError: the error that the generation failed with.
         """
         generation = self._index.get(_owner(), request.generation_id)
         if generation is not None and generation.request != request:
@@ -82,11 +82,11 @@ class Generations:
                 yield event
 
     async def watch(self, generation_id: str) -> AsyncGenerator[Event, None]:
-        """Join a generation: its present state, then what happens. To close is to leave.
+        """Join a generation: yield its present state, then its events. Close it to stop watching.
 
         Raises:
-            GenerationNotFoundError: it does not run, and is not kept.
-            SafelightError: what the generation failed with.
+            GenerationNotFoundError: the generation is neither running nor kept.
+            SafelightError: the error that the generation failed with.
         """
         generation = self._find(generation_id)
         self._observer.generation_joined(generation)
@@ -95,17 +95,17 @@ class Generations:
                 yield event
 
     def cancel(self, generation_id: str) -> State:
-        """Cancel a generation unless it has ended; return the state that it ended in.
+        """Cancel a generation unless it has ended; return its final state.
 
         Raises:
-            GenerationNotFoundError: it does not run, and is not kept.
+            GenerationNotFoundError: the generation is neither running nor kept.
         """
         generation = self._find(generation_id)
         self._cancel(generation)
         return generation.state
 
     async def close(self) -> None:
-        """End all generations and forget them."""
+        """End and forget all generations, and close the cache."""
         for generation in tuple(self._index):
             self._end(generation, StoppingError())
             self._index.forget(generation)
@@ -141,14 +141,14 @@ class Generations:
                 self._leave_alone(generation)
 
     def _leave_alone(self, generation: Generation) -> None:
-        """Cancel a generation that nobody watches, at once or when it has lingered."""
+        """Cancel a generation without watchers, now or after its linger time."""
         if generation.request.linger_s > 0:
             generation.set_timer(generation.request.linger_s, self._time_out)
         else:
             self._cancel(generation)
 
     async def _run_execution(self, execution: Execution) -> None:
-        """Make the images, or find them made, and end all generations of the execution."""
+        """Make the images or find them, and end all generations of the execution."""
         try:
             outcome = await self._find_outcome(execution)
         finally:
@@ -156,12 +156,12 @@ class Generations:
         self._close_to_others(execution)
         for generation in tuple(execution.generations):
             if isinstance(outcome, DeadlineError) and generation.request is not execution.request:
-                self._launch(generation)  # it was not its deadline
+                self._launch(generation)  # the deadline was another request's
             elif outcome is not None:
                 self._end(generation, outcome)
 
     async def _find_outcome(self, execution: Execution) -> Completed | SafelightError | None:
-        """Return how the making of images ended; None if another execution has taken over."""
+        """Return the outcome of an execution; None if another one has taken it over."""
         try:
             async with asyncio.timeout(self._settings.max_s) as limit:
                 return await self._make_or_find(execution)
@@ -175,7 +175,7 @@ class Generations:
             return TimeLimitError(self._settings.max_s) if is_late else report_fault(fault)
 
     async def _make_or_find(self, execution: Execution) -> Completed | None:
-        """Return how it ended; None if another execution has taken over."""
+        """Run the backend, unless the images are in the cache or another execution makes them."""
         async with self._backend.prepare(
             execution.request, execution.publish, execution.timeline
         ) as prepared:
@@ -192,13 +192,13 @@ class Generations:
             self._executions[execution.key] = execution
             result = await self._cache.get(key.result)
             if result is not None:
-                return self._tell_again(execution, prepared.accepted, result)
+                return self._replay(execution, prepared.accepted, result)
             completed = await self._backend.run(prepared, execution.publish)
         self._store(key.result, Result(execution.images, completed.step_count))
         return replace(completed, cache=CacheUse.MISS)
 
-    def _tell_again(self, execution: Execution, accepted: Accepted, result: Result) -> Completed:
-        """Tell what was made before, and how that ended."""
+    def _replay(self, execution: Execution, accepted: Accepted, result: Result) -> Completed:
+        """Publish the events of a cached result."""
         parameters = replace(accepted.request.parameters, seed=result.images[0].seed)
         execution.publish(
             replace(accepted, request=replace(accepted.request, parameters=parameters))
@@ -208,19 +208,19 @@ class Generations:
         return Completed(execution.timeline.end(), result.step_count, {}, CacheUse.HIT)
 
     def _store(self, key: str, result: Result) -> None:
-        """Put a result into the cache, without anybody waiting for it."""
+        """Put a result into the cache, in a task of its own."""
         storing = asyncio.create_task(self._cache.put(key, result))
         self._storing.add(storing)
         storing.add_done_callback(self._storing.discard)
 
     def _close_to_others(self, execution: Execution) -> None:
-        """Let nobody else join it."""
+        """Let no further generations join an execution."""
         if execution.key is not None:
             self._executions.pop(execution.key, None)
             execution.key = None
 
     def _launch(self, generation: Generation) -> None:
-        """Give a generation an execution of its own."""
+        """Start an execution for a generation."""
         execution = generation.execution = Execution(generation)
         self._observer.execution_began(generation, execution.timeline)
         execution.task = asyncio.create_task(self._run_execution(execution))
@@ -229,7 +229,7 @@ class Generations:
         self._end(generation, GenerationCancelledError())
 
     def _end(self, generation: Generation, outcome: Completed | SafelightError) -> None:
-        """The one way out of RUNNING."""
+        """End a generation, once; the only way out of RUNNING."""
         if generation.outcome is not None:
             return
         generation.end(outcome)
@@ -248,7 +248,7 @@ class Generations:
         self._index.keep(generation)
 
     def _log_end(self, generation: Generation) -> None:
-        """Write the one line of a generation into the log."""
+        """Log the single line of a generation."""
         outcome, accepted = generation.outcome, generation.accepted
         line: dict[str, object] = {"generation_id": generation.id}
         if accepted is not None:
@@ -273,6 +273,6 @@ class Generations:
 
 
 def _owner() -> str:
-    """Name of who makes the call that is being handled; empty where no tokens are asked for."""
+    """Return the name of the current call's token; empty if the service needs none."""
     caller = current_caller.get()
     return caller.name if caller else ""
