@@ -1,8 +1,8 @@
 """Disk tier: results in a folder, which outlive the process and can be shared on a host.
 
 `index.sqlite` lists the results; images are files named by their SHA-256. A file is complete
-before a row refers to it, and is verified by every read, so a crash costs a miss at most. All
-writes hold the write lock of the index. A file without a row was left by a process that died.
+before a row refers to it, and every read verifies it. So a crash costs a miss at most. All writes
+hold the write lock of the index. A file without a row was left by a process that died.
 """
 
 import asyncio

@@ -41,7 +41,7 @@ class RedisTier:
         """Return the result of a key, or None.
 
         Raises:
-            MalformedResultError: the server's value is not what was put.
+            MalformedResultError: the server's value differs from the one put.
             Exception: any failure of the connection or the server.
         """
         value = await self._call(lambda: self._client.get(_PREFIX + key))

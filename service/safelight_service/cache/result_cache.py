@@ -31,7 +31,7 @@ class Tier(Protocol):
         """Return the result of a key, or None.
 
         Raises:
-            MalformedResultError: the kept value is not what was put.
+            MalformedResultError: the kept value differs from the one put.
         """
 
     async def put(self, key: str, result: Result) -> None:

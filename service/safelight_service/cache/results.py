@@ -16,7 +16,7 @@ from safelight_service.core.events import Image
 
 
 class MalformedResultError(ValueError):
-    """The bytes are not what was packed under this key."""
+    """The bytes differ from those packed under this key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def unpack(key: str, value: bytes) -> Result:
     """Parse a result that was packed under that key.
 
     Raises:
-        MalformedResultError: the bytes differ from what was packed.
+        MalformedResultError: the bytes differ from those packed.
     """
     line, _, data = value.partition(b"\n")
     digest, _, text = line.partition(b" ")

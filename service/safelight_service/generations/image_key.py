@@ -1,4 +1,4 @@
-"""ImageKey: what requests for the same images have in common."""
+"""ImageKey: equal for requests that get the same images."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass, replace

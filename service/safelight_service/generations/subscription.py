@@ -16,7 +16,7 @@ from safelight_service.core.events import (
 )
 
 Subject = tuple[type, int]
-"""What an event is about, and the index of its image; a newer event replaces an unread one."""
+"""Kind and image index of events of which a newer one replaces an unread one."""
 
 WAITING: Subject = (Queued, 0)
 
