@@ -2,7 +2,7 @@
 
 It also refuses calls while the service stops. Without it, grpc.aio would send the text of an
 uncaught exception to the caller. A CancelledError that leaks from an inner task would leave the
-caller waiting forever, and a stalled reader would hold its generation without limit.
+caller waiting forever. A stalled reader would hold its generation without limit.
 """
 
 import asyncio
