@@ -1,8 +1,8 @@
 """Arrivals: how long an idle device waits for jobs that are likely to come together.
 
-Callers whose images were finished together tend to ask for the next ones at the same time.
-Waiting for them pays while an image's share of a forward costs less than a forward that the
-late ones miss, since they would stay one step behind.
+Callers whose images were finished together tend to ask for the next ones at the same time. One
+that misses the first forward stays a step behind. So the device waits for them, but no longer than
+an image's share of a forward.
 """
 
 import time

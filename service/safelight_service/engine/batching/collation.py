@@ -1,8 +1,7 @@
-"""Merging: the forwards of several generations as one, and its output as theirs again.
+"""Collation: merges the arguments of several forwards, argument by argument.
 
-A rule, one for each family in `families.py`, says how each argument of a denoiser's `forward`
-is treated. Arguments that it does not name must be equal, to the last bit, for calls to be
-merged.
+`families.py` has a rule for each family of pipelines: a collator for each argument of the
+denoiser's `forward`. Arguments that the rule does not name must be equal bit by bit.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -20,33 +19,33 @@ Arguments = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Collator:
-    """How merging treats one argument."""
+    """How one argument is merged."""
 
     key: Callable[[Any], Hashable]
-    """Returns what must be equal in the argument for calls to be merged."""
+    """Returns a key of a value; forwards of equal keys can be merged."""
     merge: Callable[[str, Sequence[Arguments], Sequence[int]], Any]
-    """Merges the argument of that name, of these calls, which have so many rows each."""
+    """Merges the argument of a name, given all members' arguments and row counts."""
     pad: Callable[[Any, int, int], Any] | None = None
-    """Repeats the last row of a value, of so many, until there are so many; None where its shape
-    differs from call to call for other reasons."""
+    """Pads a value from a row count to a width by repeating the last row; None if its shape varies
+    for other reasons than rows."""
     layout: Callable[[Any], Hashable] | None = None
-    """Returns what a forward that was compiled for one shape is tied to; `key` where None."""
+    """Returns the part of a value that a compiled forward is tied to; None stands for `key`."""
 
 
 CollationRule = Mapping[str, Collator]
-"""Treatments by argument; the first one's rows are those of the call."""
+"""Collators by argument; the first argument has as many rows as the forward."""
 
 
 def rows(dim: int = 0) -> Collator:
-    """Tensors with a row for each image, concatenated; None in all calls or in none."""
+    """Tensors with a row for each image, concatenated; None in all members or in none."""
 
     def key(value: Tensor | None) -> Hashable:
         if value is None:
             return None
         return value.dtype, value.device, (*value.shape[:dim], *value.shape[dim + 1 :])
 
-    def merge(name: str, calls: Sequence[Arguments], counts: Sequence[int]) -> Tensor | None:
-        values = [call[name] for call in calls]
+    def merge(name: str, members: Sequence[Arguments], counts: Sequence[int]) -> Tensor | None:
+        values = [arguments[name] for arguments in members]
         return None if values[0] is None else torch.cat(values, dim)
 
     def pad(value: Tensor | None, _: int, width: int) -> Tensor | None:
@@ -64,14 +63,14 @@ def _repeat_last(value: Tensor, width: int, dim: int) -> Tensor:
 
 
 def text_mask(text: str) -> Collator:
-    """Which tokens of the `TEXT` argument of that name are real: (rows, tokens), None for all.
+    """Masks (rows, tokens) of the real tokens of the `TEXT` argument of that name.
 
-    Pipelines leave out a mask that hides nothing; beside longer texts it must be there.
+    None stands for a mask that hides nothing; it is filled in beside longer texts.
     """
 
-    def merge(name: str, calls: Sequence[Arguments], counts: Sequence[int]) -> Tensor | None:
-        texts: list[Tensor] = [call[text] for call in calls]
-        masks: list[Tensor | None] = [call[name] for call in calls]
+    def merge(name: str, members: Sequence[Arguments], counts: Sequence[int]) -> Tensor | None:
+        texts: list[Tensor] = [arguments[text] for arguments in members]
+        masks: list[Tensor | None] = [arguments[name] for arguments in members]
         is_ragged = len({embedded.shape[1] for embedded in texts}) > 1
         if not is_ragged and all(mask is None for mask in masks):
             return None
@@ -95,12 +94,12 @@ def _layout_of_text(value: Tensor) -> Hashable:
     return value.dtype, value.device, value.shape[2:]
 
 
-def _merge_texts(name: str, calls: Sequence[Arguments], counts: Sequence[int]) -> Tensor:
-    return _fill_up([call[name] for call in calls])
+def _merge_texts(name: str, members: Sequence[Arguments], counts: Sequence[int]) -> Tensor:
+    return _fill_up([arguments[name] for arguments in members])
 
 
 def _fill_up(texts: Sequence[Tensor]) -> Tensor:
-    """Concatenate (rows, tokens, ...), with zeros on the right up to the longest."""
+    """Concatenate texts (rows, tokens, ...), padded with zeros to the longest."""
     token_count = max(text.shape[1] for text in texts)
     filled = texts[0].new_zeros(sum(map(len, texts)), token_count, *texts[0].shape[2:])
     row = 0
@@ -110,8 +109,8 @@ def _fill_up(texts: Sequence[Tensor]) -> Tensor:
     return filled
 
 
-def _merge_timesteps(name: str, calls: Sequence[Arguments], counts: Sequence[int]) -> Tensor:
-    values = [torch.as_tensor(call[name]) for call in calls]
+def _merge_timesteps(name: str, members: Sequence[Arguments], counts: Sequence[int]) -> Tensor:
+    values = [torch.as_tensor(arguments[name]) for arguments in members]
     devices = {value.device for value in values}
     device = next((device for device in devices if device.type != "cpu"), torch.device("cpu"))
     dtypes = {value.dtype for value in values}
@@ -127,21 +126,21 @@ def _pad_timesteps(value: Any, row_count: int, width: int) -> Tensor:
 
 
 def _timestep_dtype(value: Any) -> torch.dtype:
-    """Schedulers count in integers or in floats, and models take both for the same."""
+    """Return a float dtype: some schedulers count in integers, and models accept both."""
     is_float = isinstance(value, Tensor) and value.is_floating_point()
     return value.dtype if is_float else torch.float32
 
 
-def _merge_items(name: str, calls: Sequence[Arguments], counts: Sequence[int]) -> list[Any]:
-    return [item for call in calls for item in call[name]]
+def _merge_items(name: str, members: Sequence[Arguments], counts: Sequence[int]) -> list[Any]:
+    return [item for arguments in members for item in arguments[name]]
 
 
 def _layout_by_name(value: Mapping[str, Tensor | None] | None) -> Hashable:
     return None if value is None else frozenset((n, ROWS.key(item)) for n, item in value.items())
 
 
-def _merge_by_name(name: str, calls: Sequence[Arguments], counts: Sequence[int]) -> Any:
-    values = [call[name] for call in calls]
+def _merge_by_name(name: str, members: Sequence[Arguments], counts: Sequence[int]) -> Any:
+    values = [arguments[name] for arguments in members]
     if values[0] is None:
         return None
     return {inner: ROWS.merge(inner, values, counts) for inner in values[0]}
@@ -161,7 +160,7 @@ def _leave(value: Any, _: int, __: int) -> Any:
 
 
 def _layout_of_same(value: Any) -> Hashable:
-    """Like a fingerprint, but for the content of tensors: only their shapes are compiled in."""
+    """Return a fingerprint without the content of tensors: only their shapes are compiled in."""
     match value:
         case Tensor():
             return value.dtype, value.device, value.shape
@@ -172,27 +171,27 @@ def _layout_of_same(value: Any) -> Hashable:
     return fingerprint(value)
 
 
-def _take_first(name: str, calls: Sequence[Arguments], counts: Sequence[int]) -> Any:
-    return calls[0][name]
+def _take_first(name: str, members: Sequence[Arguments], counts: Sequence[int]) -> Any:
+    return members[0][name]
 
 
 ROWS = rows()
-"""Tensors with a row for each image, concatenated; None in all calls or in none."""
+"""Tensors with a row for each image, concatenated; None in all members or in none."""
 
 ROWS_BY_NAME = Collator(_layout_by_name, _merge_by_name, _pad_by_name)
-"""Dictionaries of `ROWS`; None in all calls or in none."""
+"""Dictionaries of `ROWS`; None in all members or in none."""
 
 TIMESTEP = Collator(_anything, _merge_timesteps, _pad_timesteps, _timestep_dtype)
-"""A number, or one for each row; becomes one for each row."""
+"""A number, or one for each row; merged to one for each row."""
 
 TEXT = Collator(_layout_of_text, _merge_texts)
-"""Embedded texts of any length: (rows, tokens, width), filled up to the longest."""
+"""Embedded texts (rows, tokens, channels) of any length, padded with zeros to the longest."""
 
 ITEMS = Collator(_anything, _merge_items)
 """Lists with an item for each row, of any shape, concatenated."""
 
 EQUAL_ITEMS = Collator(lambda value: fingerprint(value[0]), _merge_items)
-"""Lists with an item for each row, all equal, concatenated."""
+"""Lists with an equal item for each row, concatenated."""
 
 SAME = Collator(fingerprint, _take_first, _leave, _layout_of_same)
-"""Anything that is equal in all calls."""
+"""Any value that is equal in all members."""

@@ -1,4 +1,4 @@
-"""Fingerprint: stands for a value in comparisons, with the content of its tensors."""
+"""Fingerprint: a hashable stand-in for a value, including the content of its tensors."""
 
 from collections.abc import Hashable, Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from safelight_service.engine.pipeline.host_values import known_values
 
 
 def fingerprint(value: Any) -> Hashable:
-    """Return something that is equal for equal values; tensors are compared bit by bit."""
+    """Return a hashable that is equal for equal values; tensors must be equal bit by bit."""
     match value:
         case Tensor():
             return _fingerprint_tensor(value)
@@ -25,8 +25,8 @@ def fingerprint(value: Any) -> Hashable:
 
 
 _fingerprints: Any = WeakTensorKeyDictionary()
-"""Of tensors read before: pipelines pass the same ones at every step, and reading one waits for
-the device."""
+"""Fingerprints of tensors read before: pipelines pass the same ones at every step, and reading
+one waits for the device."""
 
 
 def _fingerprint_tensor(value: Tensor) -> Hashable:

@@ -1,8 +1,8 @@
 """ForwardRunner: runs merged forwards, and recovers from those that fail.
 
 After a shortage of memory each half of the images is run by itself, and fewer rows are merged
-for some time. After any other error each image is run alone, so that only those fail whose own
-forward does. If none does, merging itself was at fault, and is suspended.
+for some time. After any other error each image is run alone, so that an image fails only if
+its own forward does. If none fails, merging was the cause, and is suspended.
 """
 
 import functools
@@ -22,7 +22,7 @@ _log = structlog.get_logger()
 
 
 class ForwardRunner:
-    """Runs the forwards of images that can share one; belongs to the device thread."""
+    """Runs the forwards of images that can share one. Used by the device thread only."""
 
     def __init__(
         self, busy: BusyClock, note_forward: Callable[[SharedForward], None] | None = None

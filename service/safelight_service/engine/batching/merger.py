@@ -12,7 +12,7 @@ from safelight_service.engine.batching.collation import SAME, Arguments, Collati
 
 
 class Merger:
-    """Merges the forwards of one denoiser by its family's rule; never, if there is none."""
+    """Merges the forwards of one denoiser by its family's rule; without one, merges nothing."""
 
     def __init__(self, denoiser: Any, rule: CollationRule | None) -> None:
         self._signature = inspect.signature(denoiser.forward)
@@ -22,21 +22,21 @@ class Merger:
         self._positional = [each.name for each in parameters if each.kind in by_position]
         self._names = frozenset(each.name for each in parameters if each.kind in by_name)
         self._rule = rule
-        # Quantized weights are tensors of a class of their own, and these fail in inference mode
-        # with some versions of torch (pytorch#170419).
+        # Quantized weights are tensor subclasses, which fail in inference mode with some versions
+        # of torch (pytorch#170419).
         is_quantized = any(map(is_traceable_wrapper_subclass, denoiser.parameters()))
         self._grad_mode = torch.no_grad if is_quantized else torch.inference_mode
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """Name the arguments of a call."""
-        if self._names.issuperset(kwargs):  # as pipelines call: binding by hand costs a tenth
+        """Bind the arguments of a forward to their names."""
+        if self._names.issuperset(kwargs):  # the usual case, ten times as fast as bind
             named = {**dict(zip(self._positional, args, strict=False)), **kwargs}
             if len(named) == len(args) + len(kwargs):
                 return named
         return self._signature.bind(*args, **kwargs).arguments
 
     def key(self, arguments: Arguments) -> Hashable:
-        """Return what calls must have in common to be merged."""
+        """Return the key of a forward; forwards of equal keys can be merged."""
         if self._rule is None:
             return object()
         return frozenset(
@@ -44,25 +44,27 @@ class Merger:
         )
 
     def count_rows(self, arguments: Arguments) -> int:
-        """Count the rows of a call: a guided image may have two."""
+        """Return the rows of a forward; a guided image may have two."""
         if self._rule is None:
             return 1
         return len(arguments[next(iter(self._rule))])
 
-    def run(self, forward: Callable[..., Any], calls: Sequence[Arguments]) -> list[Any]:
-        """Run calls of equal keys as one forward, and return what each alone would."""
-        if len(calls) == 1:
-            return [self._infer(forward, calls[0])]
+    def run(self, forward: Callable[..., Any], members: Sequence[Arguments]) -> list[Any]:
+        """Merge forwards of equal keys, run them as one, and return the output of each."""
+        if len(members) == 1:
+            return [self._infer(forward, members[0])]
         assert self._rule is not None
-        counts = [self.count_rows(call) for call in calls]
-        merged = {name: self._rule.get(name, SAME).merge(name, calls, counts) for name in calls[0]}
+        counts = [self.count_rows(arguments) for arguments in members]
+        merged = {
+            name: self._rule.get(name, SAME).merge(name, members, counts) for name in members[0]
+        }
         return split(self._infer(forward, merged), counts)
 
     def _infer(self, forward: Callable[..., Any], arguments: Arguments) -> Any:
-        """Run a forward in inference mode, which spares its operations what no_grad still does.
+        """Run a forward in inference mode, which has less overhead than no_grad.
 
-        What it returns is ordinary again: outside, inference tensors cannot be written into, as
-        schedulers do.
+        Returns a copy of the output in ordinary tensors: schedulers write into it, which inference
+        tensors do not allow.
         """
         with self._grad_mode():
             output = forward(**arguments)
@@ -81,7 +83,11 @@ def _copy(output: Any) -> Any:
 
 
 def split(output: Any, counts: Sequence[int]) -> list[Any]:
-    """Split a denoiser's output into those of its calls, by their rows."""
+    """Split a denoiser's output into parts of so many rows each.
+
+    Raises:
+        TypeError: the output is of a type that cannot be split.
+    """
     match output:
         case Tensor():
             return list(torch.split(output, list(counts)))

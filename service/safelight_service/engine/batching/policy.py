@@ -9,7 +9,7 @@ from safelight_service.engine.job import Job
 
 @dataclass(frozen=True, slots=True)
 class Priority:
-    """What a policy ranks a job by."""
+    """Facts that a policy ranks a job by."""
 
     arrived_at: float
     """Seconds, by time.monotonic."""

@@ -1,9 +1,9 @@
-"""StepBatcher: runs jobs step by step, sharing forwards among all that can.
+"""StepBatcher: runs jobs step by step, and merges the forwards of their images.
 
 A step runs one forward for the first image and all that can be merged with it. While the device is
-busy with that, images that are ready are decoded and waiting ones are started, so that they can
-join the next forward. Between two steps every pipeline stands at a heavy call, so none that could
-have shared a forward is ever missed.
+busy with that, the batcher decodes finished images and starts waiting ones, which join the next
+forward. Between two steps every pipeline is suspended at an operation, so the batcher sees
+all images that can share a forward.
 """
 
 import functools
@@ -33,38 +33,38 @@ from safelight_service.engine.job import Job
 from safelight_service.engine.operations import Decode, Forward
 
 ReportFault = Callable[[BaseException], SafelightError]
-"""Logs an unexpected exception and returns what the caller may know of it."""
+"""Logs an unexpected exception, and returns an error that is safe for callers."""
 
 
 class StepBatcher:
-    """The jobs of one device; belongs to the device thread."""
+    """Runs the jobs of one device. Used by the device thread only, except where noted."""
 
     def __init__(
         self,
-        order: SchedulingPolicy,
+        policy: SchedulingPolicy,
         report_fault: ReportFault,
         note_forward: Callable[[SharedForward], None] | None = None,
     ) -> None:
         self.jobs: list[Job] = []
         self.report_fault = report_fault
         self._added: list[Job] = []
-        self._policy = order
+        self._policy = policy
         self._busy = BusyClock()
         self._forwards = ForwardRunner(self._busy, note_forward)
         self._forecast = Forecast()
         self._run_ahead = hardware.RunAhead()
         self._forward_s = 0.0
-        """How long the last forward took, and what its members did until their next calls."""
+        """Seconds of the last forward, including its members' work up to their next operations."""
         self._completed_count = 0
         self._arrivals = Arrivals()
 
     @property
     def busy_since(self) -> float | None:
-        """Start of the current operation, by time.monotonic; None between steps."""
+        """Start of the current operation, by time.monotonic; None between steps. For any thread."""
         return self._busy.since
 
     def add(self, job: Job) -> None:
-        """Take a job in; its relay is closed when it has ended."""
+        """Add a job; the batcher closes its relay at the end."""
         self.jobs.append(job)
         self._added.append(job)
 
@@ -74,14 +74,14 @@ class StepBatcher:
             self._end(job, StoppingError())
 
     def step(self) -> None:
-        """Bring the jobs on by one forward."""
+        """Advance the jobs by one forward."""
         for job in [job for job in self.jobs if job.is_cancelled]:
-            self._end(job, StoppingError())  # heard only if it was not the caller who cancelled
+            self._end(job, StoppingError())  # read only if the caller did not cancel
         self._rank()
         self._refuse_late()
         completed_count = self._completed_count
         members = self._gather()
-        if not members:  # nobody is held up by starts
+        if not members:  # starts delay no image now
             self._start()
             members = self._gather()
         if members:
@@ -100,15 +100,15 @@ class StepBatcher:
             self._arrivals.note_completed(self._completed_count - completed_count)
 
     def expect(self) -> Expectation:
-        """Return which jobs are likely to come to a device that has nothing to do."""
+        """Return how long an idle device waits for further jobs."""
         return self._arrivals.expect(self._forward_s)
 
     def look_ahead(self) -> None:
-        """Work out when each image will start and finish."""
+        """Update the forecast of all images."""
         self._forecast.make([image for image in self._images() if not image.has_ended])
 
     def _images(self) -> list[ImageRun]:
-        """All images, first those of the job that comes first."""
+        """Return all images, by the priority of their jobs."""
         return [image for job in self.jobs for image in job.images]
 
     def _rank(self) -> None:
@@ -116,7 +116,7 @@ class StepBatcher:
         self.jobs.sort(key=lambda job: (self._policy(priority_of(job, now)), job.arrived_at))
 
     def _refuse_late(self) -> None:
-        """End those that have come since the last step and cannot be ready in time."""
+        """End new jobs whose forecast exceeds their deadline."""
         bound = [(job, job.deadline_at) for job in self._added if job.deadline_at is not None]
         self._added.clear()
         if bound:
@@ -128,7 +128,7 @@ class StepBatcher:
                 self._end(job, DeadlineError(deadline_at - now, needed_s))
 
     def _decode(self) -> None:
-        """Run decodes, for no longer than is fair to those that wait for a forward."""
+        """Decode images within the time budget for decodes."""
         waiting = [image for image in self._images() if isinstance(image.operation, Decode)]
         budget = self._allow(len(waiting))
         for image in waiting:
@@ -138,30 +138,30 @@ class StepBatcher:
             budget.spend(_expect(seconds, image.job.cost_model.decode))
 
     def _check(self) -> None:
-        """Check the safety of the images that wait for it, as many at once as are alike."""
+        """Run the safety checks of all images that wait for one."""
         for images in group_alike(self._images()):
             first = images[0].job
             span = self._run_ahead.begin(
                 first.model.adapter.execution_device, first.cost_model.check.note
             )
             for image, outcome in zip(images, flag(images, self._busy), strict=True):
-                self._bring_on(image, outcome)
+                self._deliver(image, outcome)
             self._run_ahead.end(span)
 
-    def _bring_on(self, image: ImageRun, outcome: Any) -> None:
-        """Let an image go on with what has come of its call."""
-        go = image.fail if isinstance(outcome, Exception) else image.resume
-        self._go_on(image, functools.partial(go, outcome))
+    def _deliver(self, image: ImageRun, outcome: Any) -> None:
+        """Resume an image with the result or the error of its operation."""
+        resume = image.fail if isinstance(outcome, Exception) else image.resume
+        self._advance(image, functools.partial(resume, outcome))
 
     def _prepare(self) -> None:
-        """Bring on the first forward that waits for its graphs by one of them; others go on."""
+        """Prepare one more graph for the first forward that waits for its graphs."""
         held = next((image for image in self._images() if _is_held(image)), None)
         if held is not None:
-            self._busy.stop()  # it may compile for minutes, and the device is not lost
+            self._busy.stop()  # compiling may take minutes, and is no hang
             held.job.model.prepare(held.job.cost_model, held.operation_as(Forward))
 
     def _start(self) -> None:
-        """Start images that will have room in the next forward, for no longer than is fair."""
+        """Start images that fit into the next forward, within the time budget for starts."""
         waiting_count = sum(not image.is_started for image in self._images())
         budget = self._allow(waiting_count)
         cost_model: CostModel | None = None
@@ -187,9 +187,9 @@ class StepBatcher:
                 break
 
     def _allow(self, waiting_count: int) -> Budget:
-        """Return the time of a step for so many images that wait for anything but a forward.
+        """Return the time budget of a step for images that wait for something other than a forward.
 
-        Forwards and the rest get time in proportion to how many images wait for either.
+        Forwards and other work get time in proportion to the images that wait for them.
         """
         denoising_count = sum(isinstance(image.operation, Forward) for image in self._images())
         if not denoising_count:
@@ -197,15 +197,15 @@ class StepBatcher:
         return Budget(self._forward_s * waiting_count / denoising_count)
 
     def _run_timed(
-        self, image: ImageRun, go: Callable[[], None], note: Callable[[ImageRun, float], None]
+        self, image: ImageRun, run: Callable[[], None], note: Callable[[ImageRun, float], None]
     ) -> float | None:
-        """Let an image go on; return the seconds that took, None while the device is not done.
+        """Advance an image by `run`, and call `note` with the seconds once they are known.
 
-        Have them noted as soon as they are known.
+        Returns the seconds; None while the device is still busy with it.
         """
         device = image.job.model.adapter.execution_device
         span = self._run_ahead.begin(device, functools.partial(note, image))
-        self._go_on(image, go)
+        self._advance(image, run)
         self._run_ahead.end(span)
         return span.seconds
 
@@ -214,7 +214,7 @@ class StepBatcher:
         self._forecast.learn(image, time.monotonic())
 
     def _run_forward(self, members: Sequence[ImageRun]) -> None:
-        """Run one forward for images that can share it, and bring them to their next calls."""
+        """Run one forward for images that share it, and advance them to their next operations."""
         cost_model = members[0].job.cost_model
         row_count = sum(image.operation_as(Forward).row_count for image in members)
 
@@ -225,39 +225,39 @@ class StepBatcher:
 
         span = self._run_ahead.begin(members[0].job.model.adapter.execution_device, note)
         for image, outcome in zip(members, self._forwards.run(members), strict=True):
-            self._bring_on(image, outcome)
+            self._deliver(image, outcome)
         self._run_ahead.end(span)
         for image in members:
             image.draw_ahead()
 
     def _gather(self) -> list[ImageRun]:
-        """Choose the members of the next forward among the images that stand at one."""
+        """Choose the members of the next forward."""
         members: list[ImageRun] = []
         cost_model: CostModel | None = None
         seats = Seats()
         for image in self._images():
             if not _is_runnable(image):
                 continue
-            call = image.operation_as(Forward)
+            forward = image.operation_as(Forward)
             cost_model = cost_model or image.job.cost_model
-            if image.job.cost_model is not cost_model or not seats.matches(call):
+            if image.job.cost_model is not cost_model or not seats.matches(forward):
                 continue
-            if not seats.take(cost_model, call):
+            if not seats.take(cost_model, forward):
                 break
             members.append(image)
         return members
 
-    def _go_on(self, image: ImageRun, go: Callable[[], None]) -> None:
-        """Let an image go on to its next call, and see to it if that was the end of it.
+    def _advance(self, image: ImageRun, run: Callable[[], None]) -> None:
+        """Advance an image by `run`; end its job if it fails or is complete.
 
         Raises:
-            Exception: what went wrong, where the device has stopped answering since.
+            Exception: the error of `run`, if the device has stopped answering.
         """
         if image.job not in self.jobs:
-            return  # another image of the job has just failed, and ended them all
+            return  # ended by the failure of another image
         self._busy.start()
         try:
-            go()
+            run()
         except Exception as fault:
             if hardware.is_out_of_memory(fault):
                 hardware.empty_cache()
@@ -273,7 +273,7 @@ class StepBatcher:
                 self._completed_count += 1
 
     def _learn(self, job: Job) -> None:
-        """Take what a job that has ended cost into account for the next ones like it."""
+        """Record the demand of a job's images, for the forecast of similar ones."""
         for image in job.images:
             job.cost_model.note_demand(image.demand, is_guided=job.is_guided)
 
@@ -287,7 +287,7 @@ class StepBatcher:
 
 
 def _decode(image: ImageRun) -> None:
-    """Decode an image, and bring it to its next call or its end."""
+    """Decode an image, and resume it with the pixels."""
     image.resume(hardware.run_with_room(image.operation_as(Decode).run))
 
 
@@ -296,17 +296,17 @@ def _note_start(image: ImageRun, seconds: float) -> None:
 
 
 def _expect(seconds: float | None, average: Average) -> float:
-    """Return seconds, or what they are expected to be; without end where nothing is known."""
+    """Return the seconds, or else the average; infinity if neither is known."""
     return next((each for each in (seconds, average.value) if each is not None), math.inf)
 
 
 def _is_runnable(image: ImageRun) -> bool:
-    """Whether an image stands at a forward that can be run now."""
+    """Whether an image waits for a forward that can run now."""
     return isinstance(image.operation, Forward) and not _is_held(image)
 
 
 def _is_held(image: ImageRun) -> bool:
-    """Whether an image that has begun waits until forwards like its own have been prepared."""
+    """Whether an image has to wait for graphs before its first forward."""
     return (
         isinstance(image.operation, Forward)
         and not image.widths

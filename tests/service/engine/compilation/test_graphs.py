@@ -45,7 +45,7 @@ GRAPHS = AccelerationSettings(compile="graphs")
 REFUSED = {
     "chroma": "copies constants from the host",
     "cogview4": "texts come in many lengths",
-    "hidream": "what its experts are to do",
+    "hidream": "the choice of its experts",
     "lumina2": "reads the lengths of its texts",
     "qwen-image": "the shape of its encoder_hidden_states differs",
     "z-image": "the shape of its x differs",
