@@ -1,4 +1,4 @@
-"""ModelEntry: one model that is served, loaded when it is first needed."""
+"""ModelEntry: one served model, its settings, its state and its users."""
 
 import asyncio
 import time
@@ -16,13 +16,13 @@ from safelight_service.settings import ModelSettings
 
 _log = structlog.get_logger()
 
-_TELL_EVERY_S = 0.5
+_REPORT_EVERY_S = 0.5
 _RETRY_AFTER_S = 10.0
-"""When to come back for a model whose load time has not been measured yet."""
+"""Retry delay for a model whose load time has not been measured yet."""
 
 
 class ModelEntry:
-    """One model, loaded when it is first needed; belongs to one event loop."""
+    """One served model, loaded when it is first needed. Use it on one event loop."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class ModelEntry:
         self.settings = settings
         self.used_at = 0.0
         self.size_bytes = 0
-        """Of the weights, once they have been loaded."""
+        """Bytes of the weights, once they have been loaded."""
         self._make_ready = make_ready
         self._released = released
         self._observer = observer
@@ -56,21 +56,21 @@ class ModelEntry:
 
     @property
     def loaded(self) -> LoadedModel | None:
-        """The model in memory, if it is there."""
+        """The loaded model, if it is in memory."""
         return self._loaded
 
     @property
     def is_idle(self) -> bool:
-        """Whether the model is in memory and nobody uses it."""
+        """Whether the model is in memory and not in use."""
         return self._loaded is not None and self._user_count == 0
 
     def forget(self) -> None:
-        """Let go of the model in memory."""
+        """Release the loaded model."""
         self._loaded = None
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Keep the model in memory, once it is there."""
+        """Keep the model in memory within the block, once it is loaded."""
         self._user_count += 1
         try:
             yield
@@ -80,9 +80,9 @@ class ModelEntry:
             self._released.set()
 
     def start_loading(self) -> asyncio.Future[LoadedModel]:
-        """Load the model in another thread, unless that goes on already.
+        """Load the model in another thread, unless it is being loaded already.
 
-        The future raises ModelFailedError, after the reason has been logged.
+        The future raises ModelFailedError; the reason is logged.
         """
         if self._loading is None:
             self._loading_since = time.monotonic()
@@ -90,12 +90,12 @@ class ModelEntry:
         return self._loading
 
     async def wait_until_loaded(self, *, may_wait: bool) -> AsyncIterator[ModelLoading]:
-        """Yield what a caller is told until the model is in memory.
+        """Yield the progress of loading until the model is in memory.
 
         Raises:
-            ModelLoadingError: it is not there and `may_wait` is false; loading
-                goes on.
-            ModelFailedError: it cannot be loaded.
+            ModelLoadingError: the model is not in memory and `may_wait` is false; loading
+                continues.
+            ModelFailedError: the model cannot be loaded.
             StoppingError: the service takes no new work.
         """
         if self._loaded is not None:
@@ -104,14 +104,14 @@ class ModelEntry:
         if not may_wait:
             raise ModelLoadingError(self.settings.name, self._remaining_s())
         while not loading.done():
-            yield self._tell()
-            await asyncio.wait({loading}, timeout=_TELL_EVERY_S)
+            yield self._describe_loading()
+            await asyncio.wait({loading}, timeout=_REPORT_EVERY_S)
         if loading.cancelled():
             raise StoppingError
         await loading
 
     def stop_loading(self) -> None:
-        """Let nobody wait any more for the model to be loaded."""
+        """Cancel loading; `wait_until_loaded` raises StoppingError."""
         if self._loading is not None:
             self._loading.cancel()
 
@@ -130,7 +130,7 @@ class ModelEntry:
         self._observer.model_loaded(self.settings.name, self._last_load_s)
         return self._loaded
 
-    def _tell(self) -> ModelLoading:
+    def _describe_loading(self) -> ModelLoading:
         elapsed = time.monotonic() - self._loading_since
         fraction = None
         if self._last_load_s is not None:
@@ -144,4 +144,4 @@ class ModelEntry:
 
 
 MakeReady = Callable[[ModelEntry], Awaitable[LoadedModel]]
-"""Loads a model and warms it up, after room has been made for it."""
+"""Makes room for a model, loads it and warms it up."""

@@ -1,4 +1,4 @@
-"""ModelRegistry: the models that are served, and which of them are in memory."""
+"""ModelRegistry: all served models, of which as many are in memory as fit."""
 
 import asyncio
 import functools
@@ -25,11 +25,11 @@ LoadModel = Callable[[ModelSettings], LoadedModel]
 """Loads a model, in a thread of its own."""
 
 WarmUp = Callable[[LoadedModel], Awaitable[None]]
-"""Makes a first picture with a model that has just been loaded."""
+"""Makes a first image with a model that has just been loaded."""
 
 
 class ModelRegistry:
-    """All models that are served, by name, of which as many are in memory as fit a budget."""
+    """Served models by name; evicts idle ones to keep the weights within a budget."""
 
     def __init__(
         self,
@@ -48,12 +48,12 @@ class ModelRegistry:
         }
         self.default = default_model or models[0].name
         self._find_budget = functools.cache(find_budget)
-        """Bytes that the weights on a device may take, asked for before the first are there."""
+        """Returns the bytes for weights on a device; must be called before the first are loaded."""
         self._load = load
         self._warm_up = warm_up
 
     def find(self, name: str) -> ModelEntry:
-        """Return the model of that name; the default one for an empty name.
+        """Return the entry of a model; an empty name stands for the default one.
 
         Raises:
             ModelNotFoundError: no such model is served.
@@ -64,7 +64,7 @@ class ModelRegistry:
         return model
 
     def describe(self, name: str) -> ModelInfo:
-        """Describe one model.
+        """Describe a model.
 
         Raises:
             ModelNotFoundError: no such model is served.
@@ -85,7 +85,7 @@ class ModelRegistry:
         return tuple(self.describe(name) for name in names)
 
     async def preload(self) -> None:
-        """Load the models whose settings ask for it.
+        """Load the models that are configured to be preloaded.
 
         Raises:
             ModelFailedError: one of them cannot be loaded.
@@ -95,7 +95,7 @@ class ModelRegistry:
                 await model.start_loading()
 
     def resident_bytes(self) -> dict[str, int]:
-        """Return the size of each model in memory; from any thread."""
+        """Return the bytes of each model in memory; safe to call from any thread."""
         return {name: model.size_bytes for name, model in self._models.items() if model.loaded}
 
     def close(self) -> None:
@@ -104,23 +104,23 @@ class ModelRegistry:
             model.stop_loading()
 
     async def _make_ready(self, model: ModelEntry) -> LoadedModel:
-        # One at a time, to the end: each has to reckon with the one before it.
+        # Load one model at a time, since each counts the memory of those before it.
         async with self._is_loading:
             device = choose_device(model.settings.device)
             await _run_in_a_thread(self._find_budget, device)
             await self._make_room(device, model.size_bytes)
             loaded = await self._load_with_room(device, model.settings)
             model.size_bytes = loaded.size_bytes
-            # What its size was is known only now, the first time.
+            # On the first load the size is known only now.
             await self._make_room(device, model.size_bytes)
             if model.settings.warm_up:
                 await self._warm_up(loaded)
             return loaded
 
     async def _load_with_room(self, device: torch.device, settings: ModelSettings) -> LoadedModel:
-        """Load a model; while memory runs out, let go of idle ones and try again.
+        """Load a model; while memory runs out, evict idle models and try again.
 
-        How large it is was not known, or the budget was more than the device has.
+        Memory may run out if the size was unknown, or if the budget exceeds the device.
         """
         while True:
             try:
@@ -129,19 +129,19 @@ class ModelRegistry:
                 resident = self._resident(device)
                 if not is_out_of_memory(error) or not resident:
                     raise
-            await self._let_go(resident)
+            await self._evict(resident)
 
     async def _make_room(self, device: torch.device, size_bytes: int) -> None:
-        """Let go of idle models, the least recently used first, until that many bytes fit.
+        """Evict idle models, the least recently used first, until that many bytes fit.
 
-        Waits for models that are in use. What is larger than the budget gets all of it.
+        Waits for models in use. A model larger than the budget gets all of it.
         """
         while True:
             resident = self._resident(device)
             needed = sum(model.size_bytes for model in resident) + size_bytes
             if needed <= self._find_budget(device) or not resident:
                 return
-            await self._let_go(resident)
+            await self._evict(resident)
 
     def _resident(self, device: torch.device) -> Sequence[ModelEntry]:
         """Return the models in the memory of a device."""
@@ -151,8 +151,8 @@ class ModelRegistry:
             if model.loaded is not None and choose_device(model.settings.device) == device
         ]
 
-    async def _let_go(self, resident: Sequence[ModelEntry]) -> None:
-        """Let go of the model that was not used for longest, or wait until one is idle."""
+    async def _evict(self, resident: Sequence[ModelEntry]) -> None:
+        """Evict the least recently used idle model, or wait until a model is released."""
         self._released.clear()
         idle = [model for model in resident if model.is_idle]
         if not idle:
@@ -167,9 +167,8 @@ class ModelRegistry:
 async def _run_in_a_thread(function: Callable[..., T], *arguments: Any) -> T:
     """Run a function in a thread that ends with it.
 
-    Loading leaves its thread with a team of OpenMP threads. As long as there are more of those in
-    the process than processors, every team waits for work asleep, and not spinning, which slows
-    each step of the device down.
+    Loading leaves its thread with a team of OpenMP threads. While there are more of those than
+    processors, all teams wait for work asleep instead of spinning, which slows each step down.
     """
     loader = ThreadPoolExecutor(1, thread_name_prefix="safelight-loader")
     try:
