@@ -2,7 +2,7 @@
 
 The pipeline runs in a greenlet. It can be left in the middle of a heavy operation and resumed
 with the result, always by the same thread. So many pipelines share the device thread without
-locks or handovers, and the batcher sees at any moment which operation each of them waits for.
+locks or handovers. The batcher sees at any moment which operation each of them waits for.
 """
 
 import time
@@ -32,29 +32,29 @@ OperationT = TypeVar("OperationT", Forward, Decode, SafetyCheck)
 
 
 class ImageRun:
-    """One image of a job, as its pipeline makes it; belongs to the device thread."""
+    """One image of a job. Used by the device thread only."""
 
     def __init__(self, job: "Job", index: int) -> None:
         self.job = job
         self.index = index
         self.operation: Operation | None = None
-        """What the pipeline waits for."""
+        """The operation that the suspended pipeline waits for."""
         self.starts_at: float | None = None
-        """When it is expected to start, by the clock of time.monotonic, as is the next."""
+        """Expected start, by time.monotonic; None without a forecast."""
         self.finishes_at: float | None = None
-        """When it is expected to be done."""
+        """Expected end, by time.monotonic; None without a forecast."""
         self.promise: tuple[float, float] | None = None
-        """When it was first forecast, once started, how long it would take, and those seconds."""
+        """Moment and seconds of the first forecast of its end after its start."""
         self.step_count = 0
         self.row_count = 0
-        """Rows of its forwards, once there has been one."""
+        """Rows of its last forward; 0 before the first one."""
         self.widths: Counter[int] = Counter()
-        """How many images shared its forwards: forwards by width."""
+        """Number of its forwards by width, the number of images that shared one."""
         self.timeline = job.timeline.add_image()
         self.seed = job.request.parameters.seed + index
         self._noise = Noise(torch.Generator("cpu").manual_seed(self.seed), hardware.pin)
         self._context: AbstractContextManager[object] = nullcontext()
-        """What the pipeline runs in, for as long as it is not left."""
+        """Entered whenever the pipeline runs, and left when it is suspended."""
         if hardware.is_asynchronous(job.model.adapter.execution_device):
             self._context = HostValues(self._noise)
         self._is_flagged: torch.Tensor | bool = False
@@ -62,7 +62,7 @@ class ImageRun:
 
     @property
     def started_at(self) -> float | None:
-        """When it was started."""
+        """Start, by time.monotonic; None before."""
         return self.timeline.started_at
 
     @property
@@ -77,12 +77,12 @@ class ImageRun:
 
     @property
     def steps_left(self) -> int:
-        """Denoising steps still to be made."""
+        """Number of the remaining denoising steps."""
         return self.job.request.parameters.num_inference_steps - self.step_count
 
     @property
     def demand(self) -> Demand:
-        """What its steps ask for, as seen so far, or as seen of others like it."""
+        """Demand of a step: measured, or that of similar images before the first step."""
         if self.step_count == 0:
             return self.job.cost_model.demand(is_guided=self.job.is_guided)
         return Demand(self.widths.total() / self.step_count, self.row_count)
@@ -93,48 +93,48 @@ class ImageRun:
         return self.operation
 
     def start(self) -> None:
-        """Call the pipeline, and return when it waits for its first heavy call."""
+        """Call the pipeline, and return when it waits for its first operation."""
         self.timeline.started_at = time.monotonic()
         self._greenlet = greenlet.greenlet(self._make)
         self.resume()
 
     def resume(self, result: Any = None) -> None:
-        """Go on with the result of `call`, up to the next one or to the end.
+        """Resume with the result of `operation`, and return at the next one or at the end.
 
         Raises:
-            Exception: whatever ended the pipeline.
+            Exception: any error of the pipeline.
         """
         assert self._greenlet is not None
         with self._context:
             self.operation = self._greenlet.switch(result)
 
     def fail(self, error: Exception) -> None:
-        """Go on as though `call` had raised this error.
+        """Resume by raising the error of `operation` in the pipeline.
 
         Raises:
-            Exception: the same, as a rule.
+            Exception: the same error, unless the pipeline handles it.
         """
         assert self._greenlet is not None
         with self._context:
             self.operation = self._greenlet.throw(error)
 
     def stop(self) -> None:
-        """End the pipeline where it is."""
+        """End the pipeline at its present operation."""
         if self._greenlet is not None:
             with self._context:
-                self._greenlet.throw()  # GreenletExit, which ends it silently
+                self._greenlet.throw()  # GreenletExit, which ends a greenlet silently
 
     def draw_ahead(self) -> None:
-        """Draw the noise of the next step, while the device is busy with this one."""
+        """Draw the noise of the next step while the device works on this one."""
         if self.step_count and self.steps_left and not isinstance(self._context, nullcontext):
             self._noise.draw_ahead()
 
     def _make(self, _: None) -> None:
-        """Call the pipeline and hand its picture on; the body of the greenlet."""
+        """Call the pipeline and post its image; the body of the greenlet."""
         adapter = self.job.model.adapter
         generator = self._noise.generator
         pipeline = self._prepare_pipeline(generator)
-        result = pipeline(**adapter.call_arguments(self.job.request), generator=generator)
+        result = pipeline(**adapter.pipeline_arguments(self.job.request), generator=generator)
         [is_flagged] = getattr(result, "nsfw_content_detected", None) or [self._is_flagged]
         pixels = Pixels(result.images[0], is_flagged)
         if pixels.is_drawn:
@@ -154,7 +154,7 @@ class ImageRun:
         return image
 
     def _prepare_pipeline(self, generator: torch.Generator) -> Any:
-        """Make a shallow copy of the pipeline that this run alone observes."""
+        """Make a shallow copy of the pipeline, with proxies of this run in it."""
         adapter = self.job.model.adapter
         parameters = self.job.request.parameters
         scheduler = adapter.schedulers.make(parameters.scheduler)
@@ -185,9 +185,9 @@ class ImageRun:
     def _check(
         self, images: torch.Tensor, device: torch.device, dtype: torch.dtype
     ) -> tuple[torch.Tensor, None]:
-        """Have the image checked, in place of the pipeline's `run_safety_checker`.
+        """Check the image, in place of the pipeline's `run_safety_checker`.
 
-        The flag stays on the device; a picture that is flagged is blackened with its pixels.
+        The flag stays on the device; `Pixels` blackens a flagged picture.
         """
         self._is_flagged = _wait_for(SafetyCheck(images))
         return images, None
@@ -196,10 +196,10 @@ class ImageRun:
         self.step_count = step.number
         self._noise.end_step()
         self.timeline.step_ends.append(time.monotonic())
-        self._tell_progress()
-        self._send_preview(step)
+        self._post_progress()
+        self._post_preview(step)
 
-    def _tell_progress(self) -> None:
+    def _post_progress(self) -> None:
         now = time.monotonic()
         step_total = self.job.request.parameters.num_inference_steps
         self.job.relay.post(
@@ -212,7 +212,7 @@ class ImageRun:
             )
         )
 
-    def _send_preview(self, step: Step) -> None:
+    def _post_preview(self, step: Step) -> None:
         wanted = self.job.request.preview
         colours = self.job.model.latent_colours
         if wanted is None or colours is None or not self.steps_left:
@@ -235,7 +235,7 @@ class ImageRun:
 
 
 def _wait_for(operation: Operation) -> Any:
-    """Leave the greenlet until the call has been run."""
+    """Suspend the pipeline until the operation has run, and return its result."""
     hub = greenlet.getcurrent().parent
     assert hub is not None
     return hub.switch(operation)

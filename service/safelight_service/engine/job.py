@@ -14,7 +14,7 @@ from safelight_service.engine.models.loading import LoadedModel
 
 
 class Job:
-    """A valid request, bound to a loaded model; its images are made side by side."""
+    """A resolved request bound to a loaded model; its images are made concurrently."""
 
     def __init__(
         self,
@@ -37,27 +37,27 @@ class Job:
         self._cancelled = threading.Event()
 
     def cancel(self) -> None:
-        """Have the job stop before its next denoising step; from any thread."""
+        """Stop the job before its next step; safe to call from any thread."""
         self._cancelled.set()
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether the job was told to stop."""
+        """Whether the job has been cancelled."""
         return self._cancelled.is_set()
 
     @property
     def cost_model(self) -> CostModel:
-        """What is known of the model at this size."""
+        """Measured costs of the model at this size."""
         return self.model.cost_model(self.request.parameters.width, self.request.parameters.height)
 
     @property
     def is_guided(self) -> bool:
-        """Whether steps have two forwards, or two rows."""
+        """Whether a step has two forwards, or a forward of two rows."""
         return (self.request.parameters.guidance_scale or 0) > 1
 
     @property
     def is_started(self) -> bool:
-        """Whether any of the images has been started; the first one always is the first."""
+        """Whether an image has been started; images start in order."""
         return self.images[0].is_started
 
     @property
@@ -67,25 +67,25 @@ class Job:
 
     @property
     def estimated_wait_s(self) -> float | None:
-        """Seconds until the first image is expected to start."""
+        """Seconds until the first image is expected to start; None without a forecast."""
         starts_at = self.images[0].starts_at
         return None if starts_at is None else max(0.0, starts_at - time.monotonic())
 
     @property
     def started_at(self) -> float:
-        """When the first image was started."""
+        """Start of the first image, by time.monotonic."""
         started_at = self.images[0].started_at
         assert started_at is not None
         return started_at
 
     def expected_s(self, now: float) -> float | None:
-        """Seconds until all images are expected to be ready; None while that is not known."""
+        """Return the seconds until all images are expected; None without a forecast."""
         expected = [image.finishes_at for image in self.images if not image.has_ended]
         known = [finishes_at for finishes_at in expected if finishes_at is not None]
         return max(0.0, max(known) - now) if len(known) == len(expected) else None
 
     def remaining_s(self, now: float) -> float:
-        """Seconds until all images are expected to be ready; at the pace so far, at first."""
+        """Return the seconds until all images are expected; extrapolated without a forecast."""
         expected_s = self.expected_s(now)
         if expected_s is not None:
             return expected_s
@@ -95,5 +95,5 @@ class Job:
 
     @property
     def widths(self) -> Counter[int]:
-        """How many images shared the job's forwards: forwards by width."""
+        """Number of the job's forwards by width, the number of images that shared one."""
         return sum((image.widths for image in self.images), Counter())
