@@ -76,6 +76,20 @@ class ImageRun:
         return self.is_started and self.operation is None
 
     @property
+    def is_held(self) -> bool:
+        """Whether it has to wait for graphs before its first forward."""
+        return (
+            isinstance(self.operation, Forward)
+            and not self.widths
+            and not self.job.model.is_ready_for(self.operation)
+        )
+
+    @property
+    def is_runnable(self) -> bool:
+        """Whether it waits for a forward that can run now."""
+        return isinstance(self.operation, Forward) and not self.is_held
+
+    @property
     def steps_left(self) -> int:
         """Number of the remaining denoising steps."""
         return self.job.request.parameters.num_inference_steps - self.step_count

@@ -155,7 +155,7 @@ class StepBatcher:
 
     def _prepare(self) -> None:
         """Prepare one more graph for the first forward that waits for its graphs."""
-        held = next((image for image in self._images() if _is_held(image)), None)
+        held = next((image for image in self._images() if image.is_held), None)
         if held is not None:
             self._busy.stop()  # compiling may take minutes, and is no hang
             held.job.model.prepare(held.job.cost_model, held.operation_as(Forward))
@@ -167,7 +167,7 @@ class StepBatcher:
         cost_model: CostModel | None = None
         seats = Seats()
         for image in self._images():
-            if image.is_started and not _is_runnable(image):
+            if image.is_started and not image.is_runnable:
                 continue
             cost_model = cost_model or image.job.cost_model
             if image.job.cost_model is not cost_model:
@@ -181,7 +181,7 @@ class StepBatcher:
                 if isinstance(image.operation, Forward):
                     cost_model.note_rows(image.operation.row_count, is_guided=image.job.is_guided)
                     image.job.model.limit(cost_model, image.operation)
-            if not _is_runnable(image) or not seats.matches(image.operation_as(Forward)):
+            if not image.is_runnable or not seats.matches(image.operation_as(Forward)):
                 continue
             if not seats.take(cost_model, image.operation_as(Forward)):
                 break
@@ -236,7 +236,7 @@ class StepBatcher:
         cost_model: CostModel | None = None
         seats = Seats()
         for image in self._images():
-            if not _is_runnable(image):
+            if not image.is_runnable:
                 continue
             forward = image.operation_as(Forward)
             cost_model = cost_model or image.job.cost_model
@@ -298,17 +298,3 @@ def _note_start(image: ImageRun, seconds: float) -> None:
 def _expect(seconds: float | None, average: Average) -> float:
     """Return the seconds, or else the average; infinity if neither is known."""
     return next((each for each in (seconds, average.value) if each is not None), math.inf)
-
-
-def _is_runnable(image: ImageRun) -> bool:
-    """Whether an image waits for a forward that can run now."""
-    return isinstance(image.operation, Forward) and not _is_held(image)
-
-
-def _is_held(image: ImageRun) -> bool:
-    """Whether an image has to wait for graphs before its first forward."""
-    return (
-        isinstance(image.operation, Forward)
-        and not image.widths
-        and not image.job.model.is_ready_for(image.operation)
-    )
