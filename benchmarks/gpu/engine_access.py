@@ -17,10 +17,10 @@ from benchmarks.architectures import make_pipeline
 from benchmarks.gpu.session import Session
 from safelight_service.app import make_server
 from safelight_service.engine import Engine
-from safelight_service.engine.calls import Forward
 from safelight_service.engine.event_relay import PendingEvent
 from safelight_service.engine.job import Job
 from safelight_service.engine.models.loading import LoadedModel, load_model, silence_libraries
+from safelight_service.engine.operations import Forward
 from safelight_service.logs import configure_logs
 from safelight_service.settings import (
     EMBEDDED_MODEL,
@@ -123,10 +123,10 @@ def first_forward(model: Model, side_px: int, steps: int) -> Forward:
     with torch.no_grad():
         [image] = _make_job(model, Recorder(), side_px, steps, 0).images
         image.start()
-        assert isinstance(image.call, Forward)
-        while not model.is_ready_for(image.call):  # a width of graphs after the other
-            model.prepare(image.job.cost_model, image.call)
-    return image.call
+        assert isinstance(image.operation, Forward)
+        while not model.is_ready_for(image.operation):  # a width of graphs after the other
+            model.prepare(image.job.cost_model, image.operation)
+    return image.operation
 
 
 def run_forward(model: Model, call: Forward, width: int) -> None:
@@ -202,7 +202,7 @@ class Callers:
 class _Caller(Recorder):
     """Waits for nothing but the end."""
 
-    def post(self, pending: PendingEvent) -> None:
+    def post(self, event: PendingEvent) -> None:
         pass
 
 

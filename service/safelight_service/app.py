@@ -1,4 +1,4 @@
-"""App: the composition root, the only module that builds an engine."""
+"""Composition root: the only module that builds an engine."""
 
 import functools
 
@@ -8,9 +8,9 @@ from safelight_service.settings import Settings
 
 
 def make_server(settings: Settings) -> Server:
-    """Return a server of the local engine, to be started.
+    """Make a server of the local engine; the caller starts it.
 
     Raises:
-        ConfigurationError: a file that the settings name cannot be used.
+        ConfigurationError: a file named by the settings cannot be used.
     """
     return Server(settings, functools.partial(Engine, settings))

@@ -1,4 +1,4 @@
-"""The result cache: what was made once is not made again; it knows neither torch nor gRPC."""
+"""Result cache: keeps finished images by request; imports neither torch nor gRPC."""
 
 from safelight_service.cache.key import cache_key
 from safelight_service.cache.result_cache import ResultCache

@@ -1,9 +1,8 @@
-"""Disk: results in a folder, which outlive the process, and which replicas on a host share.
+"""Disk tier: results in a folder, which outlive the process and can be shared on a host.
 
-`index.sqlite` knows the results; their images are files named by their SHA-256. A file is
-complete before a row tells of it, and is checked whenever it is read, so whatever happens in
-between costs a miss at most. Everything is written under the write lock of the index: no two
-processes write at once, and a file that no row tells of was left by one that has died.
+`index.sqlite` lists the results; images are files named by their SHA-256. A file is complete
+before a row refers to it, and every read verifies it. So a crash costs a miss at most. All writes
+hold the write lock of the index. A file without a row was left by a process that died.
 """
 
 import asyncio
@@ -23,7 +22,7 @@ from safelight_service.cache.results import MalformedResultError, Result, pack_h
 _log = structlog.get_logger()
 
 _BUSY_S = 1.0
-"""How long to wait for another process that writes."""
+"""Longest wait for the write lock."""
 
 _SCHEMA = """
     PRAGMA journal_mode = WAL;
@@ -49,16 +48,16 @@ _T = TypeVar("_T")
 
 
 class DiskTier:
-    """Results of up to `max_bytes` in all; the least recently used make room.
+    """Keeps results of up to `max_bytes` in total; evicts the least recently used.
 
-    One thread does all of its work. A folder that cannot be used is tried again by each call.
+    All work is done in one thread. After a failure the next operation opens the folder again.
     """
 
     name = "disk"
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.size_bytes = 0
-        """Bytes of the images that are kept; one that results share counts for each."""
+        """Bytes of all images; an image counts once for each result that has it."""
         self._folder = folder
         self._index_file = folder / "index.sqlite"
         self._partial_file = folder / "partial"
@@ -66,28 +65,28 @@ class DiskTier:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="safelight-disk-cache")
         self._index: sqlite3.Connection | None = None
         self._used_at_ns: dict[str, int] = {}
-        """Uses since the last write: reading itself never writes, so it waits for nobody."""
+        """Uses since the last write; reads do not write, so they never wait for the lock."""
 
     async def get(self, key: str) -> Result | None:
-        """Return what was put under that key.
+        """Return the result of a key, or None.
 
         Raises:
-            MalformedResultError: a file has changed; it is gone now.
-            OSError, sqlite3.Error: whatever the folder comes to.
+            MalformedResultError: a file has changed; the result has been removed.
+            OSError, sqlite3.Error: any filesystem or SQLite failure.
         """
         return await self._run(lambda: self._get(key))
 
     async def put(self, key: str, result: Result) -> None:
-        """Keep a result, unless it is larger than all the room.
+        """Keep a result, unless it is larger than `max_bytes`.
 
         Raises:
-            OSError, sqlite3.Error: whatever the folder comes to.
+            OSError, sqlite3.Error: any filesystem or SQLite failure.
         """
         if result.size_bytes <= self._max_bytes:
             await self._run(lambda: self._put(key, result))
 
     async def close(self) -> None:
-        """Write down what was used when, and end the thread."""
+        """Write the times of the last uses, and end the thread."""
         try:
             await self._run(self._close)
         finally:
@@ -97,7 +96,7 @@ class DiskTier:
         def run() -> _T:
             try:
                 return work()
-            except sqlite3.OperationalError:  # locked or full: that passes
+            except sqlite3.OperationalError:  # locked or full, which passes
                 raise
             except (sqlite3.DatabaseError, FileNotFoundError):  # damaged, or the folder is gone
                 self._disconnect()
@@ -123,7 +122,7 @@ class DiskTier:
 
     def _put(self, key: str, result: Result) -> None:
         index = self._open()
-        with _writing(index):  # first, since the room may be needed
+        with _writing(index):  # evict by the latest uses
             self._note_uses(index)
             self._forget(index, key)
             self._make_room(index, result.size_bytes)
@@ -154,7 +153,7 @@ class DiskTier:
             self._folder.mkdir(0o700, parents=True, exist_ok=True)  # PNGs hold prompts
             try:
                 self._index = self._connect()
-            except sqlite3.OperationalError:  # locked, full or not to be written
+            except sqlite3.OperationalError:  # locked, full or read-only
                 raise
             except sqlite3.DatabaseError as damage:
                 self._set_index_aside(damage)
@@ -181,7 +180,7 @@ class DiskTier:
             self._index = None
 
     def _set_index_aside(self, damage: sqlite3.DatabaseError) -> None:
-        """Begin anew: the next sweep removes the images, since no row tells of them any more."""
+        """Start a new index; the next sweep removes the images, which have no rows any more."""
         aside = self._index_file.with_suffix(".damaged")
         self._index_file.replace(aside)
         for suffix in ("-wal", "-shm"):
@@ -189,7 +188,7 @@ class DiskTier:
         _log.warning("cache_index_set_aside", path=str(aside), error=str(damage))
 
     def _sweep(self, index: sqlite3.Connection) -> None:
-        """Remove what a process left that died while it wrote."""
+        """Remove the files of a process that died while it wrote."""
         with _writing(index):
             self._partial_file.unlink(missing_ok=True)
             for file in self._folder.glob(f"blobs/??/{'?' * 64}"):
@@ -205,14 +204,14 @@ class DiskTier:
             excess -= freed
 
     def _forget(self, index: sqlite3.Connection, key: str) -> None:
-        """Remove a result, and those of its images that no other result has."""
+        """Remove a result, and its images unless other results have them."""
         rows = index.execute("SELECT sha256 FROM images WHERE key = ?", (key,)).fetchall()
         index.execute("DELETE FROM results WHERE key = ?", (key,))
         for (sha256,) in rows:
             _remove_unless_used(index, self._file(sha256))
 
     def _discard(self, key: str, files: Sequence[Path]) -> None:
-        """Remove a result that cannot be read, with all its images: one of them is damaged."""
+        """Remove a damaged result with all its images."""
         index = self._open()
         with _writing(index):
             for file in files:
@@ -228,7 +227,7 @@ class DiskTier:
         self._used_at_ns.clear()
 
     def _write(self, file: Path, data: bytes) -> None:
-        """Write a file so that it is there in full or not at all, even after a power cut."""
+        """Write a file atomically: after a power cut it is complete or absent."""
         try:
             with self._partial_file.open("wb") as partial:
                 partial.write(data)
@@ -251,7 +250,7 @@ class DiskTier:
 
 @contextmanager
 def _writing(index: sqlite3.Connection) -> Iterator[None]:
-    """Hold the write lock; commit at the end, or roll back after an exception."""
+    """Hold the write lock; commit at the end, or roll back on an exception."""
     with index:
         index.execute("BEGIN IMMEDIATE")
         yield

@@ -1,4 +1,4 @@
-"""Key: what requests must have in common for their images to have the same bytes."""
+"""Cache key: equal for requests whose images have the same bytes."""
 
 import contextlib
 import dataclasses
@@ -13,10 +13,10 @@ _DISTRIBUTIONS = ("Pillow", "diffusers", "safelight-service", "torch", "torchao"
 
 
 def cache_key(model: str, request: ResolvedRequest) -> str:
-    """Return a SHA-256, in hexadecimal, of all that decides the bytes of a request's images.
+    """Return a SHA-256, in hexadecimal, of everything that affects the bytes of the images.
 
-    `model` is the loaded model's identity. Of the request only the previews are left out,
-    so that a field that is added to it later is part of the key.
+    `model` is the identity of the loaded model. The key covers all of the request except its
+    previews, so a field that is added later is covered too.
     """
     facts = {
         "model": model,

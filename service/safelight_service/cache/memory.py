@@ -1,4 +1,4 @@
-"""Memory: results in the process itself, the least recently used forgotten first."""
+"""Memory tier: results in the process itself."""
 
 import cachetools
 
@@ -6,7 +6,7 @@ from safelight_service.cache.results import Result
 
 
 class MemoryTier:
-    """Results of up to `max_bytes` in all."""
+    """Keeps results of up to `max_bytes` in total; evicts the least recently used."""
 
     name = "memory"
 
@@ -17,18 +17,18 @@ class MemoryTier:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the images that are kept."""
+        """Bytes of all images."""
         return int(self._results.currsize)
 
     async def get(self, key: str) -> Result | None:
-        """Return what was kept under that key."""
+        """Return the result of a key, or None."""
         return self._results.get(key)
 
     async def put(self, key: str, result: Result) -> None:
-        """Keep a result, unless it is larger than all the room."""
+        """Keep a result, unless it is larger than `max_bytes`."""
         if result.size_bytes <= self._results.maxsize:
             self._results[key] = result
 
     async def close(self) -> None:
-        """Forget everything."""
+        """Remove all results."""
         self._results.clear()

@@ -1,4 +1,4 @@
-"""Redis: results that replicas on several hosts share."""
+"""Redis tier: results that replicas on several hosts share."""
 
 import asyncio
 import time
@@ -13,10 +13,10 @@ from redis.exceptions import ResponseError
 from safelight_service.cache.results import Result, pack, unpack
 
 TIMEOUT_S = 0.1
-"""Most that one call may take, connecting included; one that takes longer is worth less."""
+"""Longest command, connecting included; a slower one is worth less than the time it takes."""
 
 RETRY_S = 5.0
-"""How long a server that did not answer is left alone."""
+"""Pause after a server has failed to answer."""
 
 MAX_VALUE_BYTES = 16 << 20
 
@@ -25,7 +25,7 @@ _T = TypeVar("_T")
 
 
 class RedisTier:
-    """Results on a Redis server, each for `ttl_s` seconds; how many it keeps is its own affair."""
+    """Keeps each result for `ttl_s` seconds; the server's own policy bounds their number."""
 
     name = "redis"
     size_bytes = 0
@@ -35,24 +35,24 @@ class RedisTier:
         self._ttl_s = ttl_s
         self._clock = clock
         self._retry_at = 0.0
-        """When to call again after a failure; 0: there was none."""
+        """Next attempt after a failure, by `clock`; 0 without one."""
 
     async def get(self, key: str) -> Result | None:
-        """Return what was put under that key.
+        """Return the result of a key, or None.
 
         Raises:
-            MalformedResultError: the server holds something else.
-            Exception: whatever the connection comes to.
+            MalformedResultError: the server's value differs from the one put.
+            Exception: any failure of the connection or the server.
         """
         value = await self._call(lambda: self._client.get(_PREFIX + key))
-        assert not isinstance(value, str)  # those are for clients that decode
+        assert not isinstance(value, str)  # only clients with decode_responses get those
         return None if value is None else await asyncio.to_thread(unpack, key, value)
 
     async def put(self, key: str, result: Result) -> None:
-        """Send a result, unless it is above MAX_VALUE_BYTES.
+        """Send a result, unless it is larger than MAX_VALUE_BYTES.
 
         Raises:
-            Exception: whatever the connection comes to.
+            Exception: any failure of the connection or the server.
         """
         value = pack(key, result)
         if len(value) <= MAX_VALUE_BYTES:
@@ -66,14 +66,14 @@ class RedisTier:
     async def _call(self, command: Callable[[], Awaitable[_T]]) -> _T:
         now = self._clock()
         if now < self._retry_at:
-            raise ConnectionError("left alone since it failed")
+            raise ConnectionError("paused after a failure")
         if self._retry_at:
-            self._retry_at = now + RETRY_S  # others wait for what this call finds
+            self._retry_at = now + RETRY_S  # one attempt at a time
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 reply = await command()
         except ResponseError:
-            self._retry_at = 0.0  # it refuses, but it answers
+            self._retry_at = 0.0  # an answer, if a refusal
             raise
         except Exception:
             self._retry_at = now + RETRY_S

@@ -1,4 +1,4 @@
-"""Result cache: asks its tiers from the fastest to the slowest, and outlives all of them."""
+"""Result cache: looks results up in its tiers, the fastest first, and tolerates failing ones."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,63 +17,63 @@ _log = structlog.get_logger()
 
 
 class Tier(Protocol):
-    """One place that keeps results; its methods may raise whatever that place comes to."""
+    """A place that keeps results; its methods may raise any failure of that place."""
 
     @property
     def name(self) -> str:
-        """For logs and metrics."""
+        """Name in logs and metrics."""
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the images that it keeps."""
+        """Bytes of all images."""
 
     async def get(self, key: str) -> Result | None:
-        """Return what was put under that key.
+        """Return the result of a key, or None.
 
         Raises:
-            MalformedResultError: what is there is not what was put.
+            MalformedResultError: the kept value differs from the one put.
         """
 
     async def put(self, key: str, result: Result) -> None:
-        """Keep a result, if it is not too large."""
+        """Keep a result, unless it is too large."""
 
     async def close(self) -> None:
-        """Let go of threads, files and connections."""
+        """Release threads, files and connections."""
 
 
 @dataclass(slots=True)
 class TierStats:
-    """What has become of a tier's calls; a `get` that fails is a miss and an error."""
+    """Counts of a tier's lookups and errors; a failed `get` counts as a miss and as an error."""
 
     hits: int = 0
     misses: int = 0
     errors: int = 0
     size_bytes: int = 0
-    """Bytes of the images that it keeps; 0 for Redis, where that is unknown."""
+    """Bytes of all images; 0 for Redis, where they are unknown."""
 
 
 class ResultCache:
-    """Results by key, in tiers from the fastest to the slowest; belongs to one event loop.
+    """Results by key, in tiers from the fastest to the slowest. Use it on one event loop.
 
-    No call ever raises because a tier is broken.
+    A failing tier is logged and counted; no method raises its errors.
     """
 
     def __init__(
         self, tiers: Sequence[Tier], *, is_enabled: bool = True, replays_unseeded: bool = False
     ) -> None:
         self.is_enabled = is_enabled
-        """Whether anybody is to ask it."""
+        """Whether generations use it."""
         self.stats = {tier.name: TierStats() for tier in tiers}
-        """By the tier's name."""
+        """Counts by the tier's name."""
         self.replays_unseeded = replays_unseeded
-        """Whether requests that leave the seed open get each other's results."""
+        """Whether requests with an open seed receive each other's results."""
         self._tiers = tiers
         self._failing: dict[str, str] = {}
-        """The tiers that fail, and the operation that began it."""
+        """Failing tiers, and the operation that failed first."""
 
     @classmethod
     def open(cls, settings: CacheSettings) -> Self:
-        """Make the tiers that the settings ask for; they are first touched by the first call."""
+        """Make the tiers of the settings; each connects when it is first used."""
         tiers: list[Tier] = []
         if settings.enabled and settings.memory_mib:
             tiers.append(MemoryTier(settings.memory_mib << 20))
@@ -84,7 +84,7 @@ class ResultCache:
         return cls(tiers, is_enabled=settings.enabled, replays_unseeded=settings.replay_unseeded)
 
     async def get(self, key: str) -> Result | None:
-        """Return what was put under that key, and give it to the faster tiers as well."""
+        """Return the result of a key, or None; put it into the faster tiers as well."""
         for position, tier in enumerate(self._tiers):
             result = None
             with self._surviving(tier, "get"):
@@ -113,7 +113,7 @@ class ResultCache:
 
     @contextmanager
     def _surviving(self, tier: Tier, operation: str) -> Iterator[None]:
-        """Count what a call raises, and warn when a tier starts to fail."""
+        """Count and suppress the errors of a tier; log the first failure and the recovery."""
         stats = self.stats[tier.name]
         try:
             yield
@@ -132,7 +132,7 @@ class ResultCache:
                     error=str(error),
                 )
         else:
-            # A full disk can still be read: only what began to fail shows that it works again.
+            # A full disk can still be read: only the operation that failed proves a recovery.
             if self._failing.get(tier.name) == operation:
                 del self._failing[tier.name]
                 _log.info("cache_tier_works_again", tier=tier.name)

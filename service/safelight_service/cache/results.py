@@ -1,8 +1,8 @@
 """Results: the images of a generation, in memory and as bytes.
 
-As bytes: the SHA-256 of the key and of what follows on the line, a space, a line of JSON
-with everything but the images' bytes, and these bytes, one image after the other. The JSON
-holds the SHA-256 of each image, so that nothing can change without being noticed.
+As bytes: a line with the SHA-256 of the key and the JSON, a space and the JSON; then the bytes
+of the images, one after the other. The JSON holds all other fields, and the SHA-256 of each
+image, so that any change is detected.
 """
 
 import dataclasses
@@ -16,19 +16,19 @@ from safelight_service.core.events import Image
 
 
 class MalformedResultError(ValueError):
-    """Bytes that are not what was packed under this key."""
+    """The bytes differ from those packed under this key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """All images of a generation, and how many denoising steps these took together."""
+    """All images of a generation, and the number of their denoising steps in total."""
 
     images: tuple[Image, ...]
     step_count: int
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the images."""
+        """Bytes of all images."""
         return sum(len(image.data) for image in self.images)
 
 
@@ -53,12 +53,12 @@ class _Header(_Facts):
 
 
 def pack(key: str, result: Result) -> bytes:
-    """Write a result as bytes."""
+    """Serialize a result."""
     return b"".join((pack_header(key, result), *(image.data for image in result.images)))
 
 
 def pack_header(key: str, result: Result) -> bytes:
-    """Write what comes before the bytes of the images."""
+    """Serialize the line that precedes the bytes of the images."""
     images = []
     for image in result.images:
         facts = dataclasses.asdict(image)
@@ -69,10 +69,10 @@ def pack_header(key: str, result: Result) -> bytes:
 
 
 def unpack(key: str, value: bytes) -> Result:
-    """Read what was packed under that key.
+    """Parse a result that was packed under that key.
 
     Raises:
-        MalformedResultError: a byte of it has changed, or it is anything else.
+        MalformedResultError: the bytes differ from those packed.
     """
     line, _, data = value.partition(b"\n")
     digest, _, text = line.partition(b" ")
@@ -92,7 +92,7 @@ def unpack(key: str, value: bytes) -> Result:
         images.append(image)
         begin = end
     if begin != len(data):
-        raise MalformedResultError("there is more than the images")
+        raise MalformedResultError("there are more bytes than those of the images")
     return Result(tuple(images), header.step_count)
 
 

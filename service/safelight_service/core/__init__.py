@@ -1,1 +1,1 @@
-"""What all parts share: requests, events, models, errors. Imports neither gRPC nor torch."""
+"""Requests, events, models and errors, shared by all parts; imports neither gRPC nor torch."""

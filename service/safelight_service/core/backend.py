@@ -1,7 +1,7 @@
-"""Backend: what runs generations, be it in this process or on other machines.
+"""Backend: the interface to an engine, in this process or on another machine.
 
-Generations, the gRPC server and telemetry know this interface alone. The local engine is one
-backend; `app.py` chooses.
+Generations, the gRPC server and telemetry depend on this interface only. `app.py` chooses the
+backend.
 """
 
 from collections.abc import Mapping
@@ -17,86 +17,86 @@ from safelight_service.core.timeline import Timeline
 
 @dataclass(frozen=True)
 class Prepared:
-    """A valid request with nothing left open; backends may add a handle of their own."""
+    """A valid request with every default filled in; backends may subclass it with a handle."""
 
     accepted: Accepted
     model_identity: str
-    """Everything about the model that decides the bytes of its images, as text."""
+    """Text that is equal for models whose images have the same bytes."""
     timeline: Timeline
     deadline_s: float | None = None
-    """Seconds left when it was prepared; None without a deadline."""
+    """Seconds from preparation to the deadline; None without one."""
 
 
 @dataclass(frozen=True, slots=True)
 class BackendStats:
-    """How busy a backend is."""
+    """Load and memory of a backend."""
 
     waiting_count: int
     """Generations in the queue."""
     running_count: int
-    """Generations that have been started."""
+    """Generations on a device."""
     resident_bytes: Mapping[str, int] = field(default_factory=dict)
-    """Weights of each model in memory, by the model's name."""
+    """Bytes of the weights of each model in memory, by the model's name."""
     memory_bytes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    """Memory of each GPU in use, by its state: allocated, reserved, total."""
+    """Bytes of each GPU in use, by state: allocated, reserved and total."""
 
 
 class Backend(Protocol):
-    """Runs generations; its methods belong to one event loop unless they say otherwise."""
+    """Runs generations. Call its methods on one event loop, except where noted."""
 
     @property
     def default_model(self) -> str:
-        """Name of the model of requests that name none."""
+        """Name of the model for requests that name none."""
 
     @property
     def is_lost(self) -> bool:
-        """Whether it has failed for good, so that only a new process helps."""
+        """Whether the backend has failed and only a new process helps."""
 
     async def start(self) -> None:
-        """Load the models that must be there from the start.
+        """Load the models that are configured to be preloaded.
 
         Raises:
             ModelFailedError: one of them cannot be loaded.
         """
 
     async def wait_until_lost(self) -> None:
-        """Return when it has failed for good; all generations have ended then."""
+        """Wait until the backend is lost; all its generations have ended then."""
 
     def drain(self) -> None:
-        """Take no new work and end waiting generations; running ones go on."""
+        """Refuse new work and end waiting generations; running ones continue."""
 
     async def close(self) -> None:
-        """Cancel running generations, and release everything."""
+        """Cancel running generations and release all resources."""
 
     def stats(self) -> BackendStats:
-        """Return how busy it is; from any thread."""
+        """Return the present load; safe to call from any thread."""
 
     def list_models(self) -> tuple[ModelInfo, ...]:
         """Describe all models, the default one first."""
 
     def get_model(self, name: str) -> ModelInfo:
-        """Describe one model; an empty name is the default one.
+        """Describe a model; an empty name stands for the default one.
 
         Raises:
             ModelNotFoundError: no such model is served.
         """
 
     def prepare(
-        self, request: GenerationRequest, tell: EventCallback, timeline: Timeline
+        self, request: GenerationRequest, on_event: EventCallback, timeline: Timeline
     ) -> AbstractAsyncContextManager[Prepared]:
-        """Load the model, which stays loaded within the context, and resolve the request.
+        """Load the model and resolve the request; the model stays loaded within the context.
 
-        Calls `tell` with the progress of loading, and records moments in the timeline.
+        Calls `on_event` with the progress of loading, and records moments in the timeline.
 
         Raises:
-            SafelightError: as `core/errors.py` lists them.
+            SafelightError: any that `core/errors.py` lists.
         """
 
-    async def run(self, prepared: Any, tell: EventCallback) -> Completed:
-        """Make the images, calling `tell` with each event; cancelling this cancels them.
+    async def run(self, prepared: Any, on_event: EventCallback) -> Completed:
+        """Make the images and call `on_event` with each event; cancel the task to cancel them.
 
-        `prepared` is what this backend's `prepare` has made.
+        `prepared` must come from `prepare` of the same backend.
 
         Raises:
-            SafelightError: as `core/errors.py` lists them.
+            SafelightError: any that `core/errors.py` lists.
         """

@@ -1,28 +1,28 @@
-"""The errors of the domain, free of gRPC.
+"""Errors of the domain, independent of gRPC.
 
 SafelightError
-├── UnauthenticatedError     no token, or not one that is known
-├── RateLimitedError         a token's calls come too fast
-├── TooManyGenerationsError  a token's generations are too many at once
-├── InvalidRequestError      fields outside their rules, all of them
-├── ModelNotFoundError       a model that is not served
-├── ModelForbiddenError      a model that the token does not allow
-├── GenerationExistsError    a generation id that is in use for another request
-├── GenerationNotFoundError  a generation that is neither running nor kept
-├── GenerationCancelledError a generation that was cancelled
-├── TimeLimitError           a generation that took longer than any may
-├── DeadlineError            a deadline that cannot be met
-├── ReaderStalledError       a reader that does not read
-├── QueueFullError           too many generations wait
-├── OutOfMemoryError         the device is too small for the request
+├── UnauthenticatedError     the token is missing or unknown
+├── RateLimitedError         a token's generations start too fast
+├── TooManyGenerationsError  a token has too many generations at once
+├── InvalidRequestError      fields break their rules; lists all of them
+├── ModelNotFoundError       the model is not served
+├── ModelForbiddenError      the token does not allow the model
+├── GenerationExistsError    another request uses the generation id
+├── GenerationNotFoundError  the generation is neither running nor kept
+├── GenerationCancelledError the generation was cancelled
+├── TimeLimitError           the generation exceeded the service's time limit
+├── DeadlineError            the deadline cannot be met
+├── ReaderStalledError       the reader stopped reading
+├── QueueFullError           the queue is full
+├── OutOfMemoryError         the device has too little memory for the request
 ├── ModelLoadingError        the model is not in memory yet
 ├── ModelFailedError         the model cannot be loaded
 ├── StoppingError            the service takes no new work
-├── DeviceLostError          the device has failed for good, and the service ends
-└── InternalError            a fault of the service, told by an id only
+├── DeviceLostError          the device has failed, and the service ends
+└── InternalError            a fault of the service; carries an id only
 
-`grpc_server/status.py` maps each to a gRPC status. A message says what was wrong and
-what is allowed; it never holds a path, a prompt or the text of an exception.
+`grpc_server/status.py` maps each class to a gRPC status. A message says what was wrong and
+what is allowed. It never holds a path, a prompt or the text of an exception.
 """
 
 import traceback
@@ -37,10 +37,10 @@ _log = structlog.get_logger()
 
 
 class SafelightError(Exception):
-    """The root of all errors that reach a caller; each survives pickling."""
+    """Root of all errors that reach a caller; every subclass can be pickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Restore the message and the attributes, whatever the constructor takes."""
+        """Restore the message and the attributes without calling the constructor."""
         return _restore, (type(self), self.args, dict(self.__dict__))
 
 
@@ -54,7 +54,7 @@ def _restore(
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
-    """One field that breaks its rule; `field` is its path in the contract."""
+    """A field that breaks its rule; `field` is its path in the contract."""
 
     field: str
     description: str
@@ -64,19 +64,19 @@ _MAX_QUOTED = 64
 
 
 def quote(text: str) -> str:
-    """Quote what a caller sent, cut where a status could grow too large to be received."""
+    """Quote text from a caller; cut it so that the status stays small enough to be received."""
     return repr(text) if len(text) <= _MAX_QUOTED else f"{text[:_MAX_QUOTED]!r}..."
 
 
 class UnauthenticatedError(SafelightError):
-    """No token, or not one that is known; the caller is not told which."""
+    """The token is missing or unknown; the message does not reveal which."""
 
     def __init__(self) -> None:
         super().__init__("send a token of this service as authorization: Bearer TOKEN")
 
 
 class InvalidRequestError(SafelightError):
-    """Fields outside their rules, all of them at once."""
+    """Fields break their rules; holds all violations."""
 
     def __init__(self, violations: Sequence[FieldViolation]) -> None:
         super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations))
@@ -84,14 +84,14 @@ class InvalidRequestError(SafelightError):
 
 
 class ModelNotFoundError(SafelightError):
-    """A model that is not served."""
+    """The model is not served."""
 
     def __init__(self, model: str, served: Sequence[str]) -> None:
         super().__init__(f"model {quote(model)} is not served; choose one of: {', '.join(served)}")
 
 
 class ModelForbiddenError(SafelightError):
-    """A model that the caller's token does not allow, whether it is served or not."""
+    """The caller's token does not allow the model, whether it is served or not."""
 
     def __init__(self, model: str, allowed: Sequence[str]) -> None:
         super().__init__(
@@ -100,7 +100,7 @@ class ModelForbiddenError(SafelightError):
 
 
 class GenerationExistsError(SafelightError):
-    """A generation id that another request has taken."""
+    """Another request uses the generation id."""
 
     def __init__(self, generation_id: str) -> None:
         super().__init__(
@@ -110,44 +110,46 @@ class GenerationExistsError(SafelightError):
 
 
 class GenerationNotFoundError(SafelightError):
-    """A generation that does not run, nor has ended lately."""
+    """The generation is neither running nor kept."""
 
     def __init__(self, generation_id: str) -> None:
-        super().__init__(f"generation_id {quote(generation_id)} names no generation that is known")
+        super().__init__(
+            f"generation_id {quote(generation_id)} names no running or recently ended generation"
+        )
 
 
 class GenerationCancelledError(SafelightError):
-    """A generation that was cancelled by its id, or that nobody watched any more."""
+    """The generation was cancelled by its id, or lost its last watcher."""
 
     def __init__(self) -> None:
         super().__init__("the generation was cancelled")
 
 
 class TimeLimitError(SafelightError):
-    """A generation that took longer than the service lets any of them take."""
+    """The generation exceeded the service's time limit."""
 
     def __init__(self, limit_s: float) -> None:
-        super().__init__(f"the generation took longer than {limit_s:g} s, the most that any may")
+        super().__init__(f"the generation exceeded the time limit of {limit_s:g} s")
 
 
 class DeadlineError(SafelightError):
-    """A deadline that is known not to be met."""
+    """The deadline cannot be met, by the forecast."""
 
     def __init__(self, left_s: float, needed_s: float) -> None:
         super().__init__(
-            f"the deadline is in {left_s:.1f} s, and the images would take about {needed_s:.1f} s"
+            f"the deadline is in {left_s:.1f} s, but the images need about {needed_s:.1f} s"
         )
 
 
 class ReaderStalledError(SafelightError):
-    """A reader that took nothing from its stream for too long."""
+    """The reader took nothing from its stream for too long."""
 
     def __init__(self, limit_s: float) -> None:
         super().__init__(f"nothing was read from the stream for {limit_s:g} s")
 
 
 class RetryableError(SafelightError):
-    """An error that goes away; `retry_after_s` is when, in seconds, to try again."""
+    """An error that passes; retry after `retry_after_s` seconds."""
 
     def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(message)
@@ -155,7 +157,7 @@ class RetryableError(SafelightError):
 
 
 class RateLimitedError(RetryableError):
-    """A token has asked for as many generations within a minute as it may."""
+    """The token has used up its generations for the last minute."""
 
     def __init__(self, token: str, per_minute: int, retry_after_s: float) -> None:
         super().__init__(
@@ -166,7 +168,7 @@ class RateLimitedError(RetryableError):
 
 
 class TooManyGenerationsError(SafelightError):
-    """A token runs as many generations as it may."""
+    """The token already runs as many generations as it may."""
 
     def __init__(self, token: str, concurrent: int) -> None:
         super().__init__(
@@ -176,7 +178,7 @@ class TooManyGenerationsError(SafelightError):
 
 
 class QueueFullError(RetryableError):
-    """As many generations wait as may."""
+    """The queue is full."""
 
     def __init__(self, queue_size: int, retry_after_s: float) -> None:
         super().__init__(f"{queue_size} generations wait already; try again later", retry_after_s)
@@ -190,7 +192,7 @@ class OutOfMemoryError(SafelightError):
 
 
 class ModelLoadingError(RetryableError):
-    """The model is being loaded and the caller did not want to wait."""
+    """The model is being loaded, and the caller declined to wait."""
 
     def __init__(self, model: str, retry_after_s: float) -> None:
         super().__init__(
@@ -200,28 +202,28 @@ class ModelLoadingError(RetryableError):
 
 
 class ModelFailedError(SafelightError):
-    """The model cannot be loaded; the service's log says why."""
+    """The model cannot be loaded; the reason is in the service's log."""
 
     def __init__(self, model: str) -> None:
         super().__init__(f"model {model!r} cannot be loaded; the service's log says why")
 
 
 class StoppingError(RetryableError):
-    """The service is stopping and takes no new work."""
+    """The service is stopping, and takes no new work."""
 
     def __init__(self, retry_after_s: float = 1.0) -> None:
         super().__init__("the service is stopping", retry_after_s)
 
 
 class DeviceLostError(RetryableError):
-    """The device has failed for good; the service ends, to be started anew by its supervisor."""
+    """The device has failed; the service ends, and its supervisor restarts it."""
 
     def __init__(self, retry_after_s: float = 10.0) -> None:
         super().__init__("the device has failed and the service restarts", retry_after_s)
 
 
 class InternalError(SafelightError):
-    """A fault of the service; the log repeats the id beside what happened."""
+    """A fault of the service; the log has the details under the same id."""
 
     def __init__(self, error_id: str) -> None:
         super().__init__(f"internal error, id={error_id}")
@@ -229,10 +231,9 @@ class InternalError(SafelightError):
 
 
 def report_fault(fault: BaseException) -> InternalError:
-    """Log an unexpected exception under an id, and return the error that carries the id.
+    """Log an unexpected exception under a new id, and return an error with that id.
 
-    The log names the exception's type and its origin, not its text, which may hold parts of a
-    prompt.
+    Logs the exception's type and origin, but not its text, which may hold parts of a prompt.
     """
     error_id = uuid.uuid4().hex[:12]
     frames = traceback.extract_tb(fault.__traceback__)

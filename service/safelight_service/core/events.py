@@ -1,4 +1,4 @@
-"""Events: what happens to a generation, in the order in which a caller learns of it."""
+"""Events of a generation, in the order in which callers receive them."""
 
 import enum
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """Other generations run first; position 1 is next."""
+    """The generation waits in the queue; position 1 is next."""
 
     position: int
     estimated_wait_s: float | None
@@ -27,7 +27,7 @@ class Queued:
 
 @dataclass(frozen=True, slots=True)
 class ModelLoading:
-    """The model is being loaded; `fraction` in [0, 1] is None on a first load."""
+    """The model is being loaded; `fraction` in [0, 1] is None on the first load."""
 
     model: str
     fraction: float | None
@@ -36,7 +36,7 @@ class ModelLoading:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Step `step` of `step_count` of one image has been made."""
+    """An image has completed `step` of `step_count` denoising steps."""
 
     step: int
     step_count: int
@@ -47,7 +47,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """A small picture of an unfinished image."""
+    """A compressed preview of an unfinished image; sizes in pixels."""
 
     image_index: int
     step: int
@@ -59,7 +59,7 @@ class Preview:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A finished image, compressed; `sha256` of its bytes in lower-case hexadecimal."""
+    """A finished image, compressed; `sha256` is that of `data`, in lower-case hexadecimal."""
 
     index: int
     mime_type: str
@@ -75,7 +75,7 @@ class Image:
 class Timings:
     """Seconds by phase.
 
-    Those from `text_encode_s` on are sums over the images, which are made side by side.
+    From `text_encode_s` to `image_encode_s`, sums over the images, which are made concurrently.
     """
 
     model_load_s: float
@@ -88,14 +88,14 @@ class Timings:
 
 
 class CacheUse(enum.Enum):
-    """What the cache of results had to do with a generation."""
+    """How a generation used the result cache."""
 
     HIT = "hit"
-    """It had the images."""
+    """The images came from the cache."""
     MISS = "miss"
-    """It has them now."""
+    """The images were made, and put into the cache."""
     BYPASS = "bypass"
-    """It was not asked: the caller did not want that, or left the seed open."""
+    """The cache was not used: the caller declined, or left the seed open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +105,11 @@ class Completed:
     timings: Timings
     step_count: int
     widths: Mapping[int, int]
-    """How many images shared the forwards of this one: forwards by width."""
+    """Number of forwards by their width, the number of images that shared one."""
     cache: CacheUse = CacheUse.BYPASS
 
 
 Event = Accepted | Queued | ModelLoading | Progress | Preview | Image | Completed
 
 EventCallback = Callable[[Event], None]
-"""Is called on the event loop with each event."""
+"""Called on the event loop with each event."""

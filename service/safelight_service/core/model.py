@@ -1,4 +1,4 @@
-"""What a model takes: the parameters that it honours, its defaults and limits."""
+"""Model: its state, the parameters that it honours, its defaults and its limits."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -6,7 +6,7 @@ from enum import Enum
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The bounds of what requests may ask for; sizes in pixels."""
+    """Bounds of requests; sizes in pixels."""
 
     min_side_px: int
     max_side_px: int
@@ -21,7 +21,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What unset parameters become; `guidance_scale` is None if not honoured."""
+    """Values of unset parameters; `guidance_scale` is None if not honoured."""
 
     guidance_scale: float | None
     num_inference_steps: int
@@ -32,7 +32,7 @@ class Defaults:
 
 @dataclass(frozen=True, slots=True)
 class SchedulerInfo:
-    """A diffusers scheduler class, the short names for it, and its own step limit."""
+    """A diffusers scheduler class, its short names and its own step limit."""
 
     name: str
     aliases: tuple[str, ...]
@@ -41,7 +41,7 @@ class SchedulerInfo:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """All that a caller needs to know to use a loaded model."""
+    """Parameters, schedulers and limits of a loaded model."""
 
     pipeline_class: str
     honoured_parameters: tuple[str, ...]
@@ -50,7 +50,7 @@ class Capabilities:
     limits: Limits
     has_previews: bool
     device_type: str = ""
-    """In torch's words, such as `cpu` or `cuda`."""
+    """torch's name of the device type, such as `cpu` or `cuda`."""
 
 
 class ModelState(Enum):
@@ -64,7 +64,7 @@ class ModelState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A model that is served; `capabilities` is None until it has been loaded."""
+    """A served model; `capabilities` is None until it has been loaded."""
 
     name: str
     revision: str

@@ -1,7 +1,6 @@
-"""Observer: is told what the service does, and this one does nothing with it.
+"""Observer: interface with no-op defaults, implemented by `telemetry/` for traces and metrics.
 
-`telemetry/` has the other one, for who wants traces and metrics. Methods are called on the event
-loop unless they say otherwise, and must return at once.
+The service calls its methods on the event loop, except where noted; they must return at once.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,58 +14,58 @@ if TYPE_CHECKING:
 
 
 class Compilation(NamedTuple):
-    """A model's forward that was compiled after its warm-up."""
+    """A forward that was compiled after the warm-up of its model."""
 
     model: str
     reason: "CompilationReason"
 
 
 CompilationReason = Literal["new_shape", "recompile"]
-"""A shape that had not been prepared, such as another size; or one that had been, by mistake."""
+"""`new_shape`: not prepared before, such as another size. `recompile`: prepared, but in vain."""
 
 
 class Observer:
-    """Nobody watches."""
+    """Receives what happens in the service, and ignores it."""
 
     note_forward: Callable[[SharedForward], None] | None = None
-    """Called by the device thread, which has no time: what it is told is looked at elsewhere."""
+    """Called by the device thread; must only hand the forward to another thread."""
 
     note_compilation: Callable[[Compilation], None] | None = None
-    """Called by the device thread, like `note_forward`."""
+    """Called by the device thread, under the same rule."""
 
     def generation_began(self, generation: "Generation") -> None:
-        """Take note of a generation that the call being handled has started."""
+        """The current call has started a generation."""
 
     def generation_joined(self, generation: "Generation") -> None:
-        """Take note that the call being handled watches a generation that is there already."""
+        """The current call has joined a generation that exists already."""
 
     def generation_shares(self, generation: "Generation", timeline: Timeline) -> None:
-        """Take note that a generation gets the images of an execution that another one began."""
+        """A generation gets its images from an execution that another one began."""
 
     def generation_ended(self, generation: "Generation") -> Mapping[str, str]:
-        """Take note of what has come of it; return what its line in the log is to hold as well."""
+        """A generation has ended; return further fields for its log line."""
         return {}
 
     def execution_began(self, generation: "Generation", timeline: Timeline) -> None:
-        """Take note that images are made for a generation."""
+        """An execution has begun to make images for a generation."""
 
     def execution_ended(self, timeline: Timeline) -> None:
-        """Take note that no more images are made."""
+        """An execution has ended."""
 
     def image_sent(self, image: Image, began_at: float) -> None:
-        """Take note that the call being handled has sent an image."""
+        """The current call has sent an image; `began_at` is a moment of time.monotonic."""
 
     def call_failed(self, reason: str) -> None:
-        """Take note of the stable reason that the call being handled fails with."""
+        """The current call fails with this stable reason."""
 
     def reader_stalled(self) -> None:
-        """Take note that a reader did not read and was cut off."""
+        """A call was cut off because its reader stalled."""
 
     def previews_dropped(self, count: int) -> None:
-        """Take note of previews that were replaced before they were read."""
+        """Newer previews have replaced this many unread ones."""
 
     def model_loaded(self, name: str, seconds: float) -> None:
-        """Take note that a model has been loaded and warmed up."""
+        """A model has been loaded and warmed up, in so many seconds."""
 
 
 NULL_OBSERVER = Observer()

@@ -1,6 +1,6 @@
-"""A request as the core knows it: what a caller asked for, and what it resolves to.
+"""Request: as a caller sent it, and as it resolves.
 
-Field names are those of the contract, so that an error can name the field.
+Fields are named as in the contract, so that errors can name them.
 """
 
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """The Hugging Face task's parameters; None means unset."""
+    """Parameters of the Hugging Face task text-to-image; None means unset."""
 
     guidance_scale: float | None = None
     negative_prompt: str | None = None
@@ -29,7 +29,7 @@ class OutputOptions:
 
 @dataclass(frozen=True, slots=True)
 class PreviewOptions:
-    """Which previews are wanted; an interval of 0 wants none."""
+    """Previews of unfinished images; none if `interval_steps` is 0."""
 
     interval_steps: int = 0
     mime_type: str = ""
@@ -38,7 +38,7 @@ class PreviewOptions:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """What a caller asks for, as it was sent; equal ones ask for the same."""
+    """A request as a caller sent it; equal requests ask for the same images."""
 
     inputs: str
     parameters: Parameters = field(default_factory=Parameters)
@@ -51,15 +51,15 @@ class GenerationRequest:
     waits_for_model: bool = field(default=False, compare=False)
     uses_cache: bool = field(default=True, compare=False)
     deadline_at: float | None = field(default=None, compare=False)
-    """When the answer is of no use any more, by the clock of time.monotonic."""
+    """The caller's deadline, a moment of time.monotonic."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedParameters:
-    """The parameters with every default filled in.
+    """Parameters with every default filled in.
 
-    `guidance_scale` and `negative_prompt` are None where the model does not
-    honour them, and `negative_prompt` also where there is none.
+    `guidance_scale` and `negative_prompt` are None if the model does not honour them;
+    `negative_prompt` is None also if it is empty.
     """
 
     guidance_scale: float | None
@@ -81,7 +81,7 @@ class ResolvedOutput:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedPreview:
-    """Previews after every `interval_steps`th step."""
+    """A preview after every `interval_steps`th step, of at most `max_side_px`."""
 
     interval_steps: int
     mime_type: str
@@ -90,7 +90,7 @@ class ResolvedPreview:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedRequest:
-    """A valid request in which nothing is left to choose."""
+    """A valid request with every default filled in."""
 
     inputs: str
     parameters: ResolvedParameters

@@ -1,7 +1,7 @@
-"""Timeline: when a generation passed from phase to phase, by the clock of time.monotonic.
+"""Timeline: moments at which a generation passed from phase to phase, by time.monotonic.
 
-The engine writes it; what callers are told in `completed`, traces, metrics and logs are all read
-off it, so they agree.
+The engine writes it. The timings of `completed`, traces, metrics and logs are derived from it, so
+they agree.
 """
 
 import time
@@ -13,9 +13,9 @@ from safelight_service.core.events import Timings
 
 @dataclass(slots=True, eq=False)
 class ImageTimeline:
-    """The moments of one image, None while they lie ahead; each phase ends where the next begins.
+    """Moments of one image, None until they are reached; each phase ends where the next begins.
 
-    Written by the device thread and, once it has decoded the image, by the one that encodes it.
+    The device thread writes it up to the decoded image, and an encoder thread after that.
     """
 
     timeline: "Timeline"
@@ -26,10 +26,10 @@ class ImageTimeline:
     """Denoising begins."""
     step_ends: list[float] = field(default_factory=list)
     denoised_at: float | None = None
-    """Decoding begins; its wait for the device is part of it."""
+    """Decoding begins; includes its wait for the device."""
     decoded_at: float | None = None
     encoding_at: float | None = None
-    """A thread begins to encode the image."""
+    """Encoding begins, in a thread."""
     encoded_at: float | None = None
 
     @property
@@ -39,51 +39,51 @@ class ImageTimeline:
 
     @property
     def denoise_s(self) -> float:
-        """Seconds from the first forward to the wish to be decoded."""
+        """Seconds from the first forward to the end of the last step."""
         return _between(self.text_encoded_at, self.denoised_at)
 
     @property
     def decode_s(self) -> float:
-        """Seconds from the wish to be decoded to the picture."""
+        """Seconds from the last step to the decoded picture, the wait for the device included."""
         return _between(self.denoised_at, self.decoded_at)
 
     @property
     def image_encode_s(self) -> float:
-        """Seconds in the encoder's thread."""
+        """Seconds in an encoder thread."""
         return _between(self.encoding_at, self.encoded_at)
 
 
 @dataclass(slots=True, eq=False)
 class Timeline:
-    """The moments of one execution: of what makes images, for however many generations."""
+    """Moments of one execution, which makes images for one or more generations."""
 
     began_at: float = field(default_factory=time.monotonic)
     model: str = ""
-    """Name of the model, once it is settled."""
+    """Name of the model, once it is known."""
     pixel_count: int = 0
-    """Of each image, once it is settled."""
+    """Pixels of each image, once they are known."""
     loading_at: float | None = None
-    """Loading begins; None where there was nothing to wait for."""
+    """Loading begins; None if the model was in memory."""
     loaded_at: float | None = None
     queued_at: float | None = None
     ended_at: float | None = None
     images: list[ImageTimeline] = field(default_factory=list)
     observed: object = None
-    """Whatever an observer keeps beside it."""
+    """Storage for an observer."""
 
     @property
     def started_at(self) -> float | None:
-        """When the first image was started, and the wait in the queue was over."""
+        """Start of the first image, which ends the wait in the queue."""
         return self.images[0].started_at if self.images else None
 
     def add_image(self) -> ImageTimeline:
-        """Add an image that is to be made."""
+        """Add an image."""
         image = ImageTimeline(self, len(self.images))
         self.images.append(image)
         return image
 
     def end(self) -> Timings:
-        """Let it end now, and tell the seconds by phase."""
+        """Set `ended_at` to now, and return the seconds by phase."""
         self.ended_at = time.monotonic()
         return Timings(
             model_load_s=_between(self.loading_at, self.loaded_at),
@@ -97,13 +97,13 @@ class Timeline:
 
 
 class SharedForward(NamedTuple):
-    """A forward of a denoiser, as the host saw it; on a GPU it ends later than it seems."""
+    """A forward of a denoiser, timed on the host; a GPU finishes it later."""
 
     began_at: float
     ended_at: float
     row_count: int
     members: tuple[tuple[ImageTimeline, int], ...]
-    """The images that shared it, the one that led first, each with the steps it had made."""
+    """Images that shared it, the leading one first, each with its completed steps."""
 
 
 def _between(begin: float | None, end: float | None) -> float:

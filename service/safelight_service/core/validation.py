@@ -1,6 +1,6 @@
-"""Validation: a request as it was sent becomes one in which nothing is left to choose.
+"""Validation: checks a request and fills in the defaults.
 
-Every rule is checked, so that a caller learns of all mistakes at once.
+Checks every rule, so that the error lists all violations at once.
 """
 
 import math
@@ -28,23 +28,22 @@ _MIN_PREVIEW_SIDE_PX, _MAX_PREVIEW_SIDE_PX = 16, 512
 _GENERATION_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 TokenCounter = Callable[[str], int]
-"""Counts the tokens that a model's tokenizer makes of a prompt."""
+"""Returns the number of tokens of a prompt, by the model's tokenizer."""
 
 
 def resolve(
     request: GenerationRequest, capabilities: Capabilities, count_tokens: TokenCounter
 ) -> ResolvedRequest:
-    """Check every field of the request and fill in the model's defaults.
+    """Check every field of a request, and fill in the model's defaults.
 
     Raises:
-        InvalidRequestError: at least one field is outside its rule; the error
-            names all that are.
+        InvalidRequestError: fields break their rules; the error lists all of them.
     """
     return _Resolver(request, capabilities, count_tokens).resolve()
 
 
 class _Resolver:
-    """The rules, one method a field; each notes violations and returns a value."""
+    """Rules, one method a field; each records violations and returns a value."""
 
     def __init__(
         self, request: GenerationRequest, capabilities: Capabilities, count_tokens: TokenCounter
@@ -88,7 +87,7 @@ class _Resolver:
     def _check_generation_id(self) -> None:
         generation_id = self._request.generation_id
         if generation_id and not _GENERATION_ID.fullmatch(generation_id):
-            self._refuse("generation_id", "must be 1 to 128 pending_events, digits and -_.:")
+            self._refuse("generation_id", "must be 1 to 128 letters, digits and -_.:")
 
     def _check_linger(self) -> None:
         linger_s = self._request.linger_s
@@ -101,7 +100,7 @@ class _Resolver:
             if getattr(self._request.parameters, name) is not None and name not in honoured:
                 self._refuse(
                     f"parameters.{name}",
-                    f"is not honoured by this model, which takes: {', '.join(honoured)}",
+                    f"is not honoured by this model; it honours: {', '.join(honoured)}",
                 )
 
     def _check_prompt(self, field: str, prompt: str, *, is_required: bool) -> str:
@@ -210,7 +209,7 @@ class _Resolver:
         seed = self._request.parameters.seed
         if seed is None:
             return secrets.randbelow(2**32)
-        # Image i takes seed + i, which must be a valid seed as well.
+        # Image i uses seed + i, which must be a valid seed too.
         highest = MAX_SEED - max(image_count - 1, 0)
         return self._check_range("parameters.seed", seed, 0, highest)
 
@@ -221,7 +220,9 @@ class _Resolver:
         )
         if mime_type == "image/png":
             if output.quality is not None:
-                self._refuse("output.quality", "is for image/jpeg and image/webp; PNG is lossless")
+                self._refuse(
+                    "output.quality", "applies to image/jpeg and image/webp only; PNG is lossless"
+                )
             return ResolvedOutput(mime_type, None)
         quality = _DEFAULT_QUALITY if output.quality is None else output.quality
         return ResolvedOutput(mime_type, self._check_range("output.quality", quality, 1, 100))
@@ -243,7 +244,7 @@ class _Resolver:
                 "preview.interval_steps", f"must be 0 or more, not {preview.interval_steps}"
             )
         if preview.interval_steps > 0 and not self._capabilities.has_previews:
-            self._refuse("preview.interval_steps", "must be 0: this model gives no previews")
+            self._refuse("preview.interval_steps", "must be 0: this model has no previews")
         if preview.interval_steps <= 0:
             return None
         return ResolvedPreview(preview.interval_steps, mime_type, side)

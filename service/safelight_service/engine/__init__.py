@@ -1,4 +1,4 @@
-"""The engine: everything that touches torch and diffusers, and nothing that touches gRPC."""
+"""Engine: everything that uses torch and diffusers; imports no gRPC."""
 
 from safelight_service.engine.engine import Engine
 

@@ -1,10 +1,10 @@
-"""Device worker: the thread that does all heavy work of one device.
+"""DeviceWorker: the thread that does all heavy work of one device.
 
-The device is lost when it refuses all work, when a call on it does not return, or when the thread
-has died. Nothing in this process can mend that: all jobs end, and no more are taken.
+The device is lost when it refuses all work, when an operation hangs, or when the thread has died.
+This process cannot recover from that: the worker ends all jobs and refuses new ones.
 
-Every forward, of text encoders and VAEs too, happens on this thread: grad mode and CUDA state
-are local to a thread, and on a CPU each further thread would bring a team of OpenMP threads.
+All forwards run on this thread, those of text encoders and VAEs included. Grad mode and CUDA
+state are local to a thread. On a CPU each further thread would add a team of OpenMP threads.
 """
 
 import functools
@@ -24,13 +24,13 @@ from safelight_service.engine.job import Job
 _log = structlog.get_logger()
 
 _RETRY_AFTER_S = 1.0
-"""When to come back to a full queue, while nothing has been measured."""
+"""Retry delay of a full queue before any measurement."""
 
 _LOOK_EVERY_S = 0.5
-"""How old estimates may become while no job comes, starts or ends."""
+"""Greatest age of estimates while no job arrives, starts or ends."""
 
 _PATIENCE_S = 5.0
-"""What a call that is being made gets to return when the device stops; it may hang."""
+"""Longest wait for the current operation when the worker stops; it may hang."""
 
 
 class DeviceWorker:
@@ -53,7 +53,7 @@ class DeviceWorker:
         self._seen: list[tuple[Job, bool]] = []
         self._looked_at = 0.0
         self._refusal: type[StoppingError | DeviceLostError] | None = None
-        """What jobs are refused with; None while they are taken."""
+        """Error that refuses new jobs; None while jobs are accepted."""
         self._is_stopping = False
         self._has_ended = False
         self._changed = threading.Condition()
@@ -62,13 +62,13 @@ class DeviceWorker:
 
     @property
     def is_lost(self) -> bool:
-        """Whether it will do nothing any more."""
+        """Whether the device is lost."""
         return self._refusal is DeviceLostError
 
     @property
     def busy_s(self) -> float:
-        """Seconds that the current call has taken since it began, or since torch last compiled."""
-        began_at = self._batcher.call_began_at
+        """Seconds since the current operation began, or since torch compiled; 0 between steps."""
+        began_at = self._batcher.busy_since
         if began_at is None:
             return 0.0
         if self._compile_watch is not None:
@@ -76,18 +76,18 @@ class DeviceWorker:
         return time.monotonic() - began_at
 
     def submit(self, job: Job) -> None:
-        """Queue a job; its relay is closed when it has ended.
+        """Queue a job; the worker closes its relay at the end.
 
         Raises:
-            QueueFullError: as many jobs wait as may.
-            StoppingError: the device takes no more jobs.
+            QueueFullError: `queue_size` jobs wait already.
+            StoppingError: the worker is draining or stopping.
             DeviceLostError: the device is lost.
         """
         with self._changed:
             if self._refusal is not None:
                 raise self._refusal
             self._drop_started()
-            # Beside those that may wait, one more where none runs: it is about to be taken.
+            # An idle device starts one job at once, so one more fits.
             if len(self._waiting) + self._is_running > self._queue_size:
                 raise QueueFullError(self._queue_size, self._next_start_s())
             if self._waiting or self._is_running:
@@ -97,23 +97,23 @@ class DeviceWorker:
             self._changed.notify_all()
 
     def counts(self) -> tuple[int, int]:
-        """Return how many jobs wait, and how many have been started."""
+        """Return the numbers of waiting and of started jobs."""
         with self._changed:
             jobs = [*self._batcher.jobs, *self._arrived]
         started_count = sum(job.is_started for job in jobs)
         return len(jobs) - started_count, started_count
 
     def cancel(self, job: Job) -> None:
-        """Take a job out of the queue, or stop it before its next step."""
+        """Remove a job from the queue, or stop it before its next step."""
         job.cancel()
         with self._changed:
             if job in self._waiting:
                 self._waiting.remove(job)
-                self._tell_positions()
+                self._post_positions()
             self._changed.notify_all()
 
     def position(self, job: Job) -> tuple[int, float | None] | None:
-        """A waiting job's place, from 1, and its estimated wait in seconds."""
+        """Return a waiting job's position, from 1, and its estimated wait in seconds, if known."""
         with self._changed:
             self._drop_started()
             if job not in self._waiting:
@@ -121,7 +121,7 @@ class DeviceWorker:
             return self._waiting.index(job) + 1, job.estimated_wait_s
 
     def drain(self) -> None:
-        """Take no more jobs, and end those that wait; those that run go on."""
+        """Refuse new jobs and end waiting ones; running ones continue."""
         with self._changed:
             self._refusal = self._refusal or StoppingError
             for job in self._waiting:
@@ -131,7 +131,7 @@ class DeviceWorker:
             self._changed.notify_all()
 
     def lose(self, reason: str) -> None:
-        """Take the device for lost and end all jobs; from any thread, as its own may hang."""
+        """Declare the device lost and end all jobs; safe to call while its own thread hangs."""
         with self._changed:
             self._refusal = DeviceLostError
             self._is_stopping = self._has_ended = True
@@ -141,7 +141,7 @@ class DeviceWorker:
             job.relay.close(DeviceLostError())
 
     def stop(self) -> None:
-        """Cancel all jobs and end the thread; returns when it has ended, or soon if it cannot."""
+        """Cancel all jobs and end the thread; wait for it for `_PATIENCE_S` seconds at most."""
         self.drain()
         with self._changed:
             self._is_stopping = True
@@ -163,20 +163,20 @@ class DeviceWorker:
             self._changed.notify_all()
 
     def _take_in(self) -> bool:
-        """Wait until there is something to do; false when the device is stopping."""
+        """Wait for jobs and hand them to the batcher; false when the worker is stopping."""
         with self._changed:
             self._changed.wait_for(lambda: self._is_stopping or self._arrived or self._batcher.jobs)
             if not self._batcher.jobs:
-                self._gather()
+                self._await_company()
             for job in self._arrived:
                 self._batcher.add(job)
             self._arrived.clear()
             return not self._is_stopping
 
-    def _gather(self) -> None:
-        """Wait a little for jobs that come at the same time as the first one.
+    def _await_company(self) -> None:
+        """Wait briefly for jobs that arrive together with the first one.
 
-        Those that miss its first forward would have to wait for all of it.
+        A job that misses the first forward would have to wait for its end.
         """
         expectation = self._batcher.expect()
         wait_for = self._changed.wait_for
@@ -193,7 +193,7 @@ class DeviceWorker:
         return self._is_stopping or len(self._arrived) > count
 
     def _look_ahead(self) -> None:
-        """Bring the queue and the estimates up to date, when something has changed."""
+        """Update the queue and the estimates, if jobs have changed or the estimates are old."""
         jobs = self._batcher.jobs
         seen = [(job, job.is_started) for job in jobs]
         now = time.monotonic()
@@ -206,19 +206,19 @@ class DeviceWorker:
             self._waiting = [job for job in jobs if not job.is_started] + self._arrived
             self._is_running = len(self._waiting) < len(jobs) + len(self._arrived)
             if self._waiting != before:
-                self._tell_positions()
+                self._post_positions()
 
     def _drop_started(self) -> None:
-        """Take those out of the queue that have been started since the last look ahead."""
+        """Remove jobs from the queue that have been started since the last look ahead."""
         waiting = [job for job in self._waiting if not job.is_started]
         self._is_running = self._is_running or len(waiting) < len(self._waiting)
         self._waiting = waiting
 
-    def _tell_positions(self) -> None:
+    def _post_positions(self) -> None:
         for index, job in enumerate(self._waiting):
             job.relay.post(Queued(index + 1, job.estimated_wait_s))
 
     def _next_start_s(self) -> float:
-        """Seconds until the first waiting job will leave the queue."""
+        """Return the seconds until the first waiting job is expected to start."""
         waits = [job.estimated_wait_s for job in self._waiting[:1]]
         return (waits[0] if waits else None) or _RETRY_AFTER_S

@@ -1,4 +1,4 @@
-"""Workers: one for each device that models run on, so that devices do not wait for each other."""
+"""DeviceWorkers: one worker for each device that models run on."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from safelight_service.engine.device_worker import DeviceWorker
 
 
 class DeviceWorkers:
-    """The workers by device, each made when the first job for its device comes."""
+    """Workers by device, each made for the first job of its device."""
 
     def __init__(self, make: Callable[[torch.device], DeviceWorker]) -> None:
         self._make = make
@@ -17,7 +17,7 @@ class DeviceWorkers:
         self._is_draining = False
 
     def __getitem__(self, device: torch.device) -> DeviceWorker:
-        """The worker of a device."""
+        """Return the worker of a device, made now if it is the first use."""
         key = hardware.indexed(device)
         if key not in self._workers:
             self._workers[key] = self._make(key)
@@ -27,34 +27,34 @@ class DeviceWorkers:
 
     @property
     def is_lost(self) -> bool:
-        """Whether one of the devices is lost, and with it the process."""
+        """Whether one of the devices is lost."""
         return any(worker.is_lost for worker in self._all())
 
     def counts(self) -> tuple[int, int]:
-        """Return how many jobs wait, and how many have been started; from any thread."""
+        """Return the numbers of waiting and of started jobs; safe to call from any thread."""
         counts = [worker.counts() for worker in self._all()]
         return sum(waiting for waiting, _ in counts), sum(running for _, running in counts)
 
     def give_up_hanging(self, timeout_s: float) -> None:
-        """Give up devices whose current call takes longer than that."""
+        """Give up devices whose current operation takes longer than `timeout_s` seconds."""
         for worker in self._all():
             if worker.busy_s > timeout_s:
-                worker.lose("a call did not return")
+                worker.lose("an operation did not return")
 
     def give_up(self) -> None:
-        """Give up all devices: the process ends with the first that is lost."""
+        """Give up all devices, since the process ends when one is lost."""
         for worker in self._all():
             if not worker.is_lost:
                 worker.lose("another device of the process is lost")
 
     def drain(self) -> None:
-        """Take no more jobs, and end those that wait; those that run go on."""
+        """Refuse new jobs and end waiting ones; running ones continue."""
         self._is_draining = True
         for worker in self._all():
             worker.drain()
 
     def stop(self) -> None:
-        """Cancel all jobs and end the threads, but for those that hang."""
+        """Cancel all jobs and end the threads, except those that hang."""
         for worker in self._all():
             worker.stop()
 

@@ -1,7 +1,7 @@
-"""Engine: runs generations, and tells what happens to them as events.
+"""Engine: the local backend; runs generations on this host's devices and reports events.
 
-It knows no gRPC: requests and events are frozen dataclasses, so the same engine
-runs under any server. Its methods belong to one event loop; torch runs in threads.
+Requests and events are frozen dataclasses, so the engine does not depend on a server. Call its
+methods on one event loop; torch runs in threads.
 """
 
 import asyncio
@@ -38,13 +38,13 @@ from safelight_service.engine.models.registry import ModelRegistry
 from safelight_service.settings import Settings
 
 _ENCODER_THREADS = min(8, max(2, (os.cpu_count() or 1) // 4))
-"""A PNG of 1024 x 1024 takes a fifth of a second, in which a GPU makes half an image."""
+"""Encoding a PNG of 1024 x 1024 takes 0.2 s, in which a GPU makes half an image."""
 _WATCH_EVERY_S = 0.5
 
 
 @dataclass(frozen=True)
 class LocalPrepared(Prepared):
-    """A prepared request, and the loaded model that is to run it."""
+    """A prepared request and the loaded model for it."""
 
     model: LoadedModel = field(kw_only=True)
     deadline_at: float | None = field(default=None, kw_only=True)
@@ -52,7 +52,7 @@ class LocalPrepared(Prepared):
 
 
 class Engine:
-    """The models, the devices that run them, and the generations in progress."""
+    """Models, the workers of their devices, and the generations in progress."""
 
     def __init__(self, settings: Settings, observer: Observer = NULL_OBSERVER) -> None:
         silence_libraries()
@@ -91,7 +91,7 @@ class Engine:
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Load the models that are to be there from the start.
+        """Start the watchdog, and load the models that are configured to be preloaded.
 
         Raises:
             ModelFailedError: one of them cannot be loaded.
@@ -101,21 +101,21 @@ class Engine:
 
     @property
     def is_lost(self) -> bool:
-        """Whether a device is lost, and with it the engine: only a new process helps."""
+        """Whether a device, and so the engine, is lost; only a new process helps."""
         return self._workers.is_lost
 
     async def wait_until_lost(self) -> None:
-        """Return when a device is lost; all generations have ended then, with DeviceLostError."""
+        """Wait until a device is lost; all generations have ended with DeviceLostError then."""
         assert self._watching is not None
         await asyncio.shield(self._watching)
 
     def drain(self) -> None:
-        """Take no new work and end what waits; generations that run go on."""
+        """Refuse new work and end waiting generations; running ones continue."""
         self._registry.close()
         self._workers.drain()
 
     async def close(self) -> None:
-        """Cancel what runs and end the engine's threads; those of a lost device are left alone."""
+        """Cancel running generations and end the engine's threads; skip those of a lost device."""
         self.drain()
         await asyncio.to_thread(self._workers.stop)
         self._encoders.shutdown(wait=not self.is_lost, cancel_futures=True)
@@ -126,11 +126,11 @@ class Engine:
 
     @property
     def default_model(self) -> str:
-        """Name of the model of calls that name none."""
+        """Name of the model for requests that name none."""
         return self._registry.default
 
     def stats(self) -> BackendStats:
-        """Return how busy it is; from any thread."""
+        """Return the present load; safe to call from any thread."""
         waiting, running = self._workers.counts()
         return BackendStats(waiting, running, self._registry.resident_bytes(), measure_memory())
 
@@ -139,7 +139,7 @@ class Engine:
         return self._registry.list()
 
     def get_model(self, name: str) -> ModelInfo:
-        """Describe one model; an empty name is the default one.
+        """Describe a model; an empty name stands for the default one.
 
         Raises:
             ModelNotFoundError: no such model is served.
@@ -148,21 +148,21 @@ class Engine:
 
     @contextlib.asynccontextmanager
     async def prepare(
-        self, request: GenerationRequest, tell: EventCallback, timeline: Timeline
+        self, request: GenerationRequest, on_event: EventCallback, timeline: Timeline
     ) -> AsyncIterator[LocalPrepared]:
-        """Load the model, which stays loaded within, and settle what is asked for.
+        """Load the model and resolve the request; the model stays loaded within the context.
 
-        The moments of the generation are written into the timeline.
+        Calls `on_event` with the progress of loading, and records moments in the timeline.
 
         Raises:
-            SafelightError: as `errors.py` lists them.
+            SafelightError: any that `core/errors.py` lists.
         """
         model = self._registry.find(request.model)
         with model.hold():
             timeline.model = model.settings.name
             async for loading in model.wait_until_loaded(may_wait=request.waits_for_model):
                 timeline.loading_at = timeline.loading_at or time.monotonic()
-                tell(loading)
+                on_event(loading)
             loaded = model.loaded
             assert loaded is not None
             timeline.loaded_at = time.monotonic()
@@ -174,13 +174,13 @@ class Engine:
                 accepted, loaded.identity, timeline, left_s, model=loaded, deadline_at=deadline_at
             )
 
-    async def run(self, prepared: LocalPrepared, tell: EventCallback) -> Completed:
-        """Make the images, telling what happens; to cancel this cancels the generation.
+    async def run(self, prepared: LocalPrepared, on_event: EventCallback) -> Completed:
+        """Make the images and call `on_event` with each event; cancel the task to cancel them.
 
         Raises:
-            SafelightError: as `errors.py` lists them.
+            SafelightError: any that `core/errors.py` lists.
         """
-        relay = LoopEventRelay(tell)
+        relay = LoopEventRelay(on_event)
         job = Job(
             prepared.model,
             prepared.accepted.request,
@@ -192,22 +192,22 @@ class Engine:
         worker = self._workers[prepared.model.adapter.execution_device]
         worker.submit(job)
         try:
-            tell(prepared.accepted)
-            await self._wait(job, worker, relay.ended, tell)
+            on_event(prepared.accepted)
+            await self._wait(job, worker, relay.ended, on_event)
         finally:
             worker.cancel(job)
             relay.ended.cancel()
         return _completed(job)
 
     async def _watch(self) -> None:
-        """Return when a device is lost, be it because a call on it does not return."""
+        """Watch for hanging devices; return when a device is lost."""
         while not self.is_lost:
             await asyncio.sleep(_WATCH_EVERY_S)
             self._workers.give_up_hanging(self._step_timeout_s)
         self._workers.give_up()
 
     async def _warm_up(self, model: LoadedModel) -> None:
-        """Make a picture of one step, so that no caller waits for what the first one costs."""
+        """Make an image in one step, so that no request pays for the first one's compilation."""
         request = GenerationRequest("a picture", Parameters(num_inference_steps=1, seed=0))
         resolved = resolve(request, model.capabilities, model.adapter.count_tokens)
         accepted = Accepted("", model.name, model.revision, resolved)
@@ -222,20 +222,20 @@ class Engine:
         job: Job,
         worker: DeviceWorker,
         ended: asyncio.Future[BaseException | None],
-        tell: EventCallback,
+        on_event: EventCallback,
     ) -> None:
-        """Return when a job has ended; while it waits for the device, repeat its position."""
+        """Wait until a job has ended; while it is queued, repeat its position as a heartbeat."""
         while not (await asyncio.wait([ended], timeout=self._heartbeat_s))[0]:
             position = worker.position(job)
             if position is not None:
-                tell(Queued(*position))
+                on_event(Queued(*position))
         error = ended.result()
         if error is not None:
             raise error
 
 
 def _find_budget(model_memory_gib: float | None, device: torch.device) -> float:
-    """Return the bytes that weights may take on a device."""
+    """Return the bytes available for weights on a device."""
     if model_memory_gib is None:
         return memory_for_weights(device)
     return model_memory_gib * 2**30

@@ -1,7 +1,7 @@
-"""EventRelay: how what happens to a job comes from the engine's threads to the event loop.
+"""EventRelay: carries the events of a job from the engine's threads to the event loop.
 
-While the loop does not look, or an image is being encoded, it holds what the job has told since:
-no more than a few events a step, which whoever is told them keeps or drops.
+It queues events while the loop is busy or an image is being encoded. The queue grows by a few
+events a step; the receiver bounds them.
 """
 
 import asyncio
@@ -14,17 +14,17 @@ from typing import Protocol
 from safelight_service.core.events import Event, EventCallback
 
 PendingEvent = Event | Future[Event]
-"""An event, or one that is still being made in another thread."""
+"""An event, or the future of one that another thread makes."""
 
 
 class EventRelay(Protocol):
-    """Where the engine's threads tell what happens to a job."""
+    """Takes the events of a job from the engine's threads."""
 
-    def post(self, pending: PendingEvent) -> None:
-        """Tell an event."""
+    def post(self, event: PendingEvent) -> None:
+        """Queue an event for delivery."""
 
     def close(self, error: BaseException | None = None) -> None:
-        """End, with an error where there was one; only the first end counts."""
+        """End after the queued events, with the job's error if it failed; repeats do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,48 +33,48 @@ class _End:
 
 
 class LoopEventRelay:
-    """Has events told on the event loop that it was made on, in the order of their posting."""
+    """Calls `on_event` with each event in order, on the event loop that the relay was made on."""
 
-    def __init__(self, tell: EventCallback) -> None:
+    def __init__(self, on_event: EventCallback) -> None:
         self._loop = asyncio.get_running_loop()
-        self._tell = tell
-        self._pending_events: deque[PendingEvent | _End] = deque()
+        self._on_event = on_event
+        self._queue: deque[PendingEvent | _End] = deque()
         self._is_waking = False
         self.ended: asyncio.Future[BaseException | None] = self._loop.create_future()
-        """The error that it ended with, once all has been told; cancel it to be told no more."""
+        """The job's error or None, set after the last event; cancel it to stop deliveries."""
 
-    def post(self, pending: PendingEvent) -> None:
-        """Tell an event; from any thread."""
-        self._pending_events.append(pending)
-        if isinstance(pending, Future):
-            pending.add_done_callback(lambda _: self._wake())
+    def post(self, event: PendingEvent) -> None:
+        """Queue an event for delivery; safe to call from any thread."""
+        self._queue.append(event)
+        if isinstance(event, Future):
+            event.add_done_callback(lambda _: self._wake())
         else:
             self._wake()
 
     def close(self, error: BaseException | None = None) -> None:
-        """End after what has been posted; from any thread."""
-        self._pending_events.append(_End(error))
+        """End after the queued events; safe to call from any thread."""
+        self._queue.append(_End(error))
         self._wake()
 
     def _wake(self) -> None:
-        """Have pending_events delivered, once for all that come before that."""
+        """Schedule one delivery on the loop, however many events are queued before it runs."""
         if self._is_waking:
             return
         self._is_waking = True
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._deliver)
 
     def _deliver(self) -> None:
-        self._is_waking = False  # before it looks, so that no pending is overlooked
+        self._is_waking = False  # first, so that a later event schedules a delivery again
         try:
-            while self._pending_events and not self.ended.done():
-                pending = self._pending_events[0]
-                if isinstance(pending, Future) and not pending.done():
+            while self._queue and not self.ended.done():
+                first = self._queue[0]
+                if isinstance(first, Future) and not first.done():
                     return
-                self._pending_events.popleft()
-                if isinstance(pending, _End):
-                    self.ended.set_result(pending.error)
+                self._queue.popleft()
+                if isinstance(first, _End):
+                    self.ended.set_result(first.error)
                 else:
-                    self._tell(pending.result() if isinstance(pending, Future) else pending)
+                    self._on_event(first.result() if isinstance(first, Future) else first)
         except Exception as fault:
             self.ended.set_result(fault)

@@ -1,6 +1,7 @@
-"""Hardware: what sets one device apart from another, for the few places that have to know.
+"""Hardware: differences between devices, for the few modules that depend on them.
 
-A GPU works asynchronously, memory runs out in different words, and some errors are for good.
+A GPU works asynchronously, devices report a shortage of memory in different words, and some
+errors end all further work.
 """
 
 import contextlib
@@ -11,50 +12,52 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
+T = TypeVar("T")
+
 
 class Event(Protocol):
-    """A mark in a device's queue of work, as torch.cuda.Event."""
+    """A marker in a device's queue of work, like torch.cuda.Event."""
 
     def record(self, stream: Any = None) -> None:
-        """Put it into the queue."""
+        """Add the marker to a stream's queue."""
 
     def synchronize(self) -> None:
-        """Wait until the device has come to it."""
+        """Wait until the device has reached the marker."""
 
     def elapsed_time(self, other: Any) -> float:
-        """Milliseconds from this event to a later one, after both have happened."""
+        """Return the milliseconds from this event to a later one, once both have happened."""
 
 
 def is_asynchronous(device: torch.device) -> bool:
-    """Whether a device queues its work while the host goes on."""
+    """Whether a device queues work while the host continues."""
     return device.type == "cuda"
 
 
 def make_event(device: torch.device) -> Event:
-    """Make an event of an asynchronous device that knows its time."""
+    """Make a timed event for an asynchronous device."""
     event: Event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
     return event
 
 
 def mark(device: torch.device) -> Event:
-    """Put an event at the end of the work that the current stream of a device was given."""
+    """Record an event at the end of the current stream of a device."""
     event = make_event(device)
     event.record(torch.cuda.current_stream(device) if device.type == "cuda" else None)
     return event
 
 
 def pin(tensor: Tensor) -> Tensor:
-    """Copy a host tensor to memory from which a device copies without making the host wait."""
+    """Copy a host tensor to pinned memory, from which a device copies without blocking the host."""
     return tensor.pin_memory()
 
 
 def indexed(device: torch.device) -> torch.device:
-    """Name a GPU by its number, so that each has one name."""
+    """Add the index to a GPU that has none, so that equal devices compare equal."""
     if device.type == "cuda" and device.index is None:
         return torch.device("cuda", torch.cuda.current_device())
     return device
@@ -76,7 +79,7 @@ def explain_absence(device: torch.device) -> str | None:
 
 @contextlib.contextmanager
 def current(device: torch.device) -> Iterator[None]:
-    """Make a device the current one of this thread, with a stream of its own."""
+    """Make a device current in this thread, with a stream of its own."""
     if device.type != "cuda":
         yield
         return
@@ -106,9 +109,9 @@ _side_streams = _SideStreams()
 
 @contextlib.contextmanager
 def beside(device: torch.device, after: Any) -> Iterator[None]:
-    """Give a device work on a stream of this thread, which begins when an event has happened.
+    """Run the block's work on a side stream of this thread, after an event.
 
-    The current stream of the device thread is full of later steps.
+    The device thread's stream already holds later steps.
     """
     if device.type != "cuda":
         yield
@@ -124,22 +127,22 @@ NoteSeconds = Callable[[float], None]
 
 @dataclass(slots=True)
 class Span:
-    """Work given to a device, from its first operation to its last."""
+    """A span of device work, from its first operation to its last."""
 
     device: torch.device
     note: NoteSeconds
-    """Gets the seconds that the device took, once it is known to have finished."""
+    """Called with the seconds that the device took, once it has finished."""
     uses: object
-    """What must stay in memory until then: weights were allocated on another stream, so torch
-    would give their memory away while this one still reads them."""
+    """Kept in memory until then. Weights were allocated on another stream, so torch would reuse
+    their memory while this stream still reads them."""
     begin: Event | None
     began_at: float
     end: Event | None = None
     seconds: float | None = None
-    """As noted; None before."""
+    """Device time; None until it has finished."""
 
     def finish(self) -> None:
-        """Wait until the device has done the work."""
+        """Wait until the device has finished the work, and call `note` once."""
         if self.seconds is not None:
             return
         if self.begin is None or self.end is None:
@@ -151,11 +154,10 @@ class Span:
 
 
 class RunAhead:
-    """Keeps the host at most one step ahead of a device that works asynchronously.
+    """Keeps the host at most one step ahead of an asynchronous device, and measures its work.
 
-    Otherwise progress would be reported, and cancellations heeded, long before the device has
-    caught up. It also measures what the device takes for each piece of work, by events that the
-    device itself records.
+    Further ahead, progress would be reported too early and cancellations would take effect late.
+    Times come from events that the device itself records.
     """
 
     def __init__(self) -> None:
@@ -163,12 +165,12 @@ class RunAhead:
         self._this_step: list[Span] = []
 
     def begin(self, device: torch.device, note: NoteSeconds, uses: object = None) -> Span:
-        """Begin a piece of work on a device, with what it uses."""
+        """Begin a span of work on a device, and keep what it uses."""
         event = mark(device) if is_asynchronous(device) else None
         return Span(device, note, uses, event, time.monotonic())
 
     def end(self, span: Span) -> None:
-        """End a piece of work; on a device that works at once, note its seconds."""
+        """End a span of work; finish it at once on a synchronous device."""
         if span.begin is None:
             span.finish()
         else:
@@ -176,25 +178,25 @@ class RunAhead:
             self._this_step.append(span)
 
     def end_step(self) -> None:
-        """Wait until the device has done the work of the step before this one."""
+        """Wait until the device has finished the previous step."""
         for span in self._last_step:
             span.finish()
         self._last_step, self._this_step = self._this_step, []
 
     def catch_up(self) -> None:
-        """Wait until the device has done all its work."""
+        """Wait until the device has finished all its work."""
         self.end_step()
         self.end_step()
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until a device has done all that this thread's stream was given."""
+    """Wait until a device has finished the current stream of this thread."""
     if device.type == "cuda":
         torch.cuda.current_stream(device).synchronize()
 
 
 def is_answering(device: torch.device) -> bool:
-    """Whether a device still does the simplest thing.
+    """Whether a device still performs the simplest operation.
 
     After some errors, such as an illegal memory access, CUDA refuses all work of the process.
     """
@@ -213,37 +215,48 @@ _OUT_OF_MEMORY = re.compile(
     r"|NVML_SUCCESS == .* INTERNAL ASSERT FAILED at .*CUDACachingAllocator",
     re.IGNORECASE,
 )
-"""What errors without a class of their own say. Not so cuDNN's "unable to find an engine", or
-cuBLAS's NOT_INITIALIZED: too little memory is one of their causes, and not the only one."""
+"""Texts of out-of-memory errors without a class of their own. Excludes cuDNN's "unable to find an
+engine" and cuBLAS's NOT_INITIALIZED, which have other causes as well."""
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that there was not enough memory, on a device or on the host."""
+    """Whether an error reports too little memory, on a device or on the host."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) is not None
     )
 
 
 def free_memory() -> None:
-    """Give back the memory of what nobody holds any more."""
+    """Collect garbage, and empty torch's cache of device memory."""
     gc.collect()
     empty_cache()
 
 
 def empty_cache() -> None:
-    """Give back the memory that torch keeps for later, on GPUs."""
+    """Return the memory that torch caches on GPUs to the devices."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
+def run_with_room(run: Callable[[], T]) -> T:
+    """Call `run`; when memory runs out, empty torch's cache and call it once more."""
+    try:
+        return run()
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    empty_cache()
+    return run()
+
+
 _SHARE_FOR_WEIGHTS = 0.8
-"""Of a GPU's free memory; the rest is for what forwards and decodes compute."""
+"""Of a GPU's free memory; the rest is for the activations of forwards and decodes."""
 
 
 def memory_for_weights(device: torch.device) -> float:
-    """Return how many bytes of weights a device has room for beside what they compute.
+    """Return the bytes of weights that fit on a device beside their activations.
 
-    Ask before the first weights are there. Without end for the host, which swaps.
+    Call it before the first weights are loaded. Infinite for the host, which swaps.
     """
     if device.type != "cuda":
         return math.inf
@@ -252,7 +265,7 @@ def memory_for_weights(device: torch.device) -> float:
 
 
 def measure_memory() -> dict[str, dict[str, int]]:
-    """Return the bytes of each GPU that torch has used in this process, by their state."""
+    """Return the bytes of each GPU that this process uses: allocated, reserved and total."""
     if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return {}
     return {
@@ -266,7 +279,7 @@ def measure_memory() -> dict[str, dict[str, int]]:
 
 
 def describe(device: torch.device) -> str:
-    """Name the device, and what else the seconds of a forward on it depend on."""
+    """Name a device together with all else that affects the time of its forwards."""
     is_cuda = device.type == "cuda"
     name = torch.cuda.get_device_name(device) if is_cuda else f"cpu x{torch.get_num_threads()}"
     return f"{name}, torch {torch.__version__}"

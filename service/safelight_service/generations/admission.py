@@ -1,4 +1,4 @@
-"""Admission: which generations a caller may start, by model, by rate and by number."""
+"""Admission: limits the generations of a caller by model, by rate and by number."""
 
 import time
 from collections import Counter
@@ -18,7 +18,7 @@ from safelight_service.core.errors import (
 
 
 class Admission:
-    """What each caller has asked for within a minute, and what it runs."""
+    """Counts the generations of each caller, per minute and at once."""
 
     def __init__(self) -> None:
         self._rates = MovingWindowRateLimiter(MemoryStorage())
@@ -26,12 +26,12 @@ class Admission:
 
     @contextmanager
     def admit(self, caller: Caller | None, model: str) -> Iterator[None]:
-        """Count a generation of the caller's, as running until the block is left.
+        """Admit a generation of a caller, and count it as running until the block ends.
 
         Raises:
-            ModelForbiddenError: the caller may not use the model.
-            TooManyGenerationsError: it runs as many as it may.
-            RateLimitedError: it has asked for as many within a minute as it may.
+            ModelForbiddenError: the caller's token does not allow the model.
+            TooManyGenerationsError: the caller runs as many generations as it may.
+            RateLimitedError: the caller has started as many within a minute as it may.
         """
         if caller is None:
             yield

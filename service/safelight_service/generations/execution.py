@@ -1,7 +1,7 @@
-"""Execution: the making of images, once, for all generations that ask for the same ones.
+"""Execution: makes images once, for all generations that ask for the same ones.
 
-Generations that ask for the same images, by the same seed, share an execution. It goes on for as
-long as any of them is RUNNING, whichever came first.
+Generations with equal requests and seeds share an execution. It runs as long as any of them is
+RUNNING, in whichever order they end.
 """
 
 import asyncio
@@ -13,34 +13,34 @@ from safelight_service.generations.state import Generation
 
 
 class Execution:
-    """The making of images, once, for all generations that ask for the same ones."""
+    """One run of the backend, and the generations that receive its events."""
 
     def __init__(self, generation: Generation) -> None:
         self.request = generation.request
         self.timeline = Timeline(generation.began_at)
         self.key: Hashable = None
-        """What others may join it by, while they may."""
+        """Key by which other generations may join it; None if they may not."""
         self.generations = [generation]
-        """Those that are RUNNING; it stops when there are none."""
+        """Its generations, all RUNNING; it stops when none is left."""
         self.task: asyncio.Task[None] | None = None
 
     @property
     def images(self) -> tuple[Image, ...]:
-        """Those that have been made."""
+        """The images made so far."""
         return tuple(event for event in self.generations[0].present if isinstance(event, Image))
 
     def stop(self) -> None:
-        """Make no more images, unless it is the execution itself that asks."""
+        """Cancel the task, unless the task itself is the caller."""
         if self.task is not None and self.task is not asyncio.current_task():
             self.task.cancel()
 
     def publish(self, event: Event) -> None:
-        """Tell an event to all of them."""
+        """Publish an event to all its generations."""
         for generation in self.generations:
             generation.publish(event)
 
     def take_over(self, other: "Execution") -> None:
-        """Make the images of another execution's generations, too."""
+        """Adopt the generations of another execution, and replay the present state to them."""
         present = self.generations[0].present
         for generation in other.generations:
             generation.execution = self

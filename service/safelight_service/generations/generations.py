@@ -1,7 +1,7 @@
-"""Generations: each runs once, however many watch it.
+"""Generations: starts, joins, watches and cancels them; each runs once for all its watchers.
 
-`state.py` has the life of one, `execution.py` the making of its images. What was made once is not
-made again while the cache has it.
+`state.py` holds the life cycle of a generation, `execution.py` the run that makes its images.
+Images that are in the cache are not made again.
 """
 
 import asyncio
@@ -9,13 +9,13 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Hashable
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 
 import structlog
 
 from safelight_service.auth.tokens import current_caller
-from safelight_service.cache import Result, ResultCache, cache_key
-from safelight_service.core.backend import Backend, Prepared
+from safelight_service.cache import Result, ResultCache
+from safelight_service.core.backend import Backend
 from safelight_service.core.errors import (
     DeadlineError,
     GenerationCancelledError,
@@ -31,27 +31,16 @@ from safelight_service.core.observer import NULL_OBSERVER, Observer
 from safelight_service.core.request import GenerationRequest
 from safelight_service.generations.admission import Admission
 from safelight_service.generations.execution import Execution
+from safelight_service.generations.image_key import find_key
+from safelight_service.generations.index import GenerationIndex
 from safelight_service.generations.state import Generation, State
 from safelight_service.settings import GenerationSettings
 
 _log = structlog.get_logger()
 
-_ANY_SEED = -1
-"""Stands for the seed of requests that leave it open, where these get each other's images."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Key:
-    """What requests for the same images have in common."""
-
-    result: str
-    """In the cache."""
-    execution: Hashable
-    """While they are made: those who join want the same previews, too."""
-
 
 class Generations:
-    """All generations that run or have ended lately; belongs to one event loop."""
+    """All generations that run or have ended lately. Call its methods on one event loop."""
 
     def __init__(
         self,
@@ -66,25 +55,22 @@ class Generations:
         self._observer = observer
         self._admission = Admission()
         self._executions: dict[Hashable, Execution] = {}
-        """Those that others may join, by what their images depend on."""
+        """Executions that other generations may join, by the keys of their images."""
         self._storing: set[asyncio.Task[None]] = set()
-        self._by_id: dict[tuple[str, str], Generation] = {}
-        """By owner and id."""
-        self._kept: dict[Generation, int] = {}
-        """Bytes of those that have ended, the longest ago first."""
+        self._index = GenerationIndex(settings.keep_mib << 20)
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
-        """Start a generation, or join the one that has been started by the same request.
+        """Start a generation, or join the one that an equal request has started.
 
-        One that failed or was cancelled is started anew. To close the generator is to leave.
+        Restarts a generation that failed or was cancelled. Close the generator to stop watching.
 
         Raises:
-            GenerationExistsError: the id is that of another request.
+            GenerationExistsError: another request uses the id.
             ModelForbiddenError, TooManyGenerationsError, RateLimitedError: the caller's token
-                does not allow it.
-            SafelightError: what the generation failed with.
+                does not allow another generation.
+            SafelightError: the error that the generation failed with.
         """
-        generation = self._by_id.get((_owner(), request.generation_id))
+        generation = self._index.get(_owner(), request.generation_id)
         if generation is not None and generation.request != request:
             raise GenerationExistsError(request.generation_id)
         if generation is None or generation.state in (State.FAILED, State.CANCELLED):
@@ -96,11 +82,11 @@ class Generations:
                 yield event
 
     async def watch(self, generation_id: str) -> AsyncGenerator[Event, None]:
-        """Join a generation: its present state, then what happens. To close is to leave.
+        """Join a generation: yield its present state, then its events. Close it to stop watching.
 
         Raises:
-            GenerationNotFoundError: it does not run, and is not kept.
-            SafelightError: what the generation failed with.
+            GenerationNotFoundError: the generation is neither running nor kept.
+            SafelightError: the error that the generation failed with.
         """
         generation = self._find(generation_id)
         self._observer.generation_joined(generation)
@@ -109,25 +95,25 @@ class Generations:
                 yield event
 
     def cancel(self, generation_id: str) -> State:
-        """Cancel a generation unless it has ended; return the state that it ended in.
+        """Cancel a generation unless it has ended; return its final state.
 
         Raises:
-            GenerationNotFoundError: it does not run, and is not kept.
+            GenerationNotFoundError: the generation is neither running nor kept.
         """
         generation = self._find(generation_id)
         self._cancel(generation)
         return generation.state
 
     async def close(self) -> None:
-        """End all generations and forget them."""
-        for generation in tuple(self._by_id.values()):
+        """End and forget all generations, and close the cache."""
+        for generation in tuple(self._index):
             self._end(generation, StoppingError())
-            self._forget(generation)
+            self._index.forget(generation)
         await asyncio.gather(*self._storing)
         await self._cache.close()
 
     def _find(self, generation_id: str) -> Generation:
-        generation = self._by_id.get((_owner(), generation_id))
+        generation = self._index.get(_owner(), generation_id)
         if generation is None:
             raise GenerationNotFoundError(generation_id)
         return generation
@@ -136,10 +122,7 @@ class Generations:
         generation = Generation(_owner(), request.generation_id or uuid.uuid4().hex, request)
         model = request.model or self._backend.default_model
         generation.admitted.enter_context(self._admission.admit(current_caller.get(), model))
-        key = generation.owner, generation.id
-        if key in self._by_id:
-            self._forget(self._by_id[key])
-        self._by_id[key] = generation
+        self._index.add(generation)
         self._observer.generation_began(generation)
         self._launch(generation)
         return generation
@@ -147,7 +130,7 @@ class Generations:
     async def _watch(self, generation: Generation) -> AsyncGenerator[Event, None]:
         subscription = generation.join()
         if generation.outcome is None:
-            self._set_timer(generation, None)
+            generation.cancel_timer()
         try:
             while (event := await subscription.get()) is not None:
                 yield event
@@ -158,14 +141,14 @@ class Generations:
                 self._leave_alone(generation)
 
     def _leave_alone(self, generation: Generation) -> None:
-        """Cancel a generation that nobody watches, at once or when it has lingered."""
+        """Cancel a generation without watchers, now or after its linger time."""
         if generation.request.linger_s > 0:
-            self._set_timer(generation, generation.request.linger_s)
+            generation.set_timer(generation.request.linger_s, self._time_out)
         else:
             self._cancel(generation)
 
     async def _run_execution(self, execution: Execution) -> None:
-        """Make the images, or find them made, and end all generations of the execution."""
+        """Make the images or find them, and end all generations of the execution."""
         try:
             outcome = await self._find_outcome(execution)
         finally:
@@ -173,12 +156,12 @@ class Generations:
         self._close_to_others(execution)
         for generation in tuple(execution.generations):
             if isinstance(outcome, DeadlineError) and generation.request is not execution.request:
-                self._launch(generation)  # it was not its deadline
+                self._launch(generation)  # the deadline was another request's
             elif outcome is not None:
                 self._end(generation, outcome)
 
     async def _find_outcome(self, execution: Execution) -> Completed | SafelightError | None:
-        """Return how the making of images ended; None if another execution has taken over."""
+        """Return the outcome of an execution; None if another one has taken it over."""
         try:
             async with asyncio.timeout(self._settings.max_s) as limit:
                 return await self._make_or_find(execution)
@@ -192,11 +175,11 @@ class Generations:
             return TimeLimitError(self._settings.max_s) if is_late else report_fault(fault)
 
     async def _make_or_find(self, execution: Execution) -> Completed | None:
-        """Return how it ended; None if another execution has taken over."""
+        """Run the backend, unless the images are in the cache or another execution makes them."""
         async with self._backend.prepare(
             execution.request, execution.publish, execution.timeline
         ) as prepared:
-            key = self._find_key(execution.request, prepared)
+            key = find_key(execution.request, prepared, self._cache)
             if key is None:
                 return await self._backend.run(prepared, execution.publish)
             other = self._executions.get(key.execution)
@@ -209,26 +192,13 @@ class Generations:
             self._executions[execution.key] = execution
             result = await self._cache.get(key.result)
             if result is not None:
-                return self._tell_again(execution, prepared.accepted, result)
+                return self._replay(execution, prepared.accepted, result)
             completed = await self._backend.run(prepared, execution.publish)
         self._store(key.result, Result(execution.images, completed.step_count))
         return replace(completed, cache=CacheUse.MISS)
 
-    def _find_key(self, request: GenerationRequest, prepared: Prepared) -> "_Key | None":
-        """Return what a request has in common with those that get the same images."""
-        is_open = request.parameters.seed is None
-        if not (request.uses_cache and self._cache.is_enabled):
-            return None
-        if is_open and not self._cache.replays_unseeded:
-            return None
-        settled = prepared.accepted.request
-        if is_open:
-            settled = replace(settled, parameters=replace(settled.parameters, seed=_ANY_SEED))
-        key = cache_key(prepared.model_identity, settled)
-        return _Key(key, (key, settled.preview))
-
-    def _tell_again(self, execution: Execution, accepted: Accepted, result: Result) -> Completed:
-        """Tell what was made before, and how that ended."""
+    def _replay(self, execution: Execution, accepted: Accepted, result: Result) -> Completed:
+        """Publish the events of a cached result."""
         parameters = replace(accepted.request.parameters, seed=result.images[0].seed)
         execution.publish(
             replace(accepted, request=replace(accepted.request, parameters=parameters))
@@ -238,19 +208,19 @@ class Generations:
         return Completed(execution.timeline.end(), result.step_count, {}, CacheUse.HIT)
 
     def _store(self, key: str, result: Result) -> None:
-        """Put a result into the cache, without anybody waiting for it."""
+        """Put a result into the cache, in a task of its own."""
         storing = asyncio.create_task(self._cache.put(key, result))
         self._storing.add(storing)
         storing.add_done_callback(self._storing.discard)
 
     def _close_to_others(self, execution: Execution) -> None:
-        """Let nobody else join it."""
+        """Let no further generations join an execution."""
         if execution.key is not None:
             self._executions.pop(execution.key, None)
             execution.key = None
 
     def _launch(self, generation: Generation) -> None:
-        """Give a generation an execution of its own."""
+        """Start an execution for a generation."""
         execution = generation.execution = Execution(generation)
         self._observer.execution_began(generation, execution.timeline)
         execution.task = asyncio.create_task(self._run_execution(execution))
@@ -259,7 +229,7 @@ class Generations:
         self._end(generation, GenerationCancelledError())
 
     def _end(self, generation: Generation, outcome: Completed | SafelightError) -> None:
-        """The one way out of RUNNING."""
+        """End a generation, once; the only way out of RUNNING."""
         if generation.outcome is not None:
             return
         generation.end(outcome)
@@ -272,15 +242,13 @@ class Generations:
             self._close_to_others(execution)
             execution.stop()
         if generation.accepted is None:
-            self._forget(generation)
+            self._index.forget(generation)
             return
-        self._kept[generation] = generation.size_bytes
-        self._set_timer(generation, self._settings.keep_s)
-        while sum(self._kept.values()) > self._settings.keep_mib << 20:
-            self._forget(next(iter(self._kept)))
+        generation.set_timer(self._settings.keep_s, self._time_out)
+        self._index.keep(generation)
 
     def _log_end(self, generation: Generation) -> None:
-        """Write the one line of a generation into the log."""
+        """Log the single line of a generation."""
         outcome, accepted = generation.outcome, generation.accepted
         line: dict[str, object] = {"generation_id": generation.id}
         if accepted is not None:
@@ -297,30 +265,14 @@ class Generations:
         line |= self._observer.generation_ended(generation)
         _log.info("generation_ended", state=generation.state.value, **line)
 
-    def _set_timer(self, generation: Generation, seconds: float | None) -> None:
-        """Have `_time_out` called after so many seconds; None: never."""
-        if generation.timer is not None:
-            generation.timer.cancel()
-            generation.timer = None
-        if seconds is not None:
-            loop = asyncio.get_running_loop()
-            generation.timer = loop.call_later(seconds, self._time_out, generation)
-
     def _time_out(self, generation: Generation) -> None:
         if generation.outcome is None:
             self._cancel(generation)
         else:
-            self._forget(generation)
-
-    def _forget(self, generation: Generation) -> None:
-        self._set_timer(generation, None)
-        self._kept.pop(generation, None)
-        key = generation.owner, generation.id
-        if self._by_id.get(key) is generation:
-            del self._by_id[key]
+            self._index.forget(generation)
 
 
 def _owner() -> str:
-    """Name of who makes the call that is being handled; empty where no tokens are asked for."""
+    """Return the name of the current call's token; empty if the service needs none."""
     caller = current_caller.get()
     return caller.name if caller else ""

@@ -1,19 +1,18 @@
-"""State: where a generation is in its life, and how it changes.
+"""State: the life cycle of a generation.
 
     Generate -> RUNNING -> COMPLETED   all images were made
-                        -> FAILED      refused, or something went wrong
-                        -> CANCELLED   by its id, or nobody watched it any more
+                        -> FAILED      refused, or an error occurred
+                        -> CANCELLED   by its id, or its last watcher left
 
-A generation is RUNNING from the call that starts it, while its model is loaded, while it waits
-for the device and while its images are made. It ends once. Once ended, it is kept for a while, so
-that it can be watched again, and then forgotten. One that was refused before it was accepted is
-forgotten at once.
+A generation is RUNNING while its model is loaded, while it waits for the device and while its
+images are made. It ends once. After that it is kept for a while, so that it can be watched again.
+A generation that was refused before it was accepted is forgotten at once.
 """
 
 import asyncio
 import enum
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -27,11 +26,11 @@ if TYPE_CHECKING:
     from safelight_service.generations.execution import Execution
 
 _OVERHEAD_BYTES = 4096
-"""What a generation that is kept takes beside its images, at most."""
+"""Most memory of a kept generation beside its images."""
 
 
 class State(enum.Enum):
-    """Where a generation is in its life."""
+    """State of a generation."""
 
     RUNNING = "running"
     COMPLETED = "completed"
@@ -45,11 +44,11 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.FAILED: frozenset(),
     State.CANCELLED: frozenset(),
 }
-"""Every state, and the states that may follow it."""
+"""The states that may follow each state."""
 
 
 def state_of(outcome: Completed | SafelightError | None) -> State:
-    """Return the state that an outcome stands for."""
+    """Return the state of a generation with this outcome; None means no outcome yet."""
     match outcome:
         case None:
             return State.RUNNING
@@ -61,45 +60,44 @@ def state_of(outcome: Completed | SafelightError | None) -> State:
 
 
 class Generation:
-    """What one id stands for: a request, who watches it and what has come of it."""
+    """A request, its watchers and its outcome, under one id."""
 
     def __init__(self, owner: str, generation_id: str, request: GenerationRequest) -> None:
         self.owner = owner
-        """Name of the caller that started it, and that alone may watch and cancel it."""
+        """Name of the caller that started it; only this caller may watch or cancel it."""
         self.id = generation_id
         self.began_at = time.monotonic()
         self.request = request
         self.admitted = ExitStack()
-        """Counts it as running, until it is closed."""
+        """Counts it as running until closed."""
         self.accepted: Accepted | None = None
         self.outcome: Completed | SafelightError | None = None
         self.watchers: set[Subscription] = set()
         self.execution: Execution | None = None
-        """What makes its images, while it is RUNNING."""
+        """Makes its images while it is RUNNING."""
         self.observed: object = None
-        """Whatever an observer keeps beside it."""
-        self.timer: asyncio.TimerHandle | None = None
-        """Cancels a generation that nobody watches; forgets one that has ended."""
+        """Storage for an observer."""
+        self._timer: asyncio.TimerHandle | None = None
         self._present: dict[Subject, Event] = {}
 
     @property
     def state(self) -> State:
-        """Where it is in its life."""
+        """Its present state."""
         return state_of(self.outcome)
 
     @property
     def size_bytes(self) -> int:
-        """Memory that it takes, roughly."""
+        """Its approximate memory, in bytes."""
         images = (event.data for event in self._present.values() if isinstance(event, Image))
         return _OVERHEAD_BYTES + sum(map(len, images))
 
     @property
     def present(self) -> tuple[Event, ...]:
-        """What a watcher that comes now is told."""
+        """Events that describe its present state to a new watcher."""
         return tuple(self._present.values())
 
     def join(self) -> Subscription:
-        """Return the subscription of a new watcher: the present state, then what happens."""
+        """Return the subscription of a new watcher: the present state, then further events."""
         subscription = Subscription()
         for event in self.present:
             subscription.post(event)
@@ -110,7 +108,7 @@ class Generation:
         return subscription
 
     def publish(self, event: Event) -> None:
-        """Tell an event to all watchers, and to those that are still to come."""
+        """Post an event to all watchers, and keep it for later ones while it is current."""
         match event:
             case Accepted():
                 event = self.accepted = replace(event, generation_id=self.id)
@@ -125,10 +123,10 @@ class Generation:
             subscription.post(event)
 
     def end(self, outcome: Completed | SafelightError) -> None:
-        """Leave RUNNING with an outcome.
+        """Leave RUNNING with an outcome, and close all subscriptions.
 
         Raises:
-            ValueError: it has ended already.
+            ValueError: the generation has ended already.
         """
         if state_of(outcome) not in TRANSITIONS[self.state]:
             raise ValueError(f"{self.state} cannot become {state_of(outcome)}")
@@ -138,3 +136,15 @@ class Generation:
         for subscription in self.watchers:
             subscription.close(outcome if isinstance(outcome, SafelightError) else None)
         self.watchers.clear()
+
+    def set_timer(self, seconds: float, on_timeout: "Callable[[Generation], None]") -> None:
+        """Call `on_timeout` with this generation in so many seconds; replaces the last timer."""
+        self.cancel_timer()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(seconds, on_timeout, self)
+
+    def cancel_timer(self) -> None:
+        """Cancel the timer, if one is set."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,8 +1,7 @@
-"""Subscription: keeps a generation's events for one of its watchers until they are read.
+"""Subscription: keeps the events of a generation for one watcher until they are read.
 
-Bounded however slow the reader is: of events that only tell the present state the
-latest replaces those not read yet. Images are never dropped; there are at most as
-many as the request asked for.
+Its size is bounded, however slow the reader is. A newer event about the same subject replaces an
+unread one, except for images; of these there are at most as many as the request asked for.
 """
 
 import asyncio
@@ -17,13 +16,13 @@ from safelight_service.core.events import (
 )
 
 Subject = tuple[type, int]
-"""What an event is about, and which image; a newer one about the same replaces it."""
+"""Kind and image index of events of which a newer one replaces an unread one."""
 
 WAITING: Subject = (Queued, 0)
 
 
 def subject_of(event: Event) -> Subject:
-    """Return what an event is about; only those that tell a present state share a subject."""
+    """Return the subject of an event; only events that describe a present state share one."""
     match event:
         case ModelLoading():
             return WAITING
@@ -35,38 +34,38 @@ def subject_of(event: Event) -> Subject:
 
 
 class Subscription:
-    """A queue of events that ends, well or with an error; belongs to one event loop."""
+    """A queue of events with an end, and perhaps an error. Call its methods on one event loop."""
 
     def __init__(self) -> None:
         self._events: dict[Subject, Event] = {}
         self._is_closed = False
         self._error: BaseException | None = None
-        self._has_mail = asyncio.Event()
+        self._has_changed = asyncio.Event()
         self.dropped_preview_count = 0
-        """Previews that a newer one has replaced unread."""
+        """Unread previews that newer ones have replaced."""
 
     def post(self, event: Event) -> None:
-        """Add an event, in place of an unread one about the same."""
+        """Add an event; replace an unread one about the same subject."""
         subject = subject_of(event)
         if isinstance(self._events.pop(subject, None), Preview):
             self.dropped_preview_count += 1
         self._events[subject] = event
-        self._has_mail.set()
+        self._has_changed.set()
 
     def close(self, error: BaseException | None = None) -> None:
-        """End the subscription; what has been posted can still be read."""
+        """End the subscription; posted events can still be read."""
         self._is_closed, self._error = True, error
-        self._has_mail.set()
+        self._has_changed.set()
 
     async def get(self) -> Event | None:
-        """Return the next event; None once all have been read and the end is reached.
+        """Wait for the next event and return it; None at the end.
 
         Raises:
-            BaseException: the error that the subscription was closed with.
+            BaseException: the error that the subscription was closed with, after all events.
         """
         while not self._events and not self._is_closed:
-            self._has_mail.clear()
-            await self._has_mail.wait()
+            self._has_changed.clear()
+            await self._has_changed.wait()
         if self._events:
             return self._events.pop(next(iter(self._events)))
         if self._error is not None:

@@ -1,1 +1,1 @@
-"""The gRPC edge: the only part of the service that knows the contract's messages."""
+"""gRPC edge: the only part of the service that uses the contract's messages."""

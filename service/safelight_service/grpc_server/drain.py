@@ -1,4 +1,4 @@
-"""Ongoing calls: the RPCs in progress, and how they end when the service stops."""
+"""Ongoing calls: the RPCs in progress, drained when the service stops."""
 
 import asyncio
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from safelight_service.core.errors import StoppingError
 
 
 class OngoingCalls:
-    """The calls of one service that are in progress; belongs to the event loop."""
+    """Calls in progress of one service. Use it on one event loop."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -18,10 +18,10 @@ class OngoingCalls:
 
     @contextmanager
     def enter(self) -> Iterator[None]:
-        """Count the current task in.
+        """Track the current task as a call in progress.
 
         Raises:
-            StoppingError: no more calls are taken, or the time of those in progress is over.
+            StoppingError: new calls are refused, or the grace time is over.
         """
         if self._is_closed:
             raise StoppingError
@@ -42,7 +42,7 @@ class OngoingCalls:
         self._is_closed = True
 
     async def finish(self, grace_s: float) -> None:
-        """Wait for the calls in progress; end those that are left after the grace time."""
+        """Wait for the calls in progress; cancel them after `grace_s` seconds."""
         if not self._tasks:
             return
         _, left = await asyncio.wait(self._tasks, timeout=grace_s)

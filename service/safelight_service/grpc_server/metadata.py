@@ -1,4 +1,4 @@
-"""Metadata: the Hugging Face task's headers, as gRPC metadata keys."""
+"""Metadata: headers of the Hugging Face task, as gRPC metadata."""
 
 from collections.abc import Iterable
 
@@ -8,10 +8,10 @@ _TRUE, _FALSE = ("1", "true"), ("0", "false")
 
 
 def parse_flag(metadata: Iterable[tuple[str, str | bytes]], key: str, *, default: bool) -> bool:
-    """Read a boolean, loosely: 1, 0, true or false in any case; the last one counts.
+    """Parse a boolean: 1, 0, true or false, in any case; the last value of the key counts.
 
     Raises:
-        InvalidRequestError: the value is none of these.
+        InvalidRequestError: the value is not a boolean.
     """
     values = [str(value) for name, value in metadata if name == key]
     if not values:

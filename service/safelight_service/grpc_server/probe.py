@@ -1,6 +1,6 @@
-"""Probe: asks a server's health by the gRPC health protocol, for container engines.
+"""Probe: checks a server by the gRPC health protocol, for container engines.
 
-`python -m safelight_service.grpc_server.probe [HOST:PORT]` exits with 0 if it serves.
+`python -m safelight_service.grpc_server.probe [HOST:PORT]` exits with 0 if the server is serving.
 """
 
 import sys
@@ -12,7 +12,7 @@ _TIMEOUT_S = 3.0
 
 
 def is_serving(target: str) -> bool:
-    """Whether the server at the target answers, and says SERVING."""
+    """Whether the server at HOST:PORT answers with SERVING."""
     with grpc.insecure_channel(target) as channel:
         try:
             response = health_pb2_grpc.HealthStub(channel).Check(

@@ -1,4 +1,4 @@
-"""The server: a grpc.aio server with health and reflection, from start to stop."""
+"""Server: a grpc.aio server with health and reflection, from start to stop."""
 
 import os
 from collections.abc import Callable
@@ -32,7 +32,7 @@ SERVICE = pb.DESCRIPTOR.services_by_name["TextToImageService"].full_name
 _Status = health_pb2.HealthCheckResponse
 
 _LINGER_S = 1.0
-"""What is left to those who watch the health, and to statuses on their way, at the very end."""
+"""Time at the very end for health watchers to leave, and for statuses to be sent."""
 
 
 class AddressInUseError(Exception):
@@ -40,14 +40,14 @@ class AddressInUseError(Exception):
 
 
 class Server:
-    """Serves a backend; `async with` starts it, and stops it gracefully."""
+    """Serves a backend; `async with` starts it and stops it gracefully."""
 
     def __init__(self, settings: Settings, make_backend: Callable[[Observer], Backend]) -> None:
-        """Read the files that the settings name, and make the backend.
+        """Read the files of the settings, and make the backend.
 
         Raises:
-            ConfigurationError: one of them cannot be used, or telemetry is asked for that there
-                is not.
+            ConfigurationError: a file cannot be used, or the environment asks for telemetry
+                that is not supported.
         """
         self._settings = settings
         self._credentials = server_credentials(settings.tls) if settings.tls else None
@@ -76,16 +76,16 @@ class Server:
 
     @property
     def address(self) -> str:
-        """HOST:PORT that it serves on."""
+        """HOST:PORT that it listens on."""
         host = self._settings.listen.rpartition(":")[0]
         return f"{host}:{self._port}"
 
     async def start(self) -> None:
-        """Listen, then load the models; health says SERVING once they are there.
+        """Listen, then load the models; health turns to SERVING once they are loaded.
 
         Raises:
             AddressInUseError: the address cannot be bound.
-            ModelFailedError: a model that is to be preloaded cannot be loaded.
+            ModelFailedError: a preloaded model cannot be loaded.
         """
         try:
             self._port = self._add_port(self._settings.listen)
@@ -108,26 +108,26 @@ class Server:
             reflection.enable_server_reflection(names, self._server)
         if self._telemetry is not None:
             self._telemetry.start(self._backend, self._cache)
-        await self._tell_health(_Status.NOT_SERVING)
+        await self._set_health(_Status.NOT_SERVING)
         await self._server.start()
         await self._backend.start()
-        await self._tell_health(_Status.SERVING)
+        await self._set_health(_Status.SERVING)
 
     @property
     def is_lost(self) -> bool:
-        """Whether the device is lost, so that only a new process helps."""
+        """Whether the backend is lost and only a new process helps."""
         return self._backend.is_lost
 
     async def wait_until_lost(self) -> None:
-        """Return when the device is lost."""
+        """Wait until the backend is lost."""
         await self._backend.wait_until_lost()
 
     async def stop(self) -> None:
-        """Say NOT_SERVING, let generations that run finish within the grace time, and end.
+        """Report NOT_SERVING, let running generations finish within the grace time, and stop.
 
-        All else that is asked for, or waits, is refused with UNAVAILABLE and when to try again;
-        so is what has not finished in time. Only then is the port closed, since a client could
-        not tell a service that stops from one that is not there.
+        Refuses new and waiting generations with UNAVAILABLE and a retry delay, as well as those
+        that do not finish in time. Closes the port last, so that clients get that status and not
+        a refused connection.
         """
         await self._health.enter_graceful_shutdown()
         self._ongoing.close()
@@ -155,28 +155,28 @@ class Server:
             return self._server.add_insecure_port(address)
         return self._server.add_secure_port(address, self._credentials)
 
-    async def _tell_health(self, status: int) -> None:
+    async def _set_health(self, status: int) -> None:
         for service in ("", SERVICE):
             await self._health.set(service, status)
 
 
 def _options(connections: ConnectionSettings) -> list[tuple[str, int]]:
     options = [
-        # A second server on the same port must fail, not silently take half the calls.
+        # A second server on the same port must fail, and not take half of the calls.
         ("grpc.so_reuseport", 0),
         ("grpc.max_allowed_incoming_connections", connections.max_count),
-        # Also for calls that were reset at once but still await the event loop. Beyond 1,000 of
-        # these gRPC answers calls at random, whoever's, with a bare CANCELLED.
+        # Counts calls that were reset at once but still await the event loop. Beyond 1,000 of
+        # these gRPC ends random calls, of any client, with a bare CANCELLED.
         ("grpc.max_concurrent_streams", connections.max_stream_count),
-        # Notice clients whose connection has died silently.
+        # Detect clients whose connection has died silently.
         ("grpc.keepalive_time_ms", _ms(connections.keepalive_s)),
         ("grpc.keepalive_timeout_ms", _ms(connections.keepalive_timeout_s)),
         ("grpc.keepalive_permit_without_calls", 1),
-        # Let clients notice the same of us; by default their pings end in GOAWAY.
+        # Let clients ping as well; by default frequent pings end in GOAWAY.
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
-        # gRPC's own limits. But its soft one on metadata is half as much, and between the two it
-        # refuses at random.
+        # gRPC's default limits, except for its soft limit on metadata: that is half as high, and
+        # between the two gRPC refuses calls at random.
         ("grpc.max_receive_message_length", 4 * 1024 * 1024),
         ("grpc.max_metadata_size", 16 * 1024),
         ("grpc.absolute_max_metadata_size", 16 * 1024),
@@ -191,7 +191,7 @@ def _ms(seconds: float) -> int:
 
 
 def _open_telemetry(settings: Settings) -> "Telemetry | None":
-    """Start what exports, if anything is to be exported; nothing is imported otherwise."""
+    """Set up telemetry if any is exported; OpenTelemetry is not imported otherwise."""
     signals = find_signals(settings.telemetry, os.environ)
     if not signals.is_any:
         return None

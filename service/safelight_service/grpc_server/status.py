@@ -1,7 +1,7 @@
-"""Status: one table from the domain's errors to gRPC statuses with rich details.
+"""Status: maps the domain's errors to gRPC statuses with rich details.
 
-Every failure carries a google.rpc.Status whose details hold an ErrorInfo (a stable
-reason, domain "safelight"), and BadRequest, QuotaFailure or RetryInfo where they apply.
+Every failure carries a google.rpc.Status. Its details hold an ErrorInfo with a stable reason
+and the domain "safelight", and BadRequest, QuotaFailure or RetryInfo where they apply.
 """
 
 from collections.abc import Sequence
@@ -50,12 +50,12 @@ TABLE: dict[type[errors.SafelightError], _Row] = {
 
 
 def reason_of(error: errors.SafelightError) -> str:
-    """Return the stable name of the cause."""
+    """Return the stable reason of an error."""
     return TABLE[type(error)].reason
 
 
 def to_status(error: errors.SafelightError) -> grpc.Status:
-    """Return what `context.abort_with_status` takes."""
+    """Return the status of an error, for `context.abort_with_status`."""
     row = TABLE[type(error)]
     status = status_pb2.Status(code=row.code, message=str(error))
     status.details.extend(_pack(_details(error, row.reason)))
@@ -67,7 +67,7 @@ def to_status(error: errors.SafelightError) -> grpc.Status:
 
 
 def _pushback(error: errors.SafelightError) -> Sequence[tuple[str, str]]:
-    """Tell gRPC's own retries when to try again, or not to: who does not wait is not to wait."""
+    """Set grpc-retry-pushback-ms: the delay, or -1 when the caller declined to wait."""
     if isinstance(error, errors.ModelLoadingError):
         return [("grpc-retry-pushback-ms", "-1")]
     if isinstance(error, errors.RetryableError):

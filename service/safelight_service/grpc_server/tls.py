@@ -1,4 +1,4 @@
-"""TLS: the service's certificates, read again when their files change."""
+"""TLS: the service's certificates, reloaded when their files change."""
 
 import ssl
 from pathlib import Path
@@ -10,7 +10,7 @@ from safelight_service.settings import ConfigurationError, TlsSettings
 
 
 def server_credentials(settings: TlsSettings) -> grpc.ServerCredentials:
-    """Return credentials that show each new connection the files' last good version.
+    """Return credentials that present the last valid version of the files to new connections.
 
     Raises:
         ConfigurationError: the files cannot be used.
@@ -20,14 +20,14 @@ def server_credentials(settings: TlsSettings) -> grpc.ServerCredentials:
     shown = certificates.get()
 
     def fetch() -> grpc.ServerCertificateConfiguration | None:
-        """Return the certificates, or None if they are those of the connection before."""
+        """Return the certificates, or None if they have not changed."""
         nonlocal shown
         before, shown = shown, certificates.get()
         return None if shown is before else shown
 
     return grpc.dynamic_ssl_server_credentials(
         shown,
-        fetch,  # type: ignore[arg-type] # the stubs know nothing of None
+        fetch,  # type: ignore[arg-type] # the stubs lack None
         require_client_authentication=settings.client_authorities is not None,
     )
 
@@ -50,7 +50,7 @@ def _read_file(setting: str, file: Path) -> bytes:
 
 
 def _check(settings: TlsSettings) -> None:
-    """Refuse what gRPC would refuse without telling why."""
+    """Check the files; gRPC would refuse bad ones without a reason."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         # An empty password, or OpenSSL would ask for one on the terminal.

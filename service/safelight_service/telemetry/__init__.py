@@ -1,5 +1,5 @@
-"""Telemetry: what the observer is told, as OpenTelemetry's traces and metrics.
+"""Telemetry: an observer that exports traces and metrics by OpenTelemetry.
 
-Nothing here is imported unless an OTEL_... variable or a setting asks for it; `signals.py` finds
-that out, and needs nothing of OpenTelemetry.
+The service imports only `signals.py`, which does without OpenTelemetry, until an OTEL_... variable
+or a setting asks for telemetry.
 """

@@ -1,4 +1,4 @@
-"""Metrics: what operators count and time; labels are models, codes and the like, never ids."""
+"""Metrics: instruments of the service; labels are models, codes and the like, never ids."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from safelight_service.core.timeline import SharedForward, Timeline
 from safelight_service.telemetry import names
 
 _LONG_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800)
-"""Buckets of what may take minutes, in seconds."""
+"""Buckets of durations that may be minutes, in seconds."""
 
 _SHORT_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 """Buckets of steps, forwards and lags, in seconds."""
@@ -26,7 +26,7 @@ _PAGE_BYTES = 4096
 
 
 class Metrics:
-    """Counts and times what the observer is told."""
+    """Records what the observer receives, and measures the rest when metrics are collected."""
 
     def __init__(
         self,
@@ -49,56 +49,63 @@ class Metrics:
         self._durations = histogram(
             "gen_ai.server.request.duration",
             "s",
-            "Generations, from the call to their end.",
+            "Duration of generations, from the call to their end.",
             _LONG_S,
         )
         self._generations = meter.create_counter(
-            "safelight.generations", "{generation}", "Generations that have ended."
+            "safelight.generations", "{generation}", "Ended generations."
         )
         self._queue_waits = histogram(
-            "safelight.queue.wait", "s", "Waits in the queue for the device.", _LONG_S
+            "safelight.queue.wait",
+            "s",
+            "Time that generations wait in the queue for the device.",
+            _LONG_S,
         )
         self._steps = histogram(
             "safelight.step.duration",
             "s",
-            "Denoising steps of one image, from end to end.",
+            "Duration of the denoising steps of one image.",
             _SHORT_S,
         )
         self._forwards = histogram(
             "safelight.forward.duration",
             "s",
-            "Forwards of the denoiser, as the host sees them.",
+            "Duration of the denoiser's forwards, measured on the host.",
             _SHORT_S,
         )
         self._widths = histogram(
             "safelight.forward.width", "{image}", "Images that shared a forward.", _WIDTHS
         )
         self._images = meter.create_counter("safelight.images", "{image}", "Images made.")
-        self._pixels = meter.create_counter("safelight.pixels", "{pixel}", "Pixels of those.")
-        self._step_count = meter.create_counter("safelight.steps", "{step}", "Steps made.")
+        self._pixels = meter.create_counter(
+            "safelight.pixels", "{pixel}", "Pixels of the images made."
+        )
+        self._step_count = meter.create_counter(
+            "safelight.steps", "{step}", "Denoising steps made."
+        )
         self._previews = meter.create_counter(
-            "safelight.previews.dropped", "{preview}", "Previews replaced before they were read."
+            "safelight.previews.dropped", "{preview}", "Unread previews replaced by newer ones."
         )
         self._stalls = meter.create_counter(
-            "safelight.readers.stalled", "{call}", "Calls cut off because nobody read."
+            "safelight.readers.stalled", "{call}", "Calls cut off because their reader stalled."
         )
         self._load_times = histogram(
-            "safelight.model.load.duration", "s", "Loads of models, warm-up included.", _LONG_S
+            "safelight.model.load.duration", "s", "Time to load a model, warm-up included.", _LONG_S
         )
         self._compilations = meter.create_counter(
             "safelight.model.compilations",
             "{compilation}",
-            "Forwards of a model compiled after its warm-up.",
+            "Forwards compiled after the warm-up of their model.",
         )
         for model in self._models:
             for reason in get_args(CompilationReason):
-                # From 0, so that the first is seen as a rise.
+                # Start at 0, so that the first compilation shows as an increase.
                 self._compilations.add(0, _compilation_labels(Compilation(model, reason)))
         self._lags = histogram(
-            "safelight.event_loop.lag", "s", "How late the event loop wakes up.", _SHORT_S
+            "safelight.event_loop.lag", "s", "Delay of the event loop's wake-ups.", _SHORT_S
         )
         meter.create_observable_gauge(
-            "safelight.queue.depth", [self._depth], "{generation}", "Generations that wait."
+            "safelight.queue.depth", [self._depth], "{generation}", "Generations in the queue."
         )
         meter.create_observable_gauge(
             "safelight.generations.running",
@@ -110,23 +117,26 @@ class Metrics:
             "safelight.model.resident", [self._resident], "{model}", "Whether a model is in memory."
         )
         meter.create_observable_gauge(
-            "safelight.model.size", [self._sizes], "By", "Weights of a model in memory."
+            "safelight.model.size", [self._sizes], "By", "Size of the weights of a model in memory."
         )
         meter.create_observable_gauge(
-            "safelight.device.memory", [self._memory], "By", "Memory of a GPU, by its state."
+            "safelight.device.memory", [self._memory], "By", "Memory of a GPU, by state."
         )
         meter.create_observable_gauge(
-            "process.memory.usage", [_resident_set], "By", "Memory of the process on the host."
+            "process.memory.usage", [_resident_set], "By", "Resident memory of the process."
         )
         meter.create_observable_counter(
             "safelight.cache.lookups", [self._lookups], "{lookup}", "Lookups in the result cache."
         )
         meter.create_observable_gauge(
-            "safelight.cache.size", [self._cache_sizes], "By", "Images in the result cache."
+            "safelight.cache.size",
+            [self._cache_sizes],
+            "By",
+            "Size of the images in the result cache.",
         )
 
     def generation_ended(self, model: str, state: str, outcome: object, seconds: float) -> None:
-        """Count a generation that has ended."""
+        """Record a generation that has ended, `seconds` after its call."""
         cache = outcome.cache.value if isinstance(outcome, Completed) else "none"
         labels = {names.REQUEST_MODEL: model, names.STATE: state, names.CACHE: cache}
         self._generations.add(1, labels)
@@ -140,7 +150,7 @@ class Metrics:
         self._durations.record(seconds, timed)
 
     def execution_ended(self, timeline: Timeline) -> None:
-        """Count what the device has made for an execution."""
+        """Record the images, steps and waits of an execution."""
         model = {names.REQUEST_MODEL: timeline.model}
         if timeline.queued_at is not None and timeline.started_at is not None:
             self._queue_waits.record(timeline.started_at - timeline.queued_at, model)
@@ -157,29 +167,29 @@ class Metrics:
                 self._pixels.add(timeline.pixel_count, model)
 
     def forward_made(self, forward: SharedForward) -> None:
-        """Count a forward."""
+        """Record a forward."""
         model = {names.REQUEST_MODEL: forward.members[0][0].timeline.model}
         self._forwards.record(forward.ended_at - forward.began_at, model)
         self._widths.record(len(forward.members), model)
 
     def previews_dropped(self, count: int) -> None:
-        """Count previews that nobody saw."""
+        """Record unread previews that newer ones have replaced."""
         self._previews.add(count)
 
     def reader_stalled(self) -> None:
-        """Count a call that was cut off."""
+        """Record a call that was cut off."""
         self._stalls.add(1)
 
     def model_loaded(self, name: str, seconds: float) -> None:
-        """Time a load."""
+        """Record a load, in seconds."""
         self._load_times.record(seconds, {names.REQUEST_MODEL: name})
 
     def forward_compiled(self, compilation: Compilation) -> None:
-        """Count a compilation."""
+        """Record a compilation."""
         self._compilations.add(1, _compilation_labels(compilation))
 
     def loop_lagged(self, seconds: float) -> None:
-        """Time how late the event loop was."""
+        """Record the delay of a wake-up of the event loop, in seconds."""
         self._lags.record(seconds)
 
     def _depth(self, _: CallbackOptions) -> Iterable[Observation]:

@@ -1,6 +1,6 @@
-"""Names of attributes: OpenTelemetry's semantic conventions 1.40, and ours under `safelight.`.
+"""Attribute names: OpenTelemetry's semantic conventions 1.40, and the service's own.
 
-docs/observability.md lists them all.
+The service's own begin with `safelight.`. docs/observability.md lists all of them.
 """
 
 ERROR_TYPE = "error.type"
@@ -16,11 +16,11 @@ RESPONSE_MODEL = "gen_ai.response.model"
 INPUT_MESSAGES = "gen_ai.input.messages"
 
 GENERATE_CONTENT = "generate_content"
-"""The conventions' operation that makes images; `gen_ai.output.type` says so."""
+"""Operation of the conventions; `gen_ai.output.type` says that it makes images."""
 IMAGE = "image"
 SAFELIGHT = "safelight"
 OTHER = "_OTHER"
-"""What the conventions put in place of values that anybody could send."""
+"""Placeholder of the conventions for arbitrary values from callers."""
 
 REVISION = "safelight.model.revision"
 WIDTH = "safelight.image.width"

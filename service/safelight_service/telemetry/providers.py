@@ -1,4 +1,4 @@
-"""Providers: OpenTelemetry's SDK, set up by its own variables, and its end."""
+"""Providers: OpenTelemetry's SDK, configured by its own variables."""
 
 import asyncio
 import os
@@ -22,17 +22,17 @@ from safelight_service.settings import ConfigurationError
 from safelight_service.telemetry.signals import Signals
 
 _FLUSH_S = 2.0
-"""What a collector gets to take the last of it; the process must end soon even without one."""
+"""Longest wait for the last export; the process must end soon even without a collector."""
 
 
 class Providers:
-    """Where spans and measurements go; None where they are not wanted.
+    """Tracer and meter providers; None for signals that are not exported.
 
-    They are not OpenTelemetry's global ones, and nothing is left to do at the exit of the process.
+    They are not OpenTelemetry's global ones, and register nothing for the exit of the process.
     """
 
     def __init__(self, signals: Signals) -> None:
-        """Open the Prometheus endpoint, and start the threads that export.
+        """Open the Prometheus endpoint, and start the exporter threads.
 
         Raises:
             ConfigurationError: the address of the endpoint cannot be bound.
@@ -57,7 +57,7 @@ class Providers:
             self.tracers.add_span_processor(self.processor)
 
     async def close(self) -> None:
-        """Export what is left, within `_FLUSH_S` seconds: a collector may be down, or silent."""
+        """Export the remaining telemetry; give up on a collector after `_FLUSH_S` seconds."""
         ends: list[Callable[[], object]] = []
         if self._web is not None:
             ends.append(self._web.shutdown)
@@ -83,7 +83,7 @@ class Providers:
 
 
 async def _run_briefly(work: Callable[[], object]) -> None:
-    """Run what may hang in a thread that the process does not wait for."""
+    """Run work that may hang in a daemon thread, and wait for it up to `_FLUSH_S` seconds."""
     loop = asyncio.get_running_loop()
     is_done = asyncio.Event()
 
@@ -103,7 +103,7 @@ async def _run_briefly(work: Callable[[], object]) -> None:
 
 
 def _make_resource() -> Resource:
-    """Describe the process; what OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME say comes first."""
+    """Describe the process; OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME take precedence."""
     ours = Resource(
         {
             "service.name": "safelight-service",
@@ -111,8 +111,8 @@ def _make_resource() -> Resource:
             "service.instance.id": str(uuid.uuid4()),
         }
     )
-    told = Resource.create()
+    configured = Resource.create()
     is_named = "OTEL_SERVICE_NAME" in os.environ or "service.name=" in os.environ.get(
         "OTEL_RESOURCE_ATTRIBUTES", ""
     )
-    return told.merge(ours) if not is_named else ours.merge(told)
+    return configured.merge(ours) if not is_named else ours.merge(configured)

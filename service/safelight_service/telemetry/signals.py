@@ -1,4 +1,4 @@
-"""Signals: which kinds of telemetry the environment and the settings ask for."""
+"""Signals: the kinds of telemetry that the environment and the settings ask for."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ _TRUE = "true"
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """What is exported, and how; OpenTelemetry's SDK reads the rest of its variables itself."""
+    """Exports to set up; OpenTelemetry's SDK reads its further variables itself."""
 
     exports_traces: bool
     exports_metrics: bool
@@ -19,20 +19,20 @@ class Signals:
 
     @property
     def has_metrics(self) -> bool:
-        """Whether anything is counted at all."""
+        """Whether any metrics are exported."""
         return self.exports_metrics or self.prometheus_listen is not None
 
     @property
     def is_any(self) -> bool:
-        """Whether there is anything to do."""
+        """Whether anything is exported."""
         return self.exports_traces or self.has_metrics
 
 
 def find_signals(settings: TelemetrySettings, environment: Mapping[str, str]) -> Signals:
-    """Return what is asked for: OTLP by OpenTelemetry's own variables, Prometheus by the settings.
+    """Find the wanted exports: OTLP in OpenTelemetry's own variables, Prometheus in the settings.
 
     Raises:
-        ConfigurationError: a variable asks for what the service does not have.
+        ConfigurationError: a variable names an exporter or a protocol that is not supported.
     """
     is_disabled = environment.get("OTEL_SDK_DISABLED", "").strip().lower() == _TRUE
     return Signals(
@@ -43,7 +43,7 @@ def find_signals(settings: TelemetrySettings, environment: Mapping[str, str]) ->
 
 
 def _is_exported(signal: str, environment: Mapping[str, str]) -> bool:
-    """Whether a signal is to be sent: its exporter is named, or an endpoint is given."""
+    """Whether a signal is exported: a variable names its exporter or an endpoint."""
     name = f"OTEL_{signal}_EXPORTER"
     exporter = environment.get(name, "").strip().lower()
     if exporter == "none":

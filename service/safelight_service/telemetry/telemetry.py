@@ -1,4 +1,4 @@
-"""Telemetry of one service: an observer that makes spans and measurements of what it is told."""
+"""Telemetry: an observer that turns what happens in a service into spans and measurements."""
 
 import asyncio
 import time
@@ -34,19 +34,19 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 
 _TICK_S = 0.5
-"""How often the event loop's lag is measured, and forwards are looked at."""
+"""Interval of measuring the event loop's lag, and of processing notes of the device thread."""
 
 _MOST_NOTES = 100_000
-"""Of a kind that may wait to be looked at; the event loop would have to stand still for minutes."""
+"""Most unprocessed notes of a kind; reached only if the event loop stands still for minutes."""
 
 
 class Telemetry(Observer):
-    """Turns what happens into spans and measurements; belongs to the event loop."""
+    """Makes spans and measurements; the device thread only appends notes to its queues."""
 
     def __init__(
         self, settings: TelemetrySettings, signals: Signals, models: Iterable[str], default: str
     ) -> None:
-        """Open what it exports to.
+        """Set up the exporters.
 
         Raises:
             ConfigurationError: the Prometheus address cannot be bound.
@@ -71,16 +71,16 @@ class Telemetry(Observer):
 
     @property
     def tracers(self) -> TracerProvider:
-        """For the spans of calls."""
+        """Provider for the spans of calls."""
         return self._providers.tracers or NoOpTracerProvider()
 
     @property
     def meters(self) -> MeterProvider:
-        """For the durations of calls."""
+        """Provider for the durations of calls."""
         return self._providers.meters or NoOpMeterProvider()
 
     def start(self, backend: Backend, cache: ResultCache) -> None:
-        """Begin to measure."""
+        """Start to measure a backend and a cache; needs a running event loop."""
         if self._providers.meters is not None:
             meter = self._providers.meters.get_meter("safelight_service", __version__)
             self._metrics = Metrics(meter, backend.stats, cache.stats, sorted(self._models))
@@ -89,10 +89,10 @@ class Telemetry(Observer):
             _log.info("prometheus_ready", address=self._providers.prometheus_address)
 
     async def close(self) -> None:
-        """Export what is left; returns soon even without a collector."""
+        """Export the remaining telemetry; returns soon even without a collector."""
         if self._ticking is not None:
             self._ticking.cancel()
-        self._look_at_notes()
+        self._process_notes()
         await self._providers.close()
 
     def generation_began(self, generation: "Generation") -> None:
@@ -127,10 +127,10 @@ class Telemetry(Observer):
 
     def execution_began(self, generation: "Generation", timeline: Timeline) -> None:
         if self._traces is not None and isinstance(generation.observed, Span):
-            self._traces.begin_flight(timeline, generation.observed)
+            self._traces.begin_execution(timeline, generation.observed)
 
     def execution_ended(self, timeline: Timeline) -> None:
-        self._look_at_notes()
+        self._process_notes()
         if self._traces is not None:
             self._traces.make_phases(timeline)
         if self._metrics is not None:
@@ -156,12 +156,12 @@ class Telemetry(Observer):
             self._metrics.model_loaded(name, seconds)
 
     def _model_of(self, generation: "Generation") -> str:
-        """Name of the model, if it is one that is served: anybody may send any name."""
+        """Return the name of a served model, or OTHER: callers may send any name."""
         name = generation.request.model or self._default_model
         return name if name in self._models else names.OTHER
 
-    def _look_at_notes(self) -> None:
-        """Make spans and measurements of what the device thread has noted."""
+    def _process_notes(self) -> None:
+        """Make spans and measurements of the device thread's notes."""
         while self._forwards:
             forward = self._forwards.popleft()
             if self._metrics is not None:
@@ -180,4 +180,4 @@ class Telemetry(Observer):
             await asyncio.sleep(_TICK_S)
             if self._metrics is not None:
                 self._metrics.loop_lagged(max(0.0, loop.time() - due_at))
-            self._look_at_notes()
+            self._process_notes()

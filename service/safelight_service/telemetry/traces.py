@@ -1,8 +1,8 @@
-"""Traces: the spans of generations, and those of the forwards that they share.
+"""Traces: spans of generations, of their phases and of the forwards that they share.
 
-The span of a generation is an ordinary one, so that samplers are asked. All below it is made in
-one go when an execution has ended, from the moments that its timeline holds; spans that others
-point to get their ids beforehand.
+The span of a generation is started as usual, so that samplers decide on it. The spans below it
+are made when an execution has ended, from the moments of its timeline. Spans that others link to
+get their ids beforehand.
 """
 
 import json
@@ -31,7 +31,7 @@ _SCOPE = "safelight_service"
 
 @dataclass(frozen=True, slots=True)
 class _TracedForward:
-    """A forward that has a span, for the steps that it made."""
+    """The span of a forward, kept for links from the steps."""
 
     ended_at: float
     width: int
@@ -39,20 +39,20 @@ class _TracedForward:
 
 
 @dataclass(slots=True)
-class FlightTrace:
-    """What is known of the spans of an execution before they are made."""
+class ExecutionTrace:
+    """Span contexts of an execution, allotted before its spans are made."""
 
     parent: SpanContext
-    """The span of the generation that began it."""
+    """Span of the generation that began the execution."""
     denoising: dict[int, SpanContext] = field(default_factory=dict)
-    """The spans of denoising, by the image's index."""
+    """Spans of denoising, by the image's index."""
     forwards: defaultdict[int, list[_TracedForward]] = field(
         default_factory=lambda: defaultdict(list)
     )
 
 
 class Traces:
-    """Makes spans from what the observer is told; belongs to the event loop."""
+    """Makes spans. Call its methods on one event loop."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class Traces:
         self._epoch_ns = time.time_ns() - time.monotonic_ns()
 
     def begin(self, model: str, request: GenerationRequest, began_at: float) -> Span:
-        """Begin the span of a generation, below that of the call that has started it."""
+        """Begin the span of a generation, below that of the current call."""
         attributes: Attributes = {
             names.OPERATION: names.GENERATE_CONTENT,
             names.OUTPUT_TYPE: names.IMAGE,
@@ -89,11 +89,11 @@ class Traces:
         )
 
     def join(self, span: Span) -> None:
-        """Link the current call's span and that of the generation which it watches."""
+        """Link the span of the current call and that of the generation that it watches."""
         call = get_current_span()
         call.set_attribute(names.JOINED, True)
         call.add_link(span.get_span_context())
-        if span.is_recording():  # otherwise it has ended, and is told again
+        if span.is_recording():  # otherwise it has ended, and is replayed
             span.add_link(call.get_span_context())
 
     def end(
@@ -104,7 +104,7 @@ class Traces:
         outcome: Completed | SafelightError | None,
         ended_at: float,
     ) -> None:
-        """End the span of a generation; to be cancelled is no error."""
+        """End the span of a generation; cancellation is no error."""
         span.set_attribute(names.STATE, state)
         if accepted is not None:
             span.set_attributes(_describe(accepted))
@@ -115,23 +115,23 @@ class Traces:
             span.set_status(Status(StatusCode.ERROR, str(outcome)))
         span.end(self._ns(ended_at))
 
-    def begin_flight(self, timeline: Timeline, span: Span) -> None:
-        """Have the spans of an execution made below that of a generation."""
+    def begin_execution(self, timeline: Timeline, span: Span) -> None:
+        """Place the spans of an execution below that of a generation."""
         if span.is_recording():
-            timeline.observed = FlightTrace(span.get_span_context())
+            timeline.observed = ExecutionTrace(span.get_span_context())
 
     def share(self, span: Span, timeline: Timeline) -> None:
-        """Link a generation to the one that its images were begun for."""
-        if isinstance(timeline.observed, FlightTrace):
+        """Link a generation to the one that began the execution which it shares."""
+        if isinstance(timeline.observed, ExecutionTrace):
             span.set_attribute(names.JOINED, True)
             span.add_link(timeline.observed.parent)
 
     def make_forward(self, forward: SharedForward) -> None:
-        """Make the span of a forward, below the denoising that led it, with a link to each."""
+        """Make the span of a forward, below the leading image's denoising, with links to all."""
         members = [
             (self._denoising(image), image, steps_made + 1)
             for image, steps_made in forward.members
-            if isinstance(image.timeline.observed, FlightTrace)
+            if isinstance(image.timeline.observed, ExecutionTrace)
         ]
         if not members:
             return
@@ -151,15 +151,15 @@ class Traces:
             "forward", context, leader, (forward.began_at, forward.ended_at), attributes, links
         )
         for _, image, _ in members:
-            assert isinstance(image.timeline.observed, FlightTrace)
+            assert isinstance(image.timeline.observed, ExecutionTrace)
             image.timeline.observed.forwards[image.index].append(
                 _TracedForward(forward.ended_at, width, context)
             )
 
     def make_phases(self, timeline: Timeline) -> None:
-        """Make the spans of an execution that has ended, well or not."""
+        """Make the spans of an execution that has ended."""
         execution = timeline.observed
-        if not isinstance(execution, FlightTrace):
+        if not isinstance(execution, ExecutionTrace):
             return
         end = timeline.ended_at or time.monotonic()
         phases: list[tuple[str, float | None, float | None, ImageTimeline | None]] = [
@@ -183,7 +183,7 @@ class Traces:
                 )
 
     def make_sending(self, image: Image, began_at: float) -> None:
-        """Make the span of an image's way out, below that of the current call."""
+        """Make the span of sending an image, below that of the current call."""
         call = get_current_span().get_span_context()
         if call.trace_flags.sampled:
             attributes: Attributes = {
@@ -194,7 +194,7 @@ class Traces:
 
     def _make_denoising(self, image: ImageTimeline, began_at: float, ended_at: float) -> None:
         execution = image.timeline.observed
-        assert isinstance(execution, FlightTrace)
+        assert isinstance(execution, ExecutionTrace)
         context = self._denoising(image)
         steps = list(_match_steps(image, execution.forwards[image.index]))
         attributes: Attributes = {names.INDEX: image.index, names.STEP_COUNT: len(steps)}
@@ -219,7 +219,7 @@ class Traces:
 
     def _denoising(self, image: ImageTimeline) -> SpanContext:
         execution = image.timeline.observed
-        assert isinstance(execution, FlightTrace)
+        assert isinstance(execution, ExecutionTrace)
         if image.index not in execution.denoising:
             execution.denoising[image.index] = self._below(execution.parent)
         return execution.denoising[image.index]
@@ -259,7 +259,7 @@ class Traces:
         )
 
     def _ns(self, at: float) -> int:
-        """Turn a moment of time.monotonic into nanoseconds since 1970."""
+        """Convert a moment of time.monotonic to nanoseconds since 1970."""
         return round(at * 1e9) + self._epoch_ns
 
 

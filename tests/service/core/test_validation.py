@@ -296,7 +296,7 @@ def test_generation_id_of_the_allowed_characters_is_taken(generation_id: str) ->
 @pytest.mark.parametrize("generation_id", ["a b", "ä", "a/b", "a\n", "x" * 129])
 def test_generation_id_of_other_characters_is_refused(generation_id: str) -> None:
     assert violations_of(generation_id=generation_id) == {
-        "generation_id": "must be 1 to 128 pending_events, digits and -_.:"
+        "generation_id": "must be 1 to 128 letters, digits and -_.:"
     }
 
 
@@ -309,7 +309,7 @@ def test_parameter_that_is_not_honoured_is_refused_with_those_that_are(
     defaults = replace(CAPABILITIES.defaults, guidance_scale=None)
     capabilities = replace(CAPABILITIES, honoured_parameters=("width", "height"), defaults=defaults)
     assert violations_of_parameters(capabilities, **{name: value}) == {
-        f"parameters.{name}": "is not honoured by this model, which takes: width, height"
+        f"parameters.{name}": "is not honoured by this model; it honours: width, height"
     }
 
 
@@ -330,7 +330,7 @@ def test_quality_outside_its_bounds_is_refused(quality: int) -> None:
 @pytest.mark.parametrize("mime_type", ["", "image/png"])
 def test_quality_of_png_is_refused(mime_type: str) -> None:
     assert violations_of(output=OutputOptions(mime_type, 90)) == {
-        "output.quality": "is for image/jpeg and image/webp; PNG is lossless"
+        "output.quality": "applies to image/jpeg and image/webp only; PNG is lossless"
     }
 
 
@@ -373,5 +373,5 @@ def test_previews_of_a_model_that_gives_none_are_refused() -> None:
     capabilities = replace(CAPABILITIES, has_previews=False)
     assert resolve_with(capabilities).preview is None
     assert violations_of(capabilities, preview=PreviewOptions(1)) == {
-        "preview.interval_steps": "must be 0: this model gives no previews"
+        "preview.interval_steps": "must be 0: this model has no previews"
     }

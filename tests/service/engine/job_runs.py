@@ -28,7 +28,7 @@ SMALL: dict[str, Any] = {"width": 64, "height": 96, "num_inference_steps": 3, "s
 
 
 class Recorder:
-    """An relay that keeps all events in their order."""
+    """A relay that keeps all events in their order."""
 
     def __init__(self, on_event: Callable[[Event], None] | None = None) -> None:
         self.events: list[Event] = []
@@ -36,8 +36,9 @@ class Recorder:
         self.error: BaseException | None = None
         self._on_event = on_event
 
-    def post(self, pending: PendingEvent) -> None:
-        event = pending.result() if isinstance(pending, Future) else pending
+    def post(self, event: PendingEvent) -> None:
+        if isinstance(event, Future):
+            event = event.result()
         self.events.append(event)
         if self._on_event is not None:
             self._on_event(event)
@@ -76,9 +77,9 @@ def make_job(
     return Job(model, resolved, recorder, InlineExecutor())
 
 
-def make_batcher(order: SchedulingPolicy = first_come_first_served) -> StepBatcher:
-    """Make a batcher that tells what a fault was."""
-    return StepBatcher(order, lambda fault: InternalError(repr(fault)))
+def make_batcher(policy: SchedulingPolicy = first_come_first_served) -> StepBatcher:
+    """Make a batcher whose errors quote the fault."""
+    return StepBatcher(policy, lambda fault: InternalError(repr(fault)))
 
 
 def run_jobs(*jobs: Job) -> None:
@@ -90,7 +91,7 @@ def run_jobs(*jobs: Job) -> None:
 
 
 def take_steps(batcher: StepBatcher, count: int | None = None) -> None:
-    """Bring a batcher's jobs on by so many turns, or to their end."""
+    """Bring a batcher's jobs on by so many steps, or to their end."""
     with torch.no_grad():
         while batcher.jobs and count != 0:
             batcher.step()
@@ -118,12 +119,12 @@ async def collect(
     """Run a request on an engine; return its events, after `on_event` has been called with each."""
     events: list[Event] = []
 
-    def tell(event: Event) -> None:
+    def record(event: Event) -> None:
         events.append(event)
         on_event(event)
 
-    async with engine.prepare(request, tell, Timeline()) as prepared:
-        tell(await engine.run(prepared, tell))
+    async with engine.prepare(request, record, Timeline()) as prepared:
+        record(await engine.run(prepared, record))
     return events
 
 
@@ -133,7 +134,7 @@ def images_of(events: Sequence[Event]) -> list[Image]:
 
 
 def steps_of(events: Sequence[Event]) -> list[int]:
-    """Return the numbers of the steps that were told."""
+    """Return the numbers of the steps that were reported."""
     return [event.step for event in events if isinstance(event, Progress)]
 
 

@@ -16,7 +16,7 @@ from safelight_service.core.events import (
 )
 from safelight_service.core.request import GenerationRequest, Parameters
 from safelight_service.engine import Engine
-from safelight_service.engine.batching.step_batcher import Expectation
+from safelight_service.engine.batching.arrivals import Expectation
 from safelight_service.settings import BatchingSettings, Settings
 from tests.service.engine.job_runs import (
     SMALL,

@@ -70,7 +70,7 @@ class ScriptedEngine:
 
     @asynccontextmanager
     async def prepare(
-        self, request: GenerationRequest, tell: EventCallback, timeline: Timeline
+        self, request: GenerationRequest, on_event: EventCallback, timeline: Timeline
     ) -> AsyncIterator[Prepared]:
         self.started.append(request)
         self.running[request.generation_id] = asyncio.Queue()
@@ -89,13 +89,13 @@ class ScriptedEngine:
         finally:
             del self.running[request.generation_id]
 
-    async def run(self, prepared: Prepared, tell: EventCallback) -> Completed:
-        tell(prepared.accepted)
+    async def run(self, prepared: Prepared, on_event: EventCallback) -> Completed:
+        on_event(prepared.accepted)
         script = self.running[prepared.accepted.generation_id]
         while not isinstance(event := await script.get(), Completed):
             if isinstance(event, BaseException):
                 raise event
-            tell(event)
+            on_event(event)
         return event
 
 
@@ -276,7 +276,7 @@ def test_it_lingers_no_longer_than_asked() -> None:
     async def act(scene: Scene) -> None:
         watcher = await scene.generate(linger_s=1e-3)
         await watcher.leave()
-        execution = scene.generations._by_id["", "a"].execution
+        execution = scene.generations._find("a").execution
         assert execution is not None
         assert execution.task is not None
         await asyncio.wait({execution.task})
@@ -314,7 +314,7 @@ def test_what_failed_is_told_to_watchers_and_started_anew_by_the_same_request() 
 
 def test_what_was_refused_before_it_was_accepted_leaves_nothing_behind() -> None:
     async def act(scene: Scene) -> None:
-        async def refuse(prepared: Prepared, tell: EventCallback) -> Completed:
+        async def refuse(prepared: Prepared, on_event: EventCallback) -> Completed:
             raise OutOfMemoryError
 
         scene.engine.run = refuse  # type: ignore[method-assign]

@@ -22,7 +22,7 @@ def make_spans(**options: bool) -> list[ReadableSpan]:
     traces = Traces(provider, processor, **settings)
     timeline = Timeline(100.0, "shapes", queued_at=101.0)
     generation = traces.begin("shapes", GenerationRequest(PROMPT), 100.0)
-    traces.begin_flight(timeline, generation)
+    traces.begin_execution(timeline, generation)
     image = timeline.add_image()
     image.started_at, image.text_encoded_at, image.denoised_at = 102.0, 103.0, 107.0
     image.step_ends += [105.0, 107.0]

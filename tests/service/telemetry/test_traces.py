@@ -282,7 +282,7 @@ def test_the_shape_of_a_join_by_the_seed(traced: Traced) -> None:
 @pytest.mark.parametrize(
     "traceparent",
     ["00-zz-1-01", "", "00-" + "0" * 32 + "-" + "0" * 16 + "-01", "ff" * 100],
-    ids=["pending_events", "empty", "zeros", "long"],
+    ids=["letters", "empty", "zeros", "long"],
 )
 def test_a_malformed_traceparent_starts_a_new_trace(traced: Traced, traceparent: str) -> None:
     name = f"malformed-{new_trace()}"

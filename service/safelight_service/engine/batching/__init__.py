@@ -1,1 +1,1 @@
-"""Batching: which images share the next forward."""
+"""Batching: the images that share the next forward."""

@@ -1,9 +1,9 @@
-"""Widths: how many rows a forward should have, learned from the forwards that are made.
+"""BatchProfile: seconds of a forward by its rows, and the width that they suggest.
 
-Merging pays only while the device is not saturated; beyond, it makes every image finish late. So
-forwards may be at most twice as wide as the widest that was measured, as long as that one gained
-throughput over half as wide ones; after that, the cap is the smallest width that reaches most of
-the best throughput. No forward is made only to be measured. What was learned is kept on disk.
+Merging pays until the device is saturated; beyond that it only delays every image. So the cap on
+rows is twice the widest measured width while that one still gains throughput over half of it.
+After that it is the smallest width that reaches most of the best throughput. No forward is run
+only to be measured. Profiles are kept on disk.
 """
 
 import json
@@ -18,24 +18,24 @@ import structlog
 _log = structlog.get_logger()
 
 ENOUGH = 0.98
-"""Of the best throughput; wider forwards gain less than they cost in latency."""
+"""Of the best throughput; wider forwards cost more latency than they gain."""
 
 MOST_ROWS = 32
 _RUNS = 3
-"""Forwards of a width, beside the first one, after which it counts as measured."""
+"""Forwards of a width after its first one that make it count as measured."""
 
 _TRIAL_EVERY = 200
-"""Forwards at the cap after which wider ones are tried again."""
+"""Forwards near the cap between two trials of wider ones."""
 
 _LEAST_GAIN = 1.02
-"""Of throughput over half the width, below which no wider forwards are tried."""
+"""Least ratio of throughput to that of half the width for trying wider forwards."""
 
 BatchProfile = Mapping[int, float]
-"""Seconds of a forward by its rows."""
+"""Seconds of the fastest forward, by rows."""
 
 
 class WidthSearch:
-    """Learns the rows at which forwards of one model and size are fast enough."""
+    """Searches the best number of rows for the forwards of one model and size."""
 
     def __init__(self) -> None:
         self._counts: Counter[int] = Counter()
@@ -47,24 +47,24 @@ class WidthSearch:
 
     @property
     def cap(self) -> int:
-        """Most rows of a merged forward."""
+        """Most rows of a merged forward, at present."""
         return max(self._best_cap, self._trial_cap)
 
     @property
     def profile(self) -> BatchProfile:
-        """Seconds of the fastest forward by rows, of widths that were measured often enough."""
+        """Profile of the widths that count as measured."""
         return {rows: s for rows, s in self._profile.items() if self._counts[rows] > _RUNS}
 
     def recall(self, profile: BatchProfile) -> None:
-        """Take over what was measured before."""
+        """Adopt the widths of an earlier profile as measured."""
         self._profile |= profile
         self._counts.update(dict.fromkeys(profile, _RUNS + 1))
         self._choose()
 
     def note(self, row_count: int, seconds: float) -> bool:
-        """Learn from a forward; return whether that changed what is known of widths.
+        """Record a forward's seconds; return whether the profile or the cap has changed.
 
-        The first forward of a width may compile or tune for a minute, so it says nothing.
+        Ignores the first forward of a width, which may compile or tune for a minute.
         """
         self._count_down(row_count)
         self._counts[row_count] += 1
@@ -79,7 +79,7 @@ class WidthSearch:
         return self._counts[row_count] == _RUNS + 1 or self._best_cap != before
 
     def _count_down(self, row_count: int) -> None:
-        """Have a wider forward tried now and then: one that was disturbed seems too slow."""
+        """Schedule trials of wider forwards, in case a disturbed one has lowered the cap."""
         if self._trial_cap > self._best_cap:
             self._trials_left -= row_count > self._best_cap
             if self._trials_left == 0:
@@ -109,10 +109,10 @@ def choose_cap(profile: BatchProfile) -> int:
 
 
 class ProfileStore:
-    """Profiles by model and area, in one JSON file; one that cannot be used is measured over.
+    """Profiles by model and area, in one JSON file; an unreadable file is replaced.
 
-    Areas that differ by less than a fifth or so share a profile, by the pixel: there are a great
-    many sizes, and each would be learned anew. Several device threads may use it.
+    Areas within about a fifth of each other share a profile, scaled by their pixels, so that not
+    every size is learned anew. Safe to use from several threads.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -126,8 +126,8 @@ class ProfileStore:
                 _log.warning("profiles_unreadable", path=str(path))
 
     def get(self, model: str, pixel_count: int) -> BatchProfile | None:
-        """Return what was measured of that model, for images of so many pixels."""
-        area, key = _find_place(model, pixel_count)
+        """Return the profile of a model for images of so many pixels, if there is one."""
+        area, key = _bin_area(model, pixel_count)
         with self._lock:
             profile = self._profiles.get(key)
         if profile is None:
@@ -135,8 +135,8 @@ class ProfileStore:
         return {int(rows): s * pixel_count / area for rows, s in profile.items()}
 
     def put(self, model: str, pixel_count: int, profile: BatchProfile) -> None:
-        """Keep a profile, on disk too if that can be written."""
-        area, key = _find_place(model, pixel_count)
+        """Keep a profile, and write the file; log a warning if that fails."""
+        area, key = _bin_area(model, pixel_count)
         with self._lock:
             self._profiles[key] = {str(rows): s * area / pixel_count for rows, s in profile.items()}
             self._write()
@@ -153,7 +153,7 @@ class ProfileStore:
             _log.warning("profiles_unwritable", path=str(self._path), error=error.strerror)
 
 
-def _find_place(model: str, pixel_count: int) -> tuple[int, str]:
-    """Return the nearest half octave of pixels, and the key of what is measured near it."""
+def _bin_area(model: str, pixel_count: int) -> tuple[int, str]:
+    """Return the nearest half power of two of pixels, and the key of its profile."""
     area = round(2 ** (round(2 * math.log2(pixel_count)) / 2))
     return area, f"{model}, {area} pixels"

@@ -1,4 +1,4 @@
-"""CostModel: what is known of one model at one size, and so what its generations will take."""
+"""CostModel: measured costs of one model at one size, and limits on merging."""
 
 import bisect
 from collections.abc import Callable
@@ -18,23 +18,23 @@ class Average:
     value: float | None = None
 
     def note(self, measured: float) -> None:
-        """Take a measurement in."""
+        """Add a measurement."""
         before = measured if self.value is None else self.value
         self.value = before + _WEIGHT * (measured - before)
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What a step asks for: forwards, and rows in each; a guided step has two of one or other."""
+    """Cost of a step. Guidance doubles either the forwards or the rows."""
 
     forwards_per_step: float
     row_count: int
 
 
 class CostModel:
-    """The measured costs of one model at one size, in seconds; belongs to the device thread.
+    """Measured costs of one model at one size, in seconds. Used by the device thread only.
 
-    Generations of one cost model can be merged, if the rest of their calls allows it.
+    Only images of the same cost model share forwards.
     """
 
     def __init__(
@@ -46,60 +46,61 @@ class CostModel:
         self.size = size
         """Width and height in pixels."""
         self.before_steps = Average()
+        """All work before the first forward, such as text encoding."""
         self.decode = Average()
         self.check = Average()
-        """A safety check, of as many images as share one."""
+        """A safety check, for all images that share it."""
         self._most_members = most_members
         self._widths = WidthSearch()
         self._prepared_cap: int | None = None
         self._keep_profile = keep_profile
         self._room = Setback()
-        """Rows that the device has memory for."""
+        """Limit on the rows of a forward, after a shortage of memory."""
         self._merging = Setback()
-        """Generations that may be merged, after merging alone has failed."""
+        """Limit on the images of a forward, after merging itself has failed."""
         self._forwards: dict[int, Average] = {}
         self._demands: dict[bool, Demand] = {}
 
     def recall(self, profile: BatchProfile) -> None:
-        """Take over what was measured before."""
+        """Adopt an earlier profile."""
         self._widths.recall(profile)
         for row_count, seconds in profile.items():
             self._forwards.setdefault(row_count, Average()).note(seconds)
 
     def set_cap(self, row_count: int) -> None:
-        """Merge so many rows and no more: no wider forwards have been prepared."""
+        """Merge at most so many rows, since no wider forwards have been prepared."""
         self._prepared_cap = row_count
 
     def note_forward(self, row_count: int, seconds: float) -> None:
-        """Learn from a forward of so many rows."""
+        """Record the seconds of a forward of so many rows."""
         self._forwards.setdefault(row_count, Average()).note(seconds)
         if self._most_members is None and self._widths.note(row_count, seconds):
             self._keep_profile(self._widths.profile)
 
     def note_merged(self, member_count: int, row_count: int) -> None:
-        """Learn that so many generations were merged, of so many rows in all."""
+        """Record that a forward of so many images and rows has succeeded."""
         self._room.allow(row_count)
         self._merging.allow(member_count)
 
     def note_rows(self, row_count: int, *, is_guided: bool) -> None:
-        """Learn from the first forward of a generation."""
+        """Record the rows of an image's first forward, unless its demand is known."""
         if is_guided not in self._demands:
             self._demands[is_guided] = Demand(1, row_count)
 
     def note_demand(self, demand: Demand, *, is_guided: bool) -> None:
-        """Learn from a generation that has ended."""
+        """Record the demand of an image that has ended."""
         self._demands[is_guided] = demand
 
     def demand(self, *, is_guided: bool) -> Demand:
-        """What a step will ask for; guessed until a generation like it has been seen."""
+        """Return the expected demand of a step; a guess before the first similar image."""
         return self._demands.get(is_guided) or Demand(1, 2 if is_guided else 1)
 
     def knows(self, row_count: int) -> bool:
-        """Whether a forward of so many rows was measured."""
+        """Whether a forward of so many rows has been measured."""
         return row_count in self._forwards
 
     def forward_s(self, row_count: int) -> float | None:
-        """Seconds of a forward, as measured or between what was measured; None without any."""
+        """Return the seconds of a forward, interpolated where not measured; None without data."""
         known = self._forwards.get(row_count)
         if known is not None:
             return known.value
@@ -118,19 +119,19 @@ class CostModel:
 
     @property
     def after_steps_s(self) -> float:
-        """Seconds from the last step to the picture, as far as they are known."""
+        """Seconds from the last step to the picture; unknown parts count as 0."""
         return (self.decode.value or 0) + (self.check.value or 0)
 
     def halve_room(self, row_count: int) -> None:
-        """Merge half of the rows that the device had no memory for, for some time."""
+        """Merge at most half of these rows for some time, after a shortage of memory."""
         self._room.limit(max(1, row_count // 2))
 
     def stop_merging(self) -> None:
-        """Run one generation at a time, for some time."""
+        """Merge nothing for some time."""
         self._merging.limit(1)
 
     def has_room(self, member_count: int, row_count: int) -> bool:
-        """Whether so many generations may be merged, of so many rows in all."""
+        """Whether so many images of so many rows in total may share a forward."""
         if member_count == 1:
             return True
         if self._prepared_cap is not None:

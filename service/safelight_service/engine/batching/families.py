@@ -1,10 +1,9 @@
-"""Families: how the forwards of each kind of pipeline are merged.
+"""Families: collation rules by the name of the pipeline's class.
 
-By the name of the pipeline's class. What the denoiser takes beyond what a rule names must be
-equal for calls to be merged: sizes, positions of patches and tokens, options. A pipeline that
-is not listed is never merged: it runs step by step like the others, one image at a time.
-That is the right place for those whose attention mixes the rows of a batch (perturbed
-attention guidance) or whose denoiser remembers earlier calls (key and value caches).
+Arguments of the denoiser that a rule does not name must be equal: sizes, positions of patches and
+tokens, options. Pipelines without a rule are served one image at a time. Leave out those whose
+attention mixes the rows of a batch (perturbed attention guidance). Leave out those whose denoiser
+remembers earlier forwards (key and value caches).
 """
 
 from collections.abc import Mapping
@@ -28,7 +27,7 @@ _UNET: CollationRule = {
     "timestep_cond": ROWS,
     "added_cond_kwargs": ROWS_BY_NAME,
 }
-# All that the transformers call by these names has a row for each image.
+# Arguments of these names have a row for each image in all transformers.
 _TRANSFORMER: CollationRule = {
     "hidden_states": ROWS,
     "timestep": TIMESTEP,
@@ -41,10 +40,10 @@ _PIXART = {**_TRANSFORMER, "encoder_attention_mask": ROWS, "added_cond_kwargs": 
 UNRECORDABLE: Mapping[str, str] = {
     "ChromaPipeline": "its forward copies constants from the host",
     "CogView4Pipeline": "its texts come in many lengths",
-    "HiDreamImagePipeline": "its forward reads on the host what its experts are to do",
+    "HiDreamImagePipeline": "its forward reads the choice of its experts on the host",
     "Lumina2Pipeline": "its forward reads the lengths of its texts on the host",
 }
-"""Why pipelines have no CUDA graphs that have a rule, and whose rule does not show it."""
+"""Reasons against CUDA graphs that the rules themselves do not show."""
 
 RULES: Mapping[str, CollationRule] = {
     "StableDiffusionPipeline": _UNET,
@@ -67,7 +66,7 @@ RULES: Mapping[str, CollationRule] = {
     "SanaPipeline": {**_TRANSFORMER, "encoder_attention_mask": ROWS},
     "Lumina2Pipeline": {**_TRANSFORMER, "encoder_attention_mask": ROWS},
     "AuraFlowPipeline": _TRANSFORMER,
-    # Its texts must be equally long: the mask that CogView4 takes does not hide what it masks.
+    # Its texts must be equally long: the mask of CogView4 does not fully hide the padding.
     "CogView4Pipeline": {
         **_TRANSFORMER,
         "original_size": ROWS,

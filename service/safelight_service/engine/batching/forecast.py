@@ -1,32 +1,31 @@
-"""Forecast: when generations will start and finish, by playing the schedule through."""
+"""Forecast: predicts when images start and finish, by simulating the schedule."""
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from safelight_service.engine.batching.cost_model import Average, CostModel
-from safelight_service.engine.job import ImageRun
+from safelight_service.engine.image_run import ImageRun
 
 _MOST_STRETCH = 2.0
-"""No forecast is taken to have been wrong by more; what went on then was something else."""
+"""Largest error of a forecast that is learned from; larger ones have other causes."""
 
 
 class Forecast:
-    """Tells images when they will start and finish, and learns from how wrong it was.
+    """Predicts starts and ends of images, and corrects itself by its past errors.
 
-    A schedule knows nothing of who is still to come. Under a steady load others take the places of
-    those that end, and everybody needs longer than the schedule says; by as much as before, as a
-    rule.
+    The simulation does not include images that arrive later. Under a steady load these take the
+    places of finished ones. So every image takes longer, usually by the same factor as before.
     """
 
     def __init__(self) -> None:
         self._stretch = Average()
 
     def make(self, images: Sequence[ImageRun]) -> None:
-        """Work out when each of the images, given in their order, will start and finish."""
+        """Set `starts_at` and `finishes_at` of images, given in the order of their priority."""
         now = time.monotonic()
         plans = [_plan(image) for image in images]
-        play(plans)
+        simulate(plans)
         stretch = self._stretch.value or 1.0
         for image, plan in zip(images, plans, strict=True):
             image.starts_at = _after(now, plan.starts_s, stretch)
@@ -35,7 +34,7 @@ class Forecast:
                 image.promise = now, plan.finishes_s
 
     def learn(self, image: ImageRun, decoded_at: float) -> None:
-        """Compare what was forecast when the image was started with what has come of it."""
+        """Compare the forecast at the start of an image with its actual end."""
         if image.promise is not None:
             at, seconds = image.promise
             stretch = (decoded_at - at) / seconds
@@ -58,9 +57,9 @@ def _plan(image: ImageRun) -> "Plan":
 
 @dataclass(slots=True)
 class Plan:
-    """One image that is to be made, or half made; seconds count from now.
+    """An image that waits or is being made, in the simulation; seconds count from now.
 
-    `starts_s` and `finishes_s` are filled in by `play`; None where nothing like it was measured.
+    `simulate` sets `starts_s` and `finishes_s`; they stay None where costs are unknown.
     """
 
     cost_model: CostModel
@@ -71,12 +70,12 @@ class Plan:
     finishes_s: float | None = None
 
 
-def play(plans: Sequence[Plan]) -> None:
-    """Fill in when each of the plans, given in their order, starts and finishes."""
+def simulate(plans: Sequence[Plan]) -> None:
+    """Set the start and the end of each plan, given in the order of their priority."""
     now = 0.0
-    pending = list(plans)
-    while pending:
-        members = choose_members(pending)
+    unfinished = list(plans)
+    while unfinished:
+        members = choose_members(unfinished)
         cost_model = members[0].cost_model
         seconds = cost_model.forward_s(sum(plan.row_count for plan in members))
         if seconds is None:
@@ -92,11 +91,11 @@ def play(plans: Sequence[Plan]) -> None:
             if plan.forwards_left <= 0:
                 now += cost_model.after_steps_s
                 plan.finishes_s = now
-        pending = [plan for plan in pending if plan.finishes_s is None]
+        unfinished = [plan for plan in unfinished if plan.finishes_s is None]
 
 
 def choose_members(plans: Sequence[Plan]) -> list[Plan]:
-    """Return those that share the next forward with the first one."""
+    """Return the plans that share the next forward with the first one."""
     cost_model = plans[0].cost_model
     members: list[Plan] = []
     row_count = 0

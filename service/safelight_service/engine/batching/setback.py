@@ -1,18 +1,18 @@
-"""Setback: a limit after a failure, which is lifted step by step when the failure has passed."""
+"""Setback: a limit after a failure, raised step by step by trials that succeed."""
 
 import time
 
 FIRST_TRIAL_S = 30.0
-"""Seconds from the first failure to the next try; twice as many after each further one."""
+"""Seconds from the first failure to a trial; doubled after each trial that fails."""
 
 _LONGEST_S = 3600.0
 
 
 class Setback:
-    """Limits a quantity to what last worked, and lets twice as much be tried from time to time.
+    """Limits a quantity to what last worked, and allows trials of twice as much.
 
-    A shortage of memory may be over as soon as another model has been loaded. A trial that works
-    doubles the limit; one that fails halves it, and makes the next trial wait twice as long.
+    A cause such as a shortage of memory may pass. A trial that works doubles the limit; one that
+    fails lowers it, and doubles the wait for the next trial.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class Setback:
         self._trial_at = 0.0
 
     def limit(self, most: int) -> None:
-        """Allow no more than this until the next trial."""
+        """Allow at most `most` until the next trial."""
         now = time.monotonic()
         if self._limit is not None and now >= self._trial_at:  # the trial has failed
             self._wait_s = min(2 * self._wait_s, _LONGEST_S)
@@ -29,13 +29,13 @@ class Setback:
         self._trial_at = now + self._wait_s
 
     def allows(self, quantity: int) -> bool:
-        """Whether this much may be used, be it as a trial."""
+        """Whether a quantity may be used, possibly as a trial."""
         if self._limit is None or quantity <= self._limit:
             return True
         return quantity <= 2 * self._limit and time.monotonic() >= self._trial_at
 
     def allow(self, quantity: int) -> None:
-        """Raise the limit to what has just worked."""
+        """Raise the limit to a quantity that has worked."""
         if self._limit is not None and quantity > self._limit:
             self._limit = quantity
             self._wait_s = FIRST_TRIAL_S

@@ -1,40 +1,40 @@
-"""Sharing: how the rows of a forward and the seconds of a step are given out."""
+"""Sharing: allots the rows of a forward and the seconds of a step."""
 
 import math
 from collections.abc import Hashable
 
 from safelight_service.engine.batching.cost_model import CostModel
-from safelight_service.engine.calls import Forward
+from safelight_service.engine.operations import Forward
 
 
 class Seats:
-    """The members of a forward as they are chosen, one after another."""
+    """Seats of a forward, taken by its members one after another."""
 
     def __init__(self) -> None:
         self._count = 0
         self._row_count = 0
         self._key: Hashable = None
 
-    def matches(self, call: Forward) -> bool:
-        """Whether a call can be merged with those that have a seat."""
-        return self._count == 0 or call.key == self._key
+    def matches(self, forward: Forward) -> bool:
+        """Whether a forward can be merged with the seated ones."""
+        return self._count == 0 or forward.key == self._key
 
     def has_room(self, cost_model: CostModel, row_count: int) -> bool:
-        """Whether one more, of so many rows, finds room."""
+        """Whether another forward of so many rows fits."""
         return cost_model.has_room(self._count + 1, self._row_count + row_count)
 
-    def take(self, cost_model: CostModel, call: Forward) -> bool:
-        """Seat a call that matches; false if there is no room."""
-        if not self.has_room(cost_model, call.row_count):
+    def take(self, cost_model: CostModel, forward: Forward) -> bool:
+        """Seat a forward that matches; false if it does not fit."""
+        if not self.has_room(cost_model, forward.row_count):
             return False
         self._count += 1
-        self._row_count += call.row_count
-        self._key = call.key
+        self._row_count += forward.row_count
+        self._key = forward.key
         return True
 
 
 class Budget:
-    """Seconds of a step; at least one thing is always done."""
+    """A budget of seconds; it allows at least one expense."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -42,9 +42,9 @@ class Budget:
 
     @property
     def is_spent(self) -> bool:
-        """Whether there is no time for anything more."""
+        """Whether no time is left."""
         return 0 < self._spent >= self._seconds < math.inf
 
     def spend(self, seconds: float) -> None:
-        """Take seconds out."""
+        """Spend seconds."""
         self._spent += seconds

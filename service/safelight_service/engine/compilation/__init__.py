@@ -1,1 +1,1 @@
-"""Compilation: forwards that were compiled ahead."""
+"""Compilation: forwards compiled ahead of their use."""

@@ -1,4 +1,4 @@
-"""Buckets: the few widths that forwards are padded to, so that each can be compiled ahead."""
+"""Buckets: the few widths that forwards are padded to, each compiled ahead."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,25 +8,26 @@ import structlog
 import torch
 
 from safelight_service.engine import hardware
-from safelight_service.engine.batching.collation import Arguments, GradMode
+from safelight_service.engine.batching.collation import Arguments
+from safelight_service.engine.batching.merger import GradMode
 from safelight_service.engine.compilation.recording import Recorder, Run, StaticForward
 
 _log = structlog.get_logger()
 
 LEAST_GAIN = 1.05
-"""Of throughput over the next narrower bucket, below which a bucket is not worth its memory."""
+"""Least ratio of a bucket's throughput to that of the next narrower one."""
 
 _IMAGES = (1, 2, 4, 8, 16)
 
 _MOST_CHARACTERS = 300
-"""Of an error's text, which may go on for pages."""
+"""Longest logged text of an error; some have pages."""
 
 _RUNS = 3
-"""Of which the fastest is what a bucket takes."""
+"""Runs of a bucket, of which the fastest counts."""
 
 
 def list_widths(most_images: int | None) -> tuple[int, ...]:
-    """Return the numbers of images to prepare forwards for; None: as many as may pay."""
+    """Return the numbers of images to prepare forwards for; all that may pay if None."""
     if most_images is None:
         return _IMAGES
     widest = min(most_images, _IMAGES[-1])
@@ -36,8 +37,8 @@ def list_widths(most_images: int | None) -> tuple[int, ...]:
 def choose_buckets(profile: Mapping[int, float]) -> tuple[int, ...]:
     """Return the rows of the buckets that pay, narrowest first.
 
-    `profile` holds the seconds of a forward by its rows. The narrowest bucket always stays; a
-    wider one does if it makes at least LEAST_GAIN as many rows a second as the next that stays.
+    `profile` holds the seconds of a forward by its rows. The narrowest bucket always pays. A wider
+    one pays if its throughput is at least LEAST_GAIN times that of the next narrower that pays.
     """
     kept: list[int] = []
     for row_count in sorted(profile):
@@ -51,13 +52,13 @@ def _rate(profile: Mapping[int, float], row_count: int) -> float:
 
 
 class Bucket:
-    """A forward of a fixed number of rows."""
+    """A compiled forward of a fixed number of rows."""
 
     def __init__(self, forward: StaticForward, recorder: Recorder) -> None:
-        """Compile it.
+        """Compile and warm up the forward.
 
         Raises:
-            Exception: it cannot be compiled, or run.
+            Exception: the forward cannot be compiled or run.
         """
         self._forward = forward
         self._recorder = recorder
@@ -67,19 +68,19 @@ class Bucket:
 
     @property
     def shapes(self) -> Mapping[str, Sequence[int]]:
-        """Of its inputs, by their names."""
+        """Shapes of its inputs, by name."""
         return list_shapes(self._forward.inputs)
 
     def run(self, arguments: Arguments) -> Any:
-        """Run it; the output is overwritten by the next run."""
+        """Run the forward; the next run overwrites the output."""
         self._forward.load(arguments)
         return self._run()
 
     def record(self) -> None:
-        """Have it run in the way that is best on its device; as it is, where that fails.
+        """Record the forward for fast replays; without a record it still runs, only slower.
 
         Raises:
-            Exception: there is not enough memory.
+            Exception: the device is out of memory.
         """
         try:
             self._run = self._recorder.record(self._forward.run)
@@ -89,7 +90,7 @@ class Bucket:
             _log.warning("not_recorded", shapes=self.shapes, **_describe(error))
 
     def measure(self, device: torch.device) -> float:
-        """Return the seconds of a run, recorded; that record is not kept."""
+        """Return the seconds of a recorded run, and discard the record."""
         self.record()
         seconds: list[float] = []
         for _ in range(_RUNS):
@@ -102,13 +103,13 @@ class Bucket:
         return min(seconds)
 
     def was_recompiled(self) -> bool:
-        """Whether it has been compiled once more since this was last asked."""
+        """Whether the forward has been compiled again since the last call of this method."""
         before, self._compile_count = self._compile_count, self._forward.compiler.count
         return self._compile_count > before
 
 
 class Preparation:
-    """Makes buckets, one at a time."""
+    """Makes the buckets of a shape, one at a time."""
 
     def __init__(
         self,
@@ -120,11 +121,11 @@ class Preparation:
         *,
         is_measured: bool,
     ) -> None:
-        """Make nothing yet; of `row_counts`, ascending, with `is_measured` those stay that pay."""
+        """Make nothing yet; `row_counts` ascend, and `is_measured` keeps only those that pay."""
         self.buckets: dict[int, Bucket] = {}
-        """By their rows, once all have been made."""
+        """Buckets by rows, once all have been made."""
         self.profile: dict[int, float] = {}
-        """Seconds by rows, where they have been measured."""
+        """Seconds of a forward by rows, if measured."""
         self._make = make
         self._row_counts = row_counts
         self._device = device
@@ -134,7 +135,7 @@ class Preparation:
         self._steps = self._work()
 
     def advance(self) -> bool:
-        """Make one more; false if there was none left. What fails is logged, not raised."""
+        """Make one more bucket; false if none is left. Logs errors instead of raising them."""
         with self._grad_mode():  # as forwards do, which write into what is made here
             return next(self._steps, False)
 
@@ -153,7 +154,7 @@ class Preparation:
             if self._is_measured and row_count not in choose_buckets(self.profile):
                 del made[row_count]
                 break
-        for row_count in sorted(made, reverse=True):  # narrower ones fit into the widest's memory
+        for row_count in sorted(made, reverse=True):  # narrower ones reuse the widest's memory
             try:
                 made[row_count].record()
             except Exception as error:
@@ -168,12 +169,12 @@ class Preparation:
 
 
 def _describe(error: Exception) -> dict[str, str]:
-    """Return what a log tells of an error of the compiler or the device, which knows no prompt."""
+    """Return the log fields of an error of the compiler or the device; it holds no prompt."""
     text = " ".join(str(error).split())
     return {"error_type": type(error).__name__, "error": text[:_MOST_CHARACTERS]}
 
 
 def list_shapes(arguments: Arguments) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the tensors among arguments, by their names."""
+    """Return the shapes of the tensors among the arguments, by name."""
     tensors = {name: value for name, value in arguments.items() if isinstance(value, torch.Tensor)}
     return {name: tuple(value.shape) for name, value in tensors.items()}

@@ -1,4 +1,4 @@
-"""Compile watch: when torch compiles, which takes minutes and is no sign of a hang."""
+"""CompileWatch: distinguishes compilations, which may take minutes, from a hang."""
 
 import contextlib
 import time
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class CompileWatch:
-    """Knows whether torch compiles in this process; belongs to an engine."""
+    """Watches torch's compilations in this process."""
 
     def __init__(self) -> None:
         from torch._dynamo.callback import callback_handler  # takes a second to import
@@ -18,9 +18,9 @@ class CompileWatch:
         self._handler.register_end_callback(self._end)
 
     def seconds_since(self, began_at: float) -> float:
-        """Seconds since a moment of time.monotonic, or since the last compilation ended.
+        """Return the seconds since a moment of time.monotonic, or since the last compilation.
 
-        0 while one is under way.
+        0 while torch compiles.
         """
         return 0.0 if self._is_compiling else time.monotonic() - max(began_at, self._ended_at)
 

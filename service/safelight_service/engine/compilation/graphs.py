@@ -1,10 +1,10 @@
-"""Graphs: a denoiser's forward, compiled ahead for a few widths at each shape it is called with.
+"""Graphs: a denoiser's forward, compiled ahead for a few widths of each shape.
 
-A forward of any number of rows is padded to the next of those widths, by repeating its last row,
-so callers come and go without anything being compiled. A shape is all that a call is tied to but
-its rows: first of all the size of the image. It is prepared one width after another, so that the
-device can serve others in between, and calls of it wait until it is; calls of shapes that are
-rare do not wait, but run as they are.
+A forward of any number of rows is padded to the next width by repeating its last row. So images
+come and go without a compilation. A shape is everything that a compiled forward is tied to
+except its rows, such as the size of the image. Its widths are prepared one at a time, so that the
+device serves other images in between; forwards of the shape wait. Rare shapes are not prepared:
+their forwards run uncompiled, without a wait.
 """
 
 import time
@@ -16,58 +16,53 @@ import structlog
 import torch
 
 from safelight_service.core.observer import Compilation, CompilationReason
-from safelight_service.engine.batching.collation import (
-    SAME,
-    Arguments,
-    CollationRule,
-    choose_grad_mode,
-    split,
-)
+from safelight_service.engine.batching.collation import SAME, Arguments, CollationRule
+from safelight_service.engine.batching.merger import choose_grad_mode, split
 from safelight_service.engine.compilation.buckets import Bucket, Preparation, list_shapes
 from safelight_service.engine.compilation.recording import Recorder, StaticForward, make_recorder
 
 _log = structlog.get_logger()
 
 MOST_SHAPES = 8
-"""Shapes of a model that are kept prepared."""
+"""Most prepared shapes of a model."""
 
 HOT_FORWARDS = 256
-"""Forwards after which a further shape is prepared: that holds up everybody, at times for minutes,
-and callers choose their sizes."""
+"""Forwards of a further shape after which it is prepared. Preparing may stop all images for
+minutes, and callers choose their sizes."""
 
 IDLE_S = 60.0
-"""Seconds without a forward after which a shape makes room for another."""
+"""Seconds without a forward after which a shape may be evicted."""
 
 _MOST_COUNTED = 1024
-"""Shapes whose forwards are counted before they are prepared."""
+"""Most unprepared shapes whose forwards are counted."""
 
 
 class _Shape:
-    """The buckets of calls that differ in nothing but their rows."""
+    """Buckets of forwards that differ in their rows only."""
 
     def __init__(self) -> None:
         self.used_at = time.monotonic()
         self.buckets: dict[int, Bucket] = {}
-        """By their rows, narrowest first."""
+        """Buckets by rows, narrowest first."""
         self.profile: dict[int, float] = {}
         self.preparation: Preparation | None = None
         self.has_failed = False
 
     def find(self, row_count: int) -> tuple[int, Bucket] | None:
-        """Return the narrowest bucket of at least so many rows, and its rows."""
+        """Return the narrowest bucket of at least so many rows, preceded by its rows."""
         return next(((n, b) for n, b in self.buckets.items() if n >= row_count), None)
 
     def is_ready(self, row_count: int) -> bool:
-        """Whether so many rows have a bucket, or will never have one."""
+        """Whether forwards of so many rows need not wait: a bucket fits, or none can be made."""
         if self.preparation is None and self.has_failed:
             return True
         return self.find(row_count) is not None
 
 
 class BucketedForward:
-    """Stands in for a denoiser's forward, in its grad mode; belongs to the device thread.
+    """Stands in for a denoiser's forward. Used by the device thread only, in its grad mode.
 
-    What it returns is overwritten by the next forward, so it must be copied before.
+    The next forward overwrites the output, so copy it first.
     """
 
     def __init__(
@@ -88,9 +83,8 @@ class BucketedForward:
     ) -> None:
         """Prepare nothing yet.
 
-        `widths` are the numbers of images to prepare forwards for, ascending: all of them, or,
-        with `is_measured`, those that pay. `note` is called with compilations that happen after
-        the first shape has been prepared.
+        `widths` are the numbers of images to prepare forwards for, ascending; with `is_measured`
+        only those that pay are kept. Calls `note` with each compilation after the first shape.
         """
         self._denoiser = denoiser
         self._grad_mode = choose_grad_mode(denoiser)
@@ -106,13 +100,13 @@ class BucketedForward:
         self._backend = backend
         self._recorder = recorder or make_recorder(device)
         self._shapes: OrderedDict[Hashable, _Shape] = OrderedDict()
-        """The least recently used first."""
+        """Prepared shapes by key, the least recently used first."""
         self._plain_forwards: Counter[Hashable] = Counter()
-        """Forwards of shapes that are not prepared."""
+        """Numbers of forwards of unprepared shapes."""
         self._has_warmed_up = False
 
     def __call__(self, **arguments: Any) -> Any:
-        """Run a forward of merged arguments, or of one call's; as it is, if it is not prepared."""
+        """Run a forward by its bucket; uncompiled, if none is prepared."""
         key, row_count = self._find_key(arguments), self._count_rows(arguments)
         shape = self._shapes.get(key)
         found = None if shape is None else shape.find(row_count)
@@ -124,11 +118,11 @@ class BucketedForward:
         output = bucket.run(self._pad(arguments, width))
         if bucket.was_recompiled():
             _log.warning("recompiled", model=self._model, shapes=bucket.shapes)
-            self._tell("recompile")
+            self._report("recompile")
         return split(output, (row_count, width - row_count))[0]
 
     def is_ready(self, arguments: Arguments) -> bool:
-        """Whether a call of these arguments need not wait for `prepare`."""
+        """Whether a forward of these arguments can run without `prepare`."""
         key = self._find_key(arguments)
         shape = self._shapes.get(key)
         if shape is None:
@@ -136,9 +130,9 @@ class BucketedForward:
         return shape.is_ready(self._count_rows(arguments))
 
     def prepare(self, arguments: Arguments) -> None:
-        """Prepare one more width for calls like this one; to be called until `is_ready`.
+        """Prepare one more width of this shape; call it until `is_ready`.
 
-        It may take minutes, and does not raise: a shape that cannot be prepared runs as it is.
+        May take minutes. Does not raise: a shape that cannot be prepared runs uncompiled.
         """
         key = self._find_key(arguments)
         shape = self._shapes.get(key) or self._open(key)
@@ -161,7 +155,7 @@ class BucketedForward:
         )
 
     def profile(self, arguments: Arguments) -> Mapping[int, float | None]:
-        """Return the rows that forwards like this one are padded to, and seconds if measured."""
+        """Return the buckets' rows of this shape, with the seconds of a forward if measured."""
         shape = self._shapes.get(self._find_key(arguments))
         if shape is None:
             return {}
@@ -170,7 +164,7 @@ class BucketedForward:
     def _begin(self, arguments: Arguments) -> Preparation:
         if self._has_warmed_up:
             _log.info("new_shape", model=self._model, shapes=list_shapes(arguments))
-            self._tell("new_shape")
+            self._report("new_shape")
 
         def make(row_count: int) -> Bucket:
             padded = self._pad(arguments, row_count)
@@ -184,7 +178,7 @@ class BucketedForward:
         )
 
     def _is_wanted(self, key: Hashable) -> bool:
-        """Whether a shape is worth preparing, and there is room for it."""
+        """Whether a shape is used enough to be prepared, and there is room for it."""
         if not self._has_warmed_up:
             return True
         if self._plain_forwards[key] < self._hot_forwards:
@@ -215,8 +209,8 @@ class BucketedForward:
     def _find_key(self, arguments: Arguments) -> Hashable:
         layouts = []
         for name, value in arguments.items():
-            treatment = self._rule.get(name, SAME)
-            layouts.append((name, (treatment.layout or treatment.key)(value)))
+            collator = self._rule.get(name, SAME)
+            layouts.append((name, (collator.layout or collator.key)(value)))
         return frozenset(layouts)
 
     def _count_rows(self, arguments: Arguments) -> int:
@@ -231,14 +225,14 @@ class BucketedForward:
             padded[name] = pad(value, row_count, width)
         return padded
 
-    def _tell(self, reason: CompilationReason) -> None:
+    def _report(self, reason: CompilationReason) -> None:
         if self._note is not None:
             self._note(Compilation(self._model, reason))
 
 
 def find_obstacle(rule: CollationRule | None) -> str | None:
-    """Return why forwards of that rule cannot be padded; None if they can."""
+    """Return the reason why forwards of a rule cannot be padded; None if they can."""
     if rule is None:
-        return "no rule says which of its arguments have a row for each image"
-    ragged = [name for name, treatment in rule.items() if treatment.pad is None]
+        return "it has no rule for the rows of its arguments"
+    ragged = [name for name, collator in rule.items() if collator.pad is None]
     return f"the shape of its {ragged[0]} differs from prompt to prompt" if ragged else None

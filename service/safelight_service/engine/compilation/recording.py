@@ -1,7 +1,7 @@
-"""Recording: how a forward of one fixed shape is compiled, and run again and again.
+"""Recording: compiles a forward of one fixed shape, and records it for fast replays.
 
-On a GPU it is a CUDA graph: one launch in place of thousands, from and to the same memory. On a
-CPU, where a launch costs next to nothing, it is the compiled call itself.
+On a GPU the record is a CUDA graph: one launch in place of thousands, from and to fixed memory. On
+a CPU, where launches are cheap, it is the compiled function itself.
 """
 
 import threading
@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 Run = Callable[[], Any]
-"""Runs a forward from its static inputs; what it returns is overwritten by the next run."""
+"""Runs a forward on its static inputs; the next run overwrites the output."""
 
 _WARM_UPS = 3
-"""Runs before a capture: the first compiles, and libraries make their handles at the first few."""
+"""Runs before a capture: the first compiles, and libraries make their handles in the first few."""
 
 
 class Compiler:
-    """Compiles forwards, and counts how often it was asked to; a backend of torch.compile."""
+    """A backend of torch.compile that counts its compilations."""
 
     def __init__(self, backend: str = "inductor") -> None:
         self.count = 0
@@ -34,9 +34,9 @@ class Compiler:
 
 
 class StaticForward:
-    """A module's forward for one shape: compiled, with inputs that stay where they are.
+    """A module's compiled forward for one shape, with inputs at fixed addresses.
 
-    It is compiled as one graph or not at all, so it never waits for the device halfway.
+    It is compiled as a single graph, so it never waits for the device halfway.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class StaticForward:
         )
 
     def run(self) -> Any:
-        """Run it on the inputs."""
+        """Run the forward on the inputs."""
         return self._compiled(**self.inputs)
 
     def load(self, arguments: Mapping[str, Any]) -> None:
@@ -62,20 +62,20 @@ class StaticForward:
 
 
 class Recorder(Protocol):
-    """What a device does with a forward that will be run often."""
+    """Prepares a forward for many runs on a device."""
 
     def warm_up(self, run: Run) -> None:
-        """Run it until it is compiled, and nothing is done for the first time any more."""
+        """Run the forward until it is compiled and all one-time work is done."""
 
     def record(self, run: Run) -> Run:
-        """Return what runs it from now on."""
+        """Return a function that runs the forward fast."""
 
 
 class CallRecorder:
-    """Calls it: for devices where launching costs next to nothing."""
+    """Keeps the forward as it is, for devices with cheap launches."""
 
     def warm_up(self, run: Run) -> None:
-        """Run it once."""
+        """Run the forward once."""
         run()
 
     def record(self, run: Run) -> Run:
@@ -84,10 +84,10 @@ class CallRecorder:
 
 
 class CudaRecorder:
-    """Captures CUDA graphs, which share one pool of memory: only one of them runs at a time."""
+    """Captures CUDA graphs, which share one memory pool, since one of them runs at a time."""
 
     _capturing: ClassVar[threading.Lock] = threading.Lock()
-    """CUDA knows one capture at a time in a process, and each device has a thread."""
+    """CUDA allows one capture at a time in a process, and each device has a thread."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -95,7 +95,7 @@ class CudaRecorder:
         self._graphs: weakref.WeakSet[torch.cuda.CUDAGraph] = weakref.WeakSet()
 
     def warm_up(self, run: Run) -> None:
-        """Run it a few times, beside the current stream, as a capture asks for."""
+        """Run the forward a few times on the stream of the capture."""
         current = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(current)
         with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
@@ -104,14 +104,14 @@ class CudaRecorder:
         current.wait_stream(self._stream)
 
     def record(self, run: Run) -> Run:
-        """Capture it; what is returned keeps the graph, and so its memory."""
+        """Capture the forward; the returned function owns the graph and its memory."""
         graph = torch.cuda.CUDAGraph()
-        # A pool ends with the last of its graphs, and must not be asked for then.
+        # A pool ends with its last graph, so take it from one that is alive.
         pool = next((other.pool() for other in self._graphs), None)
         with (
             self._capturing,
             torch.cuda.device(self._device),
-            # Other threads, which copy finished pictures, may go on with that.
+            # Other threads may copy finished pictures meanwhile.
             torch.cuda.graph(graph, pool, self._stream, capture_error_mode="thread_local"),
         ):
             output = run()
@@ -125,15 +125,15 @@ class CudaRecorder:
 
 
 def make_recorder(device: torch.device) -> Recorder:
-    """Return what suits a device."""
+    """Return the recorder for a device."""
     return CudaRecorder(device) if device.type == "cuda" else CallRecorder()
 
 
 def _isolate(module: Any) -> Callable[..., Any]:
-    """Return a function that calls the module, with a code object of its own.
+    """Return a function that calls the module and has a code object of its own.
 
-    That is what torch ties its compiled code to. So one shape's ends with it, is looked up among
-    no others, and does not count towards the limit above which torch stops to compile.
+    torch ties compiled code to the code object. So the code of a shape is freed with it, and is
+    found without a search. It does not count towards torch's limit on recompilations.
     """
 
     def forward(**arguments: Any) -> Any:
@@ -159,7 +159,9 @@ def _hold(value: Any, device: torch.device) -> Any:
 def _fill(buffer: Any, value: Any) -> None:
     match buffer:
         case Tensor():
-            buffer.copy_(value, non_blocking=True)  # from the host, too: it is staged at once
+            buffer.copy_(
+                value, non_blocking=True
+            )  # safe from the host, too: CUDA stages pageable memory at once
         case Mapping():
             for name, inner in buffer.items():
                 _fill(inner, value[name])

@@ -1,1 +1,1 @@
-"""Models: from a folder to a pipeline in memory."""
+"""Models: loaded from a folder to a pipeline in memory."""

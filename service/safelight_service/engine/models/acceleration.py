@@ -1,4 +1,4 @@
-"""Acceleration: what makes a loaded pipeline faster or smaller, as its settings ask."""
+"""Acceleration: makes a loaded pipeline faster or smaller, by its settings."""
 
 import importlib
 import os
@@ -20,26 +20,26 @@ from safelight_service.settings import AccelerationSettings
 _log = structlog.get_logger()
 
 _INDUCTOR_FOLDER = "TORCHINDUCTOR_CACHE_DIR"
-"""The variable that tells torch where to keep what it compiles."""
+"""Environment variable of torch's cache of compiled code."""
 
 _MASKLESS_BACKENDS = ("flash", "sage")
-"""Attention backends, by a part of their names, that raise on any mask."""
+"""Parts of the names of attention backends that raise on any mask."""
 
 _FP8_CAPABILITY = (8, 9)
-"""The first CUDA compute capability with 8-bit floating point."""
+"""Least CUDA compute capability with 8-bit floating point."""
 
 _MASKS = ("encoder_hidden_states_mask", "encoder_attention_mask", "attention_mask")
 
 
 class AccelerationError(Exception):
-    """A setting that this pipeline or this device cannot have; says why."""
+    """The pipeline or the device does not support a setting; the message says why."""
 
 
 def accelerate(pipeline: Any, settings: AccelerationSettings, device: torch.device) -> None:
-    """Bring a pipeline to its device, as fast or as small as the settings ask.
+    """Move a pipeline to its device, and apply the acceleration settings.
 
     Raises:
-        AccelerationError: the pipeline or the device cannot have it.
+        AccelerationError: the pipeline or the device does not support a setting.
         UnsupportedPipelineError: the pipeline has no denoiser.
     """
     name = find_denoiser_name(pipeline)
@@ -49,7 +49,7 @@ def accelerate(pipeline: Any, settings: AccelerationSettings, device: torch.devi
     _place(pipeline, settings.offload, device)
     if settings.channels_last:
         if name != "unet":
-            raise _refusal(denoiser, "channels_last", "it has no convolutions to speak of")
+            raise _refusal(denoiser, "channels_last", "it has next to no convolutions")
         denoiser.to(memory_format=torch.channels_last)
     if settings.attention_backend is not None:
         _set_attention_backend(pipeline, denoiser, settings.attention_backend)
@@ -68,11 +68,11 @@ def accelerate(pipeline: Any, settings: AccelerationSettings, device: torch.devi
 
 
 def keep_compiled(folder: Path | None) -> None:
-    """Have torch keep what it compiles in a folder, unless the environment names another.
+    """Make torch keep compiled code in a folder, unless the environment names another.
 
-    It holds code that is run: nobody else may write into it, as they may below /tmp.
+    The folder holds code that is run, so only this user may write into it.
     """
-    # torch writes its own choice into the variable, too, as soon as it is imported.
+    # torch sets the variable to its default as soon as it is imported.
     if folder is None or os.environ.get(_INDUCTOR_FOLDER) not in (None, default_cache_dir()):
         return
     try:
@@ -111,11 +111,15 @@ def _set_attention_backend(pipeline: Any, denoiser: Any, backend: str) -> None:
     rule = RULES.get(type(pipeline).__name__, {})
     if any(part in backend for part in _MASKLESS_BACKENDS) and any(mask in rule for mask in _MASKS):
         raise _refusal(denoiser, f"attention_backend = {backend!r}", "it masks its text")
-    asking = (getattr(module, "processor", None) for module in denoiser.modules())
-    if not any(hasattr(processor, "_attention_backend") for processor in asking):
-        raise _refusal(denoiser, f"attention_backend = {backend!r}", "its attention asks for none")
+    processors = (getattr(module, "processor", None) for module in denoiser.modules())
+    if not any(hasattr(processor, "_attention_backend") for processor in processors):
+        raise _refusal(
+            denoiser, f"attention_backend = {backend!r}", "its attention has no choice of backends"
+        )
     try:
-        with attention_backend():  # which is put back: the call sets that of all models, too
+        with (
+            attention_backend()
+        ):  # restores the default, which set_attention_backend changes for all models
             denoiser.set_attention_backend(backend)
     except (AttributeError, RuntimeError, ValueError) as reason:
         raise _refusal(denoiser, f"attention_backend = {backend!r}", str(reason)) from reason

@@ -1,4 +1,4 @@
-"""Identity: what decides, beside a request, which bytes a model's images have."""
+"""Identity: everything about a model that affects the bytes of its images."""
 
 import glob
 import json
@@ -13,7 +13,7 @@ _HUB_SNAPSHOT = re.compile(r"/snapshots/([0-9a-f]{40})$")
 
 
 def find_commit(folder: Path) -> str:
-    """Return the commit that a folder of the Hub's cache holds; empty for any other folder."""
+    """Return the commit of a folder in the Hub's cache; empty for any other folder."""
     snapshot = _HUB_SNAPSHOT.search(folder.as_posix())
     return snapshot[1] if snapshot else ""
 
@@ -25,14 +25,14 @@ def identify(
     dtype: torch.dtype,
     device: torch.device,
 ) -> str:
-    """Write down all that is known of a model and changes its images, as text.
+    """Return a JSON text that is equal for models whose images have the same bytes.
 
-    A commit stands for its files; those of any other folder are told apart by name, size and
-    time of change.
+    A commit identifies its files; other folders are identified by the names, sizes and
+    modification times of their files.
     """
     commit = find_commit(folder)
     facts = {
-        "name": settings.name,  # PNGs tell it
+        "name": settings.name,  # PNGs contain it
         "source": settings.source,
         "revision": commit or settings.revision,
         "files": [] if commit else _list_files(folder),

@@ -1,4 +1,4 @@
-"""Loading: from a model's settings to a pipeline that is ready to run."""
+"""Loading: makes a pipeline that is ready to run from a model's settings."""
 
 import functools
 import hashlib
@@ -15,16 +15,16 @@ from diffusers import DiffusionPipeline
 
 from safelight_service.core.observer import Compilation
 from safelight_service.engine.batching.batch_profile import ProfileStore
-from safelight_service.engine.batching.collation import Merger
 from safelight_service.engine.batching.cost_model import CostModel
 from safelight_service.engine.batching.families import RULES
-from safelight_service.engine.calls import Forward
+from safelight_service.engine.batching.merger import Merger
 from safelight_service.engine.compilation.buckets import list_widths
 from safelight_service.engine.compilation.graphs import BucketedForward
 from safelight_service.engine.hardware import describe, explain_absence, indexed, synchronize
 from safelight_service.engine.models.acceleration import accelerate
 from safelight_service.engine.models.identity import find_commit, identify
 from safelight_service.engine.models.vetting import fetch, inspect
+from safelight_service.engine.operations import Forward
 from safelight_service.engine.pipeline.adapter import PipelineAdapter
 from safelight_service.engine.pipeline.preview import LatentColours
 from safelight_service.engine.pipeline.prompt_cache import Memo, count_bytes
@@ -39,7 +39,7 @@ from safelight_service.settings import (
 
 
 class LoadedModel:
-    """A pipeline in memory, and what is known of it."""
+    """A pipeline in memory, with its merger, cost models and capabilities."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class LoadedModel:
         self.name = name
         self.revision = revision
         self.identity = identity
-        """Everything about the model that decides the bytes of its images, as text."""
+        """Text that is equal for models whose images have the same bytes."""
         self.adapter = adapter
         self.latent_colours = LatentColours.fit(adapter.pipeline)
         self.capabilities = adapter.capabilities(has_previews=self.latent_colours is not None)
@@ -76,12 +76,12 @@ class LoadedModel:
         )
         self._graphs = graphs
         self.forward: Callable[..., Any] = graphs or self.denoiser
-        """Runs merged forwards."""
+        """Runs a merged forward of the denoiser."""
         self._profiles = profiles
         self._cost_models: dict[tuple[int, int], CostModel] = {}
 
     def cost_model(self, width: int, height: int) -> CostModel:
-        """Return what is known of the model at this size in pixels."""
+        """Return the measured costs of the model at a size in pixels."""
         size = width, height
         if size not in self._cost_models:
             place = self._profile_key, math.prod(size)
@@ -90,19 +90,19 @@ class LoadedModel:
             self._cost_models[size].recall(self._profiles.get(*place) or {})
         return self._cost_models[size]
 
-    def is_ready_for(self, call: Forward) -> bool:
-        """Whether a call can be run, and need not wait for `prepare`."""
-        return self._graphs is None or self._graphs.is_ready(call.arguments)
+    def is_ready_for(self, forward: Forward) -> bool:
+        """Whether a forward can run without `prepare`."""
+        return self._graphs is None or self._graphs.is_ready(forward.arguments)
 
-    def prepare(self, cost_model: CostModel, call: Forward) -> None:
-        """Compile one more width for calls like this one, which may take minutes."""
+    def prepare(self, cost_model: CostModel, forward: Forward) -> None:
+        """Compile one more width for forwards of this shape, which may take minutes."""
         assert self._graphs is not None
-        self._graphs.prepare(call.arguments)
-        self.limit(cost_model, call)
+        self._graphs.prepare(forward.arguments)
+        self.limit(cost_model, forward)
 
-    def limit(self, cost_model: CostModel, call: Forward) -> None:
-        """Merge no more rows than forwards like this one are prepared for, if they are."""
-        profile = self._graphs.profile(call.arguments) if self._graphs is not None else {}
+    def limit(self, cost_model: CostModel, forward: Forward) -> None:
+        """Limit merging to the rows that are prepared for forwards of this shape, if any are."""
+        profile = self._graphs.profile(forward.arguments) if self._graphs is not None else {}
         if profile:
             cost_model.set_cap(max(profile))
         for row_count, seconds in profile.items():
@@ -111,7 +111,7 @@ class LoadedModel:
 
     @functools.cached_property
     def _profile_key(self) -> str:
-        """Everything that the seconds of a forward depend on, but its size."""
+        """Key of everything that affects the time of a forward, except the size of the image."""
         digest = hashlib.sha256(self.identity.encode()).hexdigest()[:16]
         return ", ".join((self.name, digest, describe(self.adapter.execution_device)))
 
@@ -122,16 +122,16 @@ def load_model(
     profiles: ProfileStore | None = None,
     note_compilation: Callable[[Compilation], None] | None = None,
 ) -> LoadedModel:
-    """Load a model from safetensors, without running any code that comes with it.
+    """Load a model from safetensors, without running code from its folder.
 
     Raises:
-        UnsafeModelError: it holds what might run code, and is refused.
+        UnsafeModelError: a file might run code.
         ImportError: a component needs a library that is not installed.
         OSError: a file is missing.
         ValueError: the folder is not a diffusers pipeline.
-        UnsupportedPipelineError: it is not an ordinary text-to-image pipeline.
-        AccelerationError: it cannot be accelerated as the settings ask.
-        ConfigurationError: torch cannot use its device on this machine.
+        UnsupportedPipelineError: the pipeline is not an ordinary text-to-image pipeline.
+        AccelerationError: the pipeline or the device does not support a setting.
+        ConfigurationError: torch cannot use the device on this machine.
     """
     batching = batching or BatchingSettings()
     device = choose_device(settings.device)
@@ -169,36 +169,36 @@ def load_model(
         profiles or ProfileStore(None),
         graphs,
     )
-    synchronize(device)  # other threads use it on streams of their own
+    synchronize(device)  # before other threads use it on their streams
     return model
 
 
 def silence_libraries() -> None:
-    """Keep the progress bars and the advice of diffusers and transformers out of the log."""
+    """Turn off progress bars and advice of diffusers and transformers."""
     for library in (diffusers, transformers):
         library.utils.logging.set_verbosity_error()
         library.utils.logging.disable_progress_bar()
 
 
 def _find_most_members(batching: BatchingSettings) -> int | None:
-    """Return how many images may share a forward; None: as many as measurements show to pay."""
+    """Return the most images of a forward; None lets measurements decide."""
     return 1 if batching.deterministic else batching.max_width
 
 
 def _find_folder(settings: ModelSettings) -> Path:
-    """Return the folder that holds the model, fetched from the Hub where the source is an id."""
+    """Return the model's folder; download it if the source is an id of the Hub."""
     if settings.source == EMBEDDED_MODEL:
         return Path(str(resources.files("safelight_service"))) / "models" / EMBEDDED_MODEL
-    if settings.is_on_hub and settings.is_pinned:  # not so where a folder has gone since the start
+    if settings.is_on_hub and settings.is_pinned:  # a missing folder is no id
         return fetch(settings.source, settings.revision, settings.variant)
     return Path(settings.source)
 
 
 def _upcast_vae(pipeline: Any) -> None:
-    """Bring a VAE that overflows in float16 to float32, where its pipeline would do so itself.
+    """Cast a VAE that overflows in float16 to float32, if its pipeline would do so itself.
 
-    Pipelines cast it up before they decode, and some back again afterwards: others that decode at
-    the same time would find it in either precision.
+    Such pipelines cast it before they decode, and some cast it back, which would disturb others
+    that share it.
     """
     if _casts_vae(pipeline) and pipeline.vae.dtype == torch.float16:
         pipeline.vae.to(torch.float32)
@@ -216,7 +216,7 @@ def _find_vae_dtype(pipeline: Any, denoiser: Any) -> torch.dtype:
 
 
 def choose_device(setting: str) -> torch.device:
-    """Return the device that a model's setting means.
+    """Return the device of a model's setting.
 
     Raises:
         ConfigurationError: torch cannot use it on this machine.

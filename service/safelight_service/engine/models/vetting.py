@@ -1,16 +1,16 @@
-"""Safety: what the folder of a model may hold, looked at before anything in it is loaded.
+"""Vetting: refuses model folders that could run code, before anything in them is loaded.
 
-Of a model only JSON, vocabularies and safetensors are ever read. So pickles beside safetensors,
-checkpoints of other tools and folders that no component names are clutter, which many Hub
-repositories hold, and are let be. Refused, with the file named, are:
+Only JSON, vocabularies and safetensors of a model are ever read. Many Hub repositories hold other
+files as well: pickles beside safetensors, checkpoints of other tools, unused folders. These are
+ignored. Refused are, by name of the file:
 
-- Python files, wherever they are;
-- a model index by which diffusers would fetch or run code, or fetch other repositories: a class
-  that is not a pipeline of diffusers, or one that is made of other pipelines, and components from
-  elsewhere than diffusers and transformers;
-- weights that run code when they are read, in a component without safetensors, and an index of
-  shards that names anything but safetensors beside it: diffusers would read what it names;
-- adapters as components: they name the model that is to be loaded in their place.
+- Python files anywhere;
+- a model index that would make diffusers fetch code or other repositories: its class is no
+  pipeline of diffusers or consists of other pipelines, or a component comes from elsewhere than
+  diffusers and transformers;
+- weights that can run code, in a component without safetensors;
+- an index of shards that names anything but safetensors beside it;
+- adapters as components, since they name another model to load.
 """
 
 import json
@@ -34,20 +34,20 @@ _TEXTS = (".jinja", ".json", ".model", ".txt")
 
 
 class UnsafeModelError(Exception):
-    """A model that is refused; says which file, relative to the model's folder, and why."""
+    """A model is refused; the message names the file, relative to its folder, and the reason."""
 
     def __init__(self, file: Path | str, reason: str) -> None:
         super().__init__(f"{file}: {reason}")
 
 
 def inspect(folder: Path) -> None:
-    """Look at everything that loading would read.
+    """Check everything that loading would read.
 
     Raises:
-        UnsafeModelError: something is refused.
+        UnsafeModelError: a file is refused.
         ImportError: a component needs a library that is not installed.
-        OSError: there is no model index.
-        ValueError: it is not JSON.
+        OSError: the folder has no model index.
+        ValueError: the model index is not JSON.
     """
     homes = [_home(folder, component) for component in _read_index(folder)]
     for root in (folder, *homes):  # rglob follows no links, and a component may be one
@@ -58,23 +58,23 @@ def inspect(folder: Path) -> None:
 
 
 def fetch(repository: str, revision: str, variant: str | None) -> Path:
-    """Return a folder with the snapshot of a Hub repository, downloading what is missing.
+    """Return a folder with the snapshot of a Hub repository; download missing files.
 
-    Only what is read is downloaded, and none of it before the model index has been looked at.
-    A commit that is there already is not asked for again.
+    Downloads only files that loading reads, after the model index has been checked. A commit that
+    is in the cache needs no network.
 
     Raises:
         UnsafeModelError: the model index is refused.
         ImportError: a component needs a library that is not installed.
-        OSError: something is neither here nor to be had, be it because HF_HUB_OFFLINE is set.
-        ValueError: there is no such variant.
+        OSError: a file is neither in the cache nor available, for example with HF_HUB_OFFLINE.
+        ValueError: the repository has no such variant.
     """
     index = snapshot_download(repository, revision=revision or None, allow_patterns=_INDEX)
     folder = Path(index)
     components = _read_index(folder)
     try:
         tree = get_cached_repo_tree(repository, revision=folder.name)
-    except CachedRepoTreeNotFoundError:  # offline, and an older version has filled the cache
+    except CachedRepoTreeNotFoundError:  # offline, with a cache of an older huggingface_hub
         return folder
     files = [file.path for file in tree if file.path.split("/")[0] in components]
     safetensors = [file for file in files if ".safetensors" in file]
@@ -85,7 +85,7 @@ def fetch(repository: str, revision: str, variant: str | None) -> Path:
 
 
 def _read_index(folder: Path) -> list[str]:
-    """Return the names of the components, once all of the index has been found harmless."""
+    """Check the model index, and return the names of the components."""
     index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
     class_name = index.get("_class_name")
     if not _is_self_contained_pipeline(class_name):
@@ -98,7 +98,7 @@ def _read_index(folder: Path) -> list[str]:
             raise UnsafeModelError(
                 _INDEX, f"{name} must come from diffusers or transformers, not {library!r}"
             )
-        if component_class.endswith("Pipeline"):  # it would read weights of any format
+        if component_class.endswith("Pipeline"):  # would read weights of any format
             raise UnsafeModelError(_INDEX, f"{name} must not be a pipeline: {component_class!r}")
         if missing := _find_missing_libraries(library, component_class):
             raise ImportError(f"{name} is a {component_class}, which needs {' and '.join(missing)}")
@@ -106,7 +106,7 @@ def _read_index(folder: Path) -> list[str]:
 
 
 def _components(index: dict[str, Any]) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Yield the name, the library and the class of each component that is there."""
+    """Yield the name, the library and the class of each component that is present."""
     for name, value in index.items():
         match value:
             case [str(library), str(class_name)] if not name.startswith("_"):
@@ -120,7 +120,7 @@ def _is_self_contained_pipeline(class_name: object) -> bool:
 
 
 def _is_known_library(library: str) -> bool:
-    """Whether it is diffusers or transformers, or a package of diffusers' pipelines."""
+    """Whether a library is diffusers, transformers or a package of diffusers' pipelines."""
     if library in ("diffusers", "transformers"):
         return True
     spec = find_spec(f"diffusers.pipelines.{library}") if library.isidentifier() else None
@@ -128,7 +128,7 @@ def _is_known_library(library: str) -> bool:
 
 
 def _find_missing_libraries(library: str, class_name: str) -> list[str]:
-    """Return what a class needs that is not installed, by the placeholder that stands for it."""
+    """Return the missing libraries of a class, by its placeholder in diffusers."""
     module = {"diffusers": diffusers, "transformers": transformers}.get(library)
     return list(getattr(getattr(module, class_name, None), "_backends", []))
 

@@ -1,1 +1,1 @@
-"""One pipeline: what it takes, and what stands in for its modules."""
+"""Pipeline: its parameters, the proxies of its modules, and its images."""

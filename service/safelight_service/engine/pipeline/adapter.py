@@ -1,4 +1,4 @@
-"""Adapter: what one diffusers pipeline takes, read off its signature and configs."""
+"""PipelineAdapter: parameters of a diffusers pipeline, found in its signature and configs."""
 
 import copy
 import inspect
@@ -24,24 +24,24 @@ _FOREIGN_ARGUMENTS = (
     "controlnet_conditioning_scale",
     "num_frames",
 )
-"""What pipelines of other tasks take: changing a given image, or making a video."""
+"""Arguments of pipelines for other tasks, such as image to image or video."""
 
 _MAY_TAKE_IMAGE = ("Flux2Pipeline", "Flux2KleinPipeline", "FluxKontextPipeline")
-"""Pipelines that work without the `image` that they take."""
+"""Pipelines whose `image` is optional."""
 
 _COMMON_MULTIPLE_PX = 8
-"""What most pipelines ask of a side, whatever their own VAE and denoiser need."""
+"""Multiple that most pipelines require of a side, beside their VAE and denoiser."""
 
 
 class UnsupportedPipelineError(Exception):
-    """A pipeline that is not an ordinary text-to-image pipeline; says why."""
+    """The pipeline is not an ordinary text-to-image pipeline; the message says why."""
 
 
 def find_denoiser_name(pipeline: Any) -> str:
-    """Return the name of the component that denoises.
+    """Return the name of the denoising component.
 
     Raises:
-        UnsupportedPipelineError: there is none.
+        UnsupportedPipelineError: the pipeline has none.
     """
     for name in _DENOISERS:
         if getattr(pipeline, name, None) is not None:
@@ -52,7 +52,7 @@ def find_denoiser_name(pipeline: Any) -> str:
 
 
 class PipelineAdapter:
-    """Maps the contract's parameters to the arguments of one pipeline's call."""
+    """Maps the contract's parameters to the arguments of one pipeline."""
 
     def __init__(
         self, pipeline: DiffusionPipeline, limits: LimitSettings, defaults: DefaultSettings
@@ -73,7 +73,7 @@ class PipelineAdapter:
         self._limits = self._find_limits(limits)
 
     def capabilities(self, *, has_previews: bool) -> Capabilities:
-        """Describe what the pipeline takes.
+        """Return the parameters, schedulers and limits of the pipeline.
 
         Raises:
             UnsupportedPipelineError: the defaults break the limits.
@@ -90,11 +90,11 @@ class PipelineAdapter:
         )
 
     def count_tokens(self, prompt: str) -> int:
-        """Count the tokens that the prompt becomes, special ones included."""
+        """Return the number of tokens of a prompt, special ones included."""
         return self._tokens.count(prompt)
 
-    def call_arguments(self, request: ResolvedRequest) -> dict[str, Any]:
-        """Return the arguments of the pipeline's call, all but the generator."""
+    def pipeline_arguments(self, request: ResolvedRequest) -> dict[str, Any]:
+        """Return the arguments of the pipeline, except the generator."""
         parameters = request.parameters
         arguments: dict[str, Any] = {
             "prompt": request.inputs,
@@ -116,34 +116,33 @@ class PipelineAdapter:
         return arguments
 
     def pipeline_attributes(self, request: ResolvedRequest) -> dict[str, Any]:
-        """Return what the call takes from the pipeline's own attributes instead of arguments."""
+        """Return settings that the pipeline reads from its attributes instead of arguments."""
         area = request.parameters.width * request.parameters.height
-        # HiDream scales every size to this square's, and then rounds it down: hence the hair more.
+        # HiDream scales every size to the area of this square, and rounds down: add a little.
         side = math.sqrt(area) / self.pipeline.vae_scale_factor * (1 + 1e-6)
         return {"default_sample_size": side}
 
     def _guidance_arguments(self, scale: float, negative_prompt: str | None) -> dict[str, Any]:
         name = self._guidance_argument(negative_prompt)
         if name == "true_cfg_scale" and scale > 1:
-            # Without one these pipelines skip the guidance; a blank is what they advise.
+            # These pipelines skip guidance without a negative prompt, and advise a blank.
             return {name: scale, "negative_prompt": " "}
         if scale <= 1 and self._is_guided_below_one():
             return {name: 0.0}
         return {name: scale}
 
     def _guidance_argument(self, negative_prompt: str | None) -> str:
-        """Name of the argument that the family calls guidance.
+        """Return the name of the family's guidance argument.
 
-        Where `true_cfg_scale` exists it is classifier-free guidance, and
-        `guidance_scale`, if the denoiser embeds one, is a distilled substitute
-        that knows no negative prompt.
+        If `true_cfg_scale` exists, it is classifier-free guidance; `guidance_scale` is then a
+        distilled substitute, embedded by the denoiser, without a negative prompt.
         """
         if self._has_true_cfg and (negative_prompt is not None or not self._has_distilled_guidance):
             return "true_cfg_scale"
         return "guidance_scale"
 
     def _is_guided_below_one(self) -> bool:
-        """Whether only 0 turns guidance off, as Z-Image has it; elsewhere 1 does."""
+        """Whether only 0 turns guidance off, as in Z-Image; elsewhere 1 does."""
         probe = copy.copy(self.pipeline)
         vars(probe)["_guidance_scale"] = 0.5
         return bool(getattr(probe, "do_classifier_free_guidance", False))
@@ -156,7 +155,7 @@ class PipelineAdapter:
         return (*optional, "num_inference_steps", "width", "height", "scheduler", "seed")
 
     def _check_task(self) -> None:
-        """Refuse pipelines for other tasks than text to image."""
+        """Raise UnsupportedPipelineError for pipelines of other tasks than text to image."""
         name = type(self.pipeline).__name__
         missing = [name for name in _REQUIRED_ARGUMENTS if name not in self._arguments]
         if missing:
@@ -171,14 +170,15 @@ class PipelineAdapter:
                 raise UnsupportedPipelineError(f"{name} has no {component}")
 
     def _check_defaults(self) -> None:
-        """Refuse defaults that every request without parameters of its own would fail on."""
+        """Raise UnsupportedPipelineError for defaults that break the limits."""
         limits, defaults = self._limits, self._defaults
         for name, side in (("width", defaults.width), ("height", defaults.height)):
             in_range = limits.min_side_px <= side <= limits.max_side_px
             if not in_range or side % limits.size_multiple_px:
                 raise UnsupportedPipelineError(
-                    f"the default {name} {side} is not a multiple of {limits.size_multiple_px} "
-                    f"between {limits.min_side_px} and {limits.max_side_px}; set defaults or limits"
+                    f"the default {name} must be a multiple of {limits.size_multiple_px} "
+                    f"between {limits.min_side_px} and {limits.max_side_px}, not {side}; "
+                    "set defaults or limits"
                 )
         for name, value, most in (
             ("width times height", defaults.width * defaults.height, limits.max_pixel_count),
@@ -187,13 +187,15 @@ class PipelineAdapter:
         ):
             if value > most:
                 raise UnsupportedPipelineError(
-                    f"the default {name} {value} is above {most}; set defaults or limits"
+                    f"the default {name} must be at most {most}, not {value}; "
+                    "set defaults or limits"
                 )
         schedulers = self.schedulers.list()
         names = [name for info in schedulers for name in (info.name, *info.aliases)]
         if defaults.scheduler not in names:
             raise UnsupportedPipelineError(
-                f"the default scheduler {defaults.scheduler!r} is not one of: {', '.join(names)}"
+                f"the default scheduler must be one of {', '.join(names)}, "
+                f"not {defaults.scheduler!r}"
             )
 
     def _denoiser_config(self, key: str, default: Any) -> Any:
@@ -234,9 +236,9 @@ class PipelineAdapter:
         max_side, max_pixel_count = settings.max_side_px, settings.max_pixel_count
         positions: Any = getattr(self.denoiser, "pos_embed", None)
         if getattr(positions, "pos_embed_max_size", None) is not None:
-            # SD3 and AuraFlow cut the positions of a picture out of a square.
+            # SD3 and AuraFlow crop the positions of a picture from a square.
             max_side = min(max_side, math.isqrt(positions.pos_embed.shape[1]) * patch)
-        if hasattr(self.denoiser, "max_seq"):  # HiDream fills patches up to so many
+        if hasattr(self.denoiser, "max_seq"):  # HiDream pads patches to this number
             max_pixel_count = min(max_pixel_count, self.denoiser.max_seq * patch**2)
         return Limits(
             min_side_px=-(-settings.min_side_px // multiple) * multiple,
@@ -251,7 +253,7 @@ class PipelineAdapter:
         )
 
     def _patch_px(self) -> int:
-        """Pixels per latent cell, times the cells that the denoiser takes as one patch."""
+        """Return the side of a denoiser's patch in pixels."""
         if hasattr(self.pipeline, "_pack_latents"):
             patch = 2
         else:

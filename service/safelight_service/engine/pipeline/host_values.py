@@ -1,11 +1,10 @@
-"""Host values: what the host knows of tensors on a device, so that reading them waits for nothing.
+"""HostValues: host copies of small device tensors, so that reading them does not block.
 
 Pipelines and schedulers build small tensors on the host (token ids, masks, timesteps, positions),
-copy them to the device, and read some of them again: to index, to branch, to split. Each read
-would wait for all work that the device has been given, and each ordinary copy to it, too.
-`HostValues` is a function mode that lets unmodified code do all that without a wait: copies go
-through pinned memory, small tensors remember the values that the host gave them, and whatever is
-computed from such tensors alone is computed on the host as well.
+copy them to the device, and read some of them again: to index, to branch, to split. Each read and
+each ordinary copy would wait for all queued work of the device. The function mode `HostValues`
+avoids these waits in unmodified code. Copies go through pinned memory. Small tensors keep
+their host values, and functions of such tensors are computed on the host as well.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ from safelight_service.engine import hardware
 from safelight_service.engine.sampling.noise import Noise
 
 _MOST_ELEMENTS = 1 << 16
-"""The largest tensor whose values are remembered: positions of a 2048 px picture fit."""
+"""Most elements of a tensor with host values; positions of a 2048 px picture fit."""
 
 _ATTRIBUTE = "_safelight_host_values"
 
@@ -36,7 +35,7 @@ _READS = _names(
 """Functions whose results are on the host."""
 
 _MADE_ON_HOST = _names("argwhere linalg_solve masked_select nonzero unique unique_consecutive")
-"""Functions that wait for the device, to learn the shape of their result or whether it failed."""
+"""Functions that wait for the device, for the shape of their result or for errors."""
 
 _DERIVED = _names(
     """
@@ -51,7 +50,7 @@ _DERIVED = _names(
     unsqueeze view view_as where zeros_like
     """
 )
-"""Functions of values alone, without randomness, that change none of their arguments."""
+"""Pure functions, which neither draw random numbers nor change their arguments."""
 
 _FACTORIES = _names("arange full linspace ones zeros")
 _FROM_DATA = _names("as_tensor asarray tensor")
@@ -62,16 +61,16 @@ _RANDOM = _names(
 
 
 def known_values(tensor: Tensor) -> Tensor | None:
-    """Return a device tensor's values on the host, if the host knows them."""
+    """Return the host values of a device tensor, if they are known."""
     held = getattr(tensor, _ATTRIBUTE, None)
-    if held is None or held[0] != tensor._version:  # written into since
+    if held is None or held[0] != tensor._version:  # written to since
         return None
     values: Tensor = held[1]
     return values
 
 
 class HostValues(TorchFunctionMode):
-    """Spares code within it the waits for a device that works asynchronously."""
+    """Function mode in which code does not wait for an asynchronous device."""
 
     def __init__(self, noise: Noise) -> None:
         super().__init__()
@@ -97,7 +96,7 @@ class HostValues(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Run a function of torch, without a wait where that can be."""
+        """Run a function of torch, without a wait if possible."""
         handler = self._handlers.get(getattr(func, "__name__", ""))
         if handler is None:
             return func(*args, **(kwargs or {}))
@@ -120,7 +119,7 @@ class HostValues(TorchFunctionMode):
         return result
 
     def _derive(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        """Run a function on the host, too, if the host knows all its arguments."""
+        """Run a function on the host as well, if all its arguments have host values."""
         leaves, structure = pytree.tree_flatten((args, kwargs))
         device = _replace_known(leaves)
         if device is None:
@@ -158,7 +157,7 @@ class HostValues(TorchFunctionMode):
         return _move(func(*known, **kwargs), torch.device(device))
 
     def _index(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        """Index by what the host knows of the indices: masks become the places they let through."""
+        """Index a tensor by host values; masks become integer indices."""
         source, index = args
         indices = index if isinstance(index, tuple) else (index,)
         host_indices = [_on_host(each) for each in indices]
@@ -166,7 +165,7 @@ class HostValues(TorchFunctionMode):
             values is None and given is not None
             for given, values in zip(indices, host_indices, strict=True)
         ):
-            return func(source, index)  # the host does not know one of them
+            return func(source, index)  # one of them has no host values
         if source.device.type == "cpu":
             return func(source, _as_given(host_indices, index))
         places = [
@@ -201,7 +200,7 @@ class HostValues(TorchFunctionMode):
 
 
 def _move(source: Tensor, device: torch.device) -> Tensor:
-    """Copy a host tensor to a device without waiting for it."""
+    """Copy a host tensor to a device without blocking."""
     pinned = hardware.pin(source)
     moved = pinned.to(device, non_blocking=True)
     _remember(moved, pinned)
@@ -225,7 +224,7 @@ def _is_small_on_device(value: Any) -> bool:
 def _find_target(
     source: Tensor, args: Sequence[Any], kwargs: dict[str, Any]
 ) -> tuple[torch.device, torch.dtype]:
-    """Return where `source.to(*args, **kwargs)` ends, and its data type."""
+    """Return the device and the data type of `source.to(*args, **kwargs)`."""
     if args and isinstance(args[0], Tensor):
         return args[0].device, args[0].dtype
     named = {name: value for name, value in kwargs.items() if name in ("device", "dtype")}
@@ -234,7 +233,7 @@ def _find_target(
 
 
 def _replace_known(leaves: list[Any]) -> torch.device | None:
-    """Put the host's values in place of device tensors; None unless it knows all, and any."""
+    """Replace device tensors by their host values; return None if any is unknown, or none there."""
     device = None
     for place, leaf in enumerate(leaves):
         if isinstance(leaf, Tensor) and leaf.device.type != "cpu":
@@ -261,14 +260,14 @@ def _read_known(values: Sequence[Any]) -> Sequence[Any]:
 
 
 def _on_host(index: Any) -> Any:
-    """Return an index with its values on the host; None for a tensor of unknown values."""
+    """Return an index with its host values; None if a tensor has none."""
     if isinstance(index, Tensor) and index.device.type != "cpu":
         return known_values(index)
     return index
 
 
 def _find_places(given: Any, values: Any, device: torch.device) -> Sequence[Any]:
-    """Return an index, whose values the host knows, as what the device takes without a wait."""
+    """Convert an index with host values to indices that the device takes without a wait."""
     if not isinstance(values, Tensor) or values.ndim == 0:
         return [values]
     if values.dtype == torch.bool:
@@ -277,5 +276,5 @@ def _find_places(given: Any, values: Any, device: torch.device) -> Sequence[Any]
 
 
 def _as_given(indices: Sequence[Any], given: Any) -> Any:
-    """Return indices in the form of what was given: one, or a tuple of several."""
+    """Return indices in the form of the given ones: a single index, or a tuple."""
     return tuple(indices) if isinstance(given, tuple) or len(indices) > 1 else indices[0]

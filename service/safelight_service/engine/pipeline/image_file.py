@@ -1,4 +1,4 @@
-"""Image files: pixels compressed to the format that the caller asked for."""
+"""Image files: compress pictures to the requested format."""
 
 import io
 
@@ -9,13 +9,13 @@ from safelight_service.core.request import ResolvedOutput, ResolvedRequest
 
 _FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP"}
 _PNG_COMPRESSION = 3
-"""Nearly level 1's speed and level 6's size on photographs and on flat shapes."""
+"""About as fast as level 1 and as small as level 6, on photographs and on flat shapes."""
 
 
 def encode_image(
     picture: PIL.Image.Image, request: ResolvedRequest, *, seed: int, model: str
 ) -> bytes:
-    """Compress a finished picture; a PNG carries its parameters as text."""
+    """Compress a finished picture; a PNG also holds the parameters as text."""
     stream = io.BytesIO()
     if request.output.mime_type == "image/png":
         text = PngInfo()
@@ -28,17 +28,17 @@ def encode_image(
 
 
 def encode_preview(picture: PIL.Image.Image, mime_type: str) -> bytes:
-    """Compress a preview; small matters more than fine."""
+    """Compress a preview; favours size over quality."""
     stream = io.BytesIO()
     _save_lossy(picture, stream, ResolvedOutput(mime_type, quality=80))
     return stream.getvalue()
 
 
 def describe_parameters(request: ResolvedRequest, *, seed: int, model: str) -> str:
-    """Write the parameters in the layout that AUTOMATIC1111's web UI introduced.
+    """Format the parameters as AUTOMATIC1111's web UI does, for other tools to read.
 
-    It is what other tools look for under the key `parameters`: the prompt, the
-    negative prompt on a line of its own, then a line of `Name: value` pairs.
+    The text of the key `parameters` is the prompt, the negative prompt on a line of its own, and a
+    line of `Name: value` pairs.
     """
     parameters = request.parameters
     lines = [request.inputs]

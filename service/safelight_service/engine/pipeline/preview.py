@@ -1,9 +1,8 @@
-"""Previews: small pictures of unfinished latents by a linear map to colours.
+"""LatentColours: previews of unfinished latents by a linear map to colours.
 
-Decoding latents with the VAE would cost as much as several denoising steps. A
-least-squares fit from each latent cell to its mean colour costs next to nothing
-and shows composition and colours. It is fitted once per model, on the model's own
-VAE, so that it needs no table of known models.
+Decoding latents with the VAE costs as much as several denoising steps. A linear map from each
+latent cell to its mean colour is almost free, and shows composition and colours. A least-squares
+fit on the model's own VAE finds the map, once for each model.
 """
 
 from dataclasses import dataclass
@@ -14,15 +13,15 @@ from torch.nn.functional import interpolate
 
 _SAMPLE_COUNT = 16
 _CELLS = 8
-"""Side of the sample pictures in latent cells; each colour covers 2 x 2 cells."""
+"""Side of the sample pictures, in latent cells; each colour covers 2 x 2 cells."""
 
 _DAMPING = 1e-4
-"""Of the channels' mean variance."""
+"""Ridge damping of the fit, as a share of the channels' mean variance."""
 
 
 @dataclass(frozen=True, slots=True)
 class LatentColours:
-    """The linear map; `weight` is (channels + 1, 3), its last row the offset."""
+    """Linear map from latents to colours; `weight` (channels + 1, 3) ends with the offset."""
 
     weight: torch.Tensor
 
@@ -43,17 +42,17 @@ class LatentColours:
         targets = cells.movedim(1, -1).flatten(0, -2)
         mean = inputs.mean(dim=0)
         spread = (inputs - mean).T @ (inputs - mean)
-        # Not every channel speaks of colour, so the normal equations need a little damping.
+        # Some channels do not depend on colour, so the normal equations need a little damping.
         damping = _DAMPING * spread.diagonal().mean() * torch.eye(len(spread))
         slope = torch.linalg.solve(spread + damping, (inputs - mean).T @ targets)
         offset = targets.mean(dim=0) - mean @ slope
         return cls(torch.cat([slope, offset.unsqueeze(0)]).to(vae.device))
 
     def draw(self, latents: torch.Tensor) -> torch.Tensor | None:
-        """Draw latents (1, channels, height, width) as one pixel a cell: (3, height, width).
+        """Map latents (1, channels, height, width) to colours (3, height, width) in [0, 1].
 
-        In [0, 1], on the latents' device. None where the latents are not of the layout that the
-        map was fitted on.
+        The result has one pixel for each cell, on the latents' device. Returns None if the latents
+        differ in layout from those of the fit.
         """
         if latents.ndim != 4 or latents.shape[1] != len(self.weight) - 1:
             return None
@@ -63,10 +62,10 @@ class LatentColours:
 
 
 def unpack(pipeline: Any, latents: torch.Tensor, width: int, height: int) -> torch.Tensor:
-    """Bring a pipeline's latents to (1, channels, height, width) cells.
+    """Convert a pipeline's latents to cells (1, channels, height, width).
 
-    FLUX and its relatives denoise a sequence of 2 x 2 patches, FLUX.2 ones that are normalised
-    by channel; Qwen-Image adds a time axis of one frame.
+    FLUX and its relatives denoise a sequence of 2 x 2 patches. FLUX.2 also normalises them by
+    channel, and Qwen-Image adds a time axis of one frame.
     """
     if hasattr(pipeline, "_unpatchify_latents"):
         return _unpack_normalised(pipeline, latents, width, height)
@@ -90,7 +89,7 @@ def _unpack_normalised(
 
 @torch.no_grad()
 def _encode(vae: Any, pixels: torch.Tensor) -> torch.Tensor:
-    """Encode pixels (batch, 3, height, width) in [-1, 1] to latents as denoised."""
+    """Encode pixels (batch, 3, height, width) in [-1, 1] to latents, scaled as for the denoiser."""
     is_video = hasattr(vae, "temperal_downsample")
     encoded = vae.encode(pixels.unsqueeze(2) if is_video else pixels)
     latents: torch.Tensor

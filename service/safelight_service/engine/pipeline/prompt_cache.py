@@ -1,4 +1,4 @@
-"""Memo: results of expensive calls, as many as fit, the least recently used forgotten first."""
+"""Memo: results of expensive functions, bounded in bytes."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
@@ -8,7 +8,10 @@ from torch import Tensor
 
 
 class Memo:
-    """Remembers results that hold tensors, up to `max_bytes` in all; belongs to one thread."""
+    """Keeps results of up to `max_bytes` of tensors; evicts the least recently used.
+
+    Use it in one thread.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -16,7 +19,7 @@ class Memo:
         self.size_bytes = 0
 
     def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """Return the result of that key, made now unless it is remembered."""
+        """Return the result of a key; call `make` if it is not kept."""
         if key in self._results:
             self._results.move_to_end(key)
             return self._results[key][0]
@@ -26,15 +29,15 @@ class Memo:
             self._results[key] = result, size
             self.size_bytes += size
         while self.size_bytes > self._max_bytes:
-            _, (_, forgotten) = self._results.popitem(last=False)
-            self.size_bytes -= forgotten
+            _, (_, size) = self._results.popitem(last=False)
+            self.size_bytes -= size
         return result
 
 
 def count_bytes(value: Any) -> int:
-    """Count the bytes of all tensors in a value, however they are nested."""
+    """Return the bytes of all tensors in a nested value."""
     match value:
-        case Tensor() if hasattr(value, "__tensor_flatten__"):  # quantized: made of others
+        case Tensor() if hasattr(value, "__tensor_flatten__"):  # quantized, a wrapper of others
             return sum(count_bytes(getattr(value, name)) for name in value.__tensor_flatten__()[0])
         case Tensor():
             return value.nbytes

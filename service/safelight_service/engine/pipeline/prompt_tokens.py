@@ -1,7 +1,7 @@
-"""Tokens: how many a prompt becomes, and how many the model reads.
+"""PromptTokens: counts the tokens of a prompt, and the most that a model reads.
 
-Pipelines cut a prompt that is too long, with no more than a warning; the service
-refuses it instead, so it has to count as the pipeline does.
+Pipelines truncate longer prompts with only a warning. The service refuses them, so it has to
+count as the pipeline does.
 """
 
 import copy
@@ -11,22 +11,22 @@ from collections.abc import Mapping
 from typing import Any
 
 _UNBOUNDED = 100_000
-"""Tokenizers without a limit report a huge one."""
+"""Limits from here on mean none: tokenizers without a limit report a huge one."""
 
 _CHAT_OPTIONS: Mapping[str, Mapping[str, object]] = {
     "ZImagePipeline": {"add_generation_prompt": True, "enable_thinking": True},
     "Flux2KleinPipeline": {"add_generation_prompt": True, "enable_thinking": False},
 }
-"""Pipelines that put the prompt into their tokenizer's chat template, and how."""
+"""Options of pipelines that put the prompt into their tokenizer's chat template."""
 
 _FIXED_LIMITS: Mapping[str, Mapping[str, int]] = {
     "HunyuanDiTPipeline": {"tokenizer": 77, "tokenizer_2": 256},
 }
-"""Pipelines that no argument tells how many tokens each of their tokenizers may read."""
+"""Token limits of pipelines that state them neither in arguments nor in tokenizers."""
 
 
 class PromptTokens:
-    """Counts the tokens of prompts for one pipeline."""
+    """Counts the tokens of prompts for one pipeline. Safe to use from several threads."""
 
     def __init__(self, pipeline: Any, arguments: Mapping[str, inspect.Parameter]) -> None:
         self._pipeline = pipeline
@@ -35,14 +35,14 @@ class PromptTokens:
         self._lock = threading.Lock()
 
     def count(self, prompt: str) -> int:
-        """Count the tokens that the prompt becomes, special ones included."""
-        if hasattr(self._pipeline, "_text_preprocessing"):  # PixArt and Sana lower the case
+        """Return the number of tokens of a prompt, special ones included."""
+        if hasattr(self._pipeline, "_text_preprocessing"):  # PixArt and Sana convert to lower case
             prompt = self._pipeline._text_preprocessing(prompt)[0]
         with self._lock:
             return max((self._count(each, prompt) for each in self._tokenizers), default=0)
 
     def _count(self, tokenizer: Any, prompt: str) -> int:
-        """Count what a template adds to the prompt only if the limit includes it."""
+        """Count the tokens of a prompt, and those of its template if the limit includes them."""
         if type(self._pipeline).__name__ == "Flux2Pipeline":
             return _length_of_chat(tokenizer, self._pipeline.system_message, prompt)
         chat_options = _CHAT_OPTIONS.get(type(self._pipeline).__name__)
@@ -51,22 +51,21 @@ class PromptTokens:
             chat = tokenizer.apply_chat_template(messages, tokenize=False, **chat_options)
             return _length(tokenizer, chat)
         template = getattr(self._pipeline, "prompt_template_encode", None)
-        if isinstance(template, str):  # Qwen-Image drops the part before the prompt
+        if isinstance(template, str):  # Qwen-Image drops the text before the prompt
             dropped: int = self._pipeline.prompt_template_encode_start_idx
             return _length(tokenizer, template.format(prompt)) - dropped
         if "complex_human_instruction" in self._arguments:
-            # Sana puts these lines first and makes room for all but two of their tokens.
+            # Sana prepends these lines, and extends its limit by their tokens less two.
             lines = "\n".join(self._arguments["complex_human_instruction"].default)
             return _length(tokenizer, lines + prompt) - _length(tokenizer, lines) + 2
-        if hasattr(self._pipeline, "system_prompt"):  # Lumina reads it, and this mark, first
+        if hasattr(self._pipeline, "system_prompt"):  # Lumina prepends it and this mark
             prompt = f"{self._pipeline.system_prompt} <Prompt Start> {prompt}"
         return _length(tokenizer, prompt)
 
     def _find_tokenizers(self) -> tuple[list[Any], int | None]:
-        """Return the tokenizers that read the most of a prompt, and how much.
+        """Return the tokenizers with the largest limit, and that limit.
 
-        Copies: a tokenizer that is shared by threads silently returns ids of
-        the wrong length.
+        Copies them: a tokenizer that threads share can return ids of the wrong length.
         """
         limits = [
             (tokenizer, self._limit(name, tokenizer))
@@ -89,7 +88,7 @@ class PromptTokens:
 
 
 def _length_of_chat(processor: Any, system_message: str, prompt: str) -> int:
-    """Count as FLUX.2 does, whose tokenizer is a processor that could read images too."""
+    """Count as FLUX.2 does, whose tokenizer is a processor for texts and images."""
     texts = {"system": system_message, "user": prompt.replace("[IMG]", "")}
     chat = [
         {"role": role, "content": [{"type": "text", "text": text}]} for role, text in texts.items()

@@ -1,8 +1,8 @@
-"""Proxies: stand in for a pipeline's heavy modules, so that others decide when these run.
+"""Proxies: stand in for a pipeline's heavy modules, so that the batcher decides when these run.
 
-A pipeline runs on a shallow copy of its own, with a proxy in place of its denoiser, its VAE
-and each of its text encoders. Everything goes through to the module but the calls, and what
-would move or cast it: others use it at the same time.
+Each image has a shallow copy of the pipeline, with proxies in place of the denoiser, the VAE and
+the text encoders. A proxy passes attributes on to its module, but intercepts calls. It ignores
+methods that would move or cast the module, which other images use at the same time.
 """
 
 import contextlib
@@ -14,13 +14,13 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from safelight_service.engine.batching.collation import fingerprint
+from safelight_service.engine.batching.fingerprint import fingerprint
 from safelight_service.engine.pipeline.prompt_cache import Memo
 
 _CHANGES = frozenset(
     {"to", "cpu", "cuda", "xpu", "type", "half", "float", "double", "bfloat16", "train", "eval"}
 )
-"""Methods of modules that change them, and return them."""
+"""Methods that change a module in place, and return it."""
 
 
 class _Proxy:
@@ -31,38 +31,38 @@ class _Proxy:
         return self._stay if name in _CHANGES else getattr(self._module, name)
 
     def _stay(self, *_: Any, **__: Any) -> Self:
-        """Leave the module as it is."""
+        """Ignore the change."""
         return self
 
 
 class DenoiserProxy(_Proxy):
-    """A denoiser whose forwards are handed to `run`, as the arguments of the call."""
+    """A denoiser that passes the arguments of its forwards to `run`."""
 
     def __init__(self, denoiser: Any, run: Callable[..., Any]) -> None:
         super().__init__(denoiser)
         self._run = run
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Have the forward run."""
+        """Return the output of `run`."""
         return self._run(*args, **kwargs)
 
     @functools.cached_property
     def dtype(self) -> torch.dtype:
-        """The module's own property walks all its parameters, and is read at every step."""
+        """Data type of the module, cached: the module's own property walks all parameters."""
         dtype: torch.dtype = self._module.dtype
         return dtype
 
     @contextlib.contextmanager
     def cache_context(self, name: str) -> Iterator[None]:
-        """Do nothing: the state of a cache in the module would be that of all generations."""
+        """Do nothing: a cache in the module would mix up all images."""
         yield
 
     def _reset_stateful_cache(self, recurse: bool = True) -> None:
-        """Do nothing, for the same reason: pipelines call it when they have ended."""
+        """Do nothing, for the same reason."""
 
 
 class VaeProxy(_Proxy):
-    """A VAE whose decoding is handed to `run`: the latents, and what decodes them."""
+    """A VAE that passes its latents and a function that decodes them to `run`."""
 
     def __init__(
         self,
@@ -90,13 +90,13 @@ class VaeProxy(_Proxy):
         return self
 
     def decode(self, latents: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Have the decoding run, in the precision of the VAE, which may be another."""
+        """Return the output of `run` on latents in the VAE's own precision."""
         latents = latents.to(self._module.dtype)
         return self._run(latents, functools.partial(self._module.decode, latents, *args, **kwargs))
 
 
 class TextEncoderProxy(_Proxy):
-    """A text encoder that does not encode twice what it remembers."""
+    """A text encoder with a memo of its outputs."""
 
     def __init__(self, text_encoder: Any, name: str, memo: Memo) -> None:
         super().__init__(text_encoder)
@@ -104,13 +104,13 @@ class TextEncoderProxy(_Proxy):
         self._memo = memo
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the encoder's output, which callers may set attributes of but not write into."""
+        """Return a shallow copy of the output; callers must not write into its shared tensors."""
         key = self._name, fingerprint(args), fingerprint(kwargs)
         return copy.copy(self._memo.get(key, lambda: self._module(*args, **kwargs)))
 
 
 def wrap_text_encoders(pipeline: Any, memo: Memo) -> dict[str, TextEncoderProxy]:
-    """Make proxies for a pipeline's text encoders, by the names of the components."""
+    """Make proxies for a pipeline's text encoders, by component name."""
     return {
         name: TextEncoderProxy(module, name, memo)
         for name, module in pipeline.components.items()
@@ -119,10 +119,9 @@ def wrap_text_encoders(pipeline: Any, memo: Memo) -> dict[str, TextEncoderProxy]
 
 
 class PipelineCopies:
-    """Makes shallow copies of a pipeline: the modules are shared, the attributes are not.
+    """Makes shallow copies of a pipeline, which share its modules but not its attributes.
 
-    A copy knows which device it runs on; the original looks that up among its modules, all of
-    them, each time it is asked.
+    A copy caches its device, which the original's property searches among all modules.
     """
 
     def __init__(self, pipeline: Any) -> None:
@@ -132,9 +131,9 @@ class PipelineCopies:
         self._class = type(original.__name__, (original,), known)
 
     def make(self, **attributes: Any) -> Any:
-        """Copy the pipeline, with other components and attributes in place of its own."""
+        """Copy the pipeline, and replace some of its components and attributes."""
         duplicate = copy.copy(self._pipeline)
         duplicate.__class__ = self._class
-        # Past diffusers' __setattr__, which would look a proxy's class up as a component.
+        # Bypass diffusers' __setattr__, which would register a proxy as a component.
         vars(duplicate).update(attributes)
         return duplicate

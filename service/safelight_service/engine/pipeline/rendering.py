@@ -1,4 +1,4 @@
-"""Rendering: tensors on the device to compressed pictures, in the encoders' threads."""
+"""Rendering: turns pictures on the device into compressed images, in encoder threads."""
 
 import hashlib
 
@@ -13,11 +13,11 @@ from safelight_service.engine.pipeline.image_file import encode_image, encode_pr
 
 
 class Pixels:
-    """A picture on the device, (3, height, width) in [0, 1], on its way to the host.
+    """A picture (3, height, width) in [0, 1] on its way from the device to the host.
 
-    The device thread makes it and does not wait for it; the thread that takes it does. All
-    arithmetic is done here; on a CPU it would leave the other thread with a team of OpenMP threads.
-    A picture that is flagged as unsafe, be it by a flag on the device, is black.
+    The device thread makes it without a wait; `take` waits, in an encoder thread. The constructor
+    does all arithmetic, which on a CPU would give encoder threads teams of OpenMP threads. A
+    picture that is flagged as unsafe becomes black.
     """
 
     def __init__(self, picture: Tensor, is_flagged: Tensor | bool = False) -> None:
@@ -31,11 +31,11 @@ class Pixels:
 
     @property
     def is_drawn(self) -> bool:
-        """Whether it was drawn before it was handed on, as on a device that works at once."""
+        """Whether the picture is complete already, as on a synchronous device."""
         return self._is_drawn is None
 
     def take(self) -> tuple[PIL.Image.Image, bool]:
-        """Wait until it is drawn, and copy it to the host; return also whether it is flagged."""
+        """Wait for the picture and copy it to the host; return it, and whether it is flagged."""
         if self._is_drawn is None:
             return self._copy()
         with hardware.beside(self._bytes.device, self._is_drawn):
@@ -53,7 +53,7 @@ def render_image(
     seed: int,
     is_flagged: bool,
 ) -> Event:
-    """Compress a finished image."""
+    """Compress a finished image, and return its event."""
     data = encode_image(picture, request, seed=seed, model=model)
     sha256 = hashlib.sha256(data).hexdigest()
     size = picture.width, picture.height
@@ -61,7 +61,7 @@ def render_image(
 
 
 def render_preview(pixels: Pixels, request: ResolvedRequest, index: int, step: int) -> Event:
-    """Enlarge a preview from one pixel a latent cell, and compress it."""
+    """Scale a preview up from one pixel for each latent cell, compress it and return its event."""
     wanted, parameters = request.preview, request.parameters
     assert wanted is not None
     scale = wanted.max_side_px / max(parameters.width, parameters.height)

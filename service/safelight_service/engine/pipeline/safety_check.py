@@ -1,8 +1,8 @@
-"""Safety check: diffusers' check of finished pictures, without leaving the device.
+"""SafetyChecker: diffusers' check of finished pictures, entirely on the device.
 
 Stable Diffusion, LCM and Hunyuan-DiT come with a CLIP model that flags pictures. Their own
-`run_safety_checker` brings each picture to the host, prepares it with Pillow and reads the
-scores back. Here whole batches are prepared and judged on the device, and nothing waits.
+`run_safety_checker` copies each picture to the host, prepares it with Pillow and reads the scores
+back. This module prepares and scores whole batches on the device, without a wait.
 """
 
 from typing import Any, Self
@@ -14,18 +14,18 @@ from torch.nn.functional import interpolate, normalize
 
 _CHECKER = "StableDiffusionSafetyChecker"
 _EXTRACTORS = ("CLIPImageProcessor", "CLIPImageProcessorPil")
-"""By name: to import them loads libraries and logs advice, and few models have any."""
+"""Class names, since importing the classes loads libraries that few models need."""
 
 _CARE = 0.01
-"""Added to the scores of a picture that resembles any of the special concepts."""
+"""Added to the scores of a picture that matches a special concept."""
 
 
 class ClipPreprocessor:
-    """Prepares pictures for CLIP as a feature extractor of that configuration does.
+    """Prepares pictures for CLIP as the feature extractor does.
 
-    Follows Pillow: a bicubic filter that widens as it shrinks (a = -0.5), first along the rows
-    and then along the columns, each time rounded to 8 bits. Fewer than one value in 200 differs,
-    by a level of 255 or two, since Pillow calculates in fixed point.
+    Follows Pillow: an antialiased bicubic filter (a = -0.5), along the rows and then the columns,
+    rounded to 8 bits after each. Pillow calculates in fixed point, so fewer than one value in 200
+    differs, by one or two levels of 255.
     """
 
     def __init__(self, extractor: Any, device: torch.device) -> None:
@@ -38,7 +38,7 @@ class ClipPreprocessor:
 
     @staticmethod
     def knows(extractor: Any) -> bool:
-        """Whether it can do what a feature extractor does."""
+        """Whether this class supports the configuration of a feature extractor."""
         steps = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
         if type(extractor).__name__ not in _EXTRACTORS or not all(
             getattr(extractor, step) for step in steps
@@ -48,13 +48,13 @@ class ClipPreprocessor:
         return (
             extractor.resample == Resampling.BICUBIC
             and size.keys() == {"shortest_edge"}
-            # A larger crop would be filled up with black.
+            # A larger crop would be padded with black.
             and max(extractor.crop_size["height"], extractor.crop_size["width"])
             <= size["shortest_edge"]
         )
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Prepare images (n, 3, height, width) in [-1, 1] to float32 pixel values (n, 3, *crop)."""
+        """Convert images (n, 3, height, width) in [-1, 1] to float32 pixel values (n, 3, *crop)."""
         height, width = images.shape[-2:]
         shortest = min(height, width)
         height_px = self._shortest_px * height // shortest
@@ -68,7 +68,7 @@ class ClipPreprocessor:
 
 
 class SafetyChecker:
-    """Tells which pictures a pipeline's own safety checker flags."""
+    """Flags the pictures that a pipeline's own safety checker would flag."""
 
     def __init__(self, checker: Any, extractor: Any, device: torch.device) -> None:
         self._preprocess = ClipPreprocessor(extractor, device)
@@ -82,11 +82,10 @@ class SafetyChecker:
 
     @classmethod
     def of(cls, pipeline: Any) -> Self | None:
-        """Make the checker of a pipeline.
+        """Make the checker of a pipeline, or return None to keep its own `run_safety_checker`.
 
-        None where it has no checker or no feature extractor, has one of another kind or
-        configuration, or has one that is brought to the device for each call: its own
-        `run_safety_checker` is right then.
+        None if the pipeline lacks a checker or a feature extractor, or has one of another kind or
+        configuration. None also if the checker is offloaded.
         """
         checker = getattr(pipeline, "safety_checker", None)
         extractor = getattr(pipeline, "feature_extractor", None)
@@ -99,9 +98,9 @@ class SafetyChecker:
 
     @torch.no_grad()
     def check(self, images: Tensor) -> Tensor:
-        """Flag images (n, 3, height, width) in [-1, 1], as a VAE decodes them: bools (n,).
+        """Return the flags, bools (n,), of decoded images (n, 3, height, width) in [-1, 1].
 
-        The flags stay on the images' device, and nothing waits for it.
+        The flags stay on the images' device; the method does not wait for it.
         """
         pixel_values = self._preprocess(images).to(self._dtype)
         pooled = self._vision_model(pixel_values)[1]
@@ -113,11 +112,11 @@ class SafetyChecker:
 
 
 def _is_positive(scores: Tensor) -> Tensor:
-    """Whether scores are above 0 once rounded to three decimals, as diffusers rounds them."""
+    """Return whether scores are above 0, rounded to three decimals as in diffusers."""
     return scores.round(decimals=3) > 0
 
 
 def _resize(levels: Tensor, height: int, width: int) -> Tensor:
-    """Resize to levels of 8 bits, still as floats; halves are rounded up, as in Pillow."""
+    """Resize pictures to 8-bit levels as floats; round halves up, as in Pillow."""
     resized = interpolate(levels, (height, width), mode="bicubic", antialias=True)
     return (resized + 0.5).floor().clamp(0, 255)

@@ -1,7 +1,6 @@
-"""Denoising as seen from outside an unmodified pipeline.
+"""Denoising: observes the steps of an unmodified pipeline by wrapping its scheduler's `step`.
 
-Its scheduler's `step` is wrapped to see every step; no callback argument is needed, which
-some pipelines lack and others ignore.
+The callback arguments of pipelines would not do: some lack them, and others ignore them.
 """
 
 import functools
@@ -17,7 +16,7 @@ from safelight_service.engine.sampling.predict_x0 import predict_clean
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A step that has been made, from 1 to `step_count`."""
+    """A completed step; `number` counts from 1."""
 
     number: int
     predict_clean: Callable[[], torch.Tensor]
@@ -27,31 +26,31 @@ class Step:
 def observe_steps(
     scheduler: Any, step_count: int, generator: torch.Generator, on_step: Callable[[Step], None]
 ) -> None:
-    """Have `on_step` called after each of the scheduler's `step_count` steps.
+    """Call `on_step` after each of the `step_count` steps of a scheduler.
 
-    Steps that add noise take it from `generator`: pipelines of flow-matching models hand none
-    over, and then their pictures would not depend on the seed alone.
+    Steps that add noise draw it from `generator`. Pipelines of flow-matching models pass none, so
+    their pictures would depend on more than the seed.
 
-    Timesteps are brought to the host first: many schedulers read their values several times a
-    step, and would wait each time for all that the device has been given.
+    Timesteps are moved to the host first: many schedulers read them several times a step, and
+    would wait for the device each time.
 
-    Second-order schedulers take two calls for most steps, and PNDM one more than
-    it was asked for, so steps are counted in proportion to the calls.
+    Second-order schedulers need two calls of `step` for most steps, and PNDM one call in addition.
+    So steps are counted in proportion to the calls.
     """
     make_step = scheduler.step
     takes_generator = "generator" in inspect.signature(make_step).parameters
     call_count = 0
-    is_told_its_own = False
+    uses_own_timesteps = False
 
     @functools.wraps(make_step)  # pipelines inspect the signature
     def step(model_output: Any, timestep: Any, sample: Any, *args: Any, **kwargs: Any) -> Any:
-        nonlocal call_count, is_told_its_own
+        nonlocal call_count, uses_own_timesteps
         if call_count == 0:
             first = scheduler.timesteps[0]
-            is_told_its_own = torch.equal(first, torch.as_tensor(timestep, device=first.device))
-            if is_told_its_own:
+            uses_own_timesteps = torch.equal(first, torch.as_tensor(timestep, device=first.device))
+            if uses_own_timesteps:
                 scheduler.timesteps = scheduler.timesteps.cpu()
-        if is_told_its_own and call_count < len(scheduler.timesteps):
+        if uses_own_timesteps and call_count < len(scheduler.timesteps):
             timestep = scheduler.timesteps[call_count]
         if takes_generator:
             kwargs.setdefault("generator", generator)

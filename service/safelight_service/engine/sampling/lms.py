@@ -1,4 +1,4 @@
-"""LMS: the coefficients of its steps, integrated once for all images of a schedule."""
+"""LmsCoefficients: integrates the coefficients of LMS once for all images of a schedule."""
 
 from collections.abc import Hashable
 from typing import Any
@@ -6,24 +6,24 @@ from typing import Any
 from cachetools import LRUCache
 
 _MOST_REMEMBERED = 4096
-"""Coefficients; a schedule has up to four for each step."""
+"""Most kept coefficients; a schedule has up to four for each step."""
 
 
 class LmsCoefficients:
-    """Remembers coefficients across LMSDiscreteSchedulers.
+    """Shares coefficients between LMSDiscreteSchedulers.
 
-    Each takes scipy an adaptive integration, up to a millisecond of Python on the device thread.
+    Each one costs scipy an adaptive integration of up to a millisecond on the device thread.
     """
 
     def __init__(self) -> None:
         self._known: LRUCache[Hashable, float] = LRUCache(_MOST_REMEMBERED)
 
     def attach(self, scheduler: Any) -> None:
-        """Have a scheduler look its coefficients up here; the results stay the same."""
+        """Make a scheduler look up its coefficients here; its results stay the same."""
         integrate = scheduler.get_lms_coefficient
 
         def look_up(order: int, t: int, current_order: int) -> float:
-            # All that it depends on: the noise levels of the steps that are combined.
+            # A coefficient depends only on the noise levels of the combined steps.
             levels = tuple(scheduler.sigmas[t - order + 1 : t + 2].tolist())
             key = levels, current_order
             if key not in self._known:

@@ -1,4 +1,4 @@
-"""Noise of one image, drawn by its generator on the host, partly ahead of its use."""
+"""Noise: normal noise of one image, drawn on the host, partly ahead of its use."""
 
 from collections import deque
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import torch
 
 
 class _Draw(NamedTuple):
-    """A tensor drawn ahead, and the generator's state before it was drawn."""
+    """A tensor drawn ahead, and the generator's state before the draw."""
 
     shape: torch.Size
     dtype: torch.dtype
@@ -17,11 +17,11 @@ class _Draw(NamedTuple):
 
 
 class Noise:
-    """Hands out normal noise in the order of the requests; the seed decides all of it.
+    """Draws normal noise in the order of the calls; the seed determines all values.
 
-    Schedulers that add noise ask for the same shapes at every step. So `draw_ahead` repeats the
-    draws of the last step while the device is busy. A request for something else rewinds the
-    generator first, so the values never depend on what was drawn ahead.
+    Schedulers that add noise draw the same shapes at every step. So `draw_ahead` repeats the draws
+    of the last step while the device is busy. A draw of another shape rewinds the generator first,
+    so the values do not depend on the draws ahead.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Noise:
         self._pattern: list[tuple[torch.Size, torch.dtype]] = []
 
     def draw(self, shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:
-        """Return normal noise of that shape in pinned memory."""
+        """Return normal noise of a shape, in memory from `pin`."""
         self._drawn.append((shape, dtype))
         if self._ahead and self._ahead[0][:2] == (shape, dtype):
             return self._ahead.popleft().noise
@@ -42,17 +42,17 @@ class Noise:
         return self._make(shape, dtype)
 
     def rewind(self) -> None:
-        """Take back what was drawn ahead."""
+        """Undo the draws ahead."""
         if self._ahead:
             self.generator.set_state(self._ahead[0].state_before)
             self._ahead.clear()
 
     def end_step(self) -> None:
-        """Take what was drawn since the last step for what the next one will ask for."""
+        """Take the draws since the last step as the pattern for the next one."""
         self._pattern, self._drawn = self._drawn, []
 
     def draw_ahead(self) -> None:
-        """Draw now what the next step will ask for if it asks for the same as the last one."""
+        """Repeat the draws of the last step, for the next one."""
         if not self._ahead:
             for shape, dtype in self._pattern:
                 state = self.generator.get_state()

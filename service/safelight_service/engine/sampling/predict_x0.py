@@ -1,4 +1,4 @@
-"""The clean image that a model predicts halfway, read off a scheduler's step."""
+"""Predicted x0: the clean latents that a model predicts at a step."""
 
 from typing import Any
 
@@ -12,14 +12,13 @@ def predict_clean(
     timestep: torch.Tensor | float,
     sample: torch.Tensor,
 ) -> torch.Tensor:
-    """Return the clean latents predicted by the step that has just been made.
+    """Return the clean latents predicted by the step that has just been completed.
 
-    `outputs` is what `scheduler.step(model_output, timestep, sample)` returned as
-    a tuple. Latents keep the pipeline's own layout and normalisation. Where the
-    prediction cannot be had, the partly denoised sample stands in for it.
+    `outputs` is the result of `scheduler.step(model_output, timestep, sample)` as a tuple. Latents
+    keep the pipeline's own layout and normalisation. If a scheduler allows no prediction, returns
+    the partly denoised sample.
 
-    The noise level is a number on the host, so nothing is copied to the latents' device,
-    and nothing waits for it, as long as `timestep` is on the host, too.
+    The noise level is on the host; if `timestep` is too, nothing waits for the latents' device.
     """
     if type(scheduler).__name__.startswith("FlowMatch"):
         return sample.float() - _sigma_of_step(scheduler) * model_output.float()
@@ -46,7 +45,7 @@ def _remove_noise(
     signal: torch.Tensor,
     noise: torch.Tensor,
 ) -> torch.Tensor:
-    """x0 from x = signal x0 + noise e (e: Ho et al. 2020; v: Salimans & Ho 2022)."""
+    """Solve x = signal x0 + noise e for x0 (e: Ho et al. 2020; v: Salimans & Ho 2022)."""
     match scheduler.config.prediction_type:
         case "epsilon":
             return (sample - noise * model_output) / signal.clamp(min=1e-3)

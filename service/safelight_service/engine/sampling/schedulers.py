@@ -1,8 +1,7 @@
-"""Schedulers: which ones fit a model, by what names, and how they are made.
+"""Schedulers: finds those that fit a model, and makes them by name.
 
-A request names a diffusers class (`EulerDiscreteScheduler`: that class with the
-model's own configuration) or a short name (`dpm++_2m_karras`: a class with the
-settings that the name implies).
+A request gives a class of diffusers (`EulerDiscreteScheduler`) or a short name
+(`dpm++_2m_karras`). A class takes the model's own configuration; a short name implies settings.
 """
 
 import copy
@@ -22,7 +21,7 @@ from safelight_service.engine.sampling.unipc import UniPcUpdates
 
 
 class DiffusersScheduler(Protocol):
-    """What the engine uses of a diffusers scheduler."""
+    """Attributes of diffusers schedulers that the engine uses."""
 
     config: Mapping[str, Any]
     timesteps: torch.Tensor
@@ -64,7 +63,7 @@ _DIFFUSION = {
     "tcd": _Recipe("TCDScheduler"),
 }
 
-# Short names for flow-matching models whose pipelines hand over sigmas.
+# Short names for flow-matching models whose pipelines pass sigmas.
 _FLOW_MATCH = {
     "euler": _Recipe("FlowMatchEulerDiscreteScheduler"),
     "lcm": _Recipe("FlowMatchLCMScheduler"),
@@ -80,33 +79,32 @@ _FLOW_SOLVER = {
 }
 
 
-# What a class needs whatever the model's configuration says of it or leaves out.
+# Settings that a class needs, regardless of the model's configuration.
 _NEEDS: Mapping[str, Mapping[str, object]] = {
-    # Runge-Kutta steps would be made on top of those asked for, and fewer than four fail.
+    # Runge-Kutta steps would be added to the requested ones, and fewer than four fail.
     "PNDMScheduler": {"skip_prk_steps": True},
-    # It would set this itself, with a warning each time.
+    # The class would set this itself, with a warning each time.
     "DPMSolverSinglestepScheduler": {"lower_order_final": True},
 }
 
-# Classes that do not know models which predict the clean image itself.
+# Classes that do not support models which predict the clean image.
 _NOT_FOR_SAMPLE_PREDICTION = frozenset(
     {"PNDMScheduler", "EulerAncestralDiscreteScheduler", "KDPM2DiscreteScheduler"}
 )
 
-# Pipelines whose calls only these classes understand: LCM decodes what its own scheduler returns
-# beside the sample, and CogView4 hands over sigmas together with timesteps that do not follow from
-# them.
+# Pipelines that work with these classes only: LCM decodes the second output of its own scheduler,
+# and CogView4 passes sigmas together with timesteps that do not follow from them.
 _ONLY_FOR_PIPELINE = {
     "LatentConsistencyModelPipeline": {"LCMScheduler"},
     "CogView4Pipeline": {"FlowMatchEulerDiscreteScheduler", "FlowMatchLCMScheduler"},
 }
 
-# Defaults of some classes that suit models of pixels: latents are not bounded by [-1, 1].
+# Overrides of defaults for pixels: latents are not bounded by [-1, 1].
 _FOR_LATENTS = {"clip_sample": False}
 
 
 class SchedulerChoice:
-    """The schedulers that fit one model, in a pipeline of that class."""
+    """Schedulers that fit one model and the class of its pipeline."""
 
     def __init__(self, own: DiffusersScheduler, pipeline_class: str = "") -> None:
         self._own = own
@@ -120,11 +118,11 @@ class SchedulerChoice:
 
     @property
     def default(self) -> str:
-        """Name of the scheduler that the model comes with."""
+        """Name of the model's own scheduler."""
         return self._own_name
 
     def list(self) -> tuple[SchedulerInfo, ...]:
-        """Every scheduler that fits, the model's own first."""
+        """Return all schedulers that fit, the model's own first."""
         names = dict.fromkeys(
             [self._own_name, *(recipe.class_name for recipe in self._recipes.values())]
         )
@@ -138,11 +136,11 @@ class SchedulerChoice:
         )
 
     def make(self, name: str) -> DiffusersScheduler:
-        """Make a fresh scheduler of that class or short name, one from `list`."""
+        """Make a new scheduler by a class name or short name from `list`."""
         if name not in self._made:
             self._made[name] = self._make(name)
-        # The constructors of some take 0.1 s, and all take longer than a copy.
-        return self._mend(copy.deepcopy(self._made[name]))
+        # Some constructors take 0.1 s, and all take longer than a copy.
+        return self._patch(copy.deepcopy(self._made[name]))
 
     def _make(self, name: str) -> DiffusersScheduler:
         recipe = self._recipes.get(name) or _Recipe(name)
@@ -159,17 +157,17 @@ class SchedulerChoice:
         overrides = {**self._translated_config(recipe.class_name), **needs, **recipe.config}
         return cast(DiffusersScheduler, scheduler_class.from_config(own_config, **overrides))
 
-    def _mend(self, scheduler: Any) -> DiffusersScheduler:
-        """Mend what would fail on requests within the contract, or make the device wait."""
+    def _patch(self, scheduler: Any) -> DiffusersScheduler:
+        """Patch a scheduler that would fail on valid requests, or would wait for the device."""
         if scheduler.config.get("shift_terminal"):
-            # A schedule of one step cannot be stretched: 0 would be divided by 0.
+            # Stretching a schedule of one step would divide 0 by 0.
             stretch = scheduler.stretch_shift_to_terminal
             scheduler.stretch_shift_to_terminal = lambda t: stretch(t) if len(t) > 1 else t
         if isinstance(scheduler, diffusers.UniPCMultistepScheduler):
             self._unipc.attach(scheduler)
         if hasattr(scheduler, "get_lms_coefficient"):
             self._lms.attach(scheduler)
-        _mend_timesteps(scheduler)
+        _patch_timesteps(scheduler)
         return cast(DiffusersScheduler, scheduler)
 
     def _fits(self, recipe: _Recipe) -> bool:
@@ -181,8 +179,8 @@ class SchedulerChoice:
         predicts_sample = self._own.config.get("prediction_type") == "sample"
         if predicts_sample and recipe.class_name in _NOT_FOR_SAMPLE_PREDICTION:
             return False
-        # A schedule with zero terminal SNR must be rebuilt as such, or every
-        # noise level would differ from those the model was trained on.
+        # A model trained with zero terminal SNR needs a scheduler that supports it, or every
+        # noise level would differ from training.
         needs_zero_snr = self._own.config.get("rescale_betas_zero_snr", False)
         return not needs_zero_snr or _takes(scheduler_class, "rescale_betas_zero_snr")
 
@@ -190,11 +188,11 @@ class SchedulerChoice:
         scheduler_class = getattr(diffusers, class_name)
         if not _takes(scheduler_class, "original_inference_steps"):
             return None
-        # Consistency samplers pick their steps out of this many.
+        # Consistency samplers choose their steps among these.
         return int(self._own.config.get("original_inference_steps", 50))
 
     def _translated_config(self, class_name: str) -> dict[str, object]:
-        """Return what the model's own scheduler calls by other names than this class."""
+        """Translate settings of the model's own scheduler to the names of another class."""
         config = self._own.config
         if not _is_flow(self._own):
             return {}
@@ -204,31 +202,31 @@ class SchedulerChoice:
         return {"flow_shift": shift, "use_flow_sigmas": True, "prediction_type": "flow_prediction"}
 
 
-def _mend_timesteps(scheduler: Any) -> None:
+def _patch_timesteps(scheduler: Any) -> None:
     set_timesteps = scheduler.set_timesteps
     signature = inspect.signature(set_timesteps)
 
     @functools.wraps(set_timesteps)  # pipelines inspect the signature
-    def set_mended(*args: Any, **kwargs: Any) -> None:
+    def set_patched(*args: Any, **kwargs: Any) -> None:
         if kwargs.get("sigmas") is not None:
-            # Z-Image hands over a list, which UniPC cannot multiply.
+            # Z-Image passes a list, which UniPC cannot multiply.
             kwargs["sigmas"] = np.asarray(kwargs["sigmas"])
         if not scheduler.config.get("use_dynamic_shifting"):
-            # HiDream hands over a shift, on which DPM-Solver and DEIS insist that they use it.
+            # HiDream passes a shift, which DPM-Solver and DEIS reject.
             kwargs.pop("mu", None)
-        call = signature.bind(*args, **kwargs)
-        device = call.arguments.get("device")
+        bound = signature.bind(*args, **kwargs)
+        device = bound.arguments.get("device")
         if device is not None and torch.device(device).type != "mps":  # has no float64
-            # The host needs the noise levels at each step. Many schedulers compute them on the
-            # device all the same, and wait until they are back.
-            call.arguments["device"] = "cpu"
-        set_timesteps(*call.args, **call.kwargs)
+            # The host needs the noise levels at each step. Many schedulers would compute them on
+            # the device, and wait for the copy.
+            bound.arguments["device"] = "cpu"
+        set_timesteps(*bound.args, **bound.kwargs)
         scheduler.timesteps = scheduler.timesteps.to(device=device)
         if hasattr(scheduler, "set_begin_index"):
-            # Else the first step looks for its timestep among all, and waits for the device.
+            # Otherwise the first step searches its timestep, and waits for the device.
             scheduler.set_begin_index(0)
 
-    scheduler.set_timesteps = set_mended
+    scheduler.set_timesteps = set_patched
 
 
 def _takes(scheduler_class: Any, argument: str) -> bool:

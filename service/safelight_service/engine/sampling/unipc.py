@@ -1,8 +1,8 @@
-"""UniPC: its two updates, with coefficients that are worked out once and on the host.
+"""UniPcUpdates: both updates of UniPC, with coefficients computed once on the host.
 
 diffusers' scheduler solves a small linear system at each step, on the device of the latents: some
-forty kernels of one number each, and on CUDA a wait for the solver's verdict. The numbers depend on
-the noise levels alone, which are known beforehand and are the same for all images of a schedule.
+forty tiny kernels, and on CUDA a wait for the solver's status. The coefficients depend only on the
+noise levels, which are known beforehand and equal for all images of a schedule.
 """
 
 from collections.abc import Hashable
@@ -14,39 +14,39 @@ from cachetools import LRUCache
 from torch import Tensor
 
 _MOST_REMEMBERED = 4096
-"""Updates; a schedule has two for each step."""
+"""Most kept coefficients; a schedule has two updates for each step."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Coefficients:
-    """Of an update from one noise level to the next; numbers on the host, () each.
+    """Coefficients of an update from noise level s to t; scalars () on the host, but for `rhos`.
 
-    In the terms of the paper (Zhao et al. 2023, arXiv:2302.04867), for data prediction.
+    Notation of the paper (Zhao et al. 2023, arXiv:2302.04867), for data prediction.
     """
 
     kept: Tensor
-    """sigma_t / sigma_s: how much of the sample stays."""
+    """sigma_t / sigma_s: factor of the sample."""
     first: Tensor
-    """alpha_t (e^-h - 1): of the model's output at the start."""
+    """alpha_t (e^-h - 1): factor of the model's output at s."""
     higher: Tensor
-    """alpha_t B(h): of the differences between outputs."""
+    """alpha_t B(h): factor of the differences between outputs."""
     ratios: tuple[Tensor, ...]
-    """r_k: how far the earlier outputs lie from the start, in steps of this size."""
+    """r_k: distances of the earlier outputs from s, in units of this step."""
     rhos: Tensor
-    """The differences' weights, one for each of `ratios`; the corrector's own follows them.
+    """Weights of the differences, one for each of `ratios`; a corrector has one more.
 
-    On the device of the latents, and in their precision.
+    On the latents' device, in their precision.
     """
 
 
 class UniPcUpdates:
-    """Makes the updates of UniPC schedulers; remembers coefficients across them."""
+    """Computes the updates of UniPC schedulers, which share coefficients."""
 
     def __init__(self) -> None:
         self._known: LRUCache[Hashable, _Coefficients] = LRUCache(_MOST_REMEMBERED)
 
     def attach(self, scheduler: Any) -> None:
-        """Have a UniPCMultistepScheduler make its updates here; the results stay the same."""
+        """Make a UniPCMultistepScheduler use these updates; its results stay the same."""
 
         def predict(model_output: Tensor, *, sample: Tensor, order: int) -> Tensor:
             return self._predict(scheduler, sample, order)
@@ -56,12 +56,12 @@ class UniPcUpdates:
         ) -> Tensor:
             return self._correct(scheduler, this_model_output, last_sample, order)
 
-        if scheduler.solver_p is None:  # else another scheduler predicts
+        if scheduler.solver_p is None:  # otherwise another scheduler predicts
             scheduler.multistep_uni_p_bh_update = predict
         scheduler.multistep_uni_c_bh_update = correct
 
     def _predict(self, scheduler: Any, sample: Tensor, order: int) -> Tensor:
-        """Go from the sample at the current step to the next (UniP)."""
+        """Predict the sample at the next noise level (UniP)."""
         outputs = scheduler.model_outputs
         known = self._look_up(scheduler, scheduler.step_index, order, sample, corrects=False)
         moved: Tensor = known.kept * sample - known.first * outputs[-1]
@@ -75,7 +75,7 @@ class UniPcUpdates:
     def _correct(
         self, scheduler: Any, model_output: Tensor, last_sample: Tensor, order: int
     ) -> Tensor:
-        """Make the step before once more, now that its end has an output, too (UniC)."""
+        """Correct the previous step by the model's output at its end (UniC)."""
         outputs = scheduler.model_outputs
         start = scheduler.step_index - 1
         known = self._look_up(scheduler, start, order, last_sample, corrects=True)
@@ -102,12 +102,12 @@ class UniPcUpdates:
             sample.dtype,
         )
         if key not in self._known:
-            self._known[key] = _work_out(scheduler, levels, sample, corrects=corrects)
+            self._known[key] = _compute(scheduler, levels, sample, corrects=corrects)
         return self._known[key]
 
 
 def _differences(outputs: list[Tensor], ratios: tuple[Tensor, ...]) -> Tensor | None:
-    """Return those between the earlier outputs and the last: (batch, len(ratios), ...)."""
+    """Return differences of the earlier outputs to the last one: (batch, len(ratios), ...)."""
     if not ratios:
         return None
     return torch.stack(
@@ -119,10 +119,10 @@ def _differences(outputs: list[Tensor], ratios: tuple[Tensor, ...]) -> Tensor | 
     )
 
 
-def _work_out(scheduler: Any, levels: Tensor, sample: Tensor, *, corrects: bool) -> _Coefficients:
-    """Work out an update from the noise levels (order + 1,) up to its end.
+def _compute(scheduler: Any, levels: Tensor, sample: Tensor, *, corrects: bool) -> _Coefficients:
+    """Compute the coefficients of an update from the noise levels (order + 1,) up to its end.
 
-    Operation by operation as diffusers does, so that not a bit differs.
+    Repeats diffusers' operations in their order, so that results are equal bit by bit.
     """
     order = len(levels) - 1
     *earlier, (alpha_s, sigma_s), (alpha_t, sigma_t) = (

@@ -1,1 +1,1 @@
-"""What surrounds every call."""
+"""Interceptors of all calls: tracing, access and errors."""

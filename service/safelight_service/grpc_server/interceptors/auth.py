@@ -1,4 +1,4 @@
-"""Access: an interceptor that lets only calls with a known token through."""
+"""Access: an interceptor that admits only calls with a known token."""
 
 import re
 from collections.abc import Awaitable, Callable, Iterable
@@ -13,11 +13,11 @@ from safelight_service.grpc_server.interceptors.errors import refuse
 
 _HEALTH = f"/{health_pb2.DESCRIPTOR.services_by_name['Health'].full_name}/"
 _BEARER = re.compile(r" *bearer:? +([!-~]+) *", re.IGNORECASE)
-"""The colon is how the Hugging Face task writes it."""
+"""The schema of the Hugging Face task has the colon."""
 
 
 class AccessInterceptor(grpc.aio.ServerInterceptor):
-    """Sets `current_caller` for each call, or refuses it; health is open to all."""
+    """Sets `current_caller` for each call or refuses it; health needs no token."""
 
     def __init__(self, tokens: Tokens) -> None:
         self._tokens = tokens
@@ -27,10 +27,10 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """Find out who calls before anything of the call is read."""
+        """Authenticate the caller before anything of the call is read."""
         if not handler_call_details.method.startswith(_HEALTH):
             try:
-                # Each call is handled in a task of its own, so this is its own value.
+                # Each call has a task of its own, and so its own value.
                 current_caller.set(self._find_caller(handler_call_details.invocation_metadata))
             except Exception as error:
                 return refuse(error)

@@ -1,10 +1,8 @@
-"""Faults: an interceptor through which every failure leaves as a rich status.
+"""Errors: an interceptor that turns every failure into a rich status.
 
-It refuses calls while the service stops, too.
-
-Without it grpc.aio sends the text of an uncaught exception to the caller, a CancelledError that
-leaks from an inner task leaves the caller waiting for ever, and a reader that stops reading holds
-what it watches for as long as it likes.
+It also refuses calls while the service stops. Without it, grpc.aio would send the text of an
+uncaught exception to the caller. A CancelledError that leaks from an inner task would leave the
+caller waiting forever. A stalled reader would hold its generation without limit.
 """
 
 import asyncio
@@ -34,7 +32,7 @@ _Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]]
 
 
 class FaultInterceptor(grpc.aio.ServerInterceptor):
-    """Turns errors of the named service's methods into statuses."""
+    """Turns the errors of one service's methods into statuses."""
 
     def __init__(
         self,
@@ -53,7 +51,7 @@ class FaultInterceptor(grpc.aio.ServerInterceptor):
         continuation: _Continuation,
         handler_call_details: grpc.HandlerCallDetails,
     ) -> _Handler:
-        """Wrap the method's behaviour, and its deserializer with it."""
+        """Wrap the method's behaviour together with its deserializer."""
         handler = await continuation(handler_call_details)
         if handler is None or not handler_call_details.method.startswith(self._prefix):
             return handler
@@ -69,7 +67,7 @@ class FaultInterceptor(grpc.aio.ServerInterceptor):
 
 
 def refuse(error: Exception) -> _Handler:
-    """Return a handler of methods of any kind that reads nothing and fails with the error."""
+    """Return a handler for any kind of method that reads nothing and fails with the error."""
 
     async def behaviour(requests: AsyncIterator[bytes], context: _Context) -> None:
         await _abort(context, error, NULL_OBSERVER)
@@ -106,19 +104,19 @@ def _guard_stream(
 
 
 async def _write(responses: AsyncIterable[Any], context: _Context, stall_s: float) -> None:
-    """Write responses for as long as there is somebody to write to.
+    """Write responses until they end or the caller leaves.
 
     Raises:
-        ReaderStalledError: one of them took that many seconds.
+        ReaderStalledError: writing a response took `stall_s` seconds.
     """
     clock = asyncio.get_running_loop().time
     try:
-        # One for all writes, put off each time: to make one for each costs more.
+        # One rescheduled timeout for all writes is cheaper than one for each.
         async with asyncio.timeout(None) as limit:
             is_first = True
             async for response in responses:
-                # Apart from the first message: should that be given up as stalled, gRPC
-                # would try to send the metadata again, and never send the status.
+                # Send the metadata apart from the first message: if that write timed out,
+                # gRPC would send the metadata again, and never the status.
                 if is_first:
                     await context.send_initial_metadata(())
                     is_first = False
@@ -130,8 +128,8 @@ async def _write(responses: AsyncIterable[Any], context: _Context, stall_s: floa
             raise
         raise ReaderStalledError(stall_s) from None
     except grpc.aio.InternalError:
-        # The write was under way when the caller left.
-        context.set_code(grpc.StatusCode.CANCELLED)  # for who traces it
+        # The caller left during the write.
+        context.set_code(grpc.StatusCode.CANCELLED)  # for tracing
 
 
 def _parse(handler: _Handler, raw: bytes) -> Any:
@@ -144,7 +142,7 @@ def _parse(handler: _Handler, raw: bytes) -> Any:
 
 
 async def _abort(context: _Context, error: BaseException, observer: Observer) -> None:
-    """End the call with the error's status; let a real cancellation pass."""
+    """End the call with the error's status; re-raise a real cancellation."""
     if isinstance(error, ReaderStalledError):
         observer.reader_stalled()
     if isinstance(error, SafelightError):

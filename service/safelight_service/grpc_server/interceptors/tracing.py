@@ -1,7 +1,7 @@
-"""Tracing: an interceptor that gives each call a span and a duration, by OpenTelemetry.
+"""Tracing: an interceptor that records a span and a duration of each call, by OpenTelemetry.
 
-The interceptors of opentelemetry-instrumentation-grpc tell exceptions, cancellations and passed
-deadlines as OK, and use attributes that the semantic conventions have given up.
+The interceptors of opentelemetry-instrumentation-grpc report exceptions, cancellations and passed
+deadlines as OK, and use attributes that the semantic conventions have dropped.
 """
 
 import inspect
@@ -42,10 +42,10 @@ _ERRORS = frozenset(
         grpc.StatusCode.DATA_LOSS,
     }
 )
-"""Codes that are the server's fault by the semantic conventions; others are the caller's."""
+"""Codes that the semantic conventions count as the server's errors."""
 
 _NEARLY_S = 0.1
-"""Callers give up when their deadline passes; what they send then may come before the server's."""
+"""Tolerance: a caller's cancellation may arrive before the server's own timer fires."""
 
 _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
 
@@ -58,10 +58,10 @@ _KINDS = {
 
 
 class TracingInterceptor(grpc.aio.ServerInterceptor):
-    """Traces and times the calls of the named services; should be the first of all interceptors.
+    """Traces and times the calls of the named services; must be the first interceptor.
 
-    A trace that the caller's metadata carry on (W3C traceparent and baggage, or whatever
-    OTEL_PROPAGATORS says) is continued.
+    Continues the trace in the caller's metadata: W3C traceparent and baggage, or the propagators
+    that OTEL_PROPAGATORS names.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class TracingInterceptor(grpc.aio.ServerInterceptor):
         self._durations = meter.create_histogram(
             "rpc.server.call.duration",
             "s",
-            "Calls, from the first to the last byte.",
+            "Duration of calls, from the first to the last byte.",
             explicit_bucket_boundaries_advisory=_BUCKETS_S,
         )
 
@@ -111,7 +111,7 @@ class TracingInterceptor(grpc.aio.ServerInterceptor):
         return stream if inspect.isasyncgenfunction(behaviour) else call
 
     def begin(self, method: str, context: _Context) -> Span:
-        """Begin the span of a call, and make it the current one of the call's task."""
+        """Begin the span of a call, and make it current in the call's task."""
         parent = propagate.extract(context.invocation_metadata() or (), getter=_GETTER)
         span = self._tracer.start_span(
             method,
@@ -126,7 +126,7 @@ class TracingInterceptor(grpc.aio.ServerInterceptor):
     def end(
         self, span: Span, method: str, code: grpc.StatusCode, details: str, seconds: float
     ) -> None:
-        """End a call's span, and count it."""
+        """End the span of a call, and record its duration."""
         attributes = {"rpc.response.status_code": code.name}
         if code in _ERRORS:
             attributes["error.type"] = code.name
@@ -138,7 +138,7 @@ class TracingInterceptor(grpc.aio.ServerInterceptor):
 
 
 class _Call:
-    """A call that is being handled, from its span's begin to its end."""
+    """A call in progress; its span lasts as long as the context."""
 
     def __init__(self, interceptor: TracingInterceptor, method: str, context: _Context) -> None:
         self._interceptor = interceptor
@@ -147,7 +147,7 @@ class _Call:
         self._has_succeeded = False
 
     def succeed(self) -> None:
-        """Say that the behaviour has come to its end."""
+        """Note that the behaviour has returned."""
         self._has_succeeded = True
 
     def __enter__(self) -> "_Call":
@@ -178,7 +178,7 @@ _BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class _MetadataGetter(Getter[_Metadata]):
-    """Reads the metadata of a call as OpenTelemetry's propagators want it."""
+    """Reads the metadata of a call for OpenTelemetry's propagators."""
 
     def get(self, carrier: _Metadata, key: str) -> list[str] | None:
         return [str(value) for name, value in carrier if name == key.lower()] or None
@@ -191,7 +191,7 @@ _GETTER = _MetadataGetter()
 
 
 def _peer(peer: str) -> dict[str, str | int]:
-    """Take gRPC's name of a client apart: ipv4:127.0.0.1:1234, ipv6:%5B::1%5D:1234, unix:/path."""
+    """Parse gRPC's peer name: ipv4:127.0.0.1:1234, ipv6:%5B::1%5D:1234 or unix:/path."""
     kind, _, rest = peer.partition(":")
     if kind not in ("ipv4", "ipv6"):
         return {}

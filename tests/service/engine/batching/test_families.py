@@ -199,11 +199,11 @@ def test_flux_dev_takes_guidance_as_an_input_unless_there_is_a_negative_prompt(
 ) -> None:
     model = tiny_models["flux-dev"]
     embedded = make_job(model, Recorder(), **GUIDED).request
-    arguments = model.adapter.call_arguments(embedded)
+    arguments = model.adapter.pipeline_arguments(embedded)
     assert arguments["guidance_scale"] == 3.0
     assert "true_cfg_scale" not in arguments
     contrasted = make_job(model, Recorder(), negative_prompt="blurry", **GUIDED).request
-    arguments = model.adapter.call_arguments(contrasted)
+    arguments = model.adapter.pipeline_arguments(contrasted)
     assert (arguments["true_cfg_scale"], arguments["negative_prompt"]) == (3.0, "blurry")
     assert "guidance_scale" not in arguments
 

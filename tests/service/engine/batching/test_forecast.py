@@ -1,7 +1,7 @@
 import pytest
 
 from safelight_service.engine.batching.cost_model import CostModel, Demand
-from safelight_service.engine.batching.forecast import Plan, play
+from safelight_service.engine.batching.forecast import Plan, simulate
 
 
 def make_lane(seconds: dict[int, float], most_members: int = 2) -> CostModel:
@@ -41,7 +41,7 @@ def test_schedule_is_played_through_to_the_last_plan() -> None:
     cost_model = make_lane({1: 1.0, 2: 1.5})
     cost_model.decode.note(0.5)
     plans = [Plan(cost_model, 1, forwards, is_started=False) for forwards in (2, 4, 10)]
-    play(plans)
+    simulate(plans)
     assert plans[0].starts_s == plans[1].starts_s == 0
     assert plans[0].finishes_s == 2 * 1.5 + 0.5
     assert plans[2].starts_s == plans[0].finishes_s
@@ -52,7 +52,7 @@ def test_schedule_is_played_through_to_the_last_plan() -> None:
 def test_another_lane_waits_for_the_first_and_costs_what_it_costs() -> None:
     first, second = make_lane({1: 1.0}), make_lane({1: 3.0})
     plans = [Plan(first, 1, 2, is_started=True), Plan(second, 1, 2, is_started=False)]
-    play(plans)
+    simulate(plans)
     assert (plans[1].starts_s, plans[1].finishes_s) == (2.0, 8.0)
 
 
@@ -63,7 +63,7 @@ def test_nothing_is_forecast_behind_what_was_never_measured() -> None:
         Plan(unknown, 1, 1, is_started=False),
         Plan(known, 1, 1, is_started=False),
     ]
-    play(plans)
+    simulate(plans)
     assert plans[0].finishes_s == 1.0
     assert plans[1].starts_s is None
     assert plans[1].finishes_s is None

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from safelight_service.engine.job import ImageRun, Job
+from safelight_service.engine.image_run import ImageRun
+from safelight_service.engine.job import Job
 from safelight_service.engine.models.loading import LoadedModel
 from tests.service.engine.job_runs import Recorder, make_batcher, make_job
 from tests.service.pipelines.families import FAMILIES

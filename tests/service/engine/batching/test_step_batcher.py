@@ -417,7 +417,7 @@ def test_a_device_that_is_waited_for_is_seen_to_be_busy(
     end_step = RunAhead.end_step
 
     def look(ahead: RunAhead) -> None:
-        seen.append(batcher.call_began_at)
+        seen.append(batcher.busy_since)
         end_step(ahead)
 
     monkeypatch.setattr(RunAhead, "end_step", look)

@@ -11,14 +11,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from safelight_service.core.observer import Compilation
-from safelight_service.engine.batching.collation import ROWS, TIMESTEP, Merger
+from safelight_service.engine.batching.collation import ROWS, TIMESTEP
 from safelight_service.engine.batching.families import RULES
-from safelight_service.engine.calls import Forward
+from safelight_service.engine.batching.merger import Merger
 from safelight_service.engine.compilation.buckets import Bucket
 from safelight_service.engine.compilation.graphs import BucketedForward
 from safelight_service.engine.compilation.recording import CallRecorder, Run
 from safelight_service.engine.models.acceleration import AccelerationError, accelerate
 from safelight_service.engine.models.loading import LoadedModel
+from safelight_service.engine.operations import Forward
 from safelight_service.engine.pipeline.adapter import find_denoiser_name
 from safelight_service.settings import AccelerationSettings, BatchingSettings
 from tests.service.engine.batching.test_merged_latents import (
@@ -45,7 +46,7 @@ GRAPHS = AccelerationSettings(compile="graphs")
 REFUSED = {
     "chroma": "copies constants from the host",
     "cogview4": "texts come in many lengths",
-    "hidream": "what its experts are to do",
+    "hidream": "the choice of its experts",
     "lumina2": "reads the lengths of its texts",
     "qwen-image": "the shape of its encoder_hidden_states differs",
     "z-image": "the shape of its x differs",
@@ -122,7 +123,7 @@ def test_forwards_that_can_be_recorded_touch_nothing_on_the_host(family: str) ->
     job = make_job(model, Recorder())
     with torch.no_grad():
         job.images[0].start()
-    call = job.images[0].call
+    call = job.images[0].operation
     assert isinstance(call, Forward)
     rule = RULES[type(model.adapter.pipeline).__name__]
     padded = {
@@ -348,7 +349,7 @@ def test_others_go_on_while_a_model_is_prepared(
     prepare_one = graphs.prepare
 
     def watch(arguments: Mapping[str, Any]) -> None:
-        began_at.append(batcher.call_began_at)
+        began_at.append(batcher.busy_since)
         prepare_one(arguments)
 
     with pytest.MonkeyPatch.context() as patched:

@@ -46,7 +46,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
         ("flux-dev", {"attention_backend": "fast"}, "attention_backend = 'fast'"),
         ("qwen-image", {"attention_backend": "flash"}, "masks its text"),
         ("sana", {"attention_backend": "sage"}, "masks its text"),
-        ("sd15", {"attention_backend": "native"}, "asks for none"),
+        ("sd15", {"attention_backend": "native"}, "no choice of backends"),
         ("qwen-image", {"compile": "graphs"}, 'encoder_hidden_states differs.*try "regional"'),
     ],
 )

@@ -85,12 +85,36 @@ def test_pipeline_that_changes_a_picture_is_refused(
 @pytest.mark.parametrize(
     ("defaults", "limits", "reason"),
     [
-        (DefaultSettings(width=100), LimitSettings(), "default width 100 is not a multiple of 8"),
-        (DefaultSettings(), LimitSettings(max_side_px=256), "default width 512 is not a multiple"),
-        (DefaultSettings(), LimitSettings(max_pixel_count=64), "default width times height 262144"),
-        (DefaultSettings(num_inference_steps=200), LimitSettings(), "num_inference_steps 200"),
-        (DefaultSettings(guidance_scale=60), LimitSettings(), "default guidance_scale 60.0"),
-        (DefaultSettings(scheduler="magic"), LimitSettings(), "default scheduler 'magic'"),
+        (
+            DefaultSettings(width=100),
+            LimitSettings(),
+            "default width must be .* multiple of 8 .*, not 100;",
+        ),
+        (
+            DefaultSettings(),
+            LimitSettings(max_side_px=256),
+            "default width must be .* and 256, not 512;",
+        ),
+        (
+            DefaultSettings(),
+            LimitSettings(max_pixel_count=64),
+            "times height must be at most 64, not 262144;",
+        ),
+        (
+            DefaultSettings(num_inference_steps=200),
+            LimitSettings(),
+            "num_inference_steps must be .*, not 200;",
+        ),
+        (
+            DefaultSettings(guidance_scale=60),
+            LimitSettings(),
+            "default guidance_scale must be .*, not 60.0;",
+        ),
+        (
+            DefaultSettings(scheduler="magic"),
+            LimitSettings(),
+            "default scheduler must be one of .*, not 'magic'",
+        ),
     ],
 )
 def test_defaults_that_no_request_could_take_are_refused(

@@ -1,4 +1,4 @@
-"""Calls: the heavy work that a pipeline, halfway through, waits for."""
+"""Operations: the heavy work that pipelines hand to the device thread."""
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Forward:
-    """A denoiser's forward of `row_count` images; those of equal keys may be merged."""
+    """A denoiser's forward of `row_count` rows; forwards of equal keys may be merged."""
 
     arguments: dict[str, Any]
     row_count: int
@@ -18,17 +18,18 @@ class Forward:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Decode:
-    """A VAE's turning latents into pixels."""
+    """A VAE's decoding of latents (1, channels, ...) into pixels."""
 
     latents: Tensor
     run: Callable[[], Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Check:
+class SafetyCheck:
     """A safety check of images (1, 3, height, width) in [-1, 1]; equal sizes share one."""
 
     images: Tensor
 
 
-Call = Forward | Decode | Check
+Operation = Forward | Decode | SafetyCheck
+"""One piece of device work; its pipeline is suspended until the result is there."""
