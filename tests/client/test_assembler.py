@@ -25,7 +25,7 @@ DATA = png()
 def assemble(responses: Iterable[pb.GenerateResponse], image_count: int = 1) -> list[Event]:
     """Feed a whole stream."""
     assembler = EventAssembler(image_count)
-    events = [event for response in responses if (event := assembler.feed(response))]
+    events = [event for response in responses if (event := assembler.feed(response.event))]
     assembler.finish()
     return events
 
@@ -54,7 +54,7 @@ def test_bytes_of_an_image_stay_out_of_its_repr() -> None:
 
 def test_several_images_keep_their_order() -> None:
     events = assemble([*image(0), *image(1), completed()], image_count=2)
-    assert [event.index for event in events if isinstance(event, Image)] == [0, 1]
+    assert [event.image_index for event in events if isinstance(event, Image)] == [0, 1]
 
 
 def test_wrong_sha256_is_an_integrity_error() -> None:

@@ -229,7 +229,7 @@ def test_a_broken_stream_is_taken_up_again(scripted: ScriptedService, client: Cl
         "Image",
         "Completed",
     ]
-    assert [image.index for image in generation.images()] == [0, 1]
+    assert [image.image_index for image in generation.images()] == [0, 1]
     assert len({request.generation_id for request in scripted.requests}) == 1
 
 

@@ -54,7 +54,7 @@ def test_events_come_in_the_order_of_the_contract(service: RunningService) -> No
         events = [*generation]
     assert isinstance(events[0], Accepted)
     assert isinstance(events[-1], Completed)
-    assert [event.index for event in events if isinstance(event, Image)] == [0, 1]
+    assert [event.image_index for event in events if isinstance(event, Image)] == [0, 1]
     assert [event.step for event in events if isinstance(event, Progress)][-1] == 4
     assert {event.step for event in events if isinstance(event, Preview)} <= {2}
 

@@ -65,7 +65,7 @@ def test_a_generation_streams_every_event_with_its_image(gateway: RunningGateway
         data = base64.b64decode(preview.data["data"])
         assert PIL.Image.open(io.BytesIO(data)).size == (64, 43)
     images = only(events, "image")
-    assert [(event.data["index"], event.data["seed"], event.id) for event in images] == [
+    assert [(event.data["image_index"], event.data["seed"], event.id) for event in images] == [
         (0, "5", "1"),
         (1, "6", "2"),
     ]

@@ -21,7 +21,7 @@ MODELS = [
 
 def image(data: bytes) -> Image:
     return Image(
-        index=0,
+        image_index=0,
         mime_type="image/png",
         width=8,
         height=8,

@@ -68,7 +68,7 @@ class EventStreamResponse(StreamingResponse):
     def __init__(
         self,
         call: RpcCall,
-        first: pb.GenerateResponse | None,
+        first: pb.GenerationEvent | None,
         *,
         told_count: int,
         link: Callable[[Image], str] | None,
@@ -109,14 +109,17 @@ class EventStreamResponse(StreamingResponse):
                 if event is None:
                     return
                 reading = asyncio.ensure_future(read_event(self._call))
-                match kind := event.WhichOneof("event"):
+                match kind := event.WhichOneof("kind"):
                     case None:  # an event of a newer contract
                         continue
                     case "image":
                         header, data = event.image, bytearray()
                     case "chunk":
                         data += event.chunk.data
-                        if len(data) == header.size_bytes and header.index >= self._told_count:
+                        if (
+                            len(data) == header.size_bytes
+                            and header.image_index >= self._told_count
+                        ):
                             yield self._image_frame(header, bytes(data))
                     case "accepted":
                         yield _frame(kind, to_json(event.accepted), str(self._told_count))
@@ -130,7 +133,7 @@ class EventStreamResponse(StreamingResponse):
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
 
-    async def _read_first(self) -> pb.GenerateResponse | None:
+    async def _read_first(self) -> pb.GenerationEvent | None:
         return self._first
 
     def _image_frame(self, header: pb.ImageHeader, data: bytes) -> str:
@@ -140,10 +143,10 @@ class EventStreamResponse(StreamingResponse):
         else:
             image = Image.from_header(header, data)
             content["url"] = self._link(image)
-        return _frame("image", content, str(header.index + 1))
+        return _frame("image", content, str(header.image_index + 1))
 
 
-async def read_event(call: RpcCall) -> pb.GenerateResponse | None:
+async def read_event(call: RpcCall) -> pb.GenerationEvent | None:
     """Return the next event of a call; None when it has ended well.
 
     Raises:
@@ -153,7 +156,7 @@ async def read_event(call: RpcCall) -> pb.GenerateResponse | None:
         response: Any = await call.read()
     if response is grpc.aio.EOF:
         return None
-    event: pb.GenerateResponse = getattr(response, "event", response)
+    event: pb.GenerationEvent = response.event
     return event
 
 

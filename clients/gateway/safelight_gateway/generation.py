@@ -220,7 +220,7 @@ class GenerationRun:
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """A request that names a served model, and nothing that the model does not honour."""
+    """A request that names a served model, and nothing that the model does not support."""
 
     request: ImageRequest
     model: Model
@@ -234,7 +234,7 @@ class _Prepared:
             dropped = [
                 name
                 for name in _PARAMETERS
-                if name not in capabilities.honoured_parameters
+                if name not in capabilities.supported_parameters
                 and getattr(request, name) is not None
             ]
         return cls(

@@ -26,7 +26,7 @@ class EventAssembler:
         self._data = bytearray()
         self._is_completed = False
 
-    def feed(self, response: pb.GenerateResponse) -> Event | None:
+    def feed(self, message: pb.GenerationEvent) -> Event | None:
         """Take the next message and return the event that it completes, if any.
 
         Raises:
@@ -35,30 +35,30 @@ class EventAssembler:
         """
         if self._is_completed:
             raise ProtocolError("the service went on after the generation had ended")
-        match response.WhichOneof("event"):
+        match message.WhichOneof("kind"):
             case "accepted":
-                return self._accept(convert.accepted_from_proto(response.accepted))
+                return self._accept(convert.accepted_from_proto(message.accepted))
             case "queued":
-                return convert.queued_from_proto(response.queued)
+                return convert.queued_from_proto(message.queued)
             case "model_loading":
-                return convert.model_loading_from_proto(response.model_loading)
+                return convert.model_loading_from_proto(message.model_loading)
             case "progress":
-                return convert.progress_from_proto(response.progress)
+                return convert.progress_from_proto(message.progress)
             case "preview":
-                return convert.preview_from_proto(response.preview)
+                return convert.preview_from_proto(message.preview)
             case "image":
-                self._begin_image(response.image)
+                self._begin_image(message.image)
                 return None
             case "chunk":
-                return self._extend_image(response.chunk)
+                return self._extend_image(message.chunk)
             case "completed":
-                return self._complete(response.completed)
+                return self._complete(message.completed)
             case None:  # An event of a newer contract.
                 return None
 
     def restart(self) -> None:
         """Expect the stream from its beginning, since it broke; no image is told twice."""
-        self._told |= {image.index: image.sha256 for image in self.images}
+        self._told |= {image.image_index: image.sha256 for image in self.images}
         self.images = []
         self._header = None
 
@@ -79,20 +79,20 @@ class EventAssembler:
         return accepted if is_new else None
 
     def _begin_image(self, header: pb.ImageHeader) -> None:
-        if self._header is not None or header.index != len(self.images):
-            raise ProtocolError(f"image {header.index} was announced out of turn")
+        if self._header is not None or header.image_index != len(self.images):
+            raise ProtocolError(f"image {header.image_index} was announced out of turn")
         if header.size_bytes < 1:
-            raise ProtocolError(f"image {header.index} was announced without bytes")
+            raise ProtocolError(f"image {header.image_index} was announced without bytes")
         self._header = header
         self._data = bytearray()
 
     def _extend_image(self, chunk: pb.ImageChunk) -> Image | None:
         header = self._header
-        if header is None or chunk.image_index != header.index:
+        if header is None or chunk.image_index != header.image_index:
             raise ProtocolError(f"a chunk of image {chunk.image_index} came out of turn")
         if chunk.offset_bytes != len(self._data):
             raise ProtocolError(
-                f"a chunk of image {header.index} starts at byte {chunk.offset_bytes} "
+                f"a chunk of image {header.image_index} starts at byte {chunk.offset_bytes} "
                 f"where byte {len(self._data)} was due"
             )
         self._data += chunk.data
@@ -105,19 +105,21 @@ class EventAssembler:
         data = bytes(self._data)
         if len(data) != header.size_bytes:
             raise IntegrityError(
-                f"image {header.index} has {len(data)} bytes where {header.size_bytes} "
+                f"image {header.image_index} has {len(data)} bytes where {header.size_bytes} "
                 "were announced"
             )
         if hashlib.sha256(data).hexdigest() != header.sha256:
-            raise IntegrityError(f"the SHA-256 of image {header.index} is not the announced one")
+            raise IntegrityError(
+                f"the SHA-256 of image {header.image_index} is not the announced one"
+            )
         image = Image.from_header(header, data)
         self.images.append(image)
-        told = self._told.get(image.index)
+        told = self._told.get(image.image_index)
         if told is None:
             return image
         if told != image.sha256:
             raise IntegrityError(
-                f"image {image.index} is not the one that came before the connection broke"
+                f"image {image.image_index} is not the one that came before the connection broke"
             )
         return None
 

@@ -172,7 +172,7 @@ def model_from_proto(message: pb.Model) -> Model:
 def _capabilities_from_proto(message: pb.ModelCapabilities) -> Capabilities:
     return Capabilities(
         pipeline_class=message.pipeline_class,
-        honoured_parameters=tuple(message.honoured_parameters),
+        supported_parameters=tuple(message.supported_parameters),
         defaults=_parameters_from_proto(message.defaults),
         schedulers=tuple(
             Scheduler(name=scheduler.name, aliases=tuple(scheduler.aliases))

@@ -67,7 +67,7 @@ class Capabilities:
 
     Attributes:
         pipeline_class: Class of its diffusers pipeline.
-        honoured_parameters: Names of the fields of `Parameters` that it honours.
+        supported_parameters: Names of the fields of `Parameters` that it supports.
         defaults: What unset parameters become; `seed` is None, it is random.
         schedulers: Those it can be used with, the one it comes with first.
         limits: What requests may ask for.
@@ -77,7 +77,7 @@ class Capabilities:
     """
 
     pipeline_class: str
-    honoured_parameters: tuple[str, ...]
+    supported_parameters: tuple[str, ...]
     defaults: Parameters
     schedulers: tuple[Scheduler, ...]
     limits: Limits

@@ -1,4 +1,4 @@
-"""What a model takes: the parameters that it honours, its defaults and limits."""
+"""What a model takes: the parameters that it supports, its defaults and limits."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -21,7 +21,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What unset parameters become; `guidance_scale` is None if not honoured."""
+    """What unset parameters become; `guidance_scale` is None if not supported."""
 
     guidance_scale: float | None
     num_inference_steps: int
@@ -44,7 +44,7 @@ class Capabilities:
     """All that a caller needs to know to use a loaded model."""
 
     pipeline_class: str
-    honoured_parameters: tuple[str, ...]
+    supported_parameters: tuple[str, ...]
     defaults: Defaults
     schedulers: tuple[SchedulerInfo, ...]
     limits: Limits

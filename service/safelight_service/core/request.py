@@ -59,7 +59,7 @@ class ResolvedParameters:
     """The parameters with every default filled in.
 
     `guidance_scale` and `negative_prompt` are None where the model does not
-    honour them, and `negative_prompt` also where there is none.
+    support them, and `negative_prompt` also where there is none.
     """
 
     guidance_scale: float | None
