@@ -216,7 +216,7 @@ def test_a_broken_stream_is_taken_up_again(scripted: ScriptedService, client: Cl
     broken = status(grpc.StatusCode.UNAVAILABLE, "Socket closed")
     scripted.play_in_turn(
         [accepted(2), progress(4), *image(0), broken],
-        [accepted(2), *image(0), progress(2), broken],
+        [accepted(2), progress(4), *image(0), progress(2), broken],
         [accepted(2), *image(0), *image(1), completed()],
     )
     with client.generate("a red circle", image_count=2) as generation:

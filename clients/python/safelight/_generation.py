@@ -4,8 +4,8 @@ import time
 
 import grpc
 
-from safelight._assembler import EventAssembler
 from safelight._connection import CallArguments
+from safelight.assembler import EventAssembler
 from safelight.errors import ServiceError
 from safelight.events import Accepted, Event
 from safelight.v1 import text_to_image_pb2 as pb

@@ -1,33 +1,61 @@
-"""The assembler: the messages of one stream become events that add up."""
+"""The assembler: checks the messages of a stream, and puts images together from chunks."""
 
 import hashlib
 
 from safelight import _convert as convert
 from safelight.errors import IntegrityError, ProtocolError
-from safelight.events import Accepted, Completed, Event, Image
+from safelight.events import Accepted, Completed, Event, Image, Preview, Progress
 from safelight.v1 import text_to_image_pb2 as pb
 
 
 class EventAssembler:
-    """Turns the messages of a stream into events, without doing any I/O.
+    """Turns the messages of one generation's stream into events. It does no I/O.
+
+    `Client` and `AsyncClient` have one inside. Use it directly to read the stream of a
+    stub of your own, of `Generate` and `WatchGeneration` alike:
+
+    >>> import grpc
+    >>> from safelight import EventAssembler
+    >>> from safelight.v1.text_to_image_pb2 import GenerateRequest
+    >>> from safelight.v1.text_to_image_pb2_grpc import TextToImageServiceStub
+    >>> assembler = EventAssembler()
+    >>> with grpc.insecure_channel("localhost:50051") as channel:
+    ...     stub = TextToImageServiceStub(channel)
+    ...     for response in stub.Generate(GenerateRequest(inputs="a red circle")):
+    ...         event = assembler.feed(response.event)
+    >>> assembler.finish()
+    >>> [image.mime_type for image in assembler.images]
+    ['image/png']
+
+    It checks that images come in order, that their chunks leave no gap, that each has the
+    announced size and SHA-256, and that the generation ends with all of its images.
 
     Attributes:
-        accepted: The event of this name, once it has come.
-        images: The images that are complete.
+        accepted: The event of this name; None before it came.
+        images: The images that are complete, in their order.
     """
 
-    def __init__(self, image_count: int | None) -> None:
-        """Expect `image_count` images; None: as many as the service says."""
+    def __init__(self, image_count: int | None = None) -> None:
+        """Make an assembler of one generation.
+
+        Args:
+            image_count: Number of images that were asked for; None: as many as `accepted` says.
+        """
         self.accepted: Accepted | None = None
         self.images: list[Image] = []
-        self._told: dict[int, str] = {}
+        self._told_images: dict[int, str] = {}
+        self._told_steps: dict[tuple[type[Event], int], int] = {}
         self._image_count = image_count
         self._header: pb.ImageHeader | None = None
         self._data = bytearray()
         self._is_completed = False
 
     def feed(self, message: pb.GenerationEvent) -> Event | None:
-        """Take the next message and return the event that it completes, if any.
+        """Take the next message and return the event that it completes.
+
+        Returns:
+            None where there is nothing to tell: for a part of an image, for what was told
+            before the stream broke, and for an event of a newer contract.
 
         Raises:
             ProtocolError: the message cannot follow those before it.
@@ -43,9 +71,9 @@ class EventAssembler:
             case "model_loading":
                 return convert.model_loading_from_proto(message.model_loading)
             case "progress":
-                return convert.progress_from_proto(message.progress)
+                return self._tell_once(convert.progress_from_proto(message.progress))
             case "preview":
-                return convert.preview_from_proto(message.preview)
+                return self._tell_once(convert.preview_from_proto(message.preview))
             case "image":
                 self._begin_image(message.image)
                 return None
@@ -53,17 +81,21 @@ class EventAssembler:
                 return self._extend_image(message.chunk)
             case "completed":
                 return self._complete(message.completed)
-            case None:  # An event of a newer contract.
+            case None:  # an event of a newer contract
                 return None
 
     def restart(self) -> None:
-        """Expect the stream from its beginning, since it broke; no image is told twice."""
-        self._told |= {image.image_index: image.sha256 for image in self.images}
+        """Expect the stream from its beginning, since it broke.
+
+        The service repeats the latest progress, the latest preview and all images; `feed`
+        returns none of them a second time.
+        """
+        self._told_images |= {image.image_index: image.sha256 for image in self.images}
         self.images = []
         self._header = None
 
     def finish(self) -> None:
-        """Take the end of the stream.
+        """Take the end of a stream that ended with the status OK.
 
         Raises:
             ProtocolError: the generation had not ended.
@@ -77,6 +109,14 @@ class EventAssembler:
         if self._image_count is None:
             self._image_count = accepted.image_count
         return accepted if is_new else None
+
+    def _tell_once(self, event: Progress | Preview) -> Event | None:
+        """Return the event unless it is the last of its kind that was told."""
+        subject = type(event), event.image_index
+        if self._told_steps.get(subject) == event.step:
+            return None
+        self._told_steps[subject] = event.step
+        return event
 
     def _begin_image(self, header: pb.ImageHeader) -> None:
         if self._header is not None or header.image_index != len(self.images):
@@ -114,7 +154,7 @@ class EventAssembler:
             )
         image = Image.from_header(header, data)
         self.images.append(image)
-        told = self._told.get(image.image_index)
+        told = self._told_images.get(image.image_index)
         if told is None:
             return image
         if told != image.sha256:
@@ -124,6 +164,8 @@ class EventAssembler:
         return None
 
     def _complete(self, message: pb.GenerationCompleted) -> Completed:
+        if self._image_count is None:
+            raise ProtocolError("the generation ended before it was accepted")
         if len(self.images) != self._image_count:
             raise ProtocolError(
                 f"the generation ended with {len(self.images)} images "
