@@ -28,10 +28,12 @@ class Scheduler:
     Attributes:
         name: Name of the diffusers class.
         aliases: Short names that give this class, each with its own settings.
+        max_step_count: Most steps that it can make; None for the model's `max_step_count`.
     """
 
     name: str
     aliases: tuple[str, ...]
+    max_step_count: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
