@@ -2,8 +2,9 @@
 FROM python:3.11-slim AS wheels
 WORKDIR /source
 COPY clients/python clients/python
+COPY settings settings
 COPY service service
-RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels ./clients/python ./service
+RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels ./clients/python ./settings ./service
 
 FROM python:3.11-slim
 ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1
@@ -17,7 +18,7 @@ RUN pip install --no-deps /tmp/wheels/*.whl && useradd --create-home --uid 10001
 USER 10001
 WORKDIR /home/safelight
 EXPOSE 50051
-# Speaks no TLS: with SAFELIGHT_TLS, replace it (docs/access.md).
+# Speaks no TLS: with SAFELIGHT_TLS__CERTIFICATE, replace it (docs/access.md).
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s \
     CMD ["python", "-m", "safelight_service.grpc_server.probe", "127.0.0.1:50051"]
 ENTRYPOINT ["safelight-service"]

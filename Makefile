@@ -20,11 +20,11 @@ help: ## Show this list
 install: $(INSTALLED) ## Create .venv with all distributions and the tools
 
 # torch comes first and pinned: asked for loosely, pip would choose another build.
-$(INSTALLED): requirements.txt requirements-dev.txt service/pyproject.toml clients/python/pyproject.toml clients/gateway/pyproject.toml
+$(INSTALLED): requirements.txt requirements-dev.txt service/pyproject.toml clients/python/pyproject.toml clients/gateway/pyproject.toml settings/pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep '^torch==' requirements.txt)"
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e $(STUBS) -e service -e clients/gateway
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e $(STUBS) -e settings -e service -e clients/gateway
 	touch $@
 
 .PHONY: demo
@@ -86,6 +86,11 @@ bench-gpu: $(INSTALLED) ## Measure on a GPU; ARGS=--rehearse tries it on the CPU
 .PHONY: bench-gpu-report
 bench-gpu-report: $(INSTALLED) ## Put the figures of bench-gpu into docs/performance.md
 	python -m benchmarks.gpu.report $(ARGS)
+
+.PHONY: dist
+dist: $(INSTALLED) ## Build the wheels of all distributions into dist/
+	rm -rf dist
+	pip wheel --quiet --no-deps --no-build-isolation --no-index --wheel-dir dist ./settings ./$(STUBS) ./service ./clients/gateway
 
 .PHONY: image
 image: ## Build the container images safelight and safelight-gateway

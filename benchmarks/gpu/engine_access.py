@@ -15,12 +15,12 @@ from diffusers import DiffusionPipeline
 
 from benchmarks.architectures import make_pipeline
 from benchmarks.gpu.session import Session
+from safelight_service.app import make_server
 from safelight_service.engine import Engine
 from safelight_service.engine.calls import Forward
 from safelight_service.engine.event_relay import PendingEvent
 from safelight_service.engine.job import Job
 from safelight_service.engine.models.loading import LoadedModel, load_model, silence_libraries
-from safelight_service.grpc_server.server import Server
 from safelight_service.logs import configure_logs
 from safelight_service.settings import (
     EMBEDDED_MODEL,
@@ -238,7 +238,7 @@ def serve(
 
 
 async def _serve(settings: Settings, ready: int) -> None:
-    async with Server(settings) as server:
+    async with make_server(settings) as server:
         os.write(ready, f"{server.address}\n".encode())
         os.close(ready)
         await server.wait_until_lost()

@@ -1,4 +1,4 @@
-"""The command `safelight-service`: reads the settings, serves until it is told to stop."""
+"""The command `safelight-service`: load the settings, then serve until a signal."""
 
 import asyncio
 import gc
@@ -20,6 +20,7 @@ from safelight_service.auth.tokens import Caller, digest_token
 from safelight_service.core.errors import ModelFailedError
 from safelight_service.logs import configure_logs
 from safelight_service.settings import ConfigurationError, Settings, load_settings
+from safelight_settings import describe_problems
 
 _EXIT_FAILURE, _EXIT_USAGE = 1, 2
 _TOKEN_BYTES = 32
@@ -28,9 +29,9 @@ QUIET = {
     "DIFFUSERS_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
-"""Read when the libraries are imported; what they warn of is of no use to an operator."""
+"""Variables that silence libraries, which read them on import."""
 _ALLOCATORS = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
-"""Names of torch's allocator settings; the second one is from before torch 2.9."""
+"""Variables of torch's allocator; the second is the name before torch 2.9."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -41,10 +42,10 @@ def main() -> None:
 
 
 def choose_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables of libraries that the operator has not set."""
+    """Return library variables to set, without those that the operator has set."""
     chosen = dict(QUIET)
     if not any(name in environment for name in _ALLOCATORS):
-        # Forwards of changing widths would otherwise leave a GPU's memory in pieces.
+        # Forwards of varying widths would otherwise fragment GPU memory.
         chosen[_ALLOCATORS[0]] = "expandable_segments:True"
     return {name: value for name, value in chosen.items() if name not in environment}
 
@@ -60,32 +61,31 @@ def serve(
     context: typer.Context,
     listen: Annotated[
         str | None,
-        typer.Option(help="HOST:PORT to serve on; port 0 picks a free one.", show_default=False),
+        typer.Option(help="HOST:PORT to listen on. Port 0 picks a free one.", show_default=False),
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file with settings.", show_default=False)
     ] = None,
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     """Serve text-to-image models over gRPC.
 
-    Every setting can be given in the TOML file or as a SAFELIGHT_... environment
-    variable; options win over variables, variables over the file.
+    The TOML file or SAFELIGHT_... environment variables can set everything else. Options
+    take precedence over variables, and variables over the file.
     """
     if context.invoked_subcommand is not None:
         return
     try:
         settings = load_settings({"listen": listen} if listen is not None else {}, config)
-    except ValidationError as error:
-        _fail("\n".join(_describe(error)), _EXIT_USAGE)
-    except (ValueError, OSError) as error:
+    except ConfigurationError as error:
         _fail(str(error), _EXIT_USAGE)
     configure_logs(settings)
     os.environ |= choose_variables(os.environ)
     code = asyncio.run(_serve(settings))
-    # Not sys.exit, which waits for threads: one may hang on the device, or load a model.
+    # Not sys.exit, which waits for threads: one may hang on the device or load a model.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
@@ -93,26 +93,28 @@ def serve(
 
 @app.command()
 def token(
-    name: Annotated[str, typer.Argument(help="Name of the token, in limits and messages.")],
+    name: Annotated[str, typer.Argument(help="Name of the token in limits and messages.")],
 ) -> None:
-    """Make a token, on standard error, and its entry for the tokens file, on standard output.
+    """Create a token.
 
-    The entry holds a digest only, so the token is shown this once.
+    Standard error gets the token, standard output its entry for the tokens file. The entry
+    holds only a digest, so the token cannot be shown again.
     """
     secret = secrets.token_urlsafe(_TOKEN_BYTES)
     try:
         caller = Caller(name=name, sha256=digest_token(secret))
     except ValidationError as error:
-        _fail("\n".join(_describe(error)), _EXIT_USAGE)
+        _fail("\n".join(describe_problems(error, Caller)), _EXIT_USAGE)
     typer.echo(secret, err=True)
     typer.echo(f'[[tokens]]\nname = "{caller.name}"\nsha256 = "{caller.sha256}"')
 
 
 async def _serve(settings: Settings) -> int:
-    """Serve until told to stop, or until the device is lost; return the exit code."""
-    # Imported here, since torch takes seconds that --help and usage errors need not wait.
+    """Serve until a signal or until the device is lost; return the exit code."""
+    # Imported here: torch takes seconds, which --help and usage errors need not wait for.
     with kept_for_good():
-        from safelight_service.grpc_server.server import AddressInUseError, Server
+        from safelight_service.app import make_server
+        from safelight_service.grpc_server.server import AddressInUseError
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -120,7 +122,7 @@ async def _serve(settings: Settings) -> int:
         loop.add_signal_handler(number, _request_stop, stop)
     log = structlog.get_logger()
     try:
-        server = Server(settings)
+        server = make_server(settings)
     except ConfigurationError as error:
         _fail(str(error), _EXIT_USAGE)
     try:
@@ -138,19 +140,21 @@ async def _serve(settings: Settings) -> int:
 
 @contextmanager
 def kept_for_good() -> Iterator[None]:
-    """Search nothing for garbage that is made in this block, which is to last as the process does.
+    """Exempt objects created in this block from garbage collection.
 
-    Of what torch and diffusers import, the search would take a sixth of the time to start, and
-    later, whenever it comes, hold up every thread for a third of a second.
+    Scanning what torch and diffusers import would take a sixth of the start-up time, and later
+    stop every thread for a third of a second at each full collection.
     """
     gc.disable()
-    yield
-    gc.freeze()
-    gc.enable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
 
 
 async def _ends_before(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
-    """Do some work to its end, or until the event comes."""
+    """Run `work` until it ends or `stop` is set; return whether it ended."""
     working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -164,17 +168,8 @@ async def _ends_before(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> 
 
 def _request_stop(stop: asyncio.Event) -> None:
     if stop.is_set():
-        os._exit(_EXIT_FAILURE)  # told twice: no more patience
+        os._exit(_EXIT_FAILURE)  # the second signal
     stop.set()
-
-
-def _describe(error: ValidationError) -> list[str]:
-    lines = []
-    for problem in error.errors():
-        where = ".".join(str(part) for part in problem["loc"])
-        message = problem["msg"].removeprefix("Value error, ")
-        lines.append(f"{where}: {message}" if where else message)
-    return lines
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -1,6 +1,6 @@
-"""Logs: one line an event on standard error, for people or as JSON, with the ids of its trace.
+"""Logs: one line per event on standard error, as text or JSON, with trace ids.
 
-What libraries log goes the same way.
+Log records of libraries take the same form.
 """
 
 import logging
@@ -12,7 +12,7 @@ from safelight_service.settings import Settings
 
 
 def configure_logs(settings: Settings) -> None:
-    """Set structlog and the standard library's logging up for the whole process."""
+    """Configure structlog and the standard library's logging for the process."""
     renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
     if settings.log_format == "console":
         renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
@@ -32,20 +32,20 @@ def configure_logs(settings: Settings) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.add_logger_name, _tell_no_text, *processors],
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, _shorten, *processors],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
-    # These would log the whole of a baggage or of metadata that they cannot read.
+    # These log baggage or metadata that they cannot parse, in full.
     logging.getLogger("opentelemetry.baggage").setLevel(logging.CRITICAL)
     logging.getLogger("grpc").propagate = False
 
 
-def _tell_no_text(
+def _shorten(
     logger: object, method: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    """Cut what libraries log down to its first line, and an exception to its type."""
+    """Reduce a library's message to its first line, and an exception to its type."""
     event["event"] = str(event["event"]).partition("\n")[0]
     if error := event.pop("exc_info", None):
         event["error_type"] = error[0].__name__
@@ -55,7 +55,7 @@ def _tell_no_text(
 def _add_trace(
     logger: object, method: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    """Add the ids of the current span, where there are traces at all."""
+    """Add the ids of the current span, if tracing is on."""
     trace = sys.modules.get("opentelemetry.trace")
     if trace is not None:
         context = trace.get_current_span().get_span_context()

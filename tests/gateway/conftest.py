@@ -6,7 +6,7 @@ import pytest
 
 from tests.gateway.failing_service import FailingService
 from tests.gateway.running_gateway import RunningGateway, run_gateway
-from tests.gateway.third_party import VERSION
+from tests.gateway.third_party.client_process import VERSION
 from tests.running_service import RunningService
 
 ALIASES = {

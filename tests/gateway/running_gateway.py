@@ -3,7 +3,7 @@
 import re
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +13,8 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from safelight_gateway.app import build_app
+from safelight_gateway.dialects.builtin import DIALECTS
+from safelight_gateway.dialects.dialect import Dialect
 from safelight_gateway.settings import Settings
 
 _SEEN = re.compile(r"(/seen-by/[\w-]+)?(/.*)?")
@@ -71,10 +73,15 @@ class _Server(uvicorn.Server):
 
 @contextmanager
 def run_gateway(
-    target: str, *, certificate: str | None = None, key: str | None = None, **settings: Any
+    target: str,
+    *,
+    dialects: Iterable[Dialect] = DIALECTS,
+    certificate: str | None = None,
+    key: str | None = None,
+    **settings: Any,
 ) -> Iterator[RunningGateway]:
     """Run a gateway to the service at `target` on a free port, in a thread of its own."""
-    app = build_app(Settings(target=target, **settings))
+    app = build_app(Settings(target=target, **settings), dialects)
     has_started = threading.Event()
     server = _Server(
         uvicorn.Config(

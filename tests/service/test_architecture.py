@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +41,27 @@ def test_torch_and_diffusers_are_imported_below_engine_only() -> None:
     users = importers("torch", "diffusers", "transformers")
     assert users
     assert all(user.startswith("engine/") for user in users)
+
+
+def test_all_but_the_engine_and_its_composition_root_start_without_torch() -> None:
+    """Also indirectly: each takes seconds, and a front has no use for them."""
+    names = [
+        ".".join(("safelight_service", *module.relative_to(PACKAGE).with_suffix("").parts))
+        for module in MODULES
+        if not module.relative_to(PACKAGE).as_posix().startswith(("engine/", "app.py", "__main__"))
+    ]
+    assert len(names) > 40
+    program = "import sys\n" + "".join(
+        f"import {name.removesuffix('.__init__')}\n"
+        f"assert not sys.modules.keys() & {{'torch', 'diffusers', 'transformers'}}, {name!r}\n"
+        for name in names
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_the_engine_is_built_by_the_composition_root_only() -> None:
+    users = importers("safelight_service.engine")
+    assert {user for user in users if not user.startswith("engine/")} == {"app.py"}
 
 
 def test_grpc_and_protobuf_are_imported_below_grpc_server_only() -> None:

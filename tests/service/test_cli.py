@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import torch
 
 import safelight_service
 from safelight_service.auth.tokens import Tokens
@@ -39,6 +40,14 @@ def test_what_is_imported_for_good_is_not_searched_for_garbage() -> None:
         assert not any(each is kept for each in gc.get_objects())
     finally:
         gc.unfreeze()
+
+
+def test_garbage_is_collected_again_after_an_import_that_failed() -> None:
+    frozen_count = gc.get_freeze_count()
+    with pytest.raises(ImportError), kept_for_good():
+        raise ImportError
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == frozen_count
 
 
 def test_memory_of_gpus_is_taken_in_segments_that_grow() -> None:
@@ -106,6 +115,15 @@ def test_a_model_that_cannot_be_loaded_stops_the_start() -> None:
     assert result.returncode == 1
     assert "model 'broken' cannot be loaded" in result.stderr
     assert "ready" not in result.stdout
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_a_usage_error_that_says_why() -> None:
+    models = '[{"name": "a", "source": "shapes", "device": "cuda"}]'
+    result = run_command("--listen", "127.0.0.1:0", settings={"SAFELIGHT_MODELS": models})
+    assert result.returncode == 2
+    assert "safelight-service: model 'a': device: cannot use \"cuda\", since " in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_a_running_service_answers_the_probe(service: RunningService) -> None:

@@ -1,3 +1,3 @@
-"""The HTTP gateway of Safelight: others' text-to-image APIs in front of the gRPC service."""
+"""HTTP gateway of Safelight: text-to-image APIs of other providers over the gRPC service."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""`python -m safelight_gateway` is the command `safelight-gateway`."""
+"""Run `safelight-gateway` as `python -m safelight_gateway`."""
 
 from safelight_gateway.cli import main
 

@@ -1,6 +1,6 @@
-"""The application: every dialect's routes in front of one gateway."""
+"""The application: the routes of all dialects, over one shared state."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
@@ -8,43 +8,63 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute
+from starlette.routing import Route
 
-from safelight_gateway import native, playground
-from safelight_gateway.dialects import fal, files, hf_inference, hub, openai_images, replicate
+from safelight_gateway import playground
+from safelight_gateway.dialects.builtin import DIALECTS
+from safelight_gateway.dialects.dialect import Dialect
+from safelight_gateway.edge import links
+from safelight_gateway.edge.endpoint import endpoint, render_plain
+from safelight_gateway.edge.middleware import EdgeMiddleware
 from safelight_gateway.errors import bad_request
-from safelight_gateway.front import Front
-from safelight_gateway.gateway import Gateway
+from safelight_gateway.native import routes as native
 from safelight_gateway.settings import Settings
+from safelight_gateway.state import AppState
 
-_DIALECTS = (playground, native, files, hub, hf_inference, openai_images, replicate, fal)
-"""Modules with `routes(gateway)`; the first route that matches answers."""
+_OWN_MODULES = (playground, native, links)
+"""Modules outside the registry; each has `routes(state)`."""
 
 
-def build_app(settings: Settings) -> Starlette:
-    """Return the ASGI application; its `state.gateway` is the `Gateway`."""
-    gateway = Gateway(settings)
-    routes: list[BaseRoute] = [route for dialect in _DIALECTS for route in dialect.routes(gateway)]
+def build_app(settings: Settings, dialects: Iterable[Dialect] = DIALECTS) -> Starlette:
+    """Build the ASGI application.
+
+    Raises:
+        OSError: a file that the settings name cannot be read.
+        ValueError: two dialects claim the same name.
+    """
+    state = AppState(settings, dialects)
+    routes = [route for module in _OWN_MODULES for route in module.routes(state)]
+    routes += _dialect_routes(state)
+    # Match routes that begin with a parameter last, so that the order of dialects is irrelevant.
+    routes.sort(key=lambda route: route.path.startswith("/{"))
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with gateway:
+        async with state:
             yield
 
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(Front, settings=settings)],
+        middleware=[Middleware(EdgeMiddleware, settings=settings, dialects=state.dialects)],
         exception_handlers={HTTPException: _answer_unknown_route},
         lifespan=lifespan,
     )
-    app.router.redirect_slashes = False  # some clients do not follow
-    app.state.gateway = gateway
+    app.router.redirect_slashes = False  # some clients follow no redirects
     return app
+
+
+def _dialect_routes(state: AppState) -> Iterator[Route]:
+    for dialect in state.dialects:
+        for route in dialect.routes:
+            respond = endpoint(
+                state, route.handler, dialect.render_error, id_header=dialect.id_header
+            )
+            yield Route(route.path, respond, methods=[route.method])
 
 
 async def _answer_unknown_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    message = f"{request.method} {request.url.path} is no route of this gateway"
-    response = hf_inference.render_error(bad_request(message, error.status_code))
+    message = f"no route matches {request.method} {request.url.path}"
+    response = render_plain(bad_request(message, error.status_code))
     response.headers.update(error.headers or {})
     return response

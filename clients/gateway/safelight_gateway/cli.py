@@ -1,4 +1,4 @@
-"""The command `safelight-gateway`: reads the settings, serves until it is told to stop."""
+"""The command `safelight-gateway`: load the settings, then serve until a signal."""
 
 import asyncio
 import logging
@@ -12,16 +12,15 @@ from typing import Annotated, NoReturn
 
 import typer
 import uvicorn
-from pydantic import ValidationError
 
 from safelight_gateway import __version__
 from safelight_gateway.app import build_app
 from safelight_gateway.settings import Settings, TlsSettings, load_settings
 
 _EXIT_FAILURE, _EXIT_USAGE = 1, 2
-_TICKS_PER_LOOK = 10
+_TICKS_PER_CHECK = 10
 _KEEP_ALIVE_S = 75
-"""Longer than clients and proxies keep idle connections, so that none uses one that just closed."""
+"""Longer than clients and proxies keep idle connections, so that none reuses a closed one."""
 
 _log = logging.getLogger("safelight_gateway")
 
@@ -43,43 +42,42 @@ def _show_version(is_asked: bool) -> None:
 def serve(
     listen: Annotated[
         str | None,
-        typer.Option(help="HOST:PORT to serve on; port 0 picks a free one.", show_default=False),
+        typer.Option(help="HOST:PORT to listen on. Port 0 picks a free one.", show_default=False),
     ] = None,
     target: Annotated[
         str | None, typer.Option(help="gRPC target of the service.", show_default=False)
     ] = None,
     root_path: Annotated[
         str | None,
-        typer.Option(help="Path prefix below which the gateway is seen.", show_default=False),
+        typer.Option(help="Path prefix in front of the gateway.", show_default=False),
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file with settings.", show_default=False)
     ] = None,
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    """Serve others' text-to-image APIs in front of a Safelight service.
+    """Serve the text-to-image APIs of other providers in front of a Safelight service.
 
-    Every setting can be given in the TOML file or as a SAFELIGHT_GATEWAY_... environment
-    variable; options win over variables, variables over the file.
+    The TOML file or SAFELIGHT_GATEWAY_... environment variables can set everything else.
+    Options take precedence over variables, and variables over the file.
     """
     given = {"listen": listen, "target": target, "root_path": root_path}
     try:
         settings = load_settings({k: v for k, v in given.items() if v is not None}, config)
         server = _Server(settings)
-    except ValidationError as error:
-        _fail("\n".join(_describe(error)), _EXIT_USAGE)
     except (ValueError, OSError) as error:
         _fail(str(error), _EXIT_USAGE)
-    with suppress(SystemExit):  # uvicorn's own, once it has said that it cannot bind
+    with suppress(SystemExit):  # from uvicorn, after it has logged that it cannot bind
         asyncio.run(server.run_until_stopped())
     if not server.started:
         raise typer.Exit(_EXIT_FAILURE)
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, but it says where it listens, and a signal to stop is no failure."""
+    """uvicorn that prints its address, reloads certificates and exits with 0 on a signal."""
 
     def __init__(self, settings: Settings) -> None:
         host, _, port = settings.listen.rpartition(":")
@@ -94,7 +92,7 @@ class _Server(uvicorn.Server):
             port=int(port),
             ssl_certfile=str(tls.certificate) if tls else None,
             ssl_keyfile=str(tls.private_key) if tls else None,
-            access_log=False,  # its lines would hold the names of files
+            access_log=False,  # its lines would contain file names
             server_header=False,
             proxy_headers=False,
             timeout_keep_alive=_KEEP_ALIVE_S,
@@ -102,14 +100,14 @@ class _Server(uvicorn.Server):
             log_level="warning" if settings.log_level == "info" else settings.log_level,
             timeout_graceful_shutdown=round(settings.grace_s),
         )
-        config.load()  # certificates that cannot be read are errors of the settings
+        config.load()  # so that unreadable certificates fail here, as settings
         super().__init__(config)
         self._tls = tls
         self._versions = _versions(tls)
         self._host = host
 
     async def run_until_stopped(self) -> None:
-        """Serve until SIGTERM or SIGINT; a second one ends at once."""
+        """Serve until SIGTERM or SIGINT; a second one exits at once."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.handle_exit, signal.SIGINT, None)
@@ -117,11 +115,11 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals to `run_until_stopped`; uvicorn would raise them again at the end."""
+        """Leave signals to `run_until_stopped`; uvicorn would raise them again on exit."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Bind, then say so."""
+        """Bind, then print the ready line."""
         await super().startup(sockets)
         if self.started:
             port = self.servers[0].sockets[0].getsockname()[1]
@@ -129,14 +127,14 @@ class _Server(uvicorn.Server):
             typer.echo(f"Safelight's gateway is ready on {scheme}://{self._host}:{port}")
 
     async def on_tick(self, counter: int) -> bool:
-        """Take new certificates; uvicorn calls this ten times a second."""
-        if counter % _TICKS_PER_LOOK == 0 and _versions(self._tls) != self._versions:
+        """Reload changed certificates; uvicorn calls this ten times a second."""
+        if counter % _TICKS_PER_CHECK == 0 and _versions(self._tls) != self._versions:
             self._versions = _versions(self._tls)
-            self._take_certificates()
+            self._reload_certificates()
         return await super().on_tick(counter)
 
-    def _take_certificates(self) -> None:
-        """Use the present files for the next connections, or go on with the old ones."""
+    def _reload_certificates(self) -> None:
+        """Load the files for new connections, or keep the previous certificates."""
         assert self._tls is not None
         files = self._tls.certificate, self._tls.private_key
         try:
@@ -144,22 +142,13 @@ class _Server(uvicorn.Server):
             assert self.config.ssl is not None
             self.config.ssl.load_cert_chain(*files)
         except (OSError, ValueError):
-            _log.exception("the new certificate cannot be used; the old one stays in use")
+            _log.exception("cannot load the new certificate; the previous one stays in use")
 
 
 def _versions(tls: TlsSettings | None) -> tuple[int, ...]:
-    """Return what changes when one of the files does."""
+    """Return the modification times of the files."""
     files = (tls.certificate, tls.private_key) if tls is not None else ()
     return tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files)
-
-
-def _describe(error: ValidationError) -> list[str]:
-    lines = []
-    for problem in error.errors():
-        where = ".".join(str(part) for part in problem["loc"])
-        message = problem["msg"].removeprefix("Value error, ")
-        lines.append(f"{where}: {message}" if where else message)
-    return lines
 
 
 def _fail(message: str, code: int) -> NoReturn:

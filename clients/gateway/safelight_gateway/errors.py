@@ -1,4 +1,4 @@
-"""Errors: one type that every dialect renders in its own way."""
+"""Errors: one exception type, rendered by each dialect."""
 
 import re
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ _HTTP_STATUSES: dict[type[SafelightError], int] = {
     ModelNotFoundError: 404,
     GenerationExistsError: 409,
     GenerationNotFoundError: 404,
-    QueueFullError: 429,  # not 503, which some clients answer by asking again at once
+    QueueFullError: 429,  # not 503: some clients retry that at once
     QuotaExceededError: 429,
     OutOfMemoryError: 500,
     ResourceExhaustedError: 413,
@@ -41,7 +41,7 @@ _HTTP_STATUSES: dict[type[SafelightError], int] = {
     DeadlineExceededError: 504,
     CallCancelledError: 409,
 }
-"""The HTTP status of each error of the service; of the others it is 500."""
+"""HTTP status for each error of the service; 500 for all others."""
 
 _UNAVAILABLE_RETRY_S = 1.0
 _REASONS = {400: "BAD_REQUEST", 404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 413: "TOO_LARGE"}
@@ -53,14 +53,14 @@ _STATUS_REASONS: dict[grpc.StatusCode, str] = {
 
 @dataclass(eq=False)
 class GatewayError(Exception):
-    """Why a request was not answered as it asked.
+    """A request failed.
 
     Attributes:
         status: HTTP status.
-        message: What was wrong and what is allowed.
-        reason: Stable name of the cause: that of the service's ErrorInfo where it gave one.
-        violations: The fields that broke their rules, by the names of the gRPC contract.
-        retry_after_s: Seconds after which to try again; None where that is of no use.
+        message: Cause, and the allowed values.
+        reason: Stable name of the cause; the reason of the service's ErrorInfo if it sent one.
+        violations: Invalid fields, named as in the gRPC contract.
+        retry_after_s: Seconds to wait before a retry; None if a retry cannot help.
     """
 
     status: int
@@ -75,39 +75,39 @@ class GatewayError(Exception):
 
     @property
     def title(self) -> str:
-        """The status in words."""
+        """Reason phrase of the status."""
         return HTTPStatus(self.status).phrase
 
     @property
     def is_loading(self) -> bool:
-        """Whether the model is being loaded."""
+        """Whether the model is still loading."""
         return self.reason == "MODEL_LOADING"
 
     @property
     def ascii_message(self) -> str:
-        """The message as the value of a header: printable ASCII on one line."""
+        """The message as a header value: one line of printable ASCII."""
         line = re.sub(r"\s+", " ", self.message)
         return line.encode("ascii", "replace").decode()[:1000].strip()
 
 
 def bad_request(message: str, status: int = 400) -> GatewayError:
-    """Return the error of a request that is no request of this route at all."""
+    """Return the error for a request that the route cannot read."""
     return GatewayError(status, message, _REASONS.get(status, "BAD_REQUEST"))
 
 
 def invalid_field(field: str, description: str) -> GatewayError:
-    """Return the error of a field that breaks its rule."""
+    """Return the error for an invalid field."""
     violation = FieldViolation(field, description)
     return GatewayError(422, f"{field}: {description}", "INVALID_REQUEST", (violation,))
 
 
 def from_service(error: SafelightError) -> GatewayError:
-    """Return what an error of the client is over HTTP."""
+    """Convert an error of the gRPC client."""
     status = next((_HTTP_STATUSES[t] for t in type(error).__mro__ if t in _HTTP_STATUSES), 500)
     if not isinstance(error, ServiceError):
         return GatewayError(502, str(error), "PROTOCOL")
     if error.code is grpc.StatusCode.UNAVAILABLE and error.reason is None:
-        # The words of gRPC's own failure hold addresses, which are nobody's business.
+        # The message of gRPC itself would reveal addresses.
         return GatewayError(
             503,
             "the service cannot be reached",

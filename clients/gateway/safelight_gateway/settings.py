@@ -1,68 +1,40 @@
-"""Settings: read once at start, checked there, passed down, never changed.
+"""Settings: read and checked once, at start; immutable afterwards.
 
-Sources, strongest first: the command line, `SAFELIGHT_GATEWAY_...` environment
-variables (`SAFELIGHT_GATEWAY_TARGET=gpu-1:50051`; nested ones as JSON), and the TOML
-file that `SAFELIGHT_GATEWAY_CONFIG` or `--config` names. A name that does not exist is
-an error.
+Sources, in order of precedence: the command line, `SAFELIGHT_GATEWAY_...` variables
+(`SAFELIGHT_GATEWAY_TARGET=gpu-1:50051`, `SAFELIGHT_GATEWAY_FILES__KEEP_S=60`), and the TOML
+file that `--config` or `SAFELIGHT_GATEWAY_CONFIG` names. Unknown keys and variables are errors.
 """
 
-import difflib
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    field_validator,
-    model_validator,
-)
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    InitSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import SettingsConfigDict
 
-_ENV_PREFIX = "SAFELIGHT_GATEWAY_"
-_CONFIG_VARIABLE = "SAFELIGHT_GATEWAY_CONFIG"
+from safelight_settings import Address, ConfigPath, ProgramSettings, Table, load
 
 
-def _check_address(listen: str) -> str:
-    match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]\s]+):(\d{1,5})", listen)
-    if not match or int(match[2]) > 65535:
-        raise ValueError(f"must be HOST:PORT with a port from 0 to 65535, not {listen!r}")
-    return listen
+class TlsSettings(Table):
+    """PEM files for HTTPS."""
 
-
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-
-
-class TlsSettings(_Table):
-    """Files in PEM to serve HTTPS with."""
-
-    certificate: Path = Field(description="Certificate of the gateway, then its intermediates.")
-    private_key: Path = Field(description="Key of the certificate, without a passphrase.")
-
-
-class TargetTlsSettings(_Table):
-    """How the connection to the service is encrypted; files in PEM."""
-
-    authorities: Path | None = Field(
-        None, description="Authorities to trust. Unset: those that gRPC brings."
+    certificate: ConfigPath = Field(
+        description="Certificate of the gateway, then its intermediates."
     )
-    certificate: Path | None = Field(
-        None, description="Certificate of the gateway, for a service that asks for one."
+    private_key: ConfigPath = Field(description="Key of the certificate, without a passphrase.")
+
+
+class TargetTlsSettings(Table):
+    """Encryption towards the service; PEM files."""
+
+    authorities: ConfigPath | None = Field(
+        None, description="Certificate authorities to trust. Unset: gRPC's built-in ones."
     )
-    private_key: Path | None = Field(None, description="Key of that certificate.")
+    certificate: ConfigPath | None = Field(
+        None, description="The gateway's certificate, for a service that requires one."
+    )
+    private_key: ConfigPath | None = Field(None, description="Key of that certificate.")
 
     @model_validator(mode="after")
     def _check_pair(self) -> "TargetTlsSettings":
@@ -71,74 +43,66 @@ class TargetTlsSettings(_Table):
         return self
 
 
-class FileSettings(_Table):
-    """The images that answers link to instead of holding them."""
+class FileSettings(Table):
+    """Images that responses link to."""
 
-    keep_s: float = Field(900.0, gt=0, description="Seconds that a link works.")
+    keep_s: float = Field(900.0, gt=0, description="Lifetime of a link in seconds.")
     keep_mib: int = Field(
-        512, ge=1, description="Memory for them; above it, the oldest link is broken first."
+        512, ge=1, description="Memory for images. Beyond it, the oldest is dropped."
     )
 
 
-class JobSettings(_Table):
-    """The requests whose clients come back for the result."""
+class JobSettings(Table):
+    """Queued requests, whose clients return for the result."""
 
-    keep_s: float = Field(900.0, gt=0, description="Seconds that the result can be asked for.")
+    keep_s: float = Field(900.0, gt=0, description="Lifetime of a result in seconds.")
     keep_mib: int = Field(
-        256, ge=1, description="Memory for results; above it, the oldest one is forgotten first."
+        256, ge=1, description="Memory for results. Beyond it, the oldest is dropped."
     )
     max_count: int = Field(
-        1024, ge=1, description="Most of them, running or kept; more are refused (429)."
+        1024, ge=1, description="Most requests, running or kept. More are refused with 429."
     )
 
 
-class Settings(BaseSettings):
+class Settings(ProgramSettings):
     """All settings of the gateway."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=_ENV_PREFIX,
-        extra="forbid",
-        frozen=True,
-        validate_default=True,
-        hide_input_in_errors=True,  # some settings are secrets
-    )
+    model_config = SettingsConfigDict(env_prefix="SAFELIGHT_GATEWAY_")
 
-    listen: Annotated[str, AfterValidator(_check_address)] = Field(
-        "127.0.0.1:8080", description="HOST:PORT to serve on; port 0 picks a free one."
+    listen: Address = Field(
+        "127.0.0.1:8080", description="HOST:PORT to listen on. Port 0 picks a free one."
     )
     target: str = Field(
         "127.0.0.1:50051", min_length=1, description="gRPC target of the Safelight service."
     )
     tls: TlsSettings | None = Field(None, description="Certificates. Unset: plain HTTP.")
     target_tls: TargetTlsSettings | None = Field(
-        None, description="Encryption towards the service; an empty table will do. Unset: none."
+        None, description="Encryption towards the service; may be empty. Unset: none."
     )
     token: SecretStr | None = Field(
         None,
-        description="Token of the service with which the gateway asks for the list of models, "
-        "where a caller of the model mapping sends none. Never used to generate.",
+        description="Token for listing the service's models when a caller of the model mapping "
+        "sends none. The gateway never generates with it.",
     )
-    root_path: str = Field(
-        "", description="Path prefix below which the gateway is seen, such as /images."
-    )
+    root_path: str = Field("", description="Path prefix in front of the gateway, such as /images.")
     public_url: str = Field(
         "",
-        description="URL of the gateway as its callers see it, prefix included, for the links in "
-        "answers. Empty: from the request (X-Forwarded-Proto, -Host and -Prefix, or Host).",
+        description="Base URL of links, as callers reach the gateway, prefix included. Empty: from "
+        "the request (X-Forwarded-Proto, -Host and -Prefix, or Host).",
     )
     aliases: dict[str, str] = Field(
         {},
-        description="Ids that callers use (of the Hub or of a provider), and the served model "
-        'that each means; "*" is any other id.',
+        description="Served model for each id that callers use, of the Hub or of a provider. "
+        '"*" stands for any other id.',
     )
     max_request_s: float = Field(
-        3600.0, gt=0, description="Most seconds that a generation may take; the gRPC deadline."
+        3600.0, gt=0, description="Longest time of a generation in seconds; the gRPC deadline."
     )
-    max_body_kib: int = Field(1024, ge=1, description="Largest body of a request.")
-    files: FileSettings = FileSettings()
-    jobs: JobSettings = JobSettings()
+    max_body_kib: int = Field(1024, ge=1, description="Largest request body.")
+    files: FileSettings = Field(default_factory=FileSettings)
+    jobs: JobSettings = Field(default_factory=JobSettings)
     grace_s: float = Field(
-        30.0, ge=0, description="Seconds that running requests get to finish on SIGTERM."
+        30.0, ge=0, description="Seconds that running requests have to finish after SIGTERM."
     )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -166,48 +130,13 @@ class Settings(BaseSettings):
             raise ValueError(f"must be an http:// or https:// URL, not {url!r}")
         return url.rstrip("/")
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read the command line, the environment and the TOML file, in this order."""
-        assert isinstance(init_settings, InitSettingsSource)
-        assert isinstance(env_settings, EnvSettingsSource)
-        config_file = init_settings.init_kwargs.pop("config_file", None)
-        toml = TomlConfigSettingsSource(settings_cls, config_file)
-        return init_settings, env_settings, toml
-
 
 def load_settings(
-    overrides: Mapping[str, object] | None = None,
-    config_file: Path | None = None,
+    options: Mapping[str, object] | None = None, config_file: Path | None = None
 ) -> Settings:
-    """Read the settings from all sources; `overrides` come from the command line.
+    """Load the settings from the command line (`options`), the environment and the file.
 
     Raises:
-        ValueError: a value is not allowed (pydantic's ValidationError, which names
-            it), or a `SAFELIGHT_GATEWAY_...` variable is not a setting.
-        FileNotFoundError: the configuration file does not exist.
+        ConfigurationError: a source cannot be read, or has an unknown key or a bad value.
     """
-    _refuse_unknown_variables()
-    if config_file is None and os.environ.get(_CONFIG_VARIABLE):
-        config_file = Path(os.environ[_CONFIG_VARIABLE])
-    if config_file is not None and not config_file.is_file():
-        raise FileNotFoundError(f"no configuration file at {config_file}")
-    values: dict[str, object] = {**(overrides or {}), "config_file": config_file}
-    return Settings(**values)  # type: ignore[arg-type]
-
-
-def _refuse_unknown_variables() -> None:
-    known = {f"{_ENV_PREFIX}{name.upper()}" for name in Settings.model_fields}
-    allowed = known | {_CONFIG_VARIABLE}
-    for name in sorted(os.environ):
-        if name.upper().startswith(_ENV_PREFIX) and name.upper() not in allowed:
-            close = difflib.get_close_matches(name.upper(), allowed, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise ValueError(f"the environment variable {name} is not a setting{hint}")
+    return load(Settings, options, config_file)

@@ -1,1 +1,1 @@
-"""Who calls: tokens, and what each may do."""
+"""Callers: tokens, and the permissions and limits of each."""

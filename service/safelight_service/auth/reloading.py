@@ -1,4 +1,4 @@
-"""Reloading: what files say, read again when they change; no thread watches them."""
+"""Reloading: values from files, reread on access after a change, without a thread."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -14,10 +14,10 @@ _Value = TypeVar("_Value")
 
 
 class Reloaded(Generic[_Value]):
-    """The last good version of what files say.
+    """The last good value read from files.
 
-    `read` raises ConfigurationError for a bad version: the first one reaches the
-    constructor's caller, a later one is logged once and leaves the one before in force.
+    `read` raises ConfigurationError for bad files. The constructor passes it on; a later
+    one is logged once, and the previous value stays in force.
     """
 
     def __init__(
@@ -32,18 +32,18 @@ class Reloaded(Generic[_Value]):
         self._files = files
         self._interval_s = interval_s
         self._clock = clock
-        self._looked_at = clock()
+        self._checked_at = clock()
         self._signature = _sign(files)
         self._value = read()
 
     def get(self) -> _Value:
-        """Return it, after a look at the files if the last one is `interval_s` seconds ago."""
+        """Return the value; check the files if the last check is `interval_s` seconds ago."""
         now = self._clock()
-        if now - self._looked_at >= self._interval_s:
-            self._looked_at = now
+        if now - self._checked_at >= self._interval_s:
+            self._checked_at = now
             signature = _sign(self._files)
             if signature != self._signature:
-                # Remembered before it is read, so that what changes meanwhile is read again.
+                # Set before reading, so that a change during the read causes another.
                 self._signature = signature
                 try:
                     self._value = self._read()
@@ -53,7 +53,7 @@ class Reloaded(Generic[_Value]):
 
 
 def _sign(files: Sequence[Path]) -> list[tuple[int, ...] | None]:
-    """Return what differs once a file has been written, replaced or made readable."""
+    """Return values that change when a file is written, replaced or made readable."""
     return [_sign_file(file) for file in files]
 
 

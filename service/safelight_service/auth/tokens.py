@@ -1,57 +1,54 @@
-"""Tokens: who may call, and what each caller may do, from a TOML file of digests."""
+"""Tokens: callers and their limits, from a TOML file of token digests."""
 
 import hashlib
 import hmac
 import time
-import tomllib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic.dataclasses import dataclass
+from pydantic import Field, ValidationError
 
 from safelight_service.auth.reloading import Reloaded
 from safelight_service.settings import ConfigurationError
+from safelight_settings import Table, TomlFile, describe_problems
 
-_LOOK_EVERY_S = 1.0
+_CHECK_EVERY_S = 1.0
 
 
-@dataclass(frozen=True, slots=True, config=ConfigDict(extra="forbid"))
-class Caller:
-    """Whoever has a token, and what it allows: an entry of the file. None is no limit."""
+class Caller(Table):
+    """Owner of a token, and its limits: one entry of the file. None: unlimited."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", repr=False, description="Of the token.")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", repr=False, description="SHA-256 of the token.")
     models: tuple[str, ...] | None = Field(
-        default=None, min_length=1, description="Names of those that it may use."
+        default=None, min_length=1, description="Models that the caller may use."
     )
-    requests_per_minute: int | None = Field(default=None, ge=1, description="Calls of Generate.")
-    concurrent: int | None = Field(default=None, ge=1, description="Generations at the same time.")
+    requests_per_minute: int | None = Field(
+        default=None, ge=1, description="Calls of Generate in any 60 seconds."
+    )
+    concurrent: int | None = Field(default=None, ge=1, description="Concurrent generations.")
 
     def may_use(self, model: str) -> bool:
-        """Whether it may use the model of that name."""
+        """Whether the caller may use a model, by name."""
         return self.models is None or model in self.models
 
 
-class _File(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class _Entries(Table):
     tokens: tuple[Caller, ...]
 
 
 current_caller: ContextVar[Caller | None] = ContextVar("current_caller", default=None)
-"""Who makes the call that is being handled; None where no tokens are configured."""
+"""Caller of the current RPC; None if the service has no tokens file."""
 
 
 def digest_token(token: str) -> str:
-    """Return the SHA-256 of a token, in hex."""
+    """Return the SHA-256 of a token, in lower-case hex."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
 class Tokens:
-    """The callers that a file lists; a new version of the file is used within a second."""
+    """The callers in a file, which is reread within a second of a change."""
 
     def __init__(
         self,
@@ -62,14 +59,14 @@ class Tokens:
         """Read the file.
 
         Raises:
-            ConfigurationError: it cannot be used.
+            ConfigurationError: the file cannot be read, or an entry is not allowed.
         """
         self._callers = Reloaded(
-            lambda: _read(file, served_models), [file], interval_s=_LOOK_EVERY_S, clock=clock
+            lambda: _read(file, served_models), [file], interval_s=_CHECK_EVERY_S, clock=clock
         )
 
     def find(self, token: str) -> Caller | None:
-        """Return whose token it is, in a time that does not tell how much of it is right."""
+        """Return the token's owner, in a time that does not depend on the digests."""
         digest = digest_token(token)
         found = [
             caller for caller in self._callers.get() if hmac.compare_digest(caller.sha256, digest)
@@ -78,41 +75,36 @@ class Tokens:
 
 
 def _read(file: Path, served_models: Collection[str]) -> tuple[Caller, ...]:
-    values: dict[str, Any] = {}
     try:
-        values = tomllib.loads(file.read_text())
-        callers = _File.model_validate(values).tokens
-        _check(callers, served_models)
-    except ValidationError as error:
-        raise ConfigurationError("; ".join(_describe(error, values))) from None
-    except (OSError, ValueError) as error:
+        document = TomlFile(file)
+    except ConfigurationError as error:
         raise ConfigurationError(f"tokens_file: {error}") from None
+    try:
+        callers = _Entries.model_validate(document.values).tokens
+        problems = _list_problems(callers, served_models, document)
+    except ValidationError as error:
+        problems = describe_problems(error, _Entries, document.locate)
+    if problems:
+        raise ConfigurationError("\n".join(f"tokens_file: {problem}" for problem in problems))
     return callers
 
 
-def _check(callers: tuple[Caller, ...], served_models: Collection[str]) -> None:
+def _list_problems(
+    callers: Sequence[Caller], served_models: Collection[str], document: TomlFile
+) -> list[str]:
+    """List repeated names and digests, and models that are not served."""
+    problems = []
     seen: set[tuple[str, str]] = set()
-    for caller in callers:
+    for index, caller in enumerate(callers):
         for key in ("name", "sha256"):
             if (key, getattr(caller, key)) in seen:
-                raise ValueError(f"token {caller.name!r}: another entry has the same {key}")
+                where = document.locate(("tokens", index, key))
+                problems.append(f"{where}: another entry has the same {key}")
             seen.add((key, getattr(caller, key)))
         for model in caller.models or ():
             if model not in served_models:
-                raise ValueError(
-                    f"token {caller.name!r}: model {model!r} is not one of: "
-                    f"{', '.join(served_models)}"
+                where = document.locate(("tokens", index, "models"))
+                problems.append(
+                    f"{where}: {model!r} is not a served model: {', '.join(served_models)}"
                 )
-
-
-def _describe(error: ValidationError, values: dict[str, Any]) -> list[str]:
-    """Name the entry and the key of each problem, and no value, which may be a token."""
-    lines = []
-    for problem in error.errors(include_input=False):
-        where = [str(part) for part in problem["loc"]]
-        if len(where) > 1:
-            entry = values["tokens"][int(where[1])]
-            name = entry.get("name") if isinstance(entry, dict) else None
-            where[:2] = [f"token {name!r}" if name else f"entry {int(where[1]) + 1}"]
-        lines.append(": ".join(["tokens_file", *where, problem["msg"]]))
-    return lines
+    return problems

@@ -21,16 +21,35 @@ SafelightError
 ├── DeviceLostError          the device has failed for good, and the service ends
 └── InternalError            a fault of the service, told by an id only
 
-`server/status.py` maps each to a gRPC status. A message says what was wrong and
+`grpc_server/status.py` maps each to a gRPC status. A message says what was wrong and
 what is allowed; it never holds a path, a prompt or the text of an exception.
 """
 
+import traceback
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+_log = structlog.get_logger()
 
 
 class SafelightError(Exception):
-    """The root of all errors that a caller is told about."""
+    """The root of all errors that reach a caller; each survives pickling."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Restore the message and the attributes, whatever the constructor takes."""
+        return _restore, (type(self), self.args, dict(self.__dict__))
+
+
+def _restore(
+    kind: type[SafelightError], args: tuple[object, ...], attributes: dict[str, object]
+) -> SafelightError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(attributes)
+    return error
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,3 +226,16 @@ class InternalError(SafelightError):
     def __init__(self, error_id: str) -> None:
         super().__init__(f"internal error, id={error_id}")
         self.error_id = error_id
+
+
+def report_fault(fault: BaseException) -> InternalError:
+    """Log an unexpected exception under an id, and return the error that carries the id.
+
+    The log names the exception's type and its origin, not its text, which may hold parts of a
+    prompt.
+    """
+    error_id = uuid.uuid4().hex[:12]
+    frames = traceback.extract_tb(fault.__traceback__)
+    where = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames[-6:]]
+    _log.error("internal_error", id=error_id, error_type=type(fault).__name__, where=where)
+    return InternalError(error_id)

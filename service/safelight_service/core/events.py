@@ -1,7 +1,7 @@
 """Events: what happens to a generation, in the order in which a caller learns of it."""
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from safelight_service.core.request import ResolvedRequest
@@ -110,3 +110,6 @@ class Completed:
 
 
 Event = Accepted | Queued | ModelLoading | Progress | Preview | Image | Completed
+
+EventCallback = Callable[[Event], None]
+"""Is called on the event loop with each event."""

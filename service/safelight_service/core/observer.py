@@ -11,7 +11,7 @@ from safelight_service.core.events import Image
 from safelight_service.core.timeline import SharedForward, Timeline
 
 if TYPE_CHECKING:
-    from safelight_service.generations.generations import Generation
+    from safelight_service.generations.state import Generation
 
 
 class Compilation(NamedTuple):

@@ -9,21 +9,15 @@ import contextlib
 import functools
 import os
 import time
-import traceback
-import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import structlog
 import torch
 
-from safelight_service.core.errors import (
-    InternalError,
-    QueueFullError,
-    StoppingError,
-)
-from safelight_service.core.events import Accepted, Completed, Queued
+from safelight_service.core.backend import BackendStats, Prepared
+from safelight_service.core.errors import QueueFullError, StoppingError, report_fault
+from safelight_service.core.events import Accepted, Completed, EventCallback, Queued
 from safelight_service.core.model import ModelInfo
 from safelight_service.core.observer import NULL_OBSERVER, Observer
 from safelight_service.core.request import GenerationRequest, Parameters
@@ -35,7 +29,7 @@ from safelight_service.engine.batching.step_batcher import StepBatcher
 from safelight_service.engine.compilation.compile_watch import CompileWatch
 from safelight_service.engine.device_worker import DeviceWorker
 from safelight_service.engine.device_workers import DeviceWorkers
-from safelight_service.engine.event_relay import EventCallback, LoopEventRelay
+from safelight_service.engine.event_relay import LoopEventRelay
 from safelight_service.engine.hardware import measure_memory, memory_for_weights
 from safelight_service.engine.job import Job
 from safelight_service.engine.models.acceleration import keep_compiled
@@ -43,34 +37,18 @@ from safelight_service.engine.models.loading import LoadedModel, load_model, sil
 from safelight_service.engine.models.registry import ModelRegistry
 from safelight_service.settings import Settings
 
-_log = structlog.get_logger()
 _ENCODER_THREADS = min(8, max(2, (os.cpu_count() or 1) // 4))
 """A PNG of 1024 x 1024 takes a fifth of a second, in which a GPU makes half an image."""
 _WATCH_EVERY_S = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A valid request, with nothing left open, and the model that is to run it."""
+@dataclass(frozen=True)
+class LocalPrepared(Prepared):
+    """A prepared request, and the loaded model that is to run it."""
 
-    accepted: Accepted
-    model: LoadedModel
-    timeline: Timeline
-    deadline_at: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class BackendStats:
-    """How busy the engine is."""
-
-    waiting_count: int
-    """Generations in the queue."""
-    running_count: int
-    """Generations that have been started."""
-    resident_bytes: Mapping[str, int]
-    """Weights of each model in memory, by the model's name."""
-    memory_bytes: Mapping[str, Mapping[str, int]]
-    """Memory of each GPU that is used, by its state: allocated, reserved, total."""
+    model: LoadedModel = field(kw_only=True)
+    deadline_at: float | None = field(default=None, kw_only=True)
+    """The deadline by this host's time.monotonic."""
 
 
 class Engine:
@@ -151,8 +129,8 @@ class Engine:
         """Name of the model of calls that name none."""
         return self._registry.default
 
-    def measure(self) -> BackendStats:
-        """Tell how busy it is; from any thread."""
+    def stats(self) -> BackendStats:
+        """Return how busy it is; from any thread."""
         waiting, running = self._workers.counts()
         return BackendStats(waiting, running, self._registry.resident_bytes(), measure_memory())
 
@@ -171,7 +149,7 @@ class Engine:
     @contextlib.asynccontextmanager
     async def prepare(
         self, request: GenerationRequest, tell: EventCallback, timeline: Timeline
-    ) -> AsyncIterator[Prepared]:
+    ) -> AsyncIterator[LocalPrepared]:
         """Load the model, which stays loaded within, and settle what is asked for.
 
         The moments of the generation are written into the timeline.
@@ -190,9 +168,13 @@ class Engine:
             timeline.loaded_at = time.monotonic()
             resolved = resolve(request, loaded.capabilities, loaded.adapter.count_tokens)
             accepted = Accepted(request.generation_id, loaded.name, loaded.revision, resolved)
-            yield Prepared(accepted, loaded, timeline, request.deadline_at)
+            deadline_at = request.deadline_at
+            left_s = None if deadline_at is None else deadline_at - time.monotonic()
+            yield LocalPrepared(
+                accepted, loaded.identity, timeline, left_s, model=loaded, deadline_at=deadline_at
+            )
 
-    async def run(self, prepared: Prepared, tell: EventCallback) -> Completed:
+    async def run(self, prepared: LocalPrepared, tell: EventCallback) -> Completed:
         """Make the images, telling what happens; to cancel this cancels the generation.
 
         Raises:
@@ -230,7 +212,10 @@ class Engine:
         resolved = resolve(request, model.capabilities, model.adapter.count_tokens)
         accepted = Accepted("", model.name, model.revision, resolved)
         with contextlib.suppress(QueueFullError, StoppingError):
-            await self.run(Prepared(accepted, model, Timeline(model=model.name)), lambda _: None)
+            await self.run(
+                LocalPrepared(accepted, model.identity, Timeline(model=model.name), model=model),
+                lambda _: None,
+            )
 
     async def _wait(
         self,
@@ -254,19 +239,6 @@ def _find_budget(model_memory_gib: float | None, device: torch.device) -> float:
     if model_memory_gib is None:
         return memory_for_weights(device)
     return model_memory_gib * 2**30
-
-
-def report_fault(fault: BaseException) -> InternalError:
-    """Log an unexpected exception under an id, and return the error that tells the id.
-
-    The log names the exception's type and where it came from, not its text, which
-    may hold parts of a prompt.
-    """
-    error_id = uuid.uuid4().hex[:12]
-    frames = traceback.extract_tb(fault.__traceback__)
-    where = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames[-6:]]
-    _log.error("internal_error", id=error_id, error_type=type(fault).__name__, where=where)
-    return InternalError(error_id)
 
 
 def _completed(job: Job) -> Completed:

@@ -7,15 +7,11 @@ no more than a few events a step, which whoever is told them keeps or drops.
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
-from safelight_service.core.events import Event
-
-EventCallback = Callable[[Event], None]
-"""Is called on the event loop with each event."""
+from safelight_service.core.events import Event, EventCallback
 
 PendingEvent = Event | Future[Event]
 """An event, or one that is still being made in another thread."""

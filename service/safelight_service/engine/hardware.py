@@ -7,6 +7,7 @@ import contextlib
 import gc
 import math
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -59,6 +60,20 @@ def indexed(device: torch.device) -> torch.device:
     return device
 
 
+def explain_absence(device: torch.device) -> str | None:
+    """Say why torch cannot use a device on this machine; None: it can. Initialises no GPU."""
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        return "torch finds no Metal GPU"
+    if device.type != "cuda":
+        return None
+    if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
+        return "this build of torch has no CUDA"
+    count = torch.cuda.device_count()
+    if count == 0:
+        return "torch finds no GPU"
+    return f"torch finds {count} GPU(s), numbered from 0" if (device.index or 0) >= count else None
+
+
 @contextlib.contextmanager
 def current(device: torch.device) -> Iterator[None]:
     """Make a device the current one of this thread, with a stream of its own."""
@@ -70,17 +85,37 @@ def current(device: torch.device) -> Iterator[None]:
         yield
 
 
+class _SideStreams(threading.local):
+    """Streams of one thread by device.
+
+    They are kept: torch hands out 32 streams in turn, so new ones would soon be those of device
+    threads, full of work, or of captures, which break when others use them.
+    """
+
+    def __init__(self) -> None:
+        self._streams: dict[torch.device, Any] = {}
+
+    def __getitem__(self, device: torch.device) -> Any:
+        if device not in self._streams:
+            self._streams[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        return self._streams[device]
+
+
+_side_streams = _SideStreams()
+
+
 @contextlib.contextmanager
 def beside(device: torch.device, after: Any) -> Iterator[None]:
-    """Give a device work on a stream of its own, which begins when an event has happened.
+    """Give a device work on a stream of this thread, which begins when an event has happened.
 
     The current stream of the device thread is full of later steps.
     """
     if device.type != "cuda":
         yield
         return
-    with torch.cuda.stream(torch.cuda.Stream(device)):  # type: ignore[no-untyped-call]
-        torch.cuda.current_stream(device).wait_event(after)
+    stream = _side_streams[device]
+    with torch.cuda.stream(stream):
+        stream.wait_event(after)
         yield
 
 
@@ -94,6 +129,9 @@ class Span:
     device: torch.device
     note: NoteSeconds
     """Gets the seconds that the device took, once it is known to have finished."""
+    uses: object
+    """What must stay in memory until then: weights were allocated on another stream, so torch
+    would give their memory away while this one still reads them."""
     begin: Event | None
     began_at: float
     end: Event | None = None
@@ -124,10 +162,10 @@ class RunAhead:
         self._last_step: list[Span] = []
         self._this_step: list[Span] = []
 
-    def begin(self, device: torch.device, note: NoteSeconds) -> Span:
-        """Begin a piece of work on a device."""
+    def begin(self, device: torch.device, note: NoteSeconds, uses: object = None) -> Span:
+        """Begin a piece of work on a device, with what it uses."""
         event = mark(device) if is_asynchronous(device) else None
-        return Span(device, note, event, time.monotonic())
+        return Span(device, note, uses, event, time.monotonic())
 
     def end(self, span: Span) -> None:
         """End a piece of work; on a device that works at once, note its seconds."""

@@ -243,9 +243,11 @@ class ImageRun:
         scheduler = adapter.schedulers.make(parameters.scheduler)
         checks = {"run_safety_checker": self._check} if self.job.model.safety_checker else {}
         observe_steps(scheduler, parameters.num_inference_steps, generator, self._on_step)
+        vae = VaeProxy(adapter.pipeline.vae, self._decode, self.job.model.vae_dtype)
         return self.job.model.copies.make(
             scheduler=scheduler,
-            vae=VaeProxy(adapter.pipeline.vae, self._decode),
+            vae=vae,
+            upcast_vae=vae.to,  # diffusers' own warns that it is deprecated
             **checks,
             **adapter.pipeline_attributes(self.job.request),
             **{adapter.denoiser_name: DenoiserProxy(self.job.model.denoiser, self._forward)},

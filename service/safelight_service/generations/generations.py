@@ -1,32 +1,21 @@
-"""Generations: each runs once, whoever and however many watch it.
+"""Generations: each runs once, however many watch it.
 
-A generation is RUNNING from the call that starts it, while its model is loaded, while it waits
-for the device and while its images are made. It ends once, as
-
-- COMPLETED: all its images have been made;
-- FAILED: the request was refused, or something went wrong; its outcome says what;
-- CANCELLED: by `cancel`, or because nobody had watched it for as long as it may linger.
-
-Once ended, it is kept for a while to be told again, and then forgotten. One that was refused
-before it was accepted is forgotten at once.
-
-What makes the images is an execution. Generations that ask for the same images, by the same seed,
-share one: it goes on for as long as any of them is RUNNING, whichever came first. And what was
-made once is not made again while the cache has it.
+`state.py` has the life of one, `execution.py` the making of its images. What was made once is not
+made again while the cache has it.
 """
 
 import asyncio
-import enum
 import time
 import uuid
 from collections.abc import AsyncGenerator, Hashable
-from contextlib import ExitStack, aclosing
+from contextlib import aclosing
 from dataclasses import asdict, dataclass, replace
 
 import structlog
 
 from safelight_service.auth.tokens import current_caller
 from safelight_service.cache import Result, ResultCache, cache_key
+from safelight_service.core.backend import Backend, Prepared
 from safelight_service.core.errors import (
     DeadlineError,
     GenerationCancelledError,
@@ -35,29 +24,17 @@ from safelight_service.core.errors import (
     SafelightError,
     StoppingError,
     TimeLimitError,
+    report_fault,
 )
-from safelight_service.core.events import (
-    Accepted,
-    CacheUse,
-    Completed,
-    Event,
-    Image,
-    Preview,
-    Progress,
-)
+from safelight_service.core.events import Accepted, CacheUse, Completed, Event
 from safelight_service.core.observer import NULL_OBSERVER, Observer
 from safelight_service.core.request import GenerationRequest
-from safelight_service.core.timeline import Timeline
-from safelight_service.engine import Engine, Prepared, report_fault
 from safelight_service.generations.admission import Admission
-from safelight_service.generations.subscription import WAITING, Subject, Subscription, subject_of
+from safelight_service.generations.execution import Execution
+from safelight_service.generations.state import Generation, State
 from safelight_service.settings import GenerationSettings
 
 _log = structlog.get_logger()
-
-_OVERHEAD_BYTES = 4096
-"""What a generation that is kept takes beside its images, at most."""
-
 
 _ANY_SEED = -1
 """Stands for the seed of requests that leave it open, where these get each other's images."""
@@ -73,145 +50,17 @@ class _Key:
     """While they are made: those who join want the same previews, too."""
 
 
-class State(enum.Enum):
-    """Where a generation is in its life."""
-
-    RUNNING = "running"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-class Generation:
-    """What one id stands for: a request, who watches it and what has come of it."""
-
-    def __init__(self, owner: str, generation_id: str, request: GenerationRequest) -> None:
-        self.owner = owner
-        """Name of the caller that started it, and that alone may watch and cancel it."""
-        self.id = generation_id
-        self.began_at = time.monotonic()
-        self.request = request
-        self.admitted = ExitStack()
-        """Counts it as running, until it is closed."""
-        self.accepted: Accepted | None = None
-        self.outcome: Completed | SafelightError | None = None
-        self.watchers: set[Subscription] = set()
-        self.execution: Execution | None = None
-        """What makes its images, while it is RUNNING."""
-        self.observed: object = None
-        """Whatever an observer keeps beside it."""
-        self.timer: asyncio.TimerHandle | None = None
-        """Cancels a generation that nobody watches; forgets one that has ended."""
-        self._present: dict[Subject, Event] = {}
-
-    @property
-    def state(self) -> State:
-        """Where it is in its life."""
-        match self.outcome:
-            case None:
-                return State.RUNNING
-            case Completed():
-                return State.COMPLETED
-            case GenerationCancelledError():
-                return State.CANCELLED
-        return State.FAILED
-
-    @property
-    def size_bytes(self) -> int:
-        """Memory that it takes, roughly."""
-        images = (event.data for event in self._present.values() if isinstance(event, Image))
-        return _OVERHEAD_BYTES + sum(map(len, images))
-
-    @property
-    def present(self) -> tuple[Event, ...]:
-        """What a watcher that comes now is told."""
-        return tuple(self._present.values())
-
-    def join(self) -> Subscription:
-        """Return the subscription of a new watcher: the present state, then what happens."""
-        subscription = Subscription()
-        for event in self.present:
-            subscription.post(event)
-        if self.outcome is None:
-            self.watchers.add(subscription)
-        else:
-            subscription.close(self.outcome if isinstance(self.outcome, SafelightError) else None)
-        return subscription
-
-    def publish(self, event: Event) -> None:
-        """Tell an event to all watchers, and to those that are still to come."""
-        match event:
-            case Accepted():
-                event = self.accepted = replace(event, generation_id=self.id)
-            case Progress():
-                self._present.pop(WAITING, None)
-            case Image():
-                for kind in (Progress, Preview):
-                    self._present.pop((kind, event.index), None)
-        self._present.pop(subject_of(event), None)
-        self._present[subject_of(event)] = event
-        for subscription in self.watchers:
-            subscription.post(event)
-
-    def end(self, outcome: Completed | SafelightError) -> None:
-        """Settle what has come of it; only once."""
-        if isinstance(outcome, Completed):
-            self.publish(outcome)
-        self.outcome = outcome
-        for subscription in self.watchers:
-            subscription.close(outcome if isinstance(outcome, SafelightError) else None)
-        self.watchers.clear()
-
-
-class Execution:
-    """The making of images, once, for all generations that ask for the same ones."""
-
-    def __init__(self, generation: Generation) -> None:
-        self.request = generation.request
-        self.timeline = Timeline(generation.began_at)
-        self.key: Hashable = None
-        """What others may join it by, while they may."""
-        self.generations = [generation]
-        """Those that are RUNNING; it stops when there are none."""
-        self.task: asyncio.Task[None] | None = None
-
-    @property
-    def images(self) -> tuple[Image, ...]:
-        """Those that have been made."""
-        return tuple(event for event in self.generations[0].present if isinstance(event, Image))
-
-    def stop(self) -> None:
-        """Make no more images, unless it is the execution itself that asks."""
-        if self.task is not None and self.task is not asyncio.current_task():
-            self.task.cancel()
-
-    def publish(self, event: Event) -> None:
-        """Tell an event to all of them."""
-        for generation in self.generations:
-            generation.publish(event)
-
-    def take_over(self, other: "Execution") -> None:
-        """Make the images of another execution's generations, too."""
-        present = self.generations[0].present
-        for generation in other.generations:
-            generation.execution = self
-            for event in present:
-                generation.publish(event)
-        self.generations += other.generations
-        other.generations = []
-
-
 class Generations:
     """All generations that run or have ended lately; belongs to one event loop."""
 
     def __init__(
         self,
-        engine: Engine,
+        backend: Backend,
         cache: ResultCache,
         settings: GenerationSettings,
         observer: Observer = NULL_OBSERVER,
     ) -> None:
-        self._engine = engine
+        self._backend = backend
         self._cache = cache
         self._settings = settings
         self._observer = observer
@@ -285,7 +134,7 @@ class Generations:
 
     def _start(self, request: GenerationRequest) -> Generation:
         generation = Generation(_owner(), request.generation_id or uuid.uuid4().hex, request)
-        model = request.model or self._engine.default_model
+        model = request.model or self._backend.default_model
         generation.admitted.enter_context(self._admission.admit(current_caller.get(), model))
         key = generation.owner, generation.id
         if key in self._by_id:
@@ -321,7 +170,7 @@ class Generations:
             outcome = await self._find_outcome(execution)
         finally:
             self._observer.execution_ended(execution.timeline)
-        self._forget_flight(execution)
+        self._close_to_others(execution)
         for generation in tuple(execution.generations):
             if isinstance(outcome, DeadlineError) and generation.request is not execution.request:
                 self._launch(generation)  # it was not its deadline
@@ -344,12 +193,12 @@ class Generations:
 
     async def _make_or_find(self, execution: Execution) -> Completed | None:
         """Return how it ended; None if another execution has taken over."""
-        async with self._engine.prepare(
+        async with self._backend.prepare(
             execution.request, execution.publish, execution.timeline
         ) as prepared:
             key = self._find_key(execution.request, prepared)
             if key is None:
-                return await self._engine.run(prepared, execution.publish)
+                return await self._backend.run(prepared, execution.publish)
             other = self._executions.get(key.execution)
             if other is not None:
                 for generation in execution.generations:
@@ -361,7 +210,7 @@ class Generations:
             result = await self._cache.get(key.result)
             if result is not None:
                 return self._tell_again(execution, prepared.accepted, result)
-            completed = await self._engine.run(prepared, execution.publish)
+            completed = await self._backend.run(prepared, execution.publish)
         self._store(key.result, Result(execution.images, completed.step_count))
         return replace(completed, cache=CacheUse.MISS)
 
@@ -375,7 +224,7 @@ class Generations:
         settled = prepared.accepted.request
         if is_open:
             settled = replace(settled, parameters=replace(settled.parameters, seed=_ANY_SEED))
-        key = cache_key(prepared.model.identity, settled)
+        key = cache_key(prepared.model_identity, settled)
         return _Key(key, (key, settled.preview))
 
     def _tell_again(self, execution: Execution, accepted: Accepted, result: Result) -> Completed:
@@ -394,7 +243,7 @@ class Generations:
         self._storing.add(storing)
         storing.add_done_callback(self._storing.discard)
 
-    def _forget_flight(self, execution: Execution) -> None:
+    def _close_to_others(self, execution: Execution) -> None:
         """Let nobody else join it."""
         if execution.key is not None:
             self._executions.pop(execution.key, None)
@@ -420,7 +269,7 @@ class Generations:
         assert execution is not None
         execution.generations.remove(generation)
         if not execution.generations:
-            self._forget_flight(execution)
+            self._close_to_others(execution)
             execution.stop()
         if generation.accepted is None:
             self._forget(generation)

@@ -13,7 +13,7 @@ from safelight.v1 import text_to_image_pb2 as pb
 
 from safelight_service.core import events, model
 from safelight_service.core import request as core
-from safelight_service.generations.generations import State
+from safelight_service.generations.state import State
 
 MAX_CHUNK_BYTES = 1024 * 1024
 

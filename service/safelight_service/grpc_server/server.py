@@ -1,6 +1,7 @@
 """The server: a grpc.aio server with health and reflection, from start to stop."""
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
 import grpc
@@ -12,8 +13,8 @@ from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
 from safelight_service.auth.tokens import Tokens
 from safelight_service.cache import ResultCache
-from safelight_service.core.observer import NULL_OBSERVER
-from safelight_service.engine import Engine
+from safelight_service.core.backend import Backend
+from safelight_service.core.observer import NULL_OBSERVER, Observer
 from safelight_service.generations.generations import Generations
 from safelight_service.grpc_server.drain import OngoingCalls
 from safelight_service.grpc_server.interceptors.auth import AccessInterceptor
@@ -39,10 +40,10 @@ class AddressInUseError(Exception):
 
 
 class Server:
-    """Serves an engine; `async with` starts it, and stops it gracefully."""
+    """Serves a backend; `async with` starts it, and stops it gracefully."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Read the files that the settings name.
+    def __init__(self, settings: Settings, make_backend: Callable[[Observer], Backend]) -> None:
+        """Read the files that the settings name, and make the backend.
 
         Raises:
             ConfigurationError: one of them cannot be used, or telemetry is asked for that there
@@ -64,10 +65,10 @@ class Server:
 
             tracing = TracingInterceptor([SERVICE], self._telemetry.tracers, self._telemetry.meters)
             interceptors.insert(0, tracing)
-        self._engine = Engine(settings, observer)
+        self._backend = make_backend(observer)
         self._health = health.HealthServicer()
         self._cache = ResultCache.open(settings.cache)
-        self._generations = Generations(self._engine, self._cache, settings.generations, observer)
+        self._generations = Generations(self._backend, self._cache, settings.generations, observer)
         self._server = grpc.aio.server(
             interceptors=interceptors, options=_options(settings.connections)
         )
@@ -94,7 +95,7 @@ class Server:
                 "not an address of this machine"
             ) from None
         pb_grpc.add_TextToImageServiceServicer_to_server(
-            TextToImageServicer(self._engine, self._generations, self._telemetry or NULL_OBSERVER),
+            TextToImageServicer(self._backend, self._generations, self._telemetry or NULL_OBSERVER),
             self._server,
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -106,20 +107,20 @@ class Server:
             )
             reflection.enable_server_reflection(names, self._server)
         if self._telemetry is not None:
-            self._telemetry.start(self._engine, self._cache)
+            self._telemetry.start(self._backend, self._cache)
         await self._tell_health(_Status.NOT_SERVING)
         await self._server.start()
-        await self._engine.start()
+        await self._backend.start()
         await self._tell_health(_Status.SERVING)
 
     @property
     def is_lost(self) -> bool:
         """Whether the device is lost, so that only a new process helps."""
-        return self._engine.is_lost
+        return self._backend.is_lost
 
     async def wait_until_lost(self) -> None:
         """Return when the device is lost."""
-        await self._engine.wait_until_lost()
+        await self._backend.wait_until_lost()
 
     async def stop(self) -> None:
         """Say NOT_SERVING, let generations that run finish within the grace time, and end.
@@ -130,11 +131,11 @@ class Server:
         """
         await self._health.enter_graceful_shutdown()
         self._ongoing.close()
-        self._engine.drain()
+        self._backend.drain()
         await self._ongoing.finish(self._settings.grace_s)
         await self._generations.close()
         await self._server.stop(_LINGER_S)
-        await self._engine.close()
+        await self._backend.close()
         if self._telemetry is not None:
             await self._telemetry.close()
 

@@ -10,10 +10,10 @@ from safelight.v1 import text_to_image_pb2 as pb
 from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
 from safelight_service.auth.tokens import current_caller
+from safelight_service.core.backend import Backend
 from safelight_service.core.errors import ModelNotFoundError
 from safelight_service.core.events import Completed, Event, Image
 from safelight_service.core.observer import NULL_OBSERVER, Observer
-from safelight_service.engine import Engine
 from safelight_service.generations.generations import Generations
 from safelight_service.grpc_server import convert
 from safelight_service.grpc_server.metadata import parse_flag
@@ -25,9 +25,9 @@ class TextToImageServicer(pb_grpc.TextToImageServiceServicer):
     """Serves the contract from an engine and its generations."""
 
     def __init__(
-        self, engine: Engine, generations: Generations, observer: Observer = NULL_OBSERVER
+        self, backend: Backend, generations: Generations, observer: Observer = NULL_OBSERVER
     ) -> None:
-        self._engine = engine
+        self._backend = backend
         self._generations = generations
         self._observer = observer
 
@@ -78,7 +78,7 @@ class TextToImageServicer(pb_grpc.TextToImageServiceServicer):
         return pb.ListModelsResponse(
             models=[
                 convert.to_model(model)
-                for model in self._engine.list_models()
+                for model in self._backend.list_models()
                 if caller is None or caller.may_use(model.name)
             ]
         )
@@ -86,10 +86,10 @@ class TextToImageServicer(pb_grpc.TextToImageServiceServicer):
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
         """Describe one model."""
         caller = current_caller.get()
-        name = request.model or self._engine.default_model
+        name = request.model or self._backend.default_model
         if caller is not None and not caller.may_use(name):
             raise ModelNotFoundError(name, caller.models or ())
-        return pb.GetModelResponse(model=convert.to_model(self._engine.get_model(name)))
+        return pb.GetModelResponse(model=convert.to_model(self._backend.get_model(name)))
 
 
 def _tell_cache(event: Event, context: Context) -> None:

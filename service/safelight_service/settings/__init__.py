@@ -1,8 +1,8 @@
-"""Settings: read once at start, checked there, passed down, never changed.
+"""Settings: read and checked once, at start; immutable afterwards.
 
-Sources, strongest first: the command line, `SAFELIGHT_...` environment
-variables (`SAFELIGHT_QUEUE_SIZE=8`; nested ones as JSON), and the TOML file that
-`SAFELIGHT_CONFIG` or `--config` names. A name that does not exist is an error.
+Sources, in order of precedence: the command line, `SAFELIGHT_...` environment variables
+(`SAFELIGHT_QUEUE_SIZE=8`, `SAFELIGHT_BATCHING__MAX_WIDTH=4`), and the TOML file that
+`--config` or `SAFELIGHT_CONFIG` names. Unknown keys and variables are errors.
 """
 
 from safelight_service.settings.model import (
@@ -21,7 +21,7 @@ from safelight_service.settings.parts import (
     TlsSettings,
 )
 from safelight_service.settings.settings import Settings, load_settings
-from safelight_service.settings.table import ConfigurationError
+from safelight_settings import ConfigurationError
 
 __all__ = [
     "EMBEDDED_MODEL",

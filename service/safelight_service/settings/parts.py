@@ -1,44 +1,46 @@
-"""Settings of the parts of the service."""
+"""Settings of the service's parts, one table each."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator
 
-from safelight_service.settings.table import OptionalPath, Table, check_address
+from safelight_settings import Address, ConfigPath, OptionalPath, Table
 
 _DAY_S = 86_400
 
 
 class TlsSettings(Table):
-    """Files in PEM; changed ones are used for the next connection."""
+    """PEM files, reloaded for the next connection when they change."""
 
-    certificate: Path = Field(description="Certificate of the service, then its intermediates.")
-    private_key: Path = Field(description="Key of the certificate, without a passphrase.")
-    client_authorities: Path | None = Field(
+    certificate: ConfigPath = Field(
+        description="The service's certificate, followed by its intermediates."
+    )
+    private_key: ConfigPath = Field(description="Key of the certificate, without a passphrase.")
+    client_authorities: ConfigPath | None = Field(
         None,
-        description="Authorities, one of which must vouch for each client's certificate. Unset: "
-        "clients need none.",
+        description="Certificate authorities for client certificates. Set: each client must "
+        "present a certificate that one of them signed.",
     )
 
 
 class BatchingSettings(Table):
-    """How concurrent generations share forwards of the denoiser."""
+    """How concurrent generations share forward passes of the denoiser."""
 
     max_width: int | None = Field(
         None,
         ge=1,
-        description="Most images that share a forward; 1: none do. Unset: as wide as "
-        "measurements show to pay.",
+        description="Most images in one forward. 1 disables batching. Unset: as wide as "
+        "measurements justify.",
     )
     deterministic: bool = Field(
         False,
-        description="Whether equal requests must give equal bytes whatever runs beside them. "
-        "Nothing is merged then.",
+        description="Give equal requests equal bytes, whatever runs beside them. Disables "
+        "batching.",
     )
     order: Literal["first_come", "shortest_remaining"] = Field(
         "first_come",
-        description="Who comes first when the device cannot serve all at once. "
+        description="Scheduling policy when the device cannot run all generations at once. "
         "shortest_remaining: lower mean latency, longer tail.",
     )
     prompt_cache_mib: int = Field(
@@ -46,31 +48,31 @@ class BatchingSettings(Table):
     )
     profiles_file: OptionalPath = Field(
         Path("~/.cache/safelight/profiles.json"),
-        description="Where measured widths are kept. Empty: nowhere.",
+        description="File that stores measured widths. Empty: measure again after each start.",
     )
 
 
 class CacheSettings(Table):
-    """Where finished images are kept for requests that are equal to an earlier one."""
+    """Where results are kept, to answer equal requests later."""
 
-    enabled: bool = Field(True, description="Whether results are kept at all.")
-    memory_mib: int = Field(256, ge=0, description="Results kept in memory. 0: none.")
+    enabled: bool = Field(True, description="Keep results.")
+    memory_mib: int = Field(256, ge=0, description="Memory for results. 0 disables the tier.")
     folder: OptionalPath = Field(
         None,
-        description="Where results outlive the process; replicas on one host may share it. "
-        "Unset or empty: nowhere.",
+        description="Folder for results, which survive a restart. Replicas on one host may "
+        "share it. Unset or empty: no disk tier.",
     )
-    disk_mib: int = Field(4096, ge=1, description="Results kept in the folder.")
+    disk_mib: int = Field(4096, ge=1, description="Disk space for results in the folder.")
     redis_url: SecretStr | None = Field(
         None,
-        description="redis://, rediss:// or unix:// URL of a server that replicas share. "
-        "Unset: none.",
+        description="redis://, rediss:// or unix:// URL of a Redis server that replicas share. "
+        "Unset: no Redis tier.",
     )
-    redis_ttl_s: int = Field(86_400, ge=1, description="How long Redis keeps a result.")
+    redis_ttl_s: int = Field(86_400, ge=1, description="Seconds that Redis keeps a result.")
     replay_unseeded: bool = Field(
         False,
-        description="Whether a request without a seed gets the result of an earlier one without "
-        "a seed. Otherwise requests without a seed get a new picture each time.",
+        description="Answer a request without a seed with the result of an earlier one without a "
+        "seed. Otherwise each gets a new image.",
     )
 
     @field_validator("redis_url", mode="after")
@@ -83,67 +85,67 @@ class CacheSettings(Table):
 
 
 class GenerationSettings(Table):
-    """How long a generation may take, and how long it is kept."""
+    """How long a generation runs, and how long callers can return to it."""
 
     max_s: float = Field(
-        3600.0, gt=0, description="Most seconds that a generation may take, its wait included."
+        3600.0, gt=0, description="Longest time of a generation in seconds, including its wait."
     )
     keep_s: float = Field(
-        60.0, ge=0, description="Seconds that one that has ended can still be watched by its id."
+        60.0, ge=0, description="Seconds for which callers can watch a finished one by its id."
     )
     keep_mib: int = Field(
-        256, ge=0, description="Memory for those; above it, the one that ended first is forgotten."
+        256, ge=0, description="Memory for finished ones. Beyond it, the oldest is dropped."
     )
     stall_s: float = Field(
         60.0,
         gt=0,
-        description="Seconds after which a reader that takes nothing from its stream is cut off.",
+        description="Seconds after which a caller that reads nothing is disconnected.",
     )
 
 
 class ConnectionSettings(Table):
-    """How many connections there may be, and how long."""
+    """Limits on the number and the age of connections."""
 
     max_count: int = Field(
-        1000, ge=1, description="Most connections at once; more are closed as they come."
+        1000, ge=1, description="Most open connections. Further ones are closed on arrival."
     )
     max_stream_count: int = Field(
         500,
         ge=1,
-        description="Most calls of a connection at once, abandoned ones included until they are "
-        "noticed. Clients hold back more until some have ended. gRPC starts to drop calls, "
-        "whoever's, at 1000 that nobody has looked at yet; a connection should not get there.",
+        description="Most concurrent calls on one connection, including abandoned calls until the "
+        "service notices. Clients queue further calls. gRPC drops calls of any connection once "
+        "1000 wait for the service, so keep this below.",
     )
     max_age_s: float | None = Field(
         None,
         gt=0,
         le=_DAY_S,
-        description="Seconds after which clients are told to connect anew, as load balancers need "
-        "it to find new replicas. Calls in progress go on. Unset: never.",
+        description="Seconds after which the service asks clients to reconnect, so that load "
+        "balancers find new replicas. Running calls continue. Unset: never.",
     )
     keepalive_s: float = Field(
         30.0,
         gt=0,
         le=_DAY_S,
-        description="Seconds of silence after which a client is asked for a sign of life.",
+        description="Seconds without traffic after which the service pings a client.",
     )
     keepalive_timeout_s: float = Field(
         10.0,
         gt=0,
         le=_DAY_S,
-        description="Seconds that it has to give one before its connection is closed.",
+        description="Seconds to wait for the answer to a ping before disconnecting.",
     )
 
 
 class TelemetrySettings(Table):
-    """What is told of generations beside OTLP, which OpenTelemetry's OTEL_... variables ask for."""
+    """Telemetry besides OTLP, which OpenTelemetry's OTEL_... variables configure."""
 
-    prometheus_listen: Annotated[str, AfterValidator(check_address)] | None = Field(
+    prometheus_listen: Address | None = Field(
         None,
-        description="HOST:PORT of a Prometheus endpoint, without encryption and open to all who "
-        "reach it; port 0 picks a free one. Unset: none.",
+        description="HOST:PORT of a Prometheus endpoint, unencrypted and open to everyone who can "
+        "reach it. Port 0 picks a free one. Unset: none.",
     )
     step_spans: bool = Field(
-        False, description="Whether each step is a span of its own, and not an event of denoise."
+        False, description="Record each step as a span, not as an event of `denoise`."
     )
-    prompts: bool = Field(False, description="Whether the spans of generations hold the prompts.")
+    prompts: bool = Field(False, description="Record prompts in spans.")

@@ -1,21 +1,13 @@
-"""All settings of the service, and where they come from."""
+"""Settings: everything that an operator can set, and the checks across settings."""
 
-import difflib
 import ipaddress
-import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, Field, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    InitSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_settings import SettingsConfigDict
 
 from safelight_service.settings.model import EMBEDDED_MODEL, ModelSettings
 from safelight_service.settings.parts import (
@@ -26,162 +18,126 @@ from safelight_service.settings.parts import (
     TelemetrySettings,
     TlsSettings,
 )
-from safelight_service.settings.table import OptionalPath, check_address
+from safelight_settings import Address, ConfigPath, OptionalPath, ProgramSettings, load
 
-_ENV_PREFIX = "SAFELIGHT_"
-_CLIENT_VARIABLES = frozenset({"SAFELIGHT_TARGET", "SAFELIGHT_TOKEN"})
-_CONFIG_VARIABLE = "SAFELIGHT_CONFIG"
-_GATEWAY_PREFIX = "SAFELIGHT_GATEWAY_"
-"""Of the gateway's own settings."""
+_FOREIGN_VARIABLES = re.compile(r"SAFELIGHT_(TARGET|TOKEN|GATEWAY_\w+)")
+"""Read by the client's command line and by the gateway."""
 
 
-class Settings(BaseSettings):
+class Settings(ProgramSettings):
     """All settings of the service."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=_ENV_PREFIX,
-        extra="forbid",
-        frozen=True,
-        validate_default=True,
-        hide_input_in_errors=True,  # some settings are secrets
-    )
+    model_config = SettingsConfigDict(env_prefix="SAFELIGHT_")
 
-    listen: Annotated[str, AfterValidator(check_address)] = Field(
-        "127.0.0.1:50051", description="HOST:PORT to serve on; port 0 picks a free one."
-    )
     tls: TlsSettings | None = Field(None, description="Certificates. Unset: no encryption.")
-    tokens_file: Path | None = Field(
-        None, description="TOML file of the tokens that calls must carry. Unset: they need none."
+    tokens_file: ConfigPath | None = Field(
+        None, description="TOML file of accepted tokens. Unset: calls need none."
     )
     allow_anonymous: bool = Field(
         False,
-        description="Whether to serve callers without a token or a certificate on other addresses "
-        "than loopback.",
+        description="Serve callers without token or certificate on addresses other than loopback.",
+    )
+    listen: Address = Field(
+        "127.0.0.1:50051", description="HOST:PORT to listen on. Port 0 picks a free one."
     )
     models: tuple[ModelSettings, ...] = Field(
         (ModelSettings(name=EMBEDDED_MODEL, source=EMBEDDED_MODEL),),
-        description="The models; no others are served.",
+        description="Models to serve.",
     )
     model_memory_gib: float | None = Field(
         None,
         gt=0,
-        description="Memory of each device for the weights of its models; beyond it, the least "
-        "recently used model that is idle makes room. Unset: four fifths of what a GPU has free at "
-        "the start, and no limit on a CPU.",
+        description="Memory on each device for model weights. Beyond it, the least recently used "
+        "idle model is unloaded. Unset: on a GPU, four fifths of the memory free at start; on a "
+        "CPU, unlimited.",
     )
-    default_model: str = Field("", description="Model of calls that name none. Empty: the first.")
-    batching: BatchingSettings = BatchingSettings()
-    generations: GenerationSettings = GenerationSettings()
-    connections: ConnectionSettings = ConnectionSettings()
-    telemetry: TelemetrySettings = TelemetrySettings()
-    cache: CacheSettings = CacheSettings()
+    default_model: str = Field(
+        "", description="Model for requests that name none. Empty: the first."
+    )
+    batching: BatchingSettings = Field(default_factory=BatchingSettings)
+    generations: GenerationSettings = Field(default_factory=GenerationSettings)
+    connections: ConnectionSettings = Field(default_factory=ConnectionSettings)
+    telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
+    cache: CacheSettings = Field(default_factory=CacheSettings)
     compile_cache: OptionalPath = Field(
         Path("~/.cache/safelight/inductor"),
-        description="Folder of compiled code, for all models; TORCHINDUCTOR_CACHE_DIR comes first. "
-        "Who can write there runs code in the service. Empty: torch's own, below /tmp.",
+        description="Folder for compiled code, shared by all models. TORCHINDUCTOR_CACHE_DIR takes "
+        "precedence. Anyone who can write there can run code in the service. Empty: torch's "
+        "default, below /tmp.",
     )
     queue_size: int = Field(
         64,
         ge=0,
-        description="Generations that may wait for each device; more are refused "
-        "(RESOURCE_EXHAUSTED).",
+        description="Most generations waiting for each device. More are refused with "
+        "RESOURCE_EXHAUSTED.",
     )
     heartbeat_s: float = Field(
         5.0,
         gt=0,
-        description="Seconds of silence after which an event is repeated as a sign of life; "
-        "below the idle time-outs of common proxies.",
+        description="Seconds without an event after which a waiting caller receives its queue "
+        "position again. The default is below the idle timeouts of common proxies.",
     )
     grace_s: float = Field(
-        30.0, ge=0, description="Seconds that running generations get to finish on SIGTERM."
+        30.0, ge=0, description="Seconds that running generations have to finish after SIGTERM."
     )
     step_timeout_s: float = Field(
         600.0,
         gt=0,
-        description="Seconds that one call on the device may take before the device is taken for "
-        "lost and the process exits. The first call of a compiled model takes minutes.",
+        description="Longest time of one call on the device, in seconds. Beyond it the device "
+        "counts as lost and the process exits. The first call of a compiled model takes minutes.",
     )
     torch_threads: int | None = Field(
-        None, ge=1, description="Threads of CPU inference. Unset: torch decides."
+        None, ge=1, description="Threads for CPU inference. Unset: torch's default."
     )
-    reflection: bool = Field(True, description="Whether gRPC server reflection is on.")
+    reflection: bool = Field(True, description="Enable gRPC server reflection.")
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
-    @model_validator(mode="after")
-    def _check_models(self) -> "Settings":
-        if not self.models:
-            raise ValueError("models: at least one is needed")
-        names = [model.name for model in self.models]
+    @field_validator("listen")
+    @classmethod
+    def _check_exposure(cls, listen: str, info: ValidationInfo) -> str:
+        if not {"tls", "tokens_file", "allow_anonymous"} <= info.data.keys():
+            return listen  # one of them is wrong, and has an error of its own
+        tls = info.data["tls"]
+        knows_callers = info.data["tokens_file"] is not None or (
+            tls is not None and tls.client_authorities is not None
+        )
+        if not (knows_callers or info.data["allow_anonymous"] or _is_loopback(listen)):
+            raise ValueError(
+                f"{listen} accepts connections from other machines; set tokens_file or "
+                "tls.client_authorities, listen on 127.0.0.1, or set allow_anonymous = true"
+            )
+        return listen
+
+    @field_validator("models")
+    @classmethod
+    def _check_models(cls, models: tuple[ModelSettings, ...]) -> tuple[ModelSettings, ...]:
+        if not models:
+            raise ValueError("must list at least one model")
+        names = [model.name for model in models]
         doubled = sorted({name for name in names if names.count(name) > 1})
         if doubled:
-            raise ValueError(f"models: each name once, but these repeat: {', '.join(doubled)}")
-        if self.default_model and self.default_model not in names:
-            raise ValueError(
-                f"default_model: {self.default_model!r} is not one of: {', '.join(names)}"
-            )
-        return self
+            raise ValueError(f"names must be unique, but these repeat: {', '.join(doubled)}")
+        return models
 
-    @model_validator(mode="after")
-    def _check_exposure(self) -> "Settings":
-        knows_callers = self.tokens_file is not None or (
-            self.tls is not None and self.tls.client_authorities is not None
-        )
-        if not (knows_callers or self.allow_anonymous or _is_loopback(self.listen)):
-            raise ValueError(
-                f"listen: {self.listen} lets other machines in, and anybody on them; set "
-                "tokens_file or tls.client_authorities, or listen on 127.0.0.1, or set "
-                "allow_anonymous = true"
-            )
-        return self
-
+    @field_validator("default_model")
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read the command line, the environment and the TOML file, in this order."""
-        assert isinstance(init_settings, InitSettingsSource)
-        assert isinstance(env_settings, EnvSettingsSource)
-        config_file = init_settings.init_kwargs.pop("config_file", None)
-        toml = TomlConfigSettingsSource(settings_cls, config_file)
-        return init_settings, env_settings, toml
+    def _check_default_model(cls, name: str, info: ValidationInfo) -> str:
+        names = [model.name for model in info.data.get("models", ())]
+        if name and names and name not in names:
+            raise ValueError(f"must be one of {', '.join(names)}, not {name!r}")
+        return name
 
 
 def load_settings(
-    overrides: Mapping[str, object] | None = None,
-    config_file: Path | None = None,
+    options: Mapping[str, object] | None = None, config_file: Path | None = None
 ) -> Settings:
-    """Read the settings from all sources; `overrides` come from the command line.
+    """Load the settings from the command line (`options`), the environment and the file.
 
     Raises:
-        ValueError: a value is not allowed (pydantic's ValidationError, which
-            names it), or a `SAFELIGHT_...` variable is not a setting.
-        FileNotFoundError: the configuration file does not exist.
+        ConfigurationError: a source cannot be read, or has an unknown key or a bad value.
     """
-    _refuse_unknown_variables()
-    if config_file is None and os.environ.get(_CONFIG_VARIABLE):
-        config_file = Path(os.environ[_CONFIG_VARIABLE])
-    if config_file is not None and not config_file.is_file():
-        raise FileNotFoundError(f"no configuration file at {config_file}")
-    values: dict[str, object] = {**(overrides or {}), "config_file": config_file}
-    return Settings(**values)  # type: ignore[arg-type]
-
-
-def _refuse_unknown_variables() -> None:
-    known = {f"{_ENV_PREFIX}{name.upper()}" for name in Settings.model_fields}
-    allowed = known | _CLIENT_VARIABLES | {_CONFIG_VARIABLE}
-    for name in sorted(os.environ):
-        if name.upper().startswith(_GATEWAY_PREFIX):
-            continue
-        if name.upper().startswith(_ENV_PREFIX) and name.upper() not in allowed:
-            close = difflib.get_close_matches(name.upper(), allowed, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise ValueError(f"the environment variable {name} is not a setting{hint}")
+    return load(Settings, options, config_file, _FOREIGN_VARIABLES)
 
 
 def _is_loopback(listen: str) -> bool:

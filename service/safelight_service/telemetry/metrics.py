@@ -7,10 +7,10 @@ from typing import get_args
 from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
 
 from safelight_service.cache.result_cache import TierStats
+from safelight_service.core.backend import BackendStats
 from safelight_service.core.events import Completed
 from safelight_service.core.observer import Compilation, CompilationReason
 from safelight_service.core.timeline import SharedForward, Timeline
-from safelight_service.engine import BackendStats
 from safelight_service.telemetry import names
 
 _LONG_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800)

@@ -17,10 +17,10 @@ from opentelemetry.trace import (
 
 from safelight_service import __version__
 from safelight_service.cache import ResultCache
+from safelight_service.core.backend import Backend
 from safelight_service.core.events import Completed, Image
 from safelight_service.core.observer import Compilation, Observer
 from safelight_service.core.timeline import SharedForward, Timeline
-from safelight_service.engine import Engine
 from safelight_service.settings import TelemetrySettings
 from safelight_service.telemetry import names
 from safelight_service.telemetry.metrics import Metrics
@@ -29,7 +29,7 @@ from safelight_service.telemetry.signals import Signals
 from safelight_service.telemetry.traces import Traces
 
 if TYPE_CHECKING:
-    from safelight_service.generations.generations import Generation
+    from safelight_service.generations.state import Generation
 
 _log = structlog.get_logger()
 
@@ -79,11 +79,11 @@ class Telemetry(Observer):
         """For the durations of calls."""
         return self._providers.meters or NoOpMeterProvider()
 
-    def start(self, engine: Engine, cache: ResultCache) -> None:
+    def start(self, backend: Backend, cache: ResultCache) -> None:
         """Begin to measure."""
         if self._providers.meters is not None:
             meter = self._providers.meters.get_meter("safelight_service", __version__)
-            self._metrics = Metrics(meter, engine.measure, cache.stats, sorted(self._models))
+            self._metrics = Metrics(meter, backend.stats, cache.stats, sorted(self._models))
         self._ticking = asyncio.create_task(self._tick())
         if self._providers.prometheus_address is not None:
             _log.info("prometheus_ready", address=self._providers.prometheus_address)

@@ -1,6 +1,7 @@
 """The tokens file: what it may say, who is found in it, and what happens when it changes."""
 
 import hmac
+import re
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,11 @@ def test_a_token_is_found_with_what_it_allows(file: Path) -> None:
     limits = 'models = ["shapes"]\nrequests_per_minute = 60\nconcurrent = 4\n'
     tokens = Tokens(write(file, OTHER + GOOD + limits), SERVED)
     assert tokens.find("secret") == Caller(
-        "billing", digest_token("secret"), ("shapes",), requests_per_minute=60, concurrent=4
+        name="billing",
+        sha256=digest_token("secret"),
+        models=("shapes",),
+        requests_per_minute=60,
+        concurrent=4,
     )
 
 
@@ -78,27 +83,29 @@ def test_a_caller_does_not_show_its_digest(file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "tokens: Field required"),
-        ("tokens = 3", "tokens: Input should be a valid tuple"),
-        ("tokens = [3]", "entry 1: Input should be"),
-        ("tokens = [", "Invalid value"),
-        (GOOD + "[limits]", "limits: Extra inputs"),
-        (GOOD + "rate = 3", "token 'billing': rate: Unexpected"),
-        (GOOD + GOOD, "token 'billing': another entry has the same name"),
-        (GOOD + GOOD.replace("billing", "b"), "token 'b': another entry has the same sha256"),
-        ('[[tokens]]\nname = "billing"', "token 'billing': sha256: Field required"),
-        ('[[tokens]]\nname = "b"\nsha256 = "abc"', "token 'b': sha256: String should match"),
-        (GOOD + "[[tokens]]", "entry 2: name: Field required"),
-        ('[[tokens]]\nname = "a b"', "token 'a b': name: String should match"),
-        (GOOD + "concurrent = 0", "token 'billing': concurrent: Input should be greater"),
-        (GOOD + "models = []", "token 'billing': models: Tuple should have at least 1"),
-        (GOOD + 'models = ["x"]', "token 'billing': model 'x' is not one of: shapes, sdxl"),
+        ("", ": tokens: Field required"),
+        ("tokens = 3", ":1: tokens: Input should be a valid tuple"),
+        ("tokens = [3]", r":1: tokens\[0\]: Input should be"),
+        ("tokens = [", ": Invalid value"),
+        (GOOD + "[limits]", ":4: limits is not a setting"),
+        (GOOD + "concurent = 3", r":4: .*concurent is .*mean tokens\[0\].concurrent\?"),
+        (GOOD + GOOD, ":5: .*name: another entry has the same name"),
+        (GOOD + GOOD.replace("billing", "b"), ":6: .*sha256: another entry has the same sha256"),
+        ('[[tokens]]\nname = "billing"', r":1: tokens\[0\].sha256: Field required"),
+        ('[[tokens]]\nname = "b"\nsha256 = "abc"', ":3: .*sha256: String should match"),
+        (GOOD + "[[tokens]]", r":4: tokens\[1\].name: Field required"),
+        ('[[tokens]]\nname = "a b"', r":2: tokens\[0\].name: String should match"),
+        (GOOD + "concurrent = 0", r":4: tokens\[0\].concurrent: Input should be greater"),
+        (GOOD + "models = []", ":4: .*models: Tuple should have at least 1"),
+        (GOOD + 'models = ["x"]', ":4: .*models: 'x' is not a served model: shapes, sdxl"),
     ],
 )
-def test_a_file_that_is_wrong_is_an_error_that_names_the_entry(
+def test_a_file_that_is_wrong_is_an_error_that_names_the_line(
     text: str, message: str, file: Path
 ) -> None:
-    with pytest.raises(ConfigurationError, match=f"^tokens_file: .*{message}"):
+    with pytest.raises(
+        ConfigurationError, match=f"^tokens_file: {re.escape(str(file))}.*{message}"
+    ):
         Tokens(write(file, text), SERVED)
 
 
@@ -109,7 +116,9 @@ def test_a_token_in_place_of_its_digest_is_not_told(file: Path) -> None:
 
 
 def test_a_missing_file_is_an_error_that_names_the_setting(file: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"^tokens_file: .*No such file.*tokens\.toml"):
+    with pytest.raises(
+        ConfigurationError, match=r"^tokens_file: cannot read .*tokens\.toml: No such file"
+    ):
         Tokens(file, SERVED)
 
 

@@ -1,13 +1,17 @@
 """What is known of devices; of asynchronous ones by a GPU that works by a clock of the test's."""
 
+import contextlib
 import math
 import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 from safelight_service.engine.hardware import (
     RunAhead,
+    beside,
     is_answering,
     is_out_of_memory,
     memory_for_weights,
@@ -29,9 +33,9 @@ class FakeGpu:
         patch.setattr(torch.cuda, "current_stream", lambda device: None)
         patch.setattr(torch.cuda, "Event", lambda enable_timing: _Mark(self))
 
-    def work(self, seconds: float) -> None:
+    def work(self, seconds: float, uses: object = None) -> None:
         """Give it work of so many seconds."""
-        span = self._ahead.begin(torch.device("cuda"), self.noted.append)
+        span = self._ahead.begin(torch.device("cuda"), self.noted.append, uses)
         self.now += LAUNCH_S
         self.free_at = max(self.now, self.free_at) + seconds
         self._ahead.end(span)
@@ -94,6 +98,21 @@ def test_seconds_of_work_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
         gpu.end_step()
     gpu.catch_up()
     assert gpu.noted == pytest.approx([1.0, 3.0, 2.0], abs=2 * LAUNCH_S)
+
+
+def test_weights_stay_in_memory_until_the_work_with_them_is_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gpu = FakeGpu(monkeypatch)
+    weights = torch.nn.Module()
+    gpu.work(1.0, uses=weights)
+    are_there = weakref.ref(weights)
+    del weights
+    gpu.end_step()
+    assert are_there()
+    gpu.work(1.0)
+    gpu.end_step()
+    assert not are_there()
 
 
 def test_time_in_which_nothing_was_asked_of_a_gpu_counts_for_no_work(
@@ -184,3 +203,28 @@ def test_weights_may_take_most_of_a_gpu_and_all_of_the_host(
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (80 * gib, 96 * gib))
     assert memory_for_weights(torch.device("cuda", 0)) == pytest.approx(64 * gib)
     assert memory_for_weights(torch.device("cpu")) == math.inf
+
+
+def test_a_thread_keeps_its_side_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch has 32 streams: further ones would be those of device threads and of captures."""
+    made: list[object] = []
+
+    class Stream:
+        def __init__(self, device: torch.device) -> None:
+            made.append(self)
+
+        def wait_event(self, event: object) -> None:
+            pass
+
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", contextlib.nullcontext)
+
+    def copy_pictures() -> None:
+        for device in ("cuda:0", "cuda:1", "cuda:0", "cuda:1"):
+            with beside(torch.device(device), after=None):
+                pass
+
+    for _ in range(2):
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(copy_pictures).result()
+    assert len(made) == 4

@@ -19,7 +19,13 @@ def caller(
     requests_per_minute: int | None = None,
     concurrent: int | None = None,
 ) -> Caller:
-    return Caller(name, digest_token(name), models, requests_per_minute, concurrent)
+    return Caller(
+        name=name,
+        sha256=digest_token(name),
+        models=models,
+        requests_per_minute=requests_per_minute,
+        concurrent=concurrent,
+    )
 
 
 def admit(admission: Admission, caller: Caller | None, model: str = "shapes") -> None:

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from safelight_service.cache import ResultCache
+from safelight_service.core.backend import Backend, Prepared
 from safelight_service.core.errors import (
     DeadlineError,
     GenerationCancelledError,
@@ -28,6 +28,7 @@ from safelight_service.core.events import (
     CacheUse,
     Completed,
     Event,
+    EventCallback,
     Image,
     Progress,
     Queued,
@@ -43,10 +44,8 @@ from safelight_service.core.request import (
     ResolvedRequest,
 )
 from safelight_service.core.timeline import Timeline
-from safelight_service.engine import Engine, Prepared
-from safelight_service.engine.event_relay import EventCallback
-from safelight_service.engine.models.loading import LoadedModel
-from safelight_service.generations.generations import Generations, State
+from safelight_service.generations.generations import Generations
+from safelight_service.generations.state import State
 from safelight_service.settings import CacheSettings, GenerationSettings
 
 PARAMETERS = ResolvedParameters(None, None, 4, 64, 64, "euler", 7)
@@ -86,9 +85,7 @@ class ScriptedEngine:
             ),
         )
         try:
-            yield Prepared(
-                accepted, cast(LoadedModel, SimpleNamespace(identity="identity")), timeline
-            )
+            yield Prepared(accepted, "identity", timeline)
         finally:
             del self.running[request.generation_id]
 
@@ -142,7 +139,7 @@ class Scene:
         self.engine = ScriptedEngine()
         cache = ResultCache.open(CacheSettings(replay_unseeded=replays_unseeded))
         self.generations = Generations(
-            cast(Engine, self.engine), cache, GenerationSettings(**settings)
+            cast(Backend, self.engine), cache, GenerationSettings(**settings)
         )
 
     async def generate(self, generation_id: str = "a", inputs: str = "x", **more: Any) -> Watcher:

@@ -17,7 +17,7 @@ from h2.events import DataReceived, ResponseReceived
 from safelight.v1 import text_to_image_pb2 as pb
 from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
-from safelight_service.grpc_server.server import Server
+from safelight_service.app import make_server
 from safelight_service.settings import LimitSettings, Settings
 from tests.generation_stream import image_bytes, wait_for
 from tests.running_service import RunningService, run_service
@@ -287,7 +287,7 @@ def test_an_image_larger_than_a_message_reaches_a_client_with_default_limits(
 
     async def generate() -> list[pb.GenerateResponse]:
         async with (
-            Server(settings) as server,
+            make_server(settings) as server,
             grpc.aio.insecure_channel(server.address) as channel,
         ):
             stub: Any = pb_grpc.TextToImageServiceStub(channel)

@@ -3,8 +3,8 @@
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
+from safelight_service.core.backend import BackendStats
 from safelight_service.core.observer import Compilation
-from safelight_service.engine import BackendStats
 from safelight_service.telemetry.metrics import Metrics
 
 

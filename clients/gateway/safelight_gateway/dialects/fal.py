@@ -1,46 +1,29 @@
-"""fal: results at once (`run`), or by a queue that the client comes back to."""
+"""fal: direct results (`run`), and a queue that clients poll."""
 
 import base64
 from collections.abc import Sequence
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
-from safelight_gateway.call import Call, endpoint
 from safelight_gateway.dialects import hf_inference
-from safelight_gateway.dialects.files import link_images
+from safelight_gateway.dialects.dialect import Dialect, DialectRoute, Proxy
+from safelight_gateway.dialects.parameters import read_request
+from safelight_gateway.edge.call import Call
+from safelight_gateway.edge.links import link_images
 from safelight_gateway.errors import GatewayError, bad_request
-from safelight_gateway.files import SUFFIXES
-from safelight_gateway.gateway import Gateway
-from safelight_gateway.generation import ImageRequest, ImageResult
-from safelight_gateway.jobs import Job, JobState
-from safelight_gateway.parameters import read_request
+from safelight_gateway.generation.request import ImageRequest, ImageResult
+from safelight_gateway.stores.files import SUFFIXES
+from safelight_gateway.stores.jobs import Job, JobState
 
 _OWNER = "fal-ai/"
 _ID_HEADER = "x-fal-request-id"
 _LONGEST_HOLD_S = 240.0
-"""Node gives up on a response after 300 s."""
-
-
-def routes(gateway: Gateway) -> list[Route]:
-    """Return the routes of fal; what follows a submission is known by the end of its path."""
-
-    def route(path: str, handler: Any, method: str) -> Route:
-        respond = endpoint(gateway, handler, render_error, id_header=_ID_HEADER)
-        return Route(path, respond, methods=[method])
-
-    return [
-        route("/fal-ai/{app:path}", _run, "POST"),
-        route("/fal-queue/{app:path}", _submit, "POST"),
-        route("/{any:path}/requests/{id}/status", _tell_status, "GET"),
-        route("/{any:path}/requests/{id}/cancel", _cancel, "PUT"),
-        route("/{any:path}/requests/{id}", _tell_result, "GET"),
-    ]
+"""Node times out after 300 s without a response."""
 
 
 def render_error(error: GatewayError) -> Response:
-    """Render an error as fal does, with the texts that its clients look for."""
+    """Render an error in the format of fal, with the fields that its clients read."""
     detail: object = error.message
     if error.violations:
         detail = [
@@ -60,14 +43,14 @@ async def _run(call: Call) -> Response:
         return await _submit_and_hold(call)
     if hf_inference.is_request(call.json()):
         return await hf_inference.generate_bytes(call, _models(call))
-    result = await call.gateway.generator.run(_read(call))
+    result = await call.state.generator.run(_read(call))
     links = _data_links(result) if _wants_data(call) else link_images(call, result)
     content = _render_result(result, links, call.json().get("prompt"))
     return JSONResponse(content, headers=hf_inference.result_headers(result))
 
 
 async def _submit(call: Call) -> Response:
-    job = call.gateway.jobs.start(_read(call))
+    job = call.state.jobs.start(_read(call))
     try:
         await job.wait_until_begun()
     except BaseException:
@@ -77,8 +60,8 @@ async def _submit(call: Call) -> Response:
 
 
 async def _submit_and_hold(call: Call) -> Response:
-    """Answer when it is done: the client would die between its polls (they keep nothing alive)."""
-    job = call.gateway.jobs.start(_read(call))
+    """Answer when the job has ended: between polls, the client's process would exit."""
+    job = call.state.jobs.start(_read(call))
     try:
         await job.wait_until_ended(_LONGEST_HOLD_S)
         job.raise_for_failure()
@@ -88,13 +71,13 @@ async def _submit_and_hold(call: Call) -> Response:
     return _render_submission(call, job)
 
 
-async def _tell_status(call: Call) -> Response:
+async def _get_status(call: Call) -> Response:
     job = _find_job(call)
     status = 200 if job.has_ended else 202
     return JSONResponse(_status(call, job), status, headers={_ID_HEADER: job.id})
 
 
-async def _tell_result(call: Call) -> Response:
+async def _get_result(call: Call) -> Response:
     job = _find_job(call)
     headers = {_ID_HEADER: job.id}
     if not job.has_ended:
@@ -123,7 +106,7 @@ def _read(call: Call) -> ImageRequest:
 
 
 def _models(call: Call) -> tuple[str, ...]:
-    """Return the spellings of the app's id: some URLs repeat the owner, some leave it out."""
+    """Return the ids of the app; some URLs repeat the owner, some omit it."""
     app = call.request.path_params["app"].strip("/")
     while app.startswith(f"{_OWNER}{_OWNER}"):
         app = app.removeprefix(_OWNER)
@@ -134,7 +117,7 @@ def _models(call: Call) -> tuple[str, ...]:
 
 
 def _find_job(call: Call) -> Job:
-    return call.gateway.jobs.find(call.request.path_params["id"], call.context.credential)
+    return call.state.jobs.find(call.request.path_params["id"], call.context.credential)
 
 
 def _status(call: Call, job: Job) -> dict[str, Any]:
@@ -188,3 +171,24 @@ def _data_links(result: ImageResult) -> tuple[str, ...]:
         f"data:{image.mime_type};base64,{base64.b64encode(image.data).decode()}"
         for image in result.images
     )
+
+
+DIALECT = Dialect(
+    name="fal-ai",
+    routes=(
+        DialectRoute("POST", "/fal-ai/{app:path}", _run),
+        DialectRoute("POST", "/fal-queue/{app:path}", _submit),
+        # Match the end of the path only: clients vary the beginning.
+        DialectRoute("GET", "/{any:path}/requests/{id}/status", _get_status),
+        DialectRoute("PUT", "/{any:path}/requests/{id}/cancel", _cancel),
+        DialectRoute("GET", "/{any:path}/requests/{id}", _get_result),
+    ),
+    render_error=render_error,
+    parameter_aliases={"num_images": "n", "image_size": "size"},
+    hosts={"fal.run": "/fal-ai", "queue.fal.run": "/fal-queue", "queue.*": "/fal-queue"},
+    proxy=Proxy("/fal-proxy", header="x-fal-target-url"),
+    deadline_headers=("x-fal-request-timeout",),
+    credential_schemes=("Key",),
+    id_header=_ID_HEADER,
+    is_provider=True,
+)

@@ -1,16 +1,15 @@
-"""hf-inference: a JSON request with `inputs`, answered by the bytes of the image."""
+"""hf-inference: JSON with `inputs` in, the bytes of an image out."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
-from safelight_gateway.call import Call, endpoint
+from safelight_gateway.dialects.dialect import Dialect, DialectRoute
+from safelight_gateway.dialects.parameters import read_request
+from safelight_gateway.edge.call import Call
 from safelight_gateway.errors import GatewayError, invalid_field
-from safelight_gateway.gateway import Gateway
-from safelight_gateway.generation import ImageResult
-from safelight_gateway.parameters import read_request
+from safelight_gateway.generation.request import ImageResult
 
 _PATHS = (
     "/hf-inference/models/{model:path}",
@@ -18,19 +17,15 @@ _PATHS = (
     "/hf-inference/pipeline/text-to-image/{model:path}",
     "/pipeline/text-to-image/{model:path}",
 )
+"""Current paths, and those of the former hosts."""
+
 _MIME_TYPES = ("image/png", "image/jpeg", "image/webp")
 _JAVASCRIPT_CLIENT = "@huggingface/inference"
 _ESTIMATED_LOADING_S = 20.0
 
 
-def routes(gateway: Gateway) -> list[Route]:
-    """Return the routes of hf-inference, with those of its earlier hosts."""
-    respond = endpoint(gateway, _generate, render_error)
-    return [Route(path, respond, methods=["POST"]) for path in _PATHS]
-
-
 def render_error(error: GatewayError) -> Response:
-    """Render an error as Hugging Face's servers do."""
+    """Render an error in the format of Hugging Face's servers."""
     content: dict[str, object] = {"error": error.message}
     if error.is_loading:
         content["estimated_time"] = error.retry_after_s or _ESTIMATED_LOADING_S
@@ -38,24 +33,24 @@ def render_error(error: GatewayError) -> Response:
 
 
 def is_request(body: Mapping[str, Any]) -> bool:
-    """Tell whether a body on another provider's route is one of this dialect.
+    """Return whether a body on another provider's route belongs to this dialect.
 
-    That is what Hugging Face's own examples for `fetch` send to every provider.
+    Hugging Face's own `fetch` examples send such bodies to every provider.
     """
     return "inputs" in body and "prompt" not in body and "input" not in body
 
 
 async def generate_bytes(call: Call, model: tuple[str, ...]) -> Response:
-    """Answer a body of this dialect with the bytes of the image.
+    """Generate an image from a body of this dialect; return its bytes.
 
     Raises:
-        GatewayError: nothing came of it.
+        GatewayError: the body is invalid, or the generation failed.
     """
     body = call.json()
     parameters, options = _table(body, "parameters"), _table(body, "options")
     fields = {**parameters, "inputs": body.get("inputs", body.get("prompt"))}
     fields.setdefault("output_format", _accepted_format(call))
-    # Who does not ask to wait is told, unless it would ask again at once, and without end.
+    # By default a loading model is a 503; the JavaScript client would retry that endlessly.
     waits = _JAVASCRIPT_CLIENT in call.headers.get("user-agent", "")
     request = read_request(
         call,
@@ -64,7 +59,7 @@ async def generate_bytes(call: Call, model: tuple[str, ...]) -> Response:
         options=options,
         wait_for_model=waits,
     )
-    result = await call.gateway.generator.run(request)
+    result = await call.state.generator.run(request)
     image = result.images[0]
     characters = {"x-compute-characters": str(len(request.prompt))}
     headers = {**result_headers(result), **characters}
@@ -72,7 +67,7 @@ async def generate_bytes(call: Call, model: tuple[str, ...]) -> Response:
 
 
 def result_headers(result: ImageResult) -> dict[str, str]:
-    """Return the headers that tell how an image was made."""
+    """Return the response headers with compute time, device type and ignored parameters."""
     headers = {
         "x-compute-time": f"{result.compute_s:.3f}",
         "x-compute-type": result.compute_type,
@@ -87,7 +82,7 @@ async def _generate(call: Call) -> Response:
 
 
 def _accepted_format(call: Call) -> str:
-    """Return the type that `Accept` names first; whoever takes anything gets PNG."""
+    """Return the first supported type in `Accept`; PNG if there is none."""
     for part in call.headers.get("accept", "").split(","):
         mime_type = part.partition(";")[0].strip().lower()
         if mime_type in _MIME_TYPES:
@@ -102,3 +97,12 @@ def _table(body: Mapping[str, Any], name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise invalid_field(name, "must be an object")
     return value
+
+
+DIALECT = Dialect(
+    name="hf-inference",
+    routes=tuple(DialectRoute("POST", path, _generate) for path in _PATHS),
+    render_error=render_error,
+    parameter_aliases={"inputs": "prompt"},
+    is_provider=True,
+)

@@ -1,39 +1,23 @@
-"""The Hub: what clients look up there before they ask a provider for an image."""
+"""The Hub: lookups of Hugging Face's clients before they call a provider."""
 
 from contextlib import suppress
 
 from safelight import UnauthenticatedError
 from safelight.models import Model
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
-from safelight_gateway.call import Call, endpoint
+from safelight_gateway.dialects.dialect import Dialect, DialectRoute
 from safelight_gateway.dialects.hf_inference import render_error as render_text_error
+from safelight_gateway.edge.call import Call
 from safelight_gateway.errors import GatewayError
-from safelight_gateway.gateway import Gateway
-from safelight_gateway.generation import CallContext
+from safelight_gateway.generation.request import CallContext
 
 TASK = "text-to-image"
-_PROVIDERS = ("hf-inference", "fal-ai", "nebius", "replicate", "together")
-"""The first one is used by clients that are told none."""
 _NO_ID = "0" * 24
 
 
-def routes(gateway: Gateway) -> list[Route]:
-    """Return the routes that answer for the Hub; none asks for a token."""
-
-    def get(path: str, handler: object) -> Route:
-        return Route(path, endpoint(gateway, handler, render_error), methods=["GET"])  # type: ignore[arg-type]
-
-    return [
-        get("/api/models/{model:path}", _map_model),
-        get("/api/tasks", _list_tasks),
-        get("/api/agent-harnesses", _list_harnesses),
-    ]
-
-
 def render_error(error: GatewayError) -> Response:
-    """Render an error as the Hub does."""
+    """Render an error in the format of the Hub."""
     response = render_text_error(error)
     if error.reason == "MODEL_NOT_FOUND":
         response.headers["x-error-code"] = "RepoNotFound"
@@ -41,14 +25,13 @@ def render_error(error: GatewayError) -> Response:
 
 
 async def _map_model(call: Call) -> Response:
-    """Tell that every provider has the model, under the same id: that is what they take here."""
+    """Map the model to every provider, under its own id: all dialects accept it."""
     id_ = call.request.path_params["model"]
     models = await _list_models(call)
-    if models is not None and call.gateway.models.choose((id_,), models) is None:
+    if models is not None and call.state.models.choose((id_,), models) is None:
         raise GatewayError(404, "Repository not found", "MODEL_NOT_FOUND")
-    mapping = {
-        provider: {"status": "live", "providerId": id_, "task": TASK} for provider in _PROVIDERS
-    }
+    entry = {"status": "live", "providerId": id_, "task": TASK}
+    mapping = dict.fromkeys(call.state.dialects.providers, entry)
     return JSONResponse(
         {
             "_id": _NO_ID,
@@ -72,17 +55,28 @@ async def _list_harnesses(call: Call) -> Response:
 
 
 async def _list_models(call: Call) -> list[Model] | None:
-    """Return the models that the caller or, where it says not who it is, the gateway may use.
+    """Return the models that the caller may use, or else those that the gateway may use.
 
-    None where the service tells neither: whoever generates will be told.
+    Returns None if the service rejects both tokens. Generation then reports the error.
     """
-    token = call.gateway.settings.token
+    token = call.state.settings.token
     contexts = [CallContext(credential=token.get_secret_value() if token else None)]
-    with suppress(GatewayError):  # a token of something else
+    with suppress(GatewayError):  # the token is not one of the service
         contexts.insert(0, call.context)
     for context in contexts:
         try:
-            return await call.gateway.models.list(context.call_metadata)
+            return await call.state.models.list(context.call_metadata)
         except UnauthenticatedError:
             continue
     return None
+
+
+DIALECT = Dialect(
+    name="hub",
+    routes=(
+        DialectRoute("GET", "/api/models/{model:path}", _map_model),
+        DialectRoute("GET", "/api/tasks", _list_tasks),
+        DialectRoute("GET", "/api/agent-harnesses", _list_harnesses),
+    ),
+    render_error=render_error,
+)

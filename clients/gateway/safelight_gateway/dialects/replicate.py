@@ -1,26 +1,27 @@
-"""Replicate: predictions, held for as long as `Prefer: wait` asks or polled for."""
+"""Replicate: predictions, awaited with `Prefer: wait` or polled."""
 
 import re
 from datetime import UTC, datetime
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
-from safelight_gateway.call import Call, endpoint
 from safelight_gateway.dialects import hf_inference
-from safelight_gateway.dialects.files import link_images
+from safelight_gateway.dialects.dialect import Dialect, DialectRoute
+from safelight_gateway.dialects.parameters import read_request
+from safelight_gateway.edge.call import Call
+from safelight_gateway.edge.links import link_images
 from safelight_gateway.errors import GatewayError, invalid_field
-from safelight_gateway.gateway import Gateway
-from safelight_gateway.generation import ImageRequest
-from safelight_gateway.jobs import Job, JobState
-from safelight_gateway.parameters import read_request
+from safelight_gateway.generation.request import ImageRequest
+from safelight_gateway.stores.jobs import Job, JobState
 
 _ROOTS = ("/replicate/v1", "/v1")
+"""Root at the gateway, and root at Replicate's own host."""
+
 _WAIT = re.compile(r"\bwait\b(?: *= *(\d{1,5}))?")
 _LONGEST_WAIT_S = 60.0
 _NEVER_POLLING = ("hf_hub/", "@huggingface/inference")
-"""Clients that take the answer to their only request for the result."""
+"""User agents that never poll: the first answer must hold the result."""
 
 _TITLES = {401: "Unauthenticated", 404: "Not found", 422: "Invalid input", 429: "Too many requests"}
 _STATUSES = {
@@ -33,24 +34,8 @@ _STATUSES = {
 _OUTPUT = {"type": "array", "items": {"type": "string", "format": "uri"}}
 
 
-def routes(gateway: Gateway) -> list[Route]:
-    """Return the routes of Replicate, below its own root and at the host's."""
-
-    def route(path: str, handler: Any, method: str) -> list[Route]:
-        respond = endpoint(gateway, handler, render_error)
-        return [Route(f"{root}{path}", respond, methods=[method]) for root in _ROOTS]
-
-    return [
-        *route("/models/{model:path}/predictions", _predict, "POST"),
-        *route("/predictions", _predict, "POST"),
-        *route("/predictions/{id}", _tell, "GET"),
-        *route("/predictions/{id}/cancel", _cancel, "POST"),
-        *route("/models/{model:path}/versions/{version}", _tell_version, "GET"),
-    ]
-
-
 def render_error(error: GatewayError) -> Response:
-    """Render an error as Replicate does, as problem JSON."""
+    """Render an error in the format of Replicate: problem JSON."""
     content = {
         "title": _TITLES.get(error.status, "Error"),
         "detail": error.message,
@@ -63,7 +48,7 @@ def render_error(error: GatewayError) -> Response:
 async def _predict(call: Call) -> Response:
     if hf_inference.is_request(call.json()):
         return await hf_inference.generate_bytes(call, _models(call))
-    job = call.gateway.jobs.start(_read(call))
+    job = call.state.jobs.start(_read(call))
     wait_s = _read_wait_s(call)
     try:
         if wait_s is not None:
@@ -77,12 +62,12 @@ async def _predict(call: Call) -> Response:
         raise
     prediction = _render(call, job)
     if not job.has_ended:
-        prediction["status"] = "starting"  # for "processing", some clients return at once
+        prediction["status"] = "starting"  # on "processing", some clients return at once
     headers = hf_inference.result_headers(job.result) if job.result else None
     return JSONResponse(prediction, 201, headers=headers)
 
 
-async def _tell(call: Call) -> Response:
+async def _get(call: Call) -> Response:
     return JSONResponse(_render(call, _find_job(call)))
 
 
@@ -93,10 +78,10 @@ async def _cancel(call: Call) -> Response:
     return JSONResponse(_render(call, job))
 
 
-async def _tell_version(call: Call) -> Response:
-    """Describe what comes out; a client asks before it runs a version."""
+async def _describe_version(call: Call) -> Response:
+    """Describe the output; clients ask before they run a version."""
     context = call.context
-    await call.gateway.models.find(_models(call), context.call_metadata)
+    await call.state.models.find(_models(call), context.call_metadata)
     return JSONResponse(
         {
             "id": call.request.path_params["version"],
@@ -115,7 +100,7 @@ def _read(call: Call) -> ImageRequest:
 
 
 def _models(call: Call) -> tuple[str, ...]:
-    """Return the spellings of the model's id, of which a version may be part."""
+    """Return the possible ids of the model, with and without its version."""
     params = call.request.path_params
     version = params.get("version") or call.json().get("version") or ""
     if "model" in params:
@@ -138,7 +123,7 @@ def _polls_never(call: Call) -> bool:
 
 
 def _find_job(call: Call) -> Job:
-    return call.gateway.jobs.find(call.request.path_params["id"], call.context.credential)
+    return call.state.jobs.find(call.request.path_params["id"], call.context.credential)
 
 
 def _render(call: Call, job: Job) -> dict[str, Any]:
@@ -165,3 +150,23 @@ def _render(call: Call, job: Job) -> dict[str, Any]:
 
 def _timestamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+
+
+DIALECT = Dialect(
+    name="replicate",
+    routes=tuple(
+        DialectRoute(method, f"{root}{path}", handler)
+        for root in _ROOTS
+        for method, path, handler in (
+            ("POST", "/models/{model:path}/predictions", _predict),
+            ("POST", "/predictions", _predict),
+            ("GET", "/predictions/{id}", _get),
+            ("POST", "/predictions/{id}/cancel", _cancel),
+            ("GET", "/models/{model:path}/versions/{version}", _describe_version),
+        )
+    ),
+    render_error=render_error,
+    parameter_aliases={"num_outputs": "n", "guidance": "guidance_scale"},
+    credential_schemes=("Token",),
+    is_provider=True,
+)

@@ -1,4 +1,4 @@
-"""The playground: one page to try the service by hand, without any resource but itself."""
+"""The playground: a self-contained page for trying the service."""
 
 import base64
 import hashlib
@@ -9,12 +9,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from safelight_gateway.gateway import Gateway
+from safelight_gateway.state import AppState
 
 _PAGE = "index.html"
 
 
-def routes(gateway: Gateway) -> list[Route]:
+def routes(state: AppState) -> list[Route]:
     """Return the route of the page."""
     page = files(__package__).joinpath(_PAGE).read_text("utf-8")
     etag = f'"{hashlib.sha256(page.encode()).hexdigest()[:32]}"'
@@ -37,7 +37,7 @@ def routes(gateway: Gateway) -> list[Route]:
 
 
 def content_security_policy(page: str) -> str:
-    """Return the policy that lets the page's own script and style run, and nothing else."""
+    """Return the policy that allows only the page's own script and style."""
     script, style = (_hash(page, tag) for tag in ("script", "style"))
     return "; ".join(
         (

@@ -20,6 +20,9 @@ from safelight_service.engine.pipeline.host_values import known_values
 Arguments = Mapping[str, Any]
 """The arguments of one forward, by name."""
 
+GradMode = type[torch.no_grad] | type[torch.inference_mode]
+"""A mode without gradients."""
+
 
 @dataclass(frozen=True, slots=True)
 class Collator:
@@ -51,10 +54,7 @@ class Merger:
         self._positional = [each.name for each in parameters if each.kind in by_position]
         self._names = frozenset(each.name for each in parameters if each.kind in by_name)
         self._rule = rule
-        # Quantized weights are tensors of a class of their own, and these fail in inference mode
-        # with some versions of torch (pytorch#170419).
-        is_quantized = any(map(is_traceable_wrapper_subclass, denoiser.parameters()))
-        self._grad_mode = torch.no_grad if is_quantized else torch.inference_mode
+        self._grad_mode = choose_grad_mode(denoiser)
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Name the arguments of a call."""
@@ -88,7 +88,7 @@ class Merger:
         return split(self._infer(forward, merged), counts)
 
     def _infer(self, forward: Callable[..., Any], arguments: Arguments) -> Any:
-        """Run a forward in inference mode, which spares its operations what no_grad still does.
+        """Run a forward in inference mode if it can be: that spares it what no_grad still does.
 
         What it returns is ordinary again: outside, inference tensors cannot be written into, as
         schedulers do.
@@ -96,6 +96,16 @@ class Merger:
         with self._grad_mode():
             output = forward(**arguments)
         return _copy(output)
+
+
+def choose_grad_mode(denoiser: Any) -> GradMode:
+    """Return the mode that all forwards of a denoiser are to be run in.
+
+    Quantized weights are tensors of a class of their own, and these fail in inference mode
+    with some versions of torch (pytorch#170419).
+    """
+    is_quantized = any(map(is_traceable_wrapper_subclass, denoiser.parameters()))
+    return torch.no_grad if is_quantized else torch.inference_mode
 
 
 def _copy(output: Any) -> Any:

@@ -172,9 +172,8 @@ class StepBatcher:
                 alike.setdefault((image.job.model, image.call.images.shape), []).append(image)
         for images in alike.values():
             first = images[0].job
-            span = self._run_ahead.begin(
-                first.model.adapter.execution_device, first.cost_model.check.note
-            )
+            device = first.model.adapter.execution_device
+            span = self._run_ahead.begin(device, first.cost_model.check.note, first.model)
             for image, outcome in zip(images, self._flag(images), strict=True):
                 self._bring_on(image, outcome)
             self._run_ahead.end(span)
@@ -248,7 +247,7 @@ class StepBatcher:
         Have them noted as soon as they are known.
         """
         device = image.job.model.adapter.execution_device
-        span = self._run_ahead.begin(device, functools.partial(note, image))
+        span = self._run_ahead.begin(device, functools.partial(note, image), image.job.model)
         self._go_on(image, go)
         self._run_ahead.end(span)
         return span.seconds
@@ -261,15 +260,20 @@ class StepBatcher:
         """Run one forward for images that can share it, and bring them to their next calls."""
         cost_model = members[0].job.cost_model
         row_count = sum(_call_of(image, Forward).row_count for image in members)
+        is_typical = False
 
         def note(seconds: float) -> None:
             self._forward_s = seconds
-            if not self._was_split:
+            if is_typical:
                 cost_model.note_forward(row_count, seconds)
 
-        span = self._run_ahead.begin(members[0].job.model.adapter.execution_device, note)
+        model = members[0].job.model
+        span = self._run_ahead.begin(model.adapter.execution_device, note, model)
         self._was_split = False
-        for image, outcome in zip(members, self._forward(members), strict=True):
+        outcomes = self._forward(members)
+        # Noted later, when the device has finished, and others have been run since.
+        is_typical = not self._was_split and not isinstance(outcomes[0], Exception)
+        for image, outcome in zip(members, outcomes, strict=True):
             self._bring_on(image, outcome)
         self._run_ahead.end(span)
         for image in members:

@@ -8,7 +8,7 @@ import structlog
 import torch
 
 from safelight_service.engine import hardware
-from safelight_service.engine.batching.collation import Arguments
+from safelight_service.engine.batching.collation import Arguments, GradMode
 from safelight_service.engine.compilation.recording import Recorder, Run, StaticForward
 
 _log = structlog.get_logger()
@@ -116,6 +116,7 @@ class Preparation:
         row_counts: Sequence[int],
         device: torch.device,
         log: Any,
+        grad_mode: GradMode,
         *,
         is_measured: bool,
     ) -> None:
@@ -128,12 +129,13 @@ class Preparation:
         self._row_counts = row_counts
         self._device = device
         self._log = log
+        self._grad_mode = grad_mode
         self._is_measured = is_measured
         self._steps = self._work()
 
     def advance(self) -> bool:
         """Make one more; false if there was none left. What fails is logged, not raised."""
-        with torch.inference_mode():
+        with self._grad_mode():  # as forwards do, which write into what is made here
             return next(self._steps, False)
 
     def _work(self) -> Iterator[bool]:

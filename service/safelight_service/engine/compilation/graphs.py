@@ -16,7 +16,13 @@ import structlog
 import torch
 
 from safelight_service.core.observer import Compilation, CompilationReason
-from safelight_service.engine.batching.collation import SAME, Arguments, CollationRule, split
+from safelight_service.engine.batching.collation import (
+    SAME,
+    Arguments,
+    CollationRule,
+    choose_grad_mode,
+    split,
+)
 from safelight_service.engine.compilation.buckets import Bucket, Preparation, list_shapes
 from safelight_service.engine.compilation.recording import Recorder, StaticForward, make_recorder
 
@@ -59,7 +65,7 @@ class _Shape:
 
 
 class BucketedForward:
-    """Stands in for a denoiser's forward; belongs to the device thread, in inference mode.
+    """Stands in for a denoiser's forward, in its grad mode; belongs to the device thread.
 
     What it returns is overwritten by the next forward, so it must be copied before.
     """
@@ -87,6 +93,7 @@ class BucketedForward:
         the first shape has been prepared.
         """
         self._denoiser = denoiser
+        self._grad_mode = choose_grad_mode(denoiser)
         self._rule = rule
         self._device = device
         self._widths = widths
@@ -172,7 +179,9 @@ class BucketedForward:
 
         row_counts = [width * self._count_rows(arguments) for width in self._widths]
         log = _log.bind(model=self._model, shapes=list_shapes(arguments))
-        return Preparation(make, row_counts, self._device, log, is_measured=self._is_measured)
+        return Preparation(
+            make, row_counts, self._device, log, self._grad_mode, is_measured=self._is_measured
+        )
 
     def _is_wanted(self, key: Hashable) -> bool:
         """Whether a shape is worth preparing, and there is room for it."""

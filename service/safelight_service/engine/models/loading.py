@@ -21,7 +21,7 @@ from safelight_service.engine.batching.families import RULES
 from safelight_service.engine.calls import Forward
 from safelight_service.engine.compilation.buckets import list_widths
 from safelight_service.engine.compilation.graphs import BucketedForward
-from safelight_service.engine.hardware import describe, indexed, synchronize
+from safelight_service.engine.hardware import describe, explain_absence, indexed, synchronize
 from safelight_service.engine.models.acceleration import accelerate
 from safelight_service.engine.models.identity import find_commit, identify
 from safelight_service.engine.models.vetting import fetch, inspect
@@ -30,7 +30,12 @@ from safelight_service.engine.pipeline.preview import LatentColours
 from safelight_service.engine.pipeline.prompt_cache import Memo, count_bytes
 from safelight_service.engine.pipeline.proxies import PipelineCopies, wrap_text_encoders
 from safelight_service.engine.pipeline.safety_check import SafetyChecker
-from safelight_service.settings import EMBEDDED_MODEL, BatchingSettings, ModelSettings
+from safelight_service.settings import (
+    EMBEDDED_MODEL,
+    BatchingSettings,
+    ConfigurationError,
+    ModelSettings,
+)
 
 
 class LoadedModel:
@@ -56,6 +61,8 @@ class LoadedModel:
         self.denoiser = adapter.denoiser
         rule = RULES.get(type(adapter.pipeline).__name__)
         self.merger = Merger(self.denoiser, rule)
+        self.vae_dtype = _find_vae_dtype(adapter.pipeline, self.denoiser)
+        """Precision of the VAE as its pipeline loads it."""
         self.safety_checker = SafetyChecker.of(adapter.pipeline)
         self.copies = PipelineCopies(adapter.pipeline)
         self.text_encoders = wrap_text_encoders(
@@ -111,7 +118,7 @@ class LoadedModel:
 
 def load_model(
     settings: ModelSettings,
-    batching: BatchingSettings = BatchingSettings(),  # noqa: B008 (frozen)
+    batching: BatchingSettings | None = None,
     profiles: ProfileStore | None = None,
     note_compilation: Callable[[Compilation], None] | None = None,
 ) -> LoadedModel:
@@ -124,7 +131,9 @@ def load_model(
         ValueError: the folder is not a diffusers pipeline.
         UnsupportedPipelineError: it is not an ordinary text-to-image pipeline.
         AccelerationError: it cannot be accelerated as the settings ask.
+        ConfigurationError: torch cannot use its device on this machine.
     """
+    batching = batching or BatchingSettings()
     device = choose_device(settings.device)
     dtype = _choose_dtype(settings.dtype, device)
     folder = _find_folder(settings)
@@ -138,7 +147,6 @@ def load_model(
     pipeline.set_progress_bar_config(disable=True)
     if settings.acceleration.offload != "none":
         batching = batching.model_copy(update={"max_width": 1})
-    synchronize(device)  # other threads use it on streams of their own
     adapter = PipelineAdapter(pipeline, settings.limits, settings.defaults)
     graphs = None
     if settings.acceleration.compile == "graphs":
@@ -152,7 +160,7 @@ def load_model(
             model=settings.name,
             note=note_compilation,
         )
-    return LoadedModel(
+    model = LoadedModel(
         settings.name,
         find_commit(folder) or settings.revision,
         identity,
@@ -161,6 +169,8 @@ def load_model(
         profiles or ProfileStore(None),
         graphs,
     )
+    synchronize(device)  # other threads use it on streams of their own
+    return model
 
 
 def silence_libraries() -> None:
@@ -190,17 +200,44 @@ def _upcast_vae(pipeline: Any) -> None:
     Pipelines cast it up before they decode, and some back again afterwards: others that decode at
     the same time would find it in either precision.
     """
-    if not hasattr(pipeline, "upcast_vae"):  # SDXL, AuraFlow, Kolors: others decode as they are
-        return
-    if pipeline.vae.dtype == torch.float16 and pipeline.vae.config.get("force_upcast"):
+    if _casts_vae(pipeline) and pipeline.vae.dtype == torch.float16:
         pipeline.vae.to(torch.float32)
 
 
+def _casts_vae(pipeline: Any) -> bool:
+    """Whether a pipeline brings a VAE in float16 to float32: SDXL, AuraFlow and Kolors may."""
+    return hasattr(pipeline, "upcast_vae") and bool(pipeline.vae.config.get("force_upcast"))
+
+
+def _find_vae_dtype(pipeline: Any, denoiser: Any) -> torch.dtype:
+    was_cast = denoiser.dtype == torch.float16 and _casts_vae(pipeline)
+    dtype: torch.dtype = torch.float16 if was_cast else pipeline.vae.dtype
+    return dtype
+
+
 def choose_device(setting: str) -> torch.device:
-    """Return the device that a model's setting means."""
+    """Return the device that a model's setting means.
+
+    Raises:
+        ConfigurationError: torch cannot use it on this machine.
+    """
+    check_device(setting)
     if setting == "auto":
         setting = "cuda" if torch.cuda.is_available() else "cpu"
     return indexed(torch.device(setting))
+
+
+def check_device(setting: str) -> None:
+    """Check that torch can use the device that a model's setting names.
+
+    Raises:
+        ConfigurationError: it cannot, on this machine.
+    """
+    reason = None if setting == "auto" else explain_absence(torch.device(setting))
+    if reason is not None:
+        raise ConfigurationError(
+            f'device: cannot use "{setting}", since {reason}; "cpu" and "auto" always work'
+        )
 
 
 def _choose_dtype(setting: str, device: torch.device) -> torch.dtype:

@@ -21,8 +21,8 @@ from safelight_service.core.events import ModelLoading
 from safelight_service.core.model import ModelInfo, ModelState
 from safelight_service.core.observer import NULL_OBSERVER, Observer
 from safelight_service.engine.hardware import free_memory, is_out_of_memory
-from safelight_service.engine.models.loading import LoadedModel, choose_device
-from safelight_service.settings import ModelSettings
+from safelight_service.engine.models.loading import LoadedModel, check_device, choose_device
+from safelight_service.settings import ConfigurationError, ModelSettings
 
 T = TypeVar("T")
 
@@ -176,6 +176,16 @@ class ModelRegistry:
         warm_up: WarmUp,
         observer: Observer = NULL_OBSERVER,
     ) -> None:
+        """Check that the models' devices exist; load nothing yet.
+
+        Raises:
+            ConfigurationError: torch cannot use one of them on this machine.
+        """
+        for model in models:
+            try:
+                check_device(model.device)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"model {model.name!r}: {error}") from None
         self._is_loading = asyncio.Lock()
         self._released = asyncio.Event()
         self._models = {

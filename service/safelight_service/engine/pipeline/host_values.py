@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
@@ -20,7 +21,7 @@ from safelight_service.engine import hardware
 from safelight_service.engine.sampling.noise import Noise
 
 _MOST_ELEMENTS = 1 << 16
-"""The largest tensor whose values are remembered: positions of a 4096 px picture fit."""
+"""The largest tensor whose values are remembered: positions of a 2048 px picture fit."""
 
 _ATTRIBUTE = "_safelight_host_values"
 
@@ -55,8 +56,8 @@ _DERIVED = _names(
 _FACTORIES = _names("arange full linspace ones zeros")
 _FROM_DATA = _names("as_tensor asarray tensor")
 _RANDOM = _names(
-    "bernoulli bernoulli_ multinomial normal normal_ rand rand_like randint randn_like randperm "
-    "uniform_"
+    "bernoulli bernoulli_ cauchy_ exponential_ geometric_ log_normal_ multinomial normal normal_ "
+    "rand rand_like randint randint_like randn_like random_ randperm uniform_"
 )
 
 
@@ -106,7 +107,8 @@ class HostValues(TorchFunctionMode):
         source: Tensor = args[0]
         device, dtype = _find_target(source, args[1:], kwargs)
         is_here, is_there = source.device.type == "cpu", device.type == "cpu"
-        if is_here and not is_there:
+        if is_here and not is_there and not isinstance(source, Parameter):
+            # Weights, which are moved where a model is offloaded, need not be read again.
             return _move(source.to(dtype), device)
         values = None if is_here else known_values(source)
         if values is None:
@@ -137,6 +139,7 @@ class HostValues(TorchFunctionMode):
         return result
 
     def _make(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        args = _read_known(args)
         result = func(*args, **kwargs)
         if _is_small_on_device(result):
             _remember(result, func(*args, **{**kwargs, "device": "cpu"}))
@@ -144,11 +147,15 @@ class HostValues(TorchFunctionMode):
 
     def _make_from_data(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         device = kwargs.pop("device", None)
+        known = _read_known(args)
+        if device is None:
+            # Data that lies on a device stays there.
+            device = next((each.device for each in _device_tensors(args)), None)
         if device is None or torch.device(device).type == "cpu":
+            return func(*known, **kwargs, device=device)
+        if any(_device_tensors(known)):
             return func(*args, **kwargs, device=device)
-        if isinstance(args[0], Tensor) and args[0].device.type != "cpu":
-            return func(*args, **kwargs, device=device)
-        return _move(func(*args, **kwargs), torch.device(device))
+        return _move(func(*known, **kwargs), torch.device(device))
 
     def _index(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Index by what the host knows of the indices: masks become the places they let through."""
@@ -181,7 +188,9 @@ class HostValues(TorchFunctionMode):
     def _randn(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         if kwargs.get("generator") is not self._noise.generator:
             return func(*args, **kwargs)
-        size = args[0] if len(args) == 1 and not isinstance(args[0], int) else args
+        size = kwargs.get("size", args)
+        if len(args) == 1 and not isinstance(args[0], int):
+            [size] = args
         dtype = kwargs.get("dtype") or torch.get_default_dtype()
         return self._noise.draw(torch.Size(size), dtype)
 
@@ -234,6 +243,21 @@ def _replace_known(leaves: list[Any]) -> torch.device | None:
             if leaves[place] is None:
                 return None
     return device
+
+
+def _device_tensors(values: Any) -> list[Tensor]:
+    """Return the tensors on a device among values, however they are nested."""
+    leaves = pytree.tree_leaves(values)
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.device.type != "cpu"]
+
+
+def _read_known(values: Sequence[Any]) -> Sequence[Any]:
+    """Return values with the host's in place of device tensors, if it knows all of them."""
+    leaves, structure = pytree.tree_flatten(list(values))
+    if _replace_known(leaves) is None:
+        return values
+    read: list[Any] = pytree.tree_unflatten(leaves, structure)
+    return read
 
 
 def _on_host(index: Any) -> Any:

@@ -64,9 +64,30 @@ class DenoiserProxy(_Proxy):
 class VaeProxy(_Proxy):
     """A VAE whose decoding is handed to `run`: the latents, and what decodes them."""
 
-    def __init__(self, vae: Any, run: Callable[[Tensor, Callable[[], Any]], Any]) -> None:
+    def __init__(
+        self,
+        vae: Any,
+        run: Callable[[Tensor, Callable[[], Any]], Any],
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Report `dtype` until the pipeline casts it: the VAE may have been cast before.
+
+        So pipelines scale latents in the precision that they would cast the VAE to.
+        """
         super().__init__(vae)
         self._run = run
+        self._dtype = dtype
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision that the pipeline finds."""
+        dtype: torch.dtype = self._dtype or self._module.dtype
+        return dtype
+
+    def to(self, *_: Any, **__: Any) -> Self:
+        """Leave the module as it is, and report its precision from now on."""
+        self._dtype = None
+        return self
 
     def decode(self, latents: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Have the decoding run, in the precision of the VAE, which may be another."""

@@ -20,9 +20,9 @@ from safelight_service.core.errors import (
     InvalidRequestError,
     ReaderStalledError,
     SafelightError,
+    report_fault,
 )
 from safelight_service.core.observer import NULL_OBSERVER, Observer
-from safelight_service.engine import report_fault
 from safelight_service.grpc_server.drain import OngoingCalls
 from safelight_service.grpc_server.status import reason_of, to_status
 

@@ -332,7 +332,7 @@ def timed(
         (9.0, "step/5 decode step/1 decode step/1 decode step/1 decode step/1"),
     ],
 )
-def test_decodes_and_steps_take_turns_by_how_many_wait_for_either(
+def test_decodes_and_steps_take_steps_by_how_many_wait_for_either(
     model: LoadedModel, monkeypatch: pytest.MonkeyPatch, decode_s: float, expected: str
 ) -> None:
     short: list[dict[str, Any]] = [{"seed": seed, "num_inference_steps": 1} for seed in range(4)]
@@ -354,7 +354,7 @@ def test_decodes_and_steps_take_turns_by_how_many_wait_for_either(
     ("text_s", "expected"),
     [(0.5, [1, 1, 4, 1]), (2.0, [1, 1, 3, 2]), (9.0, [1, 1, 2, 2, 1])],
 )
-def test_starts_and_steps_take_turns_by_how_many_wait_for_either(
+def test_starts_and_steps_take_steps_by_how_many_wait_for_either(
     model: LoadedModel, monkeypatch: pytest.MonkeyPatch, text_s: float, expected: list[int]
 ) -> None:
     """Those that start together share even the only step of a pipeline that makes just one."""
@@ -522,6 +522,25 @@ def test_width_is_learned_from_forwards_that_are_needed_and_kept(
         model = load(identity)
         with timed(model, monkeypatch, forward_s=1.0):
             assert count_rows(model, (64, 96))[0][0] == rows
+
+
+def test_nothing_is_learned_from_a_forward_that_fails(
+    tiny_models: TinyModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fails at once, and would pass for the fastest of all."""
+    model = reload(tiny_models["flux-dev"].adapter.pipeline, BatchingSettings())
+    with timed(model, monkeypatch, forward_s=1.0):
+        count_rows(model, (64, 96))
+        cost_model = model.cost_model(64, 96)
+        before = cost_model.forward_s(1)
+        with monkeypatch.context() as patch:
+            patch.setattr(model, "forward", lambda **_: 1 / 0)
+            jobs, [recorder] = make_jobs(model, {})
+            run_jobs(*jobs)
+        assert isinstance(recorder.error, InternalError)
+        assert cost_model.forward_s(1) == before
+        [rows] = count_rows(model, (64, 96))
+    assert rows[0] == 8
 
 
 def test_a_saturated_device_is_given_no_more_than_it_takes_at_once(

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import structlog
 import torch
+from torch.testing._internal.two_tensor import TwoTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -187,6 +188,20 @@ def test_what_a_forward_returned_stays_when_the_next_one_runs() -> None:
     before = first.clone()
     run(forward, make_call(2))
     assert torch.equal(first, before)
+
+
+def test_quantized_denoisers_run_in_the_mode_that_they_were_prepared_in() -> None:
+    """Inputs that are made in inference mode cannot be written into outside of it."""
+    denoiser = Denoiser()
+    weight = torch.zeros(1)
+    quantized: Any = TwoTensor(weight, weight.clone())  # type: ignore[no-untyped-call]
+    denoiser.weight = torch.nn.Parameter(quantized, requires_grad=False)
+    forward = make_forward(denoiser)
+    with torch.no_grad():
+        prepare(forward, make_call(1))
+        [(result,)] = Merger(denoiser, RULE).run(forward, [make_call(1)])
+    assert list(forward.profile(make_call())) == [1, 2, 4]
+    assert result.eq(2 + 10 + 1).all()
 
 
 def test_nan_stays_in_its_row() -> None:

@@ -75,7 +75,7 @@ def test_a_vae_that_overflows_in_float16_decodes_in_float32_however_many_do(
         assert recorder.error is None
         [image] = images_of(recorder.events)
         assert difference(pixels_of(image), draw(model, seed=seed)) <= 1
-        assert difference(pixels_of(image), draw_by_diffusers(settings, seed)) <= 1
+        assert draw(model, seed=seed) == draw_by_diffusers(settings, seed)
     assert model.denoiser.dtype == torch.float16
 
 

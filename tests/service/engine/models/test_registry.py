@@ -14,9 +14,9 @@ from safelight_service.core.model import ModelState
 from safelight_service.core.request import GenerationRequest, Parameters
 from safelight_service.engine import Engine
 from safelight_service.engine.models import registry
-from safelight_service.engine.models.loading import LoadedModel
+from safelight_service.engine.models.loading import LoadedModel, choose_device
 from safelight_service.engine.models.registry import ModelRegistry
-from safelight_service.settings import ModelSettings, Settings
+from safelight_service.settings import ConfigurationError, ModelSettings, Settings
 from tests.service.engine.job_runs import SMALL, collect
 from tests.service.tiny_models import MERGING, TinyModels
 
@@ -230,3 +230,17 @@ def test_a_model_is_served_while_another_one_is_being_loaded(tiny_models: TinyMo
         return GenerationRequest("a red circle", Parameters(**SMALL), model)
 
     asyncio.run(act())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_a_device_that_is_not_there_is_refused_before_anything_is_loaded(device: str) -> None:
+    settings = ModelSettings(name="first", source="first", preload=False, device=device)
+    with pytest.raises(ConfigurationError, match=f"model 'first': device: .*\"{device}\""):
+        Engine(Settings(models=(settings,)))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_not_chosen() -> None:
+    with pytest.raises(ConfigurationError, match='device: cannot use "cuda", since '):
+        choose_device("cuda")

@@ -283,14 +283,14 @@ import grpc
 from safelight.v1 import text_to_image_pb2 as pb
 from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 from safelight_service.logs import configure_logs
-from safelight_service.grpc_server.server import Server
+from safelight_service.app import make_server
 from safelight_service.settings import ModelSettings, Settings
 
 async def main():
     model = ModelSettings(name="shapes", source="shapes", preload=False)
     settings = Settings(models=(model,), listen="127.0.0.1:0")
     configure_logs(settings)
-    async with Server(settings) as server:
+    async with make_server(settings) as server:
         async with grpc.aio.insecure_channel(server.address) as channel:
             stub = pb_grpc.TextToImageServiceStub(channel)
             await stub.ListModels(pb.ListModelsRequest())

@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -98,4 +99,33 @@ def test_data_types_change_alike_on_both_sides(gpu: SimulatedGpu) -> None:
     assert half.dtype == torch.bfloat16
     assert half.item() == torch.tensor(1 / 3).bfloat16().item()
     assert torch.tensor([1.7]).to(DEVICE).int().item() == 1
+    assert not gpu.waits
+
+
+def test_weights_are_not_copied_to_pinned_memory(
+    gpu: SimulatedGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Offloading moves whole text encoders, of gigabytes."""
+    monkeypatch.setattr(hardware, "pin", lambda tensor: 1 / 0)
+    assert torch.nn.Parameter(torch.ones(2)).to(DEVICE).device == DEVICE
+
+
+def test_noise_has_its_shape_however_that_is_given() -> None:
+    generator = torch.Generator()
+    expected = torch.randn(2, 3, generator=generator.manual_seed(0))
+    with HostValues(Noise(generator, lambda tensor: tensor)):
+        generator.manual_seed(0)
+        assert torch.equal(torch.randn(2, 3, generator=generator), expected)
+        generator.manual_seed(0)
+        assert torch.equal(torch.randn((2, 3), generator=generator), expected)
+        generator.manual_seed(0)
+        assert torch.equal(torch.randn(size=(2, 3), generator=generator), expected)
+
+
+def test_tensors_are_made_from_known_ones_without_a_wait(gpu: SimulatedGpu) -> None:
+    count: Any = torch.tensor([3]).to(DEVICE)[0]
+    assert torch.arange(count, device=DEVICE).tolist() == [0, 1, 2]
+    assert torch.full((2,), count, device=DEVICE).tolist() == [3, 3]
+    assert torch.tensor([count, count + 1], device=DEVICE).tolist() == [3, 4]
+    assert torch.as_tensor(count).device == DEVICE
     assert not gpu.waits

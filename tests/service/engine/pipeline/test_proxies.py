@@ -38,3 +38,13 @@ def test_latents_are_decoded_in_the_precision_of_the_vae() -> None:
 
     proxy = VaeProxy(Vae(), lambda latents, decode: (latents.dtype, decode()))
     assert proxy.decode(torch.zeros(1, dtype=torch.float16)) == (torch.float32, torch.float32)
+
+
+def test_a_vae_that_was_cast_seems_not_to_be_until_it_is_cast() -> None:
+    """Pipelines look at its precision to see whether they have to cast it, and back."""
+    vae = torch.nn.Conv2d(1, 1, 1)
+    vae.dtype = torch.float32  # type: ignore[assignment]
+    proxy = VaeProxy(vae, run, torch.float16)
+    assert proxy.dtype == torch.float16
+    assert proxy.to(dtype=torch.float32) is proxy
+    assert proxy.dtype == torch.float32

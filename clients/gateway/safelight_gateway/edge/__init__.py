@@ -1,0 +1,1 @@
+"""The edge: parts of HTTP that all routes share."""

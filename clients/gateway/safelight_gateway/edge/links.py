@@ -1,0 +1,29 @@
+"""Links: URLs of images, and the route that serves them."""
+
+from starlette.responses import Response
+from starlette.routing import Route
+
+from safelight_gateway.edge.call import Call
+from safelight_gateway.edge.endpoint import endpoint, render_plain
+from safelight_gateway.errors import GatewayError
+from safelight_gateway.generation.request import ImageResult
+from safelight_gateway.state import AppState
+
+
+def routes(state: AppState) -> list[Route]:
+    """Return the route that serves linked images."""
+    return [Route("/files/{name}", endpoint(state, _fetch, render_plain), methods=["GET"])]
+
+
+def link_images(call: Call, result: ImageResult) -> tuple[str, ...]:
+    """Store the images of a result; return a URL for each, below the caller's base URL."""
+    files = call.state.files
+    return tuple(f"{call.base_url}/files/{files.put(image)}" for image in result.images)
+
+
+async def _fetch(call: Call) -> Response:
+    file = call.state.files.get(call.request.path_params["name"])
+    if file is None:
+        raise GatewayError(404, "file not found, or its link has expired", "NOT_FOUND")
+    headers = {"cache-control": "private, max-age=900", "x-content-type-options": "nosniff"}
+    return Response(file.data, media_type=file.mime_type, headers=headers)

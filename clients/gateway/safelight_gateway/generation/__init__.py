@@ -1,0 +1,1 @@
+"""Generation: requests for images, and their execution by the service."""

@@ -1,0 +1,1 @@
+"""The native API: the gRPC contract over HTTP."""

@@ -1,0 +1,207 @@
+"""The native routes: the gRPC contract over HTTP, for people of the web.
+
+Requests and events are the contract's messages in protobuf JSON; generations stream as
+server-sent events (`events.py`), and errors are problem details (RFC 9457).
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.json_format import ParseDict, ParseError
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from safelight import Image, SafelightError
+from safelight.errors import service_errors
+from safelight.v1 import text_to_image_pb2 as pb
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from safelight_gateway.edge.call import Call
+from safelight_gateway.edge.endpoint import endpoint
+from safelight_gateway.errors import GatewayError, bad_request, from_service, invalid_field
+from safelight_gateway.native.events import (
+    END_ID,
+    EventStreamResponse,
+    RpcCall,
+    read_event,
+    to_json,
+    to_problem,
+)
+from safelight_gateway.native.openapi import describe_api
+from safelight_gateway.state import AppState
+
+_SERVICE = pb.DESCRIPTOR.services_by_name["TextToImageService"].full_name
+_FLAGS = ("x-use-cache", "x-wait-for-model")
+_DATA, _URL = "data", "url"
+_HEALTH_TIMEOUT_S = 3.0
+_UNKNOWN_FIELD = re.compile(r'no field named "([^"]*)" at "[^".]*\.?([^"]*)"')
+_PLACE = re.compile(r" at GenerateRequest\.(\w+(?:\.\w+)*)\.?$")
+_BAD_FIELD = re.compile(r"Failed to parse (\w+) field: ")
+_DURATION = "google.protobuf.Duration"
+_TYPE_NAMES = {
+    FieldDescriptor.CPPTYPE_DOUBLE: "a number",
+    FieldDescriptor.CPPTYPE_INT32: "an integer within 32 bits",
+    FieldDescriptor.CPPTYPE_INT64: "an integer within 64 bits",
+    FieldDescriptor.CPPTYPE_MESSAGE: "an object",
+    FieldDescriptor.CPPTYPE_STRING: "a string",
+}
+
+
+def routes(state: AppState) -> list[Route]:
+    """Return the routes of the contract, of its description and of health."""
+
+    async def readiness(request: Request) -> Response:
+        return await _tell_readiness(state)
+
+    document = JSONResponse(describe_api()).body
+
+    async def description(request: Request) -> Response:
+        return Response(document, media_type="application/json")
+
+    def route(path: str, handler: Any, method: str) -> Route:
+        return Route(path, endpoint(state, handler, render_error), methods=[method])
+
+    return [
+        route("/v1/generate", _generate, "POST"),
+        route("/v1/generations/{generation_id}", _watch, "GET"),
+        route("/v1/generations/{generation_id}", _cancel, "DELETE"),
+        route("/v1/models", _list_models, "GET"),
+        Route("/openapi.json", description, methods=["GET"]),
+        Route("/healthz", _tell_health, methods=["GET"]),
+        Route("/readyz", readiness, methods=["GET"]),
+    ]
+
+
+def render_error(error: GatewayError) -> Response:
+    """Render an error as problem details."""
+    return JSONResponse(to_problem(error), error.status, media_type="application/problem+json")
+
+
+def parse_request(body: dict[str, Any]) -> pb.GenerateRequest:
+    """Return the request that a body of protobuf JSON means.
+
+    Raises:
+        GatewayError: a field does not exist, or its value has another type.
+    """
+    try:
+        return ParseDict(body, pb.GenerateRequest())
+    except ParseError as error:
+        message = str(error)
+    if unknown := _UNKNOWN_FIELD.search(message):
+        parts = (part for part in (unknown[2], unknown[1]) if part)
+        raise invalid_field(".".join(parts), "is no field of the contract")
+    place = _PLACE.search(message)
+    path = place[1].split(".") if place else _BAD_FIELD.findall(message)
+    if not path:
+        raise bad_request("the body must be a GenerateRequest in JSON")
+    raise invalid_field(*_describe_field(path))
+
+
+def _describe_field(path: Sequence[str]) -> tuple[str, str]:
+    """Return a field's path in the contract's names, and what it must be."""
+    message: Descriptor | None = pb.GenerateRequest.DESCRIPTOR
+    names: list[str] = []
+    description = ""
+    for name in path:
+        if message is None:
+            break
+        field = message.fields_by_name.get(name) or message.fields_by_camelcase_name.get(name)
+        if field is None:  # an item of a list, where an object should be
+            break
+        names.append(field.name)
+        description = f"must be {_TYPE_NAMES[field.cpp_type]}"
+        message = field.message_type
+    if message is not None and message.full_name == _DURATION:
+        description = "must be a duration in seconds, such as 1.5s"
+    return ".".join(names), description
+
+
+async def _generate(call: Call) -> Response:
+    request = parse_request(call.json())
+    metadata = call.context.call_metadata
+    if request.model:
+        request.model = (await call.state.models.find((request.model,), metadata)).name
+    flags = ((name, call.flag(name)) for name in _FLAGS)
+    metadata += tuple((name, str(flag).lower()) for name, flag in flags if flag is not None)
+    timeout_s = call.context.timeout_s(call.state.settings.max_request_s)
+    rpc = call.state.client.stub.Generate(request, metadata=metadata, timeout=timeout_s)
+    return await _stream(call, rpc)
+
+
+async def _watch(call: Call) -> Response:
+    if call.headers.get("last-event-id") == END_ID:
+        return Response(status_code=204)  # that is how an EventSource is told to stay away
+    request = pb.WatchGenerationRequest(generation_id=call.request.path_params["generation_id"])
+    rpc = call.state.client.stub.WatchGeneration(
+        request,
+        metadata=call.context.call_metadata,
+        timeout=call.context.timeout_s(call.state.settings.max_request_s),
+    )
+    return await _stream(call, rpc)
+
+
+async def _stream(call: Call, rpc: RpcCall) -> Response:
+    """Answer with the events of a call; one that fails before its first event by its error."""
+    try:
+        images = call.request.query_params.get("images", _DATA)
+        if images not in (_DATA, _URL):
+            raise invalid_field("images", f"must be {_DATA} or {_URL}, not {images[:100]!r}")
+        first = await read_event(rpc)
+    except BaseException:
+        rpc.cancel()
+        raise
+    last_id = call.headers.get("last-event-id", "")
+
+    def link(image: Image) -> str:
+        return f"{call.base_url}/files/{call.state.files.put(image)}"
+
+    return EventStreamResponse(
+        rpc,
+        first,
+        told_count=int(last_id) if re.fullmatch(r"\d{1,3}", last_id, re.ASCII) else 0,
+        link=link if images == _URL else None,
+    )
+
+
+async def _cancel(call: Call) -> Response:
+    request = pb.CancelGenerationRequest(generation_id=call.request.path_params["generation_id"])
+    with service_errors():
+        response = await call.state.client.stub.CancelGeneration(
+            request,
+            metadata=call.context.call_metadata,
+            timeout=call.context.timeout_s(call.state.settings.max_request_s),
+        )
+    return JSONResponse(to_json(response))
+
+
+async def _list_models(call: Call) -> Response:
+    with service_errors():
+        response = await call.state.client.stub.ListModels(
+            pb.ListModelsRequest(),
+            metadata=call.context.call_metadata,
+            timeout=call.context.timeout_s(call.state.settings.max_request_s),
+        )
+    return JSONResponse(to_json(response))
+
+
+async def _tell_health(request: Request) -> Response:
+    """Answer as long as the gateway itself lives."""
+    return JSONResponse({"status": "ok"})
+
+
+async def _tell_readiness(state: AppState) -> Response:
+    """Answer whether the service takes generations."""
+    stub = health_pb2_grpc.HealthStub(state.client.channel)
+    try:
+        with service_errors():
+            health = await stub.Check(
+                health_pb2.HealthCheckRequest(service=_SERVICE), timeout=_HEALTH_TIMEOUT_S
+            )
+    except SafelightError as error:
+        return render_error(from_service(error))
+    if health.status != health_pb2.HealthCheckResponse.SERVING:
+        message = "the service does not take generations now"
+        return render_error(GatewayError(503, message, "NOT_SERVING"))
+    return JSONResponse({"status": "SERVING"})

@@ -1,0 +1,1 @@
+"""Stores: images and jobs, kept in memory between requests."""

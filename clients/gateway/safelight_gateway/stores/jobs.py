@@ -1,0 +1,208 @@
+"""Jobs: requests that run in the background while clients poll for the result."""
+
+import asyncio
+import logging
+import time
+import uuid
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
+from enum import Enum
+
+from safelight import Progress, Queued
+
+from safelight_gateway.errors import GatewayError
+from safelight_gateway.generation.generator import Generator
+from safelight_gateway.generation.request import ImageRequest, ImageResult
+from safelight_gateway.settings import JobSettings
+
+_log = logging.getLogger("safelight_gateway")
+
+
+class JobState(Enum):
+    """Progress of a job."""
+
+    QUEUED = "queued"
+    """Waiting for other generations or for the model."""
+    RUNNING = "running"
+    """Denoising: at least one step is done."""
+    SUCCEEDED = "succeeded"
+    """Done; `result` is set."""
+    FAILED = "failed"
+    """Failed; `error` is set."""
+    CANCELLED = "cancelled"
+    """Cancelled; `error` is set."""
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A request that runs in the background.
+
+    Attributes:
+        id: Unguessable id.
+        request: The request.
+        created_at: Unix time in seconds, as are `started_at` and `ended_at`.
+        queue_position: Number of generations ahead.
+        links: URLs of the images; empty until a client asks for them.
+    """
+
+    id: str
+    request: ImageRequest
+    created_at: float
+    state: JobState = JobState.QUEUED
+    started_at: float | None = None
+    ended_at: float | None = None
+    queue_position: int = 0
+    result: ImageResult | None = None
+    error: GatewayError | None = None
+    links: tuple[str, ...] = ()
+    _task: asyncio.Task[None] | None = field(default=None, repr=False)
+    _begun: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
+    _ended: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the images, in bytes."""
+        return sum(len(image.data) for image in self.result.images) if self.result else 0
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the job has succeeded, failed or been cancelled."""
+        return self._ended.is_set()
+
+    async def wait_until_begun(self) -> None:
+        """Wait until the service has accepted or refused the request.
+
+        Raises:
+            GatewayError: the service refused the request.
+        """
+        await self._begun.wait()
+        self.raise_for_failure()
+
+    async def wait_until_ended(self, timeout_s: float | None = None) -> bool:
+        """Wait for the end; return whether the job ended in time."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._ended.wait(), timeout_s)
+        return self.has_ended
+
+    def raise_for_failure(self) -> None:
+        """Raise the error of the job, if any.
+
+        Raises:
+            GatewayError: the job failed or was cancelled.
+        """
+        if self.error is not None:
+            raise self.error
+
+    def cancel(self) -> None:
+        """Cancel the job, unless it has ended."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def start(self, generator: Generator) -> None:
+        """Run the request in a new task."""
+        self._task = asyncio.create_task(self._work(generator), name=f"job {self.id}")
+        self._task.add_done_callback(self._take_end)
+
+    async def _work(self, generator: Generator) -> None:
+        """Run the request; record the outcome instead of raising it."""
+        try:
+            run = generator.start(self.request)
+            async with aclosing(run.events()) as events:
+                async for event in events:
+                    match event:
+                        case Queued():
+                            self.queue_position = event.position
+                        case Progress() if self.started_at is None:
+                            self.state = JobState.RUNNING
+                            self.started_at = time.time()
+                            self.queue_position = 0
+                    self._begun.set()
+            self.result = run.result
+            self.state = JobState.SUCCEEDED
+        except GatewayError as error:
+            self.error, self.state = error, JobState.FAILED
+        except asyncio.CancelledError:
+            self._take_cancellation()
+        except Exception:
+            self.error = GatewayError(500, "internal gateway error", "INTERNAL")
+            self.state = JobState.FAILED
+            _log.exception("internal error in request %s", self.id)
+        finally:
+            self._end()
+
+    def _take_end(self, task: asyncio.Task[None]) -> None:
+        """End a job whose task was cancelled before it ran."""
+        if not self.has_ended:
+            self._take_cancellation()
+            self._end()
+
+    def _take_cancellation(self) -> None:
+        self.error = GatewayError(409, "the request was cancelled", "CANCELLED")
+        self.state = JobState.CANCELLED
+
+    def _end(self) -> None:
+        self.ended_at = time.time()
+        self.started_at = self.started_at or self.ended_at
+        self._begun.set()
+        self._ended.set()
+
+
+class JobStore:
+    """Running and recently ended jobs; each is visible only to the token that started it."""
+
+    def __init__(self, generator: Generator, settings: JobSettings) -> None:
+        self._generator = generator
+        self._settings = settings
+        self._jobs: dict[str, Job] = {}
+
+    def start(self, request: ImageRequest) -> Job:
+        """Start a job.
+
+        Raises:
+            GatewayError: too many jobs are running.
+        """
+        self._forget_old()
+        if len(self._jobs) >= self._settings.max_count:
+            raise GatewayError(
+                429, "too many requests are pending; try again later", "QUEUE_FULL", (), 1.0
+            )
+        job = Job(str(uuid.uuid4()), request, time.time())
+        self._jobs[job.id] = job
+        job.start(self._generator)
+        return job
+
+    def find(self, id_: str, credential: str | None) -> Job:
+        """Return a job of the caller.
+
+        Raises:
+            GatewayError: the caller has no such job.
+        """
+        self._forget_old()
+        job = self._jobs.get(id_)
+        if job is None or job.request.context.credential != credential:
+            raise GatewayError(
+                404, f"request {id_!r} does not exist or has expired", "GENERATION_NOT_FOUND"
+            )
+        return job
+
+    async def close(self) -> None:
+        """Cancel all running jobs."""
+        for job in self._jobs.values():
+            job.cancel()
+        for job in self._jobs.values():
+            await job.wait_until_ended()
+
+    def _forget_old(self) -> None:
+        """Remove expired jobs, then the oldest ended ones beyond the limits."""
+        ended = sorted(
+            (job for job in self._jobs.values() if job.ended_at is not None),
+            key=lambda job: job.ended_at or 0.0,
+        )
+        oldest = time.time() - self._settings.keep_s
+        surplus = len(self._jobs) + 1 - self._settings.max_count
+        size_bytes = sum(job.size_bytes for job in ended)
+        for number, job in enumerate(ended):
+            is_too_large = size_bytes > self._settings.keep_mib * 2**20 and job is not ended[-1]
+            if number < surplus or (job.ended_at or 0.0) < oldest or is_too_large:
+                size_bytes -= job.size_bytes
+                del self._jobs[job.id]

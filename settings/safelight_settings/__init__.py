@@ -1,0 +1,29 @@
+"""Settings of Safelight's programs: read and checked once, at start; immutable afterwards.
+
+`load` merges the options of the command line, environment variables and a TOML file. Programs
+declare their settings as a subclass of `ProgramSettings`, with a `Table` for each nested part.
+"""
+
+from safelight_settings.address import Address
+from safelight_settings.errors import ConfigurationError
+from safelight_settings.keys import suggest
+from safelight_settings.loading import load
+from safelight_settings.paths import ConfigPath, OptionalPath, PathField, expand_home
+from safelight_settings.problems import describe_problems
+from safelight_settings.tables import ProgramSettings, Table
+from safelight_settings.toml_file import TomlFile
+
+__all__ = [
+    "Address",
+    "ConfigPath",
+    "ConfigurationError",
+    "OptionalPath",
+    "PathField",
+    "ProgramSettings",
+    "Table",
+    "TomlFile",
+    "describe_problems",
+    "expand_home",
+    "load",
+    "suggest",
+]

@@ -1,0 +1,67 @@
+"""Errors, in the words and places of each dialect."""
+
+import pytest
+
+from tests.gateway.dialects.requests import OF_OPENAI, ROUTES, send, words_of
+from tests.gateway.failing_service import BAD_TOKEN, READY
+from tests.gateway.http_call import post
+from tests.gateway.running_gateway import RunningGateway
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize(
+    ("model", "status", "retry_after"),
+    [
+        ("queue-full", 429, "2"),
+        ("out-of-memory", 500, None),
+        ("broken", 500, None),
+        ("forbidden", 403, None),
+        ("late", 504, None),
+        ("faulty", 500, None),
+        ("nobody/nothing", 404, None),
+    ],
+)
+def test_errors_are_told_in_the_words_and_places_of_the_dialect(
+    route: str, model: str, status: int, retry_after: str | None, failing_gateway: RunningGateway
+) -> None:
+    answer = send(failing_gateway, route, model)
+    assert answer.status == status
+    assert answer.headers.get("retry-after") == retry_after
+    assert answer.headers["x-error-message"] == words_of(route, answer)
+    assert answer.headers["x-request-id"]
+    assert answer.headers["access-control-allow-origin"] == "*"
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_token_that_is_not_known_is_401(route: str, failing_gateway: RunningGateway) -> None:
+    answer = send(failing_gateway, route, READY, Authorization=f"Bearer {BAD_TOKEN}")
+    assert answer.status == 401
+    assert "token" in str(words_of(route, answer))
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_what_is_no_json_object_is_400(route: str, failing_gateway: RunningGateway) -> None:
+    url = failing_gateway.url + ROUTES[route][0].format(READY)
+    for body in (b"{", b"[]", b"\xff", b"[" * 60_000):
+        assert post(url, body).status == 400
+    assert post(url, b"x" * 70_000).status == 413
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_all_wrong_fields_are_named(route: str, gateway: RunningGateway) -> None:
+    path, body = ROUTES[route]
+    wrong = {"width": 97, "num_inference_steps": 0}
+    nested = next((name for name in ("parameters", "input") if name in body), None)
+    body = {**body, nested: {**body[nested], **wrong}} if nested else {**body, **wrong}
+    answer = post(gateway.url + path.format("shapes"), body, Prefer="wait")
+    assert answer.status == 422
+    words = str(words_of(route, answer))
+    assert "width: must be a multiple of 8 between 64 and 512, not 97" in words
+    assert "num_inference_steps: must be from 1 to 150, not 0" in words
+    if route.startswith("fal"):
+        assert [problem["loc"] for problem in answer.json["detail"]] == [
+            ["body", "width"],
+            ["body", "num_inference_steps"],
+        ]
+    if route in OF_OPENAI:
+        assert answer.json["error"]["param"] == "width"

@@ -1,0 +1,45 @@
+"""Models: which served one the id of a caller means."""
+
+import pytest
+from safelight import AsyncClient, Model, ModelState
+
+from safelight_gateway.generation.models import ModelDirectory
+
+MODELS = [
+    Model(name=name, revision="", is_default=name == "a", state=ModelState.READY, capabilities=None)
+    for name in ("a", "Big/B")
+]
+
+
+def choose(*ids: str, **aliases: str) -> str | None:
+    directory = ModelDirectory(AsyncClient("localhost:1"), {"*": "", **aliases})
+    model = directory.choose(ids, MODELS)
+    return model.name if model is not None else None
+
+
+@pytest.mark.parametrize(
+    ("ids", "name"),
+    [
+        ((), "a"),
+        (("",), "a"),
+        (("a",), "a"),
+        (("safelight/A",), "a"),
+        (("big/b",), "Big/B"),
+        (("nobody/x", "big/b"), "Big/B"),
+        (("nobody/x",), None),
+        (("HUB/Y",), "Big/B"),
+    ],
+)
+def test_model_is_found_by_name_and_by_alias_whatever_the_case(
+    ids: tuple[str, ...], name: str | None
+) -> None:
+    assert choose(*ids, **{"hub/y": "big/b"}) == name
+
+
+def test_any_other_model_is_what_the_star_says() -> None:
+    assert choose("nobody/x", **{"*": "Big/B"}) == "Big/B"
+    assert choose("a", **{"*": "Big/B"}) == "a"
+
+
+def test_alias_comes_before_the_served_name() -> None:
+    assert choose("a", a="Big/B") == "Big/B"

@@ -1,0 +1,17 @@
+"""Images to store."""
+
+from safelight import Image
+
+
+def image(data: bytes) -> Image:
+    """Return an image of these bytes, which nobody decodes."""
+    return Image(
+        image_index=0,
+        mime_type="image/png",
+        width=8,
+        height=8,
+        seed=1,
+        is_flagged=False,
+        sha256="",
+        data=data,
+    )

@@ -1,0 +1,47 @@
+"""Jobs stay within their bounds."""
+
+from dataclasses import replace
+
+import pytest
+
+from safelight_gateway.errors import GatewayError
+from safelight_gateway.generation.request import ImageRequest
+from safelight_gateway.settings import JobSettings, Settings
+from safelight_gateway.state import AppState
+from tests.gateway.failing_service import ENDLESS, READY, FailingService
+from tests.gateway.stores.images import image
+
+
+@pytest.mark.anyio
+async def test_jobs_beyond_the_bound_are_refused_and_ended_ones_make_room(
+    failing_service: FailingService,
+) -> None:
+    settings = Settings(target=failing_service.target, jobs=JobSettings(max_count=2))
+    async with AppState(settings) as state:
+        first = state.jobs.start(ImageRequest(prompt="x", model=(READY,)))
+        assert await first.wait_until_ended()
+        endless = [state.jobs.start(ImageRequest(prompt="x", model=(ENDLESS,))) for _ in range(2)]
+        with pytest.raises(GatewayError) as raised:
+            state.jobs.find(first.id, None)
+        assert raised.value.status == 404
+        with pytest.raises(GatewayError) as raised:
+            state.jobs.start(ImageRequest(prompt="x"))
+        assert raised.value.status == 429
+    assert all(job.has_ended for job in endless)
+
+
+@pytest.mark.anyio
+async def test_results_beyond_the_memory_are_forgotten_the_oldest_first(
+    failing_service: FailingService,
+) -> None:
+    async with AppState(Settings(target=failing_service.target)) as state:
+        jobs = []
+        for _ in range(3):
+            jobs.append(state.jobs.start(ImageRequest(prompt="x", model=(READY,))))
+            assert await jobs[-1].wait_until_ended()
+            result = jobs[-1].result
+            assert result is not None
+            jobs[-1].result = replace(result, images=(image(bytes(100 * 2**20)),))
+        with pytest.raises(GatewayError):
+            state.jobs.find(jobs[0].id, None)
+        assert state.jobs.find(jobs[1].id, None) is jobs[1]

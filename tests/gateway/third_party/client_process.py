@@ -1,0 +1,146 @@
+"""The third-party clients: scripts in environments of their own, one process for many clients."""
+
+import base64
+import io
+import json
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+
+_TOP = Path(__file__).parents[3]
+_INSTALLED = Path(os.environ.get("SAFELIGHT_TEST_CLIENTS") or _TOP / "build" / "gateway-clients")
+_SCRIPTS = Path(__file__).parents[1] / "clients"
+_COMMANDS = {
+    "python": [str(_INSTALLED / "python/bin/python"), str(_SCRIPTS / "clients.py")],
+    "python-nebius": [str(_INSTALLED / "python-nebius/bin/python"), str(_SCRIPTS / "clients.py")],
+    "node": ["node", str(_SCRIPTS / "clients.mjs")],
+}
+ARE_INSTALLED = all((_INSTALLED / name / ".installed").is_file() for name in _COMMANDS)
+"""Whether `scripts/install-gateway-clients` has run."""
+
+PROMPT = "a red circle on a blue background"
+PARAMETERS: dict[str, Any] = {
+    "negative_prompt": "blurry",
+    "width": 96,
+    "height": 64,
+    "num_inference_steps": 2,
+    "guidance_scale": 3.0,
+    "scheduler": "EulerDiscreteScheduler",
+    "seed": 7,
+}
+VERSION = "5c7d5dc6dd8bf75c1acaa8565735e7986bc5b66206b55cca93cb72c9bf15ccaa"
+"""A version of a model on Replicate, to give an alias."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One client's call.
+
+    Attributes:
+        client: Its name in the script.
+        url: Of the gateway.
+        model: Id of the model, as the client is told it.
+    """
+
+    client: str
+    url: str
+    model: str = "safelight/shapes"
+    token: str = "hf_token"
+    parameters: Mapping[str, Any] = field(default_factory=lambda: PARAMETERS)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How it went for one client.
+
+    Attributes:
+        data: The image's bytes; empty where there is an exception.
+        exception: Name of the exception's class, and its words.
+        requests: Method, path and status of each request that the gateway has seen.
+    """
+
+    data: bytes
+    exception: str
+    requests: Sequence[tuple[str, str, int]]
+
+    @property
+    def image(self) -> PIL.Image.Image:
+        """The image, decoded."""
+        assert not self.exception, self.exception
+        return PIL.Image.open(io.BytesIO(self.data)).convert("RGB")
+
+    def statuses(self, method: str) -> list[int]:
+        """Return the statuses of the requests with this method, in their order."""
+        return [status for used, _, status in self.requests if used == method]
+
+
+def start_clients(
+    runtime: str,
+    cases: Sequence[Case],
+    *,
+    prefix: str | None = None,
+    is_impatient: bool = False,
+    environment: Mapping[str, str] | None = None,
+) -> "ClientProcess":
+    """Start to run the cases one after the other, below a path prefix of their own.
+
+    Another `prefix`, such as none, is for one runtime at a time. Impatient clients do not
+    wait before they ask again.
+    """
+    if prefix is None:
+        prefix = f"/seen-by/{runtime}"
+    job = {
+        "cases": [{**asdict(case), "base": f"{case.url}{prefix}"} for case in cases],
+        "version": VERSION,
+        "prompt": PROMPT,
+        "is_impatient": is_impatient,
+        "modules": str(_INSTALLED / "node/node_modules"),
+    }
+    process = subprocess.Popen(
+        _COMMANDS[runtime],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**_ENVIRONMENT, **(environment or {})},
+    )
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(job))
+    process.stdin.close()
+    process.stdin = None
+    return ClientProcess(process, len(cases))
+
+
+_ENVIRONMENT = {
+    "PATH": os.environ["PATH"],
+    "HOME": os.environ.get("HOME", "/"),
+    "HF_HOME": str(_INSTALLED / "hf-home"),
+    "NO_PROXY": "*",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ClientProcess:
+    """Clients that run."""
+
+    process: "subprocess.Popen[str]"
+    case_count: int
+
+    def outcomes(self) -> list[Outcome]:
+        """Wait for all of them; return how it went for each case."""
+        written, complaints = self.process.communicate(timeout=120)
+        told = [json.loads(line) for line in written.splitlines()]
+        assert len(told) == self.case_count, complaints
+        return [
+            Outcome(
+                data=base64.b64decode(case.get("image", "")),
+                exception=f"{case['exception']}: {case['message']}" if "exception" in case else "",
+                requests=[(method, path, status) for method, path, status in case["requests"]],
+            )
+            for case in told
+        ]
