@@ -11,7 +11,6 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 INSTALLED := $(VENV)/.installed
 PROTOS := $(wildcard protos/safelight/v1/*.proto)
 STUBS := clients/python
-BREAKING_AGAINST ?= .git\#ref=$(shell git rev-parse --verify --quiet origin/main || git rev-parse HEAD)
 
 .PHONY: help
 help: ## Show this list
@@ -55,7 +54,7 @@ check: $(INSTALLED) ## Lint, types, contract, freshness of the stubs
 	mypy
 	buf lint
 	buf format --diff --exit-code
-	buf breaking --against '$(BREAKING_AGAINST)'
+	scripts/check-breaking
 	scripts/check-stubs
 	hadolint Dockerfile clients/gateway/Dockerfile
 

@@ -49,11 +49,16 @@ def png(color: str = "red", side: int = 16) -> bytes:
     return file.getvalue()
 
 
+def event(**kind: typing.Any) -> pb.GenerateResponse:
+    """Return a step of a script that sends this event."""
+    return pb.GenerateResponse(event=pb.GenerationEvent(**kind))
+
+
 def header(data: bytes, index: int = 0, sha256: str | None = None) -> pb.GenerateResponse:
     """Return the announcement of an image."""
-    return pb.GenerateResponse(
+    return event(
         image=pb.ImageHeader(
-            index=index,
+            image_index=index,
             mime_type="image/png",
             width=16,
             height=16,
@@ -66,9 +71,7 @@ def header(data: bytes, index: int = 0, sha256: str | None = None) -> pb.Generat
 
 def chunk(data: bytes, offset: int = 0, index: int = 0) -> pb.GenerateResponse:
     """Return a piece of an image."""
-    return pb.GenerateResponse(
-        chunk=pb.ImageChunk(image_index=index, offset_bytes=offset, data=data)
-    )
+    return event(chunk=pb.ImageChunk(image_index=index, offset_bytes=offset, data=data))
 
 
 def image(index: int = 0, color: str = "red") -> Iterator[pb.GenerateResponse]:
@@ -82,7 +85,7 @@ def image(index: int = 0, color: str = "red") -> Iterator[pb.GenerateResponse]:
 
 def accepted(image_count: int = 1, step_count: int = 4) -> pb.GenerateResponse:
     """Return the event of this name."""
-    return pb.GenerateResponse(
+    return event(
         accepted=pb.GenerationAccepted(
             generation_id="generation-1",
             model="shapes",
@@ -97,17 +100,17 @@ def accepted(image_count: int = 1, step_count: int = 4) -> pb.GenerateResponse:
 
 def progress(step: int, step_count: int = 4, image_index: int = 0) -> pb.GenerateResponse:
     """Return the event of this name, half a second after the one before."""
-    event = pb.StepProgress(step=step, step_count=step_count, image_index=image_index)
-    event.elapsed.FromMilliseconds(500 * step)
-    event.estimated_remaining.FromMilliseconds(500 * (step_count - step))
-    return pb.GenerateResponse(progress=event)
+    message = pb.StepProgress(step=step, step_count=step_count, image_index=image_index)
+    message.elapsed.FromMilliseconds(500 * step)
+    message.estimated_remaining.FromMilliseconds(500 * (step_count - step))
+    return event(progress=message)
 
 
 def preview(step: int) -> pb.GenerateResponse:
     """Return the event of this name."""
     file = io.BytesIO()
     PIL.Image.new("RGB", (16, 16), "red").save(file, "JPEG")
-    return pb.GenerateResponse(
+    return event(
         preview=pb.ImagePreview(
             step=step, mime_type="image/jpeg", width=16, height=16, data=file.getvalue()
         )
@@ -116,28 +119,28 @@ def preview(step: int) -> pb.GenerateResponse:
 
 def queued(position: int) -> pb.GenerateResponse:
     """Return the event of this name, with an estimate for the first in the queue."""
-    event = pb.GenerationQueued(position=position)
+    message = pb.GenerationQueued(position=position)
     if position == 1:
-        event.estimated_wait.FromMilliseconds(1500)
-    return pb.GenerateResponse(queued=event)
+        message.estimated_wait.FromMilliseconds(1500)
+    return event(queued=message)
 
 
 def model_loading(fraction: float | None = None) -> pb.GenerateResponse:
     """Return the event of this name."""
-    event = pb.ModelLoading(model="shapes", fraction=fraction)
-    event.elapsed.FromMilliseconds(2500)
-    return pb.GenerateResponse(model_loading=event)
+    message = pb.ModelLoading(model="shapes", fraction=fraction)
+    message.elapsed.FromMilliseconds(2500)
+    return event(model_loading=message)
 
 
 def completed(step_count: int = 4) -> pb.GenerateResponse:
     """Return the event of this name."""
-    event = pb.GenerationCompleted(
+    message = pb.GenerationCompleted(
         step_count=step_count,
         batch_widths=[pb.BatchWidth(image_count=2, forward_count=step_count)],
         cache=pb.CACHE_STATUS_MISS,
     )
-    event.timings.total.FromMilliseconds(2000)
-    return pb.GenerateResponse(completed=event)
+    message.timings.total.FromMilliseconds(2000)
+    return event(completed=message)
 
 
 def whole_generation() -> Iterator[pb.GenerateResponse]:
@@ -192,7 +195,7 @@ class ScriptedService(TextToImageServiceServicer):
     def play(self, *steps: Iterable[pb.GenerateResponse] | pb.GenerateResponse | object) -> None:
         """Set the script; iterators are played in full."""
         self.script = [
-            event for step in steps for event in (step if isinstance(step, Iterator) else (step,))
+            each for step in steps for each in (step if isinstance(step, Iterator) else (step,))
         ]
 
     def play_in_turn(self, *scripts: Script) -> None:
@@ -234,7 +237,7 @@ class ScriptedService(TextToImageServiceServicer):
         self._play_statuses(context)
         for step in self.script:
             if isinstance(step, pb.GenerateResponse):
-                yield pb.WatchGenerationResponse(event=step)
+                yield pb.WatchGenerationResponse(event=step.event)
 
     def CancelGeneration(
         self, request: pb.CancelGenerationRequest, context: grpc.ServicerContext

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 import pytest
 from safelight import IntegrityError, ProtocolError
-from safelight._assembler import EventAssembler
-from safelight.events import Completed, Event, Image
+from safelight.assembler import EventAssembler
+from safelight.events import Completed, Event, Image, Preview, Progress
 from safelight.v1 import text_to_image_pb2 as pb
 
 from tests.client.scripted_service import (
@@ -15,6 +15,7 @@ from tests.client.scripted_service import (
     header,
     image,
     png,
+    preview,
     progress,
     whole_generation,
 )
@@ -22,10 +23,10 @@ from tests.client.scripted_service import (
 DATA = png()
 
 
-def assemble(responses: Iterable[pb.GenerateResponse], image_count: int = 1) -> list[Event]:
+def assemble(responses: Iterable[pb.GenerateResponse], image_count: int | None = 1) -> list[Event]:
     """Feed a whole stream."""
     assembler = EventAssembler(image_count)
-    events = [event for response in responses if (event := assembler.feed(response))]
+    events = [event for response in responses if (event := assembler.feed(response.event))]
     assembler.finish()
     return events
 
@@ -54,7 +55,7 @@ def test_bytes_of_an_image_stay_out_of_its_repr() -> None:
 
 def test_several_images_keep_their_order() -> None:
     events = assemble([*image(0), *image(1), completed()], image_count=2)
-    assert [event.index for event in events if isinstance(event, Image)] == [0, 1]
+    assert [event.image_index for event in events if isinstance(event, Image)] == [0, 1]
 
 
 def test_wrong_sha256_is_an_integrity_error() -> None:
@@ -102,6 +103,16 @@ def test_end_with_fewer_images_than_asked_for_is_refused() -> None:
         assemble([*image(), completed()], image_count=2)
 
 
+def test_end_with_fewer_images_than_were_accepted_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="ended with 1 images where 2 were asked for"):
+        assemble([accepted(2), *image(), completed()], image_count=None)
+
+
+def test_end_of_what_was_never_accepted_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="ended before it was accepted"):
+        assemble([*image(), completed()], image_count=None)
+
+
 def test_end_within_an_image_is_refused() -> None:
     with pytest.raises(ProtocolError, match="ended with 0 images"):
         assemble([header(DATA), chunk(DATA[:5]), completed()])
@@ -115,3 +126,42 @@ def test_stream_without_completed_is_refused() -> None:
 def test_event_after_the_end_is_refused() -> None:
     with pytest.raises(ProtocolError, match="went on after"):
         assemble([*whole_generation(), progress(1)])
+
+
+def test_what_the_service_repeats_after_a_break_is_told_once() -> None:
+    assembler = EventAssembler()
+    streams = (
+        [accepted(2), progress(1), preview(1), progress(1, image_index=1), progress(2), *image()],
+        [accepted(2), progress(2), preview(1), progress(1, image_index=1), *image()],
+        [progress(3), preview(3), progress(2, image_index=1), *image(1), completed()],
+    )
+    events: list[Event] = []
+    for number, stream in enumerate(streams):
+        if number == 1:
+            assembler.restart()
+        events += [event for response in stream if (event := assembler.feed(response.event))]
+    assembler.finish()
+    told = [
+        (type(event), event.image_index, event.step)
+        for event in events
+        if isinstance(event, Progress | Preview)
+    ]
+    assert told == [
+        (Progress, 0, 1),
+        (Preview, 0, 1),
+        (Progress, 1, 1),
+        (Progress, 0, 2),
+        (Progress, 0, 3),
+        (Preview, 0, 3),
+        (Progress, 1, 2),
+    ]
+    assert [event.image_index for event in events if isinstance(event, Image)] == [0, 1]
+
+
+def test_generation_that_is_made_anew_after_a_break_tells_its_steps_again() -> None:
+    assembler = EventAssembler()
+    for response in (accepted(), progress(1), progress(2)):
+        assembler.feed(response.event)
+    assembler.restart()
+    again = [assembler.feed(response.event) for response in (accepted(), progress(1), progress(2))]
+    assert [event.step for event in again if isinstance(event, Progress)] == [1, 2]

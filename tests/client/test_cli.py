@@ -163,7 +163,7 @@ def test_image_that_the_safety_checker_blackened_is_told(
     scripted: ScriptedService, cli: Cli
 ) -> None:
     announcement = header(png())
-    announcement.image.is_flagged = True
+    announcement.event.image.is_flagged = True
     scripted.play(accepted(), announcement, chunk(png()), completed())
     assert "image 0 is black" in cli("generate", "a red circle").stderr
 

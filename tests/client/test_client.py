@@ -216,7 +216,7 @@ def test_a_broken_stream_is_taken_up_again(scripted: ScriptedService, client: Cl
     broken = status(grpc.StatusCode.UNAVAILABLE, "Socket closed")
     scripted.play_in_turn(
         [accepted(2), progress(4), *image(0), broken],
-        [accepted(2), *image(0), progress(2), broken],
+        [accepted(2), progress(4), *image(0), progress(2), broken],
         [accepted(2), *image(0), *image(1), completed()],
     )
     with client.generate("a red circle", image_count=2) as generation:
@@ -229,7 +229,7 @@ def test_a_broken_stream_is_taken_up_again(scripted: ScriptedService, client: Cl
         "Image",
         "Completed",
     ]
-    assert [image.index for image in generation.images()] == [0, 1]
+    assert [image.image_index for image in generation.images()] == [0, 1]
     assert len({request.generation_id for request in scripted.requests}) == 1
 
 

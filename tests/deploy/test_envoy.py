@@ -51,8 +51,8 @@ class Frame:
     data: bytes
 
     @property
-    def event(self) -> pb.GenerateResponse:
-        return pb.GenerateResponse.FromString(self.data)
+    def event(self) -> pb.GenerationEvent:
+        return pb.GenerateResponse.FromString(self.data).event
 
 
 def pack(message: bytes) -> bytes:
@@ -132,8 +132,8 @@ def drawing(**fields: object) -> pb.GenerateRequest:
     return request
 
 
-def check_generation(events: list[pb.GenerateResponse]) -> None:
-    kinds = [event.WhichOneof("event") for event in events]
+def check_generation(events: list[pb.GenerationEvent]) -> None:
+    kinds = [event.WhichOneof("kind") for event in events]
     assert kinds[0] == "accepted"
     assert {"progress", "preview"} <= set(kinds)
     assert kinds[-3:] == ["image", "chunk", "completed"]

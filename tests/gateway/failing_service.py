@@ -30,11 +30,11 @@ FAILURES: dict[str, errors.SafelightError] = {
 LOADING = "loading"
 """A model that is being loaded: it is ready for whoever waits."""
 READY = "shapes"
-"""A model that is ready, called like that of the real service; it honours no negative prompt."""
+"""A model that is ready, called like that of the real service; it supports no negative prompt."""
 ENDLESS = "endless"
 """A model that accepts, and never ends."""
 
-_HONOURED = [field.name for field in pb.TextToImageParameters.DESCRIPTOR.fields]
+_SUPPORTED = [field.name for field in pb.TextToImageParameters.DESCRIPTOR.fields]
 
 
 class FailingService(ScriptedService):
@@ -48,8 +48,8 @@ class FailingService(ScriptedService):
     def __init__(self) -> None:
         super().__init__()
         self.has_arrived, self.has_left = threading.Event(), threading.Event()
-        everything = pb.ModelCapabilities(honoured_parameters=_HONOURED, device_type="cuda")
-        less = pb.ModelCapabilities(honoured_parameters={*_HONOURED} - {"negative_prompt"})
+        everything = pb.ModelCapabilities(supported_parameters=_SUPPORTED, device_type="cuda")
+        less = pb.ModelCapabilities(supported_parameters={*_SUPPORTED} - {"negative_prompt"})
         self.models: Sequence[pb.Model] = [
             pb.Model(name=READY, capabilities=less),
             *(

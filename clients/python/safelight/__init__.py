@@ -10,6 +10,7 @@ from safelight._async_client import AsyncClient, AsyncGeneration
 from safelight._client import Client, Generation
 from safelight._connection import Tls
 from safelight._version import __version__
+from safelight.assembler import EventAssembler
 from safelight.errors import (
     CallCancelledError,
     DeadlineExceededError,
@@ -62,6 +63,7 @@ __all__ = [
     "Completed",
     "DeadlineExceededError",
     "Event",
+    "EventAssembler",
     "FieldViolation",
     "GenerateOptions",
     "Generation",

@@ -98,7 +98,8 @@ class AsyncClient:
         >>> async def main():
         ...     async with AsyncClient("localhost:50051") as client:
         ...         async with client.generate("a red circle", image_count=2) as generation:
-        ...             return [event.index async for event in generation if type(event) is Image]
+        ...             images = [event async for event in generation if type(event) is Image]
+        ...             return [image.image_index for image in images]
         >>> asyncio.run(main())
         [0, 1]
 

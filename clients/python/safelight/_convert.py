@@ -172,15 +172,21 @@ def model_from_proto(message: pb.Model) -> Model:
 def _capabilities_from_proto(message: pb.ModelCapabilities) -> Capabilities:
     return Capabilities(
         pipeline_class=message.pipeline_class,
-        honoured_parameters=tuple(message.honoured_parameters),
+        supported_parameters=tuple(message.supported_parameters),
         defaults=_parameters_from_proto(message.defaults),
-        schedulers=tuple(
-            Scheduler(name=scheduler.name, aliases=tuple(scheduler.aliases))
-            for scheduler in message.schedulers
-        ),
+        schedulers=tuple(_scheduler_from_proto(scheduler) for scheduler in message.schedulers),
         limits=_limits_from_proto(message.limits),
         has_previews=message.has_previews,
         device_type=message.device_type,
+    )
+
+
+def _scheduler_from_proto(message: pb.Scheduler) -> Scheduler:
+    is_limited = message.HasField("max_step_count")
+    return Scheduler(
+        name=message.name,
+        aliases=tuple(message.aliases),
+        max_step_count=message.max_step_count if is_limited else None,
     )
 
 

@@ -4,8 +4,8 @@ import time
 
 import grpc
 
-from safelight._assembler import EventAssembler
 from safelight._connection import CallArguments
+from safelight.assembler import EventAssembler
 from safelight.errors import ServiceError
 from safelight.events import Accepted, Event
 from safelight.v1 import text_to_image_pb2 as pb
@@ -73,8 +73,7 @@ class GenerationState:
         """Take the next message of the stream; return the event that it completes, if any."""
         self._has_begun = True
         self._gives_up_at = None
-        event = response.event if isinstance(response, pb.WatchGenerationResponse) else response
-        return self._assembler.feed(event)
+        return self._assembler.feed(response.event)
 
     def _finish(self) -> None:
         """Take the end of the stream."""

@@ -147,7 +147,7 @@ class Image:
     """An image is ready.
 
     Attributes:
-        index: Which image, from 0.
+        image_index: Which image, from 0.
         mime_type: Format of `data`.
         width: Width in pixels.
         height: Height in pixels.
@@ -157,7 +157,7 @@ class Image:
         data: The image's bytes, as the service made them.
     """
 
-    index: int
+    image_index: int
     mime_type: str
     width: int
     height: int
@@ -170,7 +170,7 @@ class Image:
     def from_header(cls, header: pb.ImageHeader, data: bytes) -> Self:
         """Put an image together of what announced it and the bytes of its chunks."""
         return cls(
-            index=header.index,
+            image_index=header.image_index,
             mime_type=header.mime_type,
             width=header.width,
             height=header.height,

@@ -28,10 +28,12 @@ class Scheduler:
     Attributes:
         name: Name of the diffusers class.
         aliases: Short names that give this class, each with its own settings.
+        max_step_count: Most steps that it can make; None for the model's `max_step_count`.
     """
 
     name: str
     aliases: tuple[str, ...]
+    max_step_count: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +69,7 @@ class Capabilities:
 
     Attributes:
         pipeline_class: Class of its diffusers pipeline.
-        honoured_parameters: Names of the fields of `Parameters` that it honours.
+        supported_parameters: Names of the fields of `Parameters` that it supports.
         defaults: What unset parameters become; `seed` is None, it is random.
         schedulers: Those it can be used with, the one it comes with first.
         limits: What requests may ask for.
@@ -77,7 +79,7 @@ class Capabilities:
     """
 
     pipeline_class: str
-    honoured_parameters: tuple[str, ...]
+    supported_parameters: tuple[str, ...]
     defaults: Parameters
     schedulers: tuple[Scheduler, ...]
     limits: Limits

@@ -1,4 +1,4 @@
-"""Model: its state, the parameters that it honours, its defaults and its limits."""
+"""Model: its state, the parameters that it supports, its defaults and its limits."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -21,7 +21,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """Values of unset parameters; `guidance_scale` is None if not honoured."""
+    """Values of unset parameters; `guidance_scale` is None if not supported."""
 
     guidance_scale: float | None
     num_inference_steps: int
@@ -44,7 +44,7 @@ class Capabilities:
     """Parameters, schedulers and limits of a loaded model."""
 
     pipeline_class: str
-    honoured_parameters: tuple[str, ...]
+    supported_parameters: tuple[str, ...]
     defaults: Defaults
     schedulers: tuple[SchedulerInfo, ...]
     limits: Limits

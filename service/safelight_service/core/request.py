@@ -58,7 +58,7 @@ class GenerationRequest:
 class ResolvedParameters:
     """Parameters with every default filled in.
 
-    `guidance_scale` and `negative_prompt` are None if the model does not honour them;
+    `guidance_scale` and `negative_prompt` are None if the model does not support them;
     `negative_prompt` is None also if it is empty.
     """
 

@@ -57,7 +57,7 @@ class _Resolver:
         self._check_generation_id()
         self._check_linger()
         inputs = self._check_prompt("inputs", self._request.inputs, is_required=True)
-        self._check_honoured()
+        self._check_supported()
         image_count = self._resolve_image_count()
         parameters = self._resolve_parameters(image_count)
         resolved = ResolvedRequest(
@@ -94,13 +94,13 @@ class _Resolver:
         if not 0 <= linger_s <= MAX_LINGER_S:
             self._refuse("linger", f"must be from 0 to {MAX_LINGER_S} s, not {linger_s:g} s")
 
-    def _check_honoured(self) -> None:
-        honoured = self._capabilities.honoured_parameters
+    def _check_supported(self) -> None:
+        supported = self._capabilities.supported_parameters
         for name in type(self._request.parameters).__slots__:
-            if getattr(self._request.parameters, name) is not None and name not in honoured:
+            if getattr(self._request.parameters, name) is not None and name not in supported:
                 self._refuse(
                     f"parameters.{name}",
-                    f"is not honoured by this model; it honours: {', '.join(honoured)}",
+                    f"is not supported by this model, which takes: {', '.join(supported)}",
                 )
 
     def _check_prompt(self, field: str, prompt: str, *, is_required: bool) -> str:

@@ -66,25 +66,25 @@ def from_generate_request(
     )
 
 
-def to_generate_responses(event: events.Event) -> Iterator[pb.GenerateResponse]:
-    """Convert an event; an image becomes its header and its chunks."""
+def to_generation_events(event: events.Event) -> Iterator[pb.GenerationEvent]:
+    """Convert an event of the core; an image becomes its header and its chunks."""
     match event:
         case events.Accepted():
-            yield pb.GenerateResponse(accepted=_accepted(event))
+            yield pb.GenerationEvent(accepted=_accepted(event))
         case events.Queued():
-            yield pb.GenerateResponse(
+            yield pb.GenerationEvent(
                 queued=pb.GenerationQueued(
                     position=event.position, estimated_wait=_duration(event.estimated_wait_s)
                 )
             )
         case events.ModelLoading():
-            yield pb.GenerateResponse(
+            yield pb.GenerationEvent(
                 model_loading=pb.ModelLoading(
                     model=event.model, fraction=event.fraction, elapsed=_duration(event.elapsed_s)
                 )
             )
         case events.Progress():
-            yield pb.GenerateResponse(
+            yield pb.GenerationEvent(
                 progress=pb.StepProgress(
                     step=event.step,
                     step_count=event.step_count,
@@ -94,7 +94,7 @@ def to_generate_responses(event: events.Event) -> Iterator[pb.GenerateResponse]:
                 )
             )
         case events.Preview():
-            yield pb.GenerateResponse(
+            yield pb.GenerationEvent(
                 preview=pb.ImagePreview(
                     image_index=event.image_index,
                     step=event.step,
@@ -107,7 +107,7 @@ def to_generate_responses(event: events.Event) -> Iterator[pb.GenerateResponse]:
         case events.Image():
             yield from _image(event)
         case events.Completed():
-            yield pb.GenerateResponse(
+            yield pb.GenerationEvent(
                 completed=pb.GenerationCompleted(
                     timings=_timings(event.timings),
                     step_count=event.step_count,
@@ -161,10 +161,10 @@ def _accepted(event: events.Accepted) -> pb.GenerationAccepted:
     )
 
 
-def _image(image: events.Image) -> Iterator[pb.GenerateResponse]:
-    yield pb.GenerateResponse(
+def _image(image: events.Image) -> Iterator[pb.GenerationEvent]:
+    yield pb.GenerationEvent(
         image=pb.ImageHeader(
-            index=image.index,
+            image_index=image.index,
             mime_type=image.mime_type,
             width=image.width,
             height=image.height,
@@ -175,7 +175,7 @@ def _image(image: events.Image) -> Iterator[pb.GenerateResponse]:
         )
     )
     for offset in range(0, len(image.data), MAX_CHUNK_BYTES):
-        yield pb.GenerateResponse(
+        yield pb.GenerationEvent(
             chunk=pb.ImageChunk(
                 image_index=image.index,
                 offset_bytes=offset,
@@ -200,7 +200,7 @@ def _capabilities(capabilities: model.Capabilities) -> pb.ModelCapabilities:
     defaults, limits = capabilities.defaults, capabilities.limits
     return pb.ModelCapabilities(
         pipeline_class=capabilities.pipeline_class,
-        honoured_parameters=capabilities.honoured_parameters,
+        supported_parameters=capabilities.supported_parameters,
         defaults=pb.TextToImageParameters(
             guidance_scale=defaults.guidance_scale,
             num_inference_steps=defaults.num_inference_steps,

@@ -46,8 +46,8 @@ class TextToImageServicer(pb_grpc.TextToImageServiceServicer):
             async for event in events:
                 _tell_cache(event, context)
                 began_at = time.monotonic()
-                for response in convert.to_generate_responses(event):
-                    yield response
+                for message in convert.to_generation_events(event):
+                    yield pb.GenerateResponse(event=message)
                 if isinstance(event, Image):
                     self._observer.image_sent(event, began_at)
 
@@ -59,8 +59,8 @@ class TextToImageServicer(pb_grpc.TextToImageServiceServicer):
             async for event in events:
                 _tell_cache(event, context)
                 began_at = time.monotonic()
-                for response in convert.to_generate_responses(event):
-                    yield pb.WatchGenerationResponse(event=response)
+                for message in convert.to_generation_events(event):
+                    yield pb.WatchGenerationResponse(event=message)
                 if isinstance(event, Image):
                     self._observer.image_sent(event, began_at)
 

@@ -34,13 +34,13 @@ class LateService(FailingService):
         """Refuse a negative prompt."""
         if request.parameters.HasField("negative_prompt"):
             self.requests.append(request)
-            violation = FieldViolation("parameters.negative_prompt", "is not honoured")
+            violation = FieldViolation("parameters.negative_prompt", "is not supported")
             context.abort_with_status(to_status(InvalidRequestError([violation])))
         yield from super().Generate(request, context)
 
 
 @pytest.mark.anyio
-async def test_what_a_model_does_not_honour_is_dropped_also_if_it_had_to_be_loaded_first() -> None:
+async def test_what_a_model_does_not_support_is_dropped_also_if_it_had_to_be_loaded_first() -> None:
     with LateService() as service:
         async with AppState(Settings(target=service.target)) as state:
             request = ImageRequest(prompt="x", model=(READY,), negative_prompt="blurry")

@@ -16,7 +16,18 @@ from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from safelight import CallCancelledError, Client, GenerationOutcome
 
 from safelight_gateway.native.openapi import event_schema_names
-from tests.client.scripted_service import HOLD, ScriptedService, accepted, image, status
+from tests.client.scripted_service import (
+    HOLD,
+    ScriptedService,
+    accepted,
+    chunk,
+    completed,
+    header,
+    image,
+    png,
+    progress,
+    status,
+)
 from tests.gateway.event_stream import ServerSentEvent, generate, read_events
 from tests.gateway.http_call import call, opened
 from tests.gateway.running_gateway import RunningGateway, run_gateway
@@ -65,7 +76,7 @@ def test_a_generation_streams_every_event_with_its_image(gateway: RunningGateway
         data = base64.b64decode(preview.data["data"])
         assert PIL.Image.open(io.BytesIO(data)).size == (64, 43)
     images = only(events, "image")
-    assert [(event.data["index"], event.data["seed"], event.id) for event in images] == [
+    assert [(event.data["image_index"], event.data["seed"], event.id) for event in images] == [
         (0, "5", "1"),
         (1, "6", "2"),
     ]
@@ -249,6 +260,66 @@ def test_a_generation_that_fails_midway_says_why_in_its_last_event(
     assert [event.kind for event in events] == ["accepted", "image", "failed"]
     assert events[-1].data["reason"] == "DEVICE_LOST"
     assert events[-1].data["title"] == "Service Unavailable"
+
+
+DATA = png()
+BROKEN = {
+    "other bytes": ([header(DATA), chunk(png("blue"))], "image 0 has"),
+    "another digest": ([header(DATA, sha256="0" * 64), chunk(DATA)], "the SHA-256 of image 0"),
+    "a short image": ([header(DATA), chunk(DATA[:5])], "the generation ended with 0 images"),
+    "a gap": ([header(DATA), chunk(DATA[5:], offset=5)], "a chunk of image 0 starts at byte 5"),
+    "chunks of two images": ([header(DATA), chunk(DATA, index=1)], "a chunk of image 1"),
+    "no image": ([progress(1)], "the generation ended with 0 images"),
+}
+"""Streams that break the contract, and what is said of each."""
+
+
+@pytest.mark.parametrize(("steps", "detail"), BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize("images", ["data", "url"])
+def test_an_image_that_is_not_the_announced_one_ends_the_stream_by_failed(
+    images: str,
+    steps: list[object],
+    detail: str,
+    scripted: ScriptedService,
+    scripted_gateway: RunningGateway,
+) -> None:
+    scripted.play(accepted(), *steps, completed())
+    events = generate(f"{scripted_gateway.url}/v1/generate?images={images}", REQUEST)
+    kinds = [event.kind for event in events]
+    assert (kinds[0], kinds[-1]) == ("accepted", "failed")
+    assert {*kinds[1:-1]} <= {"progress"}
+    assert events[-1].data["detail"].startswith(detail)
+    assert (events[-1].data["status"], events[-1].data["reason"]) == (502, "PROTOCOL")
+    assert events[-1].id == "end"
+
+
+def test_images_before_a_broken_one_are_delivered(
+    scripted: ScriptedService, scripted_gateway: RunningGateway
+) -> None:
+    scripted.play(accepted(2), image(0), header(DATA, 1, sha256="0" * 64), chunk(DATA, 0, 1), HOLD)
+    events = generate(f"{scripted_gateway.url}/v1/generate", REQUEST)
+    assert [event.kind for event in events] == ["accepted", "image", "failed"]
+    assert open_image(events[1]).size == (16, 16)
+    assert scripted.cancelled.wait(10)
+
+
+def test_a_stream_that_ends_early_fails(
+    scripted: ScriptedService, scripted_gateway: RunningGateway
+) -> None:
+    scripted.play(accepted(), image())
+    events = generate(f"{scripted_gateway.url}/v1/generate", REQUEST)
+    assert [event.kind for event in events] == ["accepted", "image", "failed"]
+    assert events[-1].data["reason"] == "PROTOCOL"
+
+
+def test_a_broken_image_is_found_also_by_who_comes_back(
+    scripted: ScriptedService, scripted_gateway: RunningGateway
+) -> None:
+    scripted.play(accepted(2), image(0), header(DATA, 1), chunk(DATA[:5], 0, 1), completed())
+    url = f"{scripted_gateway.url}/v1/generations/generation-1"
+    with opened(url, "GET", headers={"last-event-id": "1"}) as response:
+        events = list(read_events(response))
+    assert [event.kind for event in events] == ["accepted", "failed"]
 
 
 def test_headers_become_metadata(

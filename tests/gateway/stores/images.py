@@ -6,7 +6,7 @@ from safelight import Image
 def image(data: bytes) -> Image:
     """Return an image of these bytes, which nobody decodes."""
     return Image(
-        index=0,
+        image_index=0,
         mime_type="image/png",
         width=8,
         height=8,

@@ -20,7 +20,7 @@ from safelight_service.core.validation import MAX_SEED, resolve
 
 CAPABILITIES = Capabilities(
     pipeline_class="StableDiffusionPipeline",
-    honoured_parameters=(
+    supported_parameters=(
         "guidance_scale",
         "negative_prompt",
         "num_inference_steps",
@@ -303,13 +303,15 @@ def test_generation_id_of_other_characters_is_refused(generation_id: str) -> Non
 @pytest.mark.parametrize(
     ("name", "value"), [("guidance_scale", 3.0), ("negative_prompt", "dog"), ("seed", 0)]
 )
-def test_parameter_that_is_not_honoured_is_refused_with_those_that_are(
+def test_parameter_that_is_not_supported_is_refused_with_those_that_are(
     name: str, value: object
 ) -> None:
     defaults = replace(CAPABILITIES.defaults, guidance_scale=None)
-    capabilities = replace(CAPABILITIES, honoured_parameters=("width", "height"), defaults=defaults)
+    capabilities = replace(
+        CAPABILITIES, supported_parameters=("width", "height"), defaults=defaults
+    )
     assert violations_of_parameters(capabilities, **{name: value}) == {
-        f"parameters.{name}": "is not honoured by this model; it honours: width, height"
+        f"parameters.{name}": "is not supported by this model, which takes: width, height"
     }
 
 

@@ -8,5 +8,5 @@ from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 from tests.service.grpc_server.unharmed import LONG
 
 with grpc.insecure_channel(sys.argv[1]) as channel:
-    for event in pb_grpc.TextToImageServiceStub(channel).Generate(LONG):
-        print(event.WhichOneof("event"), flush=True)
+    for response in pb_grpc.TextToImageServiceStub(channel).Generate(LONG):
+        print(response.event.WhichOneof("kind"), flush=True)

@@ -14,6 +14,7 @@ from safelight.v1 import text_to_image_pb2 as pb
 from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
 from safelight_service.auth.tokens import digest_token
+from tests.generation_stream import kinds
 from tests.running_service import RunningService, run_service
 from tests.service.grpc_server.h2_client import H2Client
 
@@ -131,8 +132,7 @@ def test_a_refused_generation_is_not_queued(stub: pb_grpc.TextToImageServiceStub
     refused = stub.Generate(request(step_count=150))
     with pytest.raises(grpc.RpcError):
         next(refused)
-    events = stub.Generate(request(), metadata=bearer("full"))
-    assert "queued" not in {event.WhichOneof("event") for event in events}
+    assert "queued" not in kinds(stub.Generate(request(), metadata=bearer("full")))
 
 
 @METHODS
@@ -219,8 +219,8 @@ def test_a_model_that_is_not_served_is_not_found(
 
 
 def test_a_model_that_the_token_allows_is_used(stub: pb_grpc.TextToImageServiceStub) -> None:
-    events = list(stub.Generate(request("toys"), metadata=bearer("toys_only")))
-    assert events[-1].WhichOneof("event") == "completed"
+    responses = stub.Generate(request("toys"), metadata=bearer("toys_only"))
+    assert kinds(responses)[-1] == "completed"
 
 
 def test_the_list_shows_only_the_models_that_the_token_allows(
@@ -287,9 +287,8 @@ def test_what_lingers_counts_as_running(stub: pb_grpc.TextToImageServiceStub) ->
         list(stub.Generate(request(), metadata=bearer("one_at_a_time")))
     assert status_of(raised.value)[1] == "TOO_MANY_GENERATIONS"
     # To come back to it is to start nothing.
-    assert list(stub.Generate(lingering, metadata=bearer("one_at_a_time")))[-1].HasField(
-        "completed"
-    )
+    back = stub.Generate(lingering, metadata=bearer("one_at_a_time"))
+    assert kinds(back)[-1] == "completed"
 
 
 def test_a_generation_is_that_of_its_token(stub: pb_grpc.TextToImageServiceStub) -> None:
@@ -307,8 +306,9 @@ def test_a_generation_is_that_of_its_token(stub: pb_grpc.TextToImageServiceStub)
         assert status_of(raised.value)[1] == "GENERATION_NOT_FOUND"
     mine.inputs = "a blue star"  # under the same id, and yet another generation
     other = list(stub.Generate(mine, metadata=bearer("one_at_a_time")))
-    assert other[-1].HasField("completed")
-    assert other[0].accepted.parameters.seed != first[0].accepted.parameters.seed
+    assert kinds(other)[-1] == "completed"
+    seeds = {responses[0].event.accepted.parameters.seed for responses in (first, other)}
+    assert len(seeds) == 2
 
 
 def test_a_cancelled_generation_no_longer_counts_as_running(

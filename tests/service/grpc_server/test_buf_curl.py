@@ -23,8 +23,8 @@ def buf_curl(
 def parse_stream(text: str) -> list[dict[str, dict[str, str]]]:
     decoder, events, text = json.JSONDecoder(), [], text.strip()
     while text:
-        event, end = decoder.raw_decode(text)
-        events.append(event)
+        response, end = decoder.raw_decode(text)
+        events.append(response["event"])
         text = text[end:].lstrip()
     return events
 

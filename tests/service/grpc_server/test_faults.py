@@ -15,6 +15,7 @@ from safelight_service.core.errors import QueueFullError
 from safelight_service.grpc_server.drain import OngoingCalls
 from safelight_service.grpc_server.interceptors.errors import FaultInterceptor
 from safelight_service.settings import Settings
+from tests.generation_stream import kinds
 from tests.service.engine.job_runs import SMALL
 from tests.service.grpc_server.failures import OUT_OF_MEMORY, read_failure
 from tests.service.tiny_models import MERGING, TinyModels
@@ -38,7 +39,8 @@ class FaultyServicer(pb_grpc.TextToImageServiceServicer):
     async def Generate(
         self, request: pb.GenerateRequest, context: Any
     ) -> AsyncIterator[pb.GenerateResponse]:
-        yield pb.GenerateResponse(accepted=pb.GenerationAccepted(model="x"))
+        accepted = pb.GenerationAccepted(model="x")
+        yield pb.GenerateResponse(event=pb.GenerationEvent(accepted=accepted))
         await self.fail()
 
     async def WatchGeneration(
@@ -155,8 +157,7 @@ def request(**parameters: Any) -> pb.GenerateRequest:
 
 
 async def last_event(call: Any) -> str:
-    kinds: list[str] = [event.WhichOneof("event") async for event in call]
-    return kinds[-1]
+    return kinds([response async for response in call])[-1]
 
 
 def test_out_of_memory_fails_the_request_that_is_too_large_and_no_other(

@@ -14,6 +14,7 @@ from grpc_status import rpc_status
 from safelight.v1 import text_to_image_pb2 as pb
 from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
+from tests.generation_stream import image_bytes, kinds, wait_for
 from tests.running_service import RunningService
 
 PROMPT = "a red circle on a blue background"
@@ -39,15 +40,6 @@ def long_request() -> pb.GenerateRequest:
     return pb.GenerateRequest(inputs=PROMPT, parameters=parameters, image_count=8)
 
 
-def kinds(events: list[pb.GenerateResponse]) -> list[str]:
-    return [event.WhichOneof("event") or "" for event in events]
-
-
-def image_bytes(events: list[pb.GenerateResponse], index: int = 0) -> bytes:
-    chunks = [event.chunk for event in events if event.WhichOneof("event") == "chunk"]
-    return b"".join(chunk.data for chunk in chunks if chunk.image_index == index)
-
-
 def violations(error: grpc.RpcError) -> dict[str, str]:
     assert isinstance(error, grpc.Call)
     status = rpc_status.from_call(error)
@@ -58,14 +50,14 @@ def violations(error: grpc.RpcError) -> dict[str, str]:
 
 
 def test_events_come_in_the_promised_order(stub: pb_grpc.TextToImageServiceStub) -> None:
-    events = kinds(list(stub.Generate(request())))
+    events = kinds(stub.Generate(request()))
     assert events[0] == "accepted"
     assert events[-3:] == ["image", "chunk", "completed"]
     assert set(events[1:-3]) <= {"queued", "progress"}
 
 
 def test_accepted_tells_every_parameter_as_resolved(stub: pb_grpc.TextToImageServiceStub) -> None:
-    accepted = next(iter(stub.Generate(pb.GenerateRequest(inputs=PROMPT)))).accepted
+    accepted = next(iter(stub.Generate(pb.GenerateRequest(inputs=PROMPT)))).event.accepted
     assert accepted.model == "shapes"
     assert accepted.parameters.num_inference_steps == 20
     assert (accepted.parameters.width, accepted.parameters.height) == (128, 128)
@@ -75,9 +67,9 @@ def test_accepted_tells_every_parameter_as_resolved(stub: pb_grpc.TextToImageSer
 
 
 def test_the_image_is_what_its_header_announces(stub: pb_grpc.TextToImageServiceStub) -> None:
-    events = list(stub.Generate(request()))
-    header = next(event.image for event in events if event.WhichOneof("event") == "image")
-    data = image_bytes(events)
+    responses = list(stub.Generate(request()))
+    header = wait_for(responses, "image").image
+    data = image_bytes(responses)
     assert header.size_bytes == len(data)
     assert header.sha256 == hashlib.sha256(data).hexdigest()
     picture = PIL.Image.open(io.BytesIO(data))
@@ -85,9 +77,7 @@ def test_the_image_is_what_its_header_announces(stub: pb_grpc.TextToImageService
 
 
 def test_the_same_seed_gives_the_same_bytes(stub: pb_grpc.TextToImageServiceStub) -> None:
-    first, again, other = (
-        image_bytes(list(stub.Generate(request(seed=seed)))) for seed in (0, 0, 1)
-    )
+    first, again, other = (image_bytes(stub.Generate(request(seed=seed))) for seed in (0, 0, 1))
     assert first == again != other
 
 
@@ -95,7 +85,7 @@ def test_each_image_of_a_request_has_a_seed_of_its_own(
     stub: pb_grpc.TextToImageServiceStub,
 ) -> None:
     pair = list(stub.Generate(request(seed=5, image_count=2)))
-    seeds = [event.image.seed for event in pair if event.WhichOneof("event") == "image"]
+    seeds = [response.event.image.seed for response in pair if response.event.HasField("image")]
     alone = list(stub.Generate(request(seed=6)))
     assert seeds == [5, 6]
     # But for rounding: the images of one request share forwards.
@@ -108,7 +98,7 @@ def test_each_image_of_a_request_has_a_seed_of_its_own(
 
 
 def test_a_png_carries_its_parameters_as_text(stub: pb_grpc.TextToImageServiceStub) -> None:
-    data = image_bytes(list(stub.Generate(request(steps=3, seed=9))))
+    data = image_bytes(stub.Generate(request(steps=3, seed=9)))
     picture = PIL.Image.open(io.BytesIO(data))
     assert isinstance(picture.info["parameters"], str)
     assert picture.info["parameters"].startswith(f"{PROMPT}\nSteps: 3, ")
@@ -121,8 +111,8 @@ def test_a_prompt_of_odd_characters_comes_back_in_the_png_as_it_was_sent(
     """Fault 46: line ends, an escape sequence, NUL, a change of direction, an emoji."""
     prompt = "a red\r\ncircle\x1b[31m\x00 \u202eand\u202c \N{ARTIST PALETTE}"
     parameters = pb.TextToImageParameters(num_inference_steps=1)
-    events = list(stub.Generate(pb.GenerateRequest(inputs=prompt, parameters=parameters)))
-    picture = PIL.Image.open(io.BytesIO(image_bytes(events)))
+    data = image_bytes(stub.Generate(pb.GenerateRequest(inputs=prompt, parameters=parameters)))
+    picture = PIL.Image.open(io.BytesIO(data))
     assert picture.info["parameters"].startswith(f"{prompt}\nSteps: 1, ")
 
 
@@ -131,14 +121,14 @@ def test_other_formats_are_sent_as_asked_for(
     mime_type: str, format_: str, stub: pb_grpc.TextToImageServiceStub
 ) -> None:
     output = pb.OutputOptions(mime_type=mime_type, quality=80)
-    data = image_bytes(list(stub.Generate(request(steps=2, output=output))))
+    data = image_bytes(stub.Generate(request(steps=2, output=output)))
     assert PIL.Image.open(io.BytesIO(data)).format == format_
 
 
 def test_previews_come_at_the_interval_asked_for(stub: pb_grpc.TextToImageServiceStub) -> None:
     preview = pb.PreviewOptions(interval_steps=2, max_side_px=64)
-    events = list(stub.Generate(request(steps=6, preview=preview)))
-    previews = [event.preview for event in events if event.WhichOneof("event") == "preview"]
+    events = [response.event for response in stub.Generate(request(steps=6, preview=preview))]
+    previews = [event.preview for event in events if event.HasField("preview")]
     # A reader that falls behind gets the latest only, so not all of them need to arrive.
     assert {preview.step for preview in previews} <= {2, 4}
     assert previews
@@ -190,7 +180,7 @@ def test_a_generation_behind_another_is_told_its_position(
     waiting = stub.Generate(request(steps=1))
     assert wait_for(waiting, "queued").queued.position == 1
     running.cancel()
-    assert kinds(list(waiting))[-1] == "completed"
+    assert kinds(waiting)[-1] == "completed"
 
 
 def test_a_generation_that_is_cancelled_while_it_waits_never_starts(
@@ -206,7 +196,7 @@ def test_a_generation_that_is_cancelled_while_it_waits_never_starts(
     while wait_for(second, "queued").queued.position != 1:
         pass
     running.cancel()
-    assert kinds(list(second))[-1] == "completed"
+    assert kinds(second)[-1] == "completed"
 
 
 def test_the_id_of_another_request_is_refused(stub: pb_grpc.TextToImageServiceStub) -> None:
@@ -216,17 +206,17 @@ def test_the_id_of_another_request_is_refused(stub: pb_grpc.TextToImageServiceSt
         list(stub.Generate(request(generation_id="mine")))
     assert isinstance(raised.value, grpc.Call)
     assert raised.value.code() is grpc.StatusCode.ALREADY_EXISTS
-    assert kinds(list(running))[-1] == "completed"
+    assert kinds(running)[-1] == "completed"
 
 
 def test_concurrent_generations_all_get_their_own_image(
     stub: pb_grpc.TextToImageServiceStub,
 ) -> None:
-    alone = {seed: image_bytes(list(stub.Generate(request(seed=seed)))) for seed in range(4)}
+    alone = {seed: image_bytes(stub.Generate(request(seed=seed))) for seed in range(4)}
     together: dict[int, bytes] = {}
 
     def generate(seed: int) -> None:
-        together[seed] = image_bytes(list(stub.Generate(request(seed=seed))))
+        together[seed] = image_bytes(stub.Generate(request(seed=seed)))
 
     threads = [threading.Thread(target=generate, args=(seed,)) for seed in alone]
     for thread in threads:
@@ -237,11 +227,3 @@ def test_concurrent_generations_all_get_their_own_image(
         first, second = (np.asarray(PIL.Image.open(io.BytesIO(d))) for d in (data, alone[seed]))
         # But for rounding: a wider batch adds up in another order.
         assert np.abs(first.astype(int) - second).max() <= 1
-
-
-def wait_for(events: Iterator[pb.GenerateResponse], kind: str) -> pb.GenerateResponse:
-    """Read events until one of that kind comes."""
-    for event in events:
-        if event.WhichOneof("event") == kind:
-            return event
-    raise AssertionError(f"the stream ended without {kind}")

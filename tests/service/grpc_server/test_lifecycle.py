@@ -19,6 +19,7 @@ from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
 from safelight_service.app import make_server
 from safelight_service.settings import LimitSettings, Settings
+from tests.generation_stream import image_bytes, wait_for
 from tests.running_service import RunningService, run_service
 from tests.service.grpc_server.h2_client import H2Client
 from tests.service.grpc_server.unharmed import LONG, make_control, unharmed, wait_until
@@ -43,14 +44,6 @@ def request(generation_id: str, steps: int = 12, **fields: Any) -> pb.GenerateRe
     )
 
 
-def read_until(stream: Iterator[pb.GenerateResponse], kind: str) -> pb.GenerateResponse:
-    return next(event for event in stream if event.WhichOneof("event") == kind)
-
-
-def image_of(events: list[pb.GenerateResponse]) -> bytes:
-    return b"".join(event.chunk.data for event in events if event.HasField("chunk"))
-
-
 def reason_of(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
     assert isinstance(error, grpc.Call)
     status = rpc_status.from_call(error)
@@ -64,17 +57,15 @@ def test_the_same_request_joins_and_all_get_the_same_image(
     stub: pb_grpc.TextToImageServiceStub,
 ) -> None:
     first = stub.Generate(request("joined"))
-    accepted = read_until(first, "accepted").accepted
-    read_until(first, "progress")
+    accepted = wait_for(first, "accepted").accepted
+    wait_for(first, "progress")
     again = list(stub.Generate(request("joined")))
-    watched = [
-        response.event
-        for response in stub.WatchGeneration(pb.WatchGenerationRequest(generation_id="joined"))
-    ]
+    watched = list(stub.WatchGeneration(pb.WatchGenerationRequest(generation_id="joined")))
     # The seed was left open, and is that of the generation.
-    assert again[0].accepted == watched[0].accepted == accepted
-    assert image_of(again) == image_of(watched) == image_of(list(first))
-    completed = again[-1].completed
+    assert again[0].event == watched[0].event
+    assert again[0].event.accepted == accepted
+    assert image_bytes(again) == image_bytes(watched) == image_bytes(first)
+    completed = again[-1].event.completed
     assert [width.image_count for width in completed.batch_widths] == [1]  # it ran once, alone
 
 
@@ -82,7 +73,7 @@ def test_cancelling_ends_the_streams_of_all_and_can_be_repeated(
     stub: pb_grpc.TextToImageServiceStub,
 ) -> None:
     running = stub.Generate(request("cancelled", steps=150))
-    read_until(running, "progress")
+    wait_for(running, "progress")
     for _ in range(2):
         answer = stub.CancelGeneration(pb.CancelGenerationRequest(generation_id="cancelled"))
         assert answer.state == pb.GENERATION_STATE_CANCELLED
@@ -105,11 +96,11 @@ def test_what_lingers_is_finished_for_who_comes_back(
     stub: pb_grpc.TextToImageServiceStub,
 ) -> None:
     left = stub.Generate(request("lingering", linger=LINGER))
-    seed = read_until(left, "accepted").accepted.parameters.seed
+    seed = wait_for(left, "accepted").accepted.parameters.seed
     left.cancel()
     back = list(stub.Generate(request("lingering", linger=LINGER)))
-    assert back[0].accepted.parameters.seed == seed
-    assert back[-1].HasField("completed")
+    assert back[0].event.accepted.parameters.seed == seed
+    assert back[-1].event.HasField("completed")
 
 
 def test_a_deadline_that_cannot_be_met_is_refused_at_once(
@@ -140,9 +131,9 @@ def test_what_was_made_comes_from_the_cache_to_the_byte() -> None:
         def generate(generation_id: str, use_cache: str) -> tuple[bytes, int, str]:
             seeded.generation_id = generation_id
             call = stub.Generate(seeded, metadata=(("x-use-cache", use_cache),))
-            events = list(call)
+            responses = list(call)
             told = dict(call.trailing_metadata())["x-cache"]
-            return image_of(events), events[-1].completed.cache, str(told)
+            return image_bytes(responses), responses[-1].event.completed.cache, str(told)
 
         image, *told = generate("first", "true")
         assert told == [pb.CACHE_STATUS_MISS, "miss"]
@@ -161,10 +152,11 @@ def test_equal_requests_of_many_clients_at_once_are_made_once() -> None:
     ):
         stub = pb_grpc.TextToImageServiceStub(channel)
         streams = list(threads.map(lambda _: list(stub.Generate(seeded)), range(8)))
-    assert len({image_of(events) for events in streams}) == 1
-    assert len({events[0].accepted.generation_id for events in streams}) == 8
-    for events in streams:
-        assert {width.image_count for width in events[-1].completed.batch_widths} <= {1}
+    assert len({image_bytes(responses) for responses in streams}) == 1
+    assert len({responses[0].event.accepted.generation_id for responses in streams}) == 8
+    for responses in streams:
+        completed = responses[-1].event.completed
+        assert {width.image_count for width in completed.batch_widths} <= {1}
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +171,7 @@ def test_a_call_that_is_cancelled_frees_the_device(service: RunningService) -> N
     """Fault 10: in mid-step; test_batcher.py holds that no other step is made."""
     with unharmed(service) as stub:
         call = stub.Generate(LONG)
-        read_until(call, "progress")
+        wait_for(call, "progress")
         call.cancel()
         assert call.code() is grpc.StatusCode.CANCELLED
 
@@ -230,7 +222,7 @@ def test_a_connection_that_is_reset_frees_the_device(service: RunningService) ->
 
 def test_a_channel_that_is_closed_frees_the_device(service: RunningService) -> None:
     with unharmed(service), grpc.insecure_channel(service.target) as channel:
-        read_until(pb_grpc.TextToImageServiceStub(channel).Generate(LONG), "progress")
+        wait_for(pb_grpc.TextToImageServiceStub(channel).Generate(LONG), "progress")
 
 
 def test_a_connection_that_went_dead_is_closed_and_frees_the_device(
@@ -243,7 +235,7 @@ def test_a_connection_that_went_dead_is_closed_and_frees_the_device(
         unharmed(impatient),
     ):
         events = pb_grpc.TextToImageServiceStub(channel).Generate(LONG)
-        read_until(events, "progress")
+        wait_for(events, "progress")
         proxy.stall()
 
 
@@ -255,7 +247,7 @@ def test_a_deadline_that_passes_in_mid_generation_frees_the_device(
     unknown.parameters.width = 72
     with unharmed(service) as stub:
         events = stub.Generate(unknown, timeout=2)
-        read_until(events, "progress")
+        wait_for(events, "progress")
         with pytest.raises(grpc.RpcError):
             list(events)
         assert events.code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -280,9 +272,9 @@ def test_a_connection_that_grows_old_is_left_by_the_next_call_only(
         unharmed(impatient),
     ):
         events = pb_grpc.TextToImageServiceStub(channel).Generate(request("", steps=30))
-        read_until(events, "progress")
+        wait_for(events, "progress")
         wait_until(channel, lambda: proxy.connection_count, lambda count: count > 1)
-        assert list(events)[-1].HasField("completed")
+        assert list(events)[-1].event.HasField("completed")
 
 
 def test_an_image_larger_than_a_message_reaches_a_client_with_default_limits(
@@ -301,13 +293,13 @@ def test_an_image_larger_than_a_message_reaches_a_client_with_default_limits(
             stub: Any = pb_grpc.TextToImageServiceStub(channel)
             parameters = pb.TextToImageParameters(num_inference_steps=1, width=4096, height=2048)
             large = pb.GenerateRequest(inputs="a red circle", parameters=parameters)
-            return [event async for event in stub.Generate(large)]
+            return [response async for response in stub.Generate(large)]
 
-    events = asyncio.run(generate())
-    [header] = [event.image for event in events if event.HasField("image")]
-    image = image_of(events)
+    responses = asyncio.run(generate())
+    header = wait_for(responses, "image").image
+    image = image_bytes(responses)
     assert len(image) == header.size_bytes > 4 * 1024 * 1024
-    assert max(len(event.chunk.data) for event in events) == 1024 * 1024
+    assert max(len(response.event.chunk.data) for response in responses) == 1024 * 1024
     assert hashlib.sha256(image).hexdigest() == header.sha256
 
 

@@ -31,7 +31,7 @@ def test_the_list_tells_what_a_model_takes(channel: grpc.Channel) -> None:
     capabilities = models[0].capabilities
     assert capabilities.pipeline_class == "StableDiffusionPipeline"
     assert capabilities.device_type == "cpu"
-    assert "negative_prompt" in capabilities.honoured_parameters
+    assert "negative_prompt" in capabilities.supported_parameters
     assert capabilities.limits.size_multiple_px == 8
     aliases = {alias for scheduler in capabilities.schedulers for alias in scheduler.aliases}
     assert {"euler", "euler_a", "ddim", "dpm++_2m", "unipc", "lcm"} <= aliases

@@ -12,6 +12,7 @@ from grpc_status import rpc_status
 from safelight.v1 import text_to_image_pb2 as pb
 from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
+from tests.generation_stream import kinds, wait_for
 from tests.running_service import run_service
 from tests.service.grpc_server.unharmed import CONTROL, is_serving, unharmed
 
@@ -44,11 +45,11 @@ def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
         ThreadPoolExecutor(49) as threads,
     ):
         running = stub.Generate(ONE)
-        assert any(event.HasField("progress") for event in running)
+        wait_for(running, "progress")
 
         def call(_: int) -> str | tuple[grpc.StatusCode, float | None]:
             try:
-                return [event.WhichOneof("event") or "" for event in stub.Generate(CONTROL)][-1]
+                return kinds(stub.Generate(CONTROL))[-1]
             except grpc.RpcError as error:
                 return status_of(error)
 
@@ -63,7 +64,7 @@ def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
             code, retry_after_s = refusal
             assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
             assert retry_after_s
-        assert list(running)[-1].HasField("completed")
+        assert kinds(running)[-1] == "completed"
         assert [each.result() for each in ended] == ["completed"] * 4
 
 
@@ -85,8 +86,8 @@ def test_a_model_that_is_not_preloaded_is_loaded_on_demand() -> None:
         assert code is grpc.StatusCode.UNAVAILABLE
         assert retry_after_s
 
-        kinds = [event.WhichOneof("event") for event in stub.Generate(quick, metadata=WAITS)]
-        assert (kinds[0], kinds[-1]) == ("model_loading", "completed")
+        events = kinds(stub.Generate(quick, metadata=WAITS))
+        assert (events[0], events[-1]) == ("model_loading", "completed")
         assert stub.GetModel(pb.GetModelRequest()).model.state == pb.MODEL_STATE_READY
 
 
@@ -110,4 +111,4 @@ def test_a_model_that_cannot_be_loaded_fails_its_own_calls_only(tmp_path: Path) 
         good = pb.GenerateRequest(
             inputs="a red circle", parameters=pb.TextToImageParameters(num_inference_steps=1)
         )
-        assert [e.WhichOneof("event") for e in stub.Generate(good)][-1] == "completed"
+        assert kinds(stub.Generate(good))[-1] == "completed"

@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -13,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from safelight.v1 import text_to_image_pb2 as pb
 from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
+from tests.generation_stream import wait_for
 from tests.running_service import RunningService, run_service, service_environment
 from tests.service.grpc_server.failures import DEVICE_LOST, STOPPING, failure_of, read_failure
 
@@ -29,11 +29,6 @@ FAULTY_SERVICE = "tests.service.grpc_server.faulty_service"
 ALONE = json.dumps({"max_width": 1})
 FOR_EVER = "3600"
 TIMEOUT_S = 60
-
-
-def wait_for(events: Iterator[pb.GenerateResponse], kind: str) -> None:
-    """Read events until one of that kind comes."""
-    assert any(event.WhichOneof("event") == kind for event in events)
 
 
 def watch_health(channel: grpc.Channel) -> Any:

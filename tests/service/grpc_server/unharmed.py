@@ -11,6 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from safelight.v1 import text_to_image_pb2 as pb
 from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
+from tests.generation_stream import image_bytes
 from tests.running_service import RunningService, Usage
 
 CONTROL = pb.GenerateRequest(
@@ -55,9 +56,10 @@ def make_control(stub: pb_grpc.TextToImageServiceStub) -> bytes:
     # The service may still be about to learn that a caller is gone.
     ends_at = time.monotonic() + _PATIENCE_S
     while time.monotonic() < ends_at:
-        events = list(stub.Generate(CONTROL, metadata=(("x-use-cache", "false"),)))
-        if {width.image_count for width in events[-1].completed.batch_widths} == {1}:
-            return b"".join(event.chunk.data for event in events if event.HasField("chunk"))
+        responses = list(stub.Generate(CONTROL, metadata=(("x-use-cache", "false"),)))
+        completed = responses[-1].event.completed
+        if {width.image_count for width in completed.batch_widths} == {1}:
+            return image_bytes(responses)
     raise AssertionError("something else is made, which nobody has asked for")
 
 

@@ -150,7 +150,7 @@ def _render_result(result: ImageResult, links: Sequence[str], prompt: object) ->
                 "width": image.width,
                 "height": image.height,
                 "content_type": image.mime_type,
-                "file_name": f"{image.index}.{SUFFIXES[image.mime_type]}",
+                "file_name": f"{image.image_index}.{SUFFIXES[image.mime_type]}",
                 "file_size": len(image.data),
             }
             for image, link in zip(result.images, links, strict=True)

@@ -148,7 +148,7 @@ class _Prepared:
             dropped = [
                 name
                 for name in _PARAMETERS
-                if name not in capabilities.honoured_parameters
+                if name not in capabilities.supported_parameters
                 and getattr(request, name) is not None
             ]
         return cls(

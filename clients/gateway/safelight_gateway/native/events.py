@@ -2,7 +2,8 @@
 
 An event's name is that of the contract's `oneof`, and its data the message in protobuf JSON
 with the contract's names. Two things differ: an image comes whole, as `data` or as `url`,
-instead of in chunks; and `failed` is the last event of a generation that did not complete.
+instead of in chunks; and `failed` is the last event of a generation that did not complete, or
+whose stream breaks the contract.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from typing import Any, TypeAlias
 import grpc.aio
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
-from safelight import Image, SafelightError
+from safelight import Accepted, Completed, EventAssembler, Image, SafelightError
 from safelight.errors import service_errors
 from safelight.v1 import text_to_image_pb2 as pb
 from starlette.responses import StreamingResponse
@@ -68,7 +69,7 @@ class EventStreamResponse(StreamingResponse):
     def __init__(
         self,
         call: RpcCall,
-        first: pb.GenerateResponse | None,
+        first: pb.GenerationEvent | None,
         *,
         told_count: int,
         link: Callable[[Image], str] | None,
@@ -100,51 +101,49 @@ class EventStreamResponse(StreamingResponse):
 
     async def _read_frames(self) -> AsyncGenerator[str]:
         reading = asyncio.ensure_future(self._read_first())
-        header, data = pb.ImageHeader(), bytearray()
+        assembler, header = EventAssembler(), pb.ImageHeader()
         try:
             while True:
                 while not (await asyncio.wait({reading}, timeout=_SIGN_OF_LIFE_S))[0]:
                     yield _SIGN_OF_LIFE
-                event = reading.result()
-                if event is None:
+                message = reading.result()
+                if message is None:
+                    assembler.finish()
                     return
                 reading = asyncio.ensure_future(read_event(self._call))
-                match kind := event.WhichOneof("event"):
-                    case None:  # an event of a newer contract
-                        continue
-                    case "image":
-                        header, data = event.image, bytearray()
-                    case "chunk":
-                        data += event.chunk.data
-                        if len(data) == header.size_bytes and header.index >= self._told_count:
-                            yield self._image_frame(header, bytes(data))
-                    case "accepted":
-                        yield _frame(kind, to_json(event.accepted), str(self._told_count))
-                    case "completed":
-                        yield _frame(kind, to_json(event.completed), END_ID)
-                    case _:
-                        yield _frame(kind, to_json(getattr(event, kind)))
+                if message.HasField("image"):
+                    header = message.image
+                event, kind = assembler.feed(message), message.WhichOneof("kind")
+                match event:
+                    case Accepted():
+                        yield _frame("accepted", to_json(message.accepted), str(self._told_count))
+                    case Image():
+                        if event.image_index >= self._told_count:
+                            yield self._image_frame(header, event)
+                    case Completed():
+                        yield _frame("completed", to_json(message.completed), END_ID)
+                    case _ if event is not None and kind is not None:
+                        yield _frame(kind, to_json(getattr(message, kind)))
         except SafelightError as error:
             yield _frame("failed", to_problem(from_service(error)), END_ID)
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
 
-    async def _read_first(self) -> pb.GenerateResponse | None:
+    async def _read_first(self) -> pb.GenerationEvent | None:
         return self._first
 
-    def _image_frame(self, header: pb.ImageHeader, data: bytes) -> str:
+    def _image_frame(self, header: pb.ImageHeader, image: Image) -> str:
         content = to_json(header)
         if self._link is None:
-            content["data"] = base64.b64encode(data).decode()
+            content["data"] = base64.b64encode(image.data).decode()
         else:
-            image = Image.from_header(header, data)
             content["url"] = self._link(image)
-        return _frame("image", content, str(header.index + 1))
+        return _frame("image", content, str(image.image_index + 1))
 
 
-async def read_event(call: RpcCall) -> pb.GenerateResponse | None:
-    """Return the next event of a call; None when it has ended well.
+async def read_event(call: RpcCall) -> pb.GenerationEvent | None:
+    """Return the next message of a call; None when it has ended with the status OK.
 
     Raises:
         ServiceError: it has ended otherwise.
@@ -153,7 +152,7 @@ async def read_event(call: RpcCall) -> pb.GenerateResponse | None:
         response: Any = await call.read()
     if response is grpc.aio.EOF:
         return None
-    event: pb.GenerateResponse = getattr(response, "event", response)
+    event: pb.GenerationEvent = response.event
     return event
 
 

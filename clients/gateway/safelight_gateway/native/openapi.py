@@ -95,7 +95,7 @@ _PREFIX = "#/components/schemas/"
 
 def event_schema_names() -> dict[str, str]:
     """Return the schema of each event's data, by the event's name."""
-    events = pb.GenerateResponse.DESCRIPTOR.oneofs_by_name["event"].fields
+    events = pb.GenerationEvent.DESCRIPTOR.oneofs_by_name["kind"].fields
     messages = {event.name: event.message_type for event in events if event.name != "chunk"}
     names = {name: message.name for name, message in messages.items() if message is not None}
     return {**names, "image": "Image", "failed": "Problem"}
@@ -106,12 +106,12 @@ def describe_api() -> _Schema:
     schemas: dict[str, _Schema] = {"Problem": _PROBLEM}
     for message in (
         pb.GenerateRequest,
-        pb.GenerateResponse,
+        pb.GenerationEvent,
         pb.CancelGenerationResponse,
         pb.ListModelsResponse,
     ):
         _add_message(schemas, message.DESCRIPTOR)
-    del schemas["GenerateResponse"], schemas["ImageChunk"]
+    del schemas["GenerationEvent"], schemas["ImageChunk"]
     header = schemas.pop("ImageHeader")
     schemas["Image"] = {
         **header,

@@ -149,7 +149,9 @@ def generate(
             if isinstance(event, Image):
                 path = files.write(event)
                 if event.is_flagged:
-                    console.print(f"image {event.index} is black: the safety checker flagged it")
+                    console.print(
+                        f"image {event.image_index} is black: the safety checker flagged it"
+                    )
             if json:
                 print(event_record(event, path), flush=True)
             elif path and not files.is_stdout:

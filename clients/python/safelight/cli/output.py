@@ -63,7 +63,7 @@ class Output:
         if self._path is None:
             return _first_free(Path(f"safelight-{image.seed}.png"))
         if self._is_numbered:
-            return self._path.with_stem(f"{self._path.stem}-{image.index}")
+            return self._path.with_stem(f"{self._path.stem}-{image.image_index}")
         return self._path
 
 

@@ -8,6 +8,9 @@ The request mirrors the Hugging Face text-to-image task: `inputs` and
 `parameters` keep its names, and its headers are metadata keys with the same
 names. Every rule that a field states is enforced: a value outside it is
 refused by name, never rounded or ignored.
+
+Within v1 the contract only grows: methods, messages, fields, enum values and
+kinds of events are added, and nothing that is here changes.
 """
 
 from collections import abc as _abc
@@ -193,65 +196,21 @@ class GenerateResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    ACCEPTED_FIELD_NUMBER: _builtins.int
-    QUEUED_FIELD_NUMBER: _builtins.int
-    MODEL_LOADING_FIELD_NUMBER: _builtins.int
-    PROGRESS_FIELD_NUMBER: _builtins.int
-    PREVIEW_FIELD_NUMBER: _builtins.int
-    IMAGE_FIELD_NUMBER: _builtins.int
-    CHUNK_FIELD_NUMBER: _builtins.int
-    COMPLETED_FIELD_NUMBER: _builtins.int
+    EVENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def accepted(self) -> Global___GenerationAccepted:
-        """The request is valid and the generation exists."""
-
-    @_builtins.property
-    def queued(self) -> Global___GenerationQueued:
-        """Other generations run first."""
-
-    @_builtins.property
-    def model_loading(self) -> Global___ModelLoading:
-        """The model is being loaded."""
-
-    @_builtins.property
-    def progress(self) -> Global___StepProgress:
-        """A denoising step has been made."""
-
-    @_builtins.property
-    def preview(self) -> Global___ImagePreview:
-        """A small picture of how far the image has developed."""
-
-    @_builtins.property
-    def image(self) -> Global___ImageHeader:
-        """An image is ready; its bytes follow in chunks."""
-
-    @_builtins.property
-    def chunk(self) -> Global___ImageChunk:
-        """The next bytes of the image that was announced last."""
-
-    @_builtins.property
-    def completed(self) -> Global___GenerationCompleted:
-        """All images have been sent; the last event."""
+    def event(self) -> Global___GenerationEvent:
+        """What happened."""
 
     def __init__(
         self,
         *,
-        accepted: Global___GenerationAccepted | None = ...,
-        queued: Global___GenerationQueued | None = ...,
-        model_loading: Global___ModelLoading | None = ...,
-        progress: Global___StepProgress | None = ...,
-        preview: Global___ImagePreview | None = ...,
-        image: Global___ImageHeader | None = ...,
-        chunk: Global___ImageChunk | None = ...,
-        completed: Global___GenerationCompleted | None = ...,
+        event: Global___GenerationEvent | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "chunk", b"chunk", "completed", b"completed", "event", b"event", "image", b"image", "model_loading", b"model_loading", "preview", b"preview", "progress", b"progress", "queued", b"queued"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "chunk", b"chunk", "completed", b"completed", "event", b"event", "image", b"image", "model_loading", b"model_loading", "preview", b"preview", "progress", b"progress", "queued", b"queued"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["accepted", "queued", "model_loading", "progress", "preview", "image", "chunk", "completed"]  # noqa: Y015
-    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GenerateResponse: _TypeAlias = GenerateResponse  # noqa: Y015
 
@@ -285,13 +244,13 @@ class WatchGenerationResponse(_message.Message):
 
     EVENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def event(self) -> Global___GenerateResponse:
-        """The same events, in the same order, as Generate streams."""
+    def event(self) -> Global___GenerationEvent:
+        """What happened: the same events, in the same order, as Generate streams."""
 
     def __init__(
         self,
         *,
-        event: Global___GenerateResponse | None = ...,
+        event: Global___GenerationEvent | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -437,7 +396,8 @@ class TextToImageParameters(_message.Message):
     """The parameters of the Hugging Face text-to-image task, names unchanged.
 
     Presence is meaningful: seed 0 and guidance 0 are values. A parameter that
-    the model does not honour (see Model.honoured_parameters) is refused.
+    the model does not support (see ModelCapabilities.supported_parameters) is
+    refused.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -590,6 +550,74 @@ class PreviewOptions(_message.Message):
 Global___PreviewOptions: _TypeAlias = PreviewOptions  # noqa: Y015
 
 @_typing.final
+class GenerationEvent(_message.Message):
+    """One event of a generation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCEPTED_FIELD_NUMBER: _builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
+    MODEL_LOADING_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    COMPLETED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def accepted(self) -> Global___GenerationAccepted:
+        """The request is valid and the generation exists."""
+
+    @_builtins.property
+    def queued(self) -> Global___GenerationQueued:
+        """Other generations run first."""
+
+    @_builtins.property
+    def model_loading(self) -> Global___ModelLoading:
+        """The model is being loaded."""
+
+    @_builtins.property
+    def progress(self) -> Global___StepProgress:
+        """A denoising step has been made."""
+
+    @_builtins.property
+    def preview(self) -> Global___ImagePreview:
+        """A small picture of how far the image has developed."""
+
+    @_builtins.property
+    def image(self) -> Global___ImageHeader:
+        """An image is ready; its bytes follow in chunks."""
+
+    @_builtins.property
+    def chunk(self) -> Global___ImageChunk:
+        """The next bytes of the image that was announced last."""
+
+    @_builtins.property
+    def completed(self) -> Global___GenerationCompleted:
+        """All images have been sent; the last event."""
+
+    def __init__(
+        self,
+        *,
+        accepted: Global___GenerationAccepted | None = ...,
+        queued: Global___GenerationQueued | None = ...,
+        model_loading: Global___ModelLoading | None = ...,
+        progress: Global___StepProgress | None = ...,
+        preview: Global___ImagePreview | None = ...,
+        image: Global___ImageHeader | None = ...,
+        chunk: Global___ImageChunk | None = ...,
+        completed: Global___GenerationCompleted | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "chunk", b"chunk", "completed", b"completed", "image", b"image", "kind", b"kind", "model_loading", b"model_loading", "preview", b"preview", "progress", b"progress", "queued", b"queued"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "chunk", b"chunk", "completed", b"completed", "image", b"image", "kind", b"kind", "model_loading", b"model_loading", "preview", b"preview", "progress", b"progress", "queued", b"queued"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["accepted", "queued", "model_loading", "progress", "preview", "image", "chunk", "completed"]  # noqa: Y015
+    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+Global___GenerationEvent: _TypeAlias = GenerationEvent  # noqa: Y015
+
+@_typing.final
 class GenerationAccepted(_message.Message):
     """The generation exists and its parameters are settled."""
 
@@ -614,7 +642,7 @@ class GenerationAccepted(_message.Message):
     @_builtins.property
     def parameters(self) -> Global___TextToImageParameters:
         """Every parameter as it will be used, defaults filled in. Parameters that
-        the model does not honour are unset. `scheduler` is a class name or the
+        the model does not support are unset. `scheduler` is a class name or the
         alias that was asked for; `seed` is that of the first image.
         """
 
@@ -802,7 +830,7 @@ class ImageHeader(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    INDEX_FIELD_NUMBER: _builtins.int
+    IMAGE_INDEX_FIELD_NUMBER: _builtins.int
     MIME_TYPE_FIELD_NUMBER: _builtins.int
     WIDTH_FIELD_NUMBER: _builtins.int
     HEIGHT_FIELD_NUMBER: _builtins.int
@@ -810,7 +838,7 @@ class ImageHeader(_message.Message):
     SHA256_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     IS_FLAGGED_FIELD_NUMBER: _builtins.int
-    index: _builtins.int
+    image_index: _builtins.int
     """Which image, from 0."""
     mime_type: _builtins.str
     """MIME type of the bytes."""
@@ -829,7 +857,7 @@ class ImageHeader(_message.Message):
     def __init__(
         self,
         *,
-        index: _builtins.int = ...,
+        image_index: _builtins.int = ...,
         mime_type: _builtins.str = ...,
         width: _builtins.int = ...,
         height: _builtins.int = ...,
@@ -840,7 +868,7 @@ class ImageHeader(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["height", b"height", "index", b"index", "is_flagged", b"is_flagged", "mime_type", b"mime_type", "seed", b"seed", "sha256", b"sha256", "size_bytes", b"size_bytes", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height", b"height", "image_index", b"image_index", "is_flagged", b"is_flagged", "mime_type", b"mime_type", "seed", b"seed", "sha256", b"sha256", "size_bytes", b"size_bytes", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1053,7 +1081,7 @@ class ModelCapabilities(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PIPELINE_CLASS_FIELD_NUMBER: _builtins.int
-    HONOURED_PARAMETERS_FIELD_NUMBER: _builtins.int
+    SUPPORTED_PARAMETERS_FIELD_NUMBER: _builtins.int
     DEFAULTS_FIELD_NUMBER: _builtins.int
     SCHEDULERS_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
@@ -1066,8 +1094,8 @@ class ModelCapabilities(_message.Message):
     device_type: _builtins.str
     """Type of the device that runs it: cpu, cuda or mps. Empty: not told."""
     @_builtins.property
-    def honoured_parameters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of the fields of TextToImageParameters that it honours."""
+    def supported_parameters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the fields of TextToImageParameters that it supports."""
 
     @_builtins.property
     def defaults(self) -> Global___TextToImageParameters:
@@ -1085,7 +1113,7 @@ class ModelCapabilities(_message.Message):
         self,
         *,
         pipeline_class: _builtins.str = ...,
-        honoured_parameters: _abc.Iterable[_builtins.str] | None = ...,
+        supported_parameters: _abc.Iterable[_builtins.str] | None = ...,
         defaults: Global___TextToImageParameters | None = ...,
         schedulers: _abc.Iterable[Global___Scheduler] | None = ...,
         limits: Global___ModelLimits | None = ...,
@@ -1094,7 +1122,7 @@ class ModelCapabilities(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults", "limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults", "device_type", b"device_type", "has_previews", b"has_previews", "honoured_parameters", b"honoured_parameters", "limits", b"limits", "pipeline_class", b"pipeline_class", "schedulers", b"schedulers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults", "device_type", b"device_type", "has_previews", b"has_previews", "limits", b"limits", "pipeline_class", b"pipeline_class", "schedulers", b"schedulers", "supported_parameters", b"supported_parameters"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

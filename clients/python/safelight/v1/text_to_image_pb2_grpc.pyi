@@ -8,6 +8,9 @@ The request mirrors the Hugging Face text-to-image task: `inputs` and
 `parameters` keep its names, and its headers are metadata keys with the same
 names. Every rule that a field states is enforced: a value outside it is
 refused by name, never rounded or ignored.
+
+Within v1 the contract only grows: methods, messages, fields, enum values and
+kinds of events are added, and nothing that is here changes.
 """
 
 from collections import abc as _abc

@@ -81,7 +81,7 @@ class PipelineAdapter:
         self._check_defaults()
         return Capabilities(
             pipeline_class=type(self.pipeline).__name__,
-            honoured_parameters=self._honoured_parameters(),
+            supported_parameters=self._supported_parameters(),
             defaults=self._defaults,
             schedulers=self.schedulers.list(),
             limits=self._limits,
@@ -147,7 +147,7 @@ class PipelineAdapter:
         vars(probe)["_guidance_scale"] = 0.5
         return bool(getattr(probe, "do_classifier_free_guidance", False))
 
-    def _honoured_parameters(self) -> tuple[str, ...]:
+    def _supported_parameters(self) -> tuple[str, ...]:
         optional = ["guidance_scale"] if self._takes_guidance else []
         embeds_guidance = self._denoiser_config("time_cond_proj_dim", None) is not None
         if "negative_prompt" in self._arguments and not embeds_guidance:

@@ -115,11 +115,11 @@ def test_capabilities_are_those_of_the_family(model: LoadedModel, family: str) -
     assert capabilities.limits.max_prompt_token_count == tokens
 
 
-def test_every_parameter_of_the_contract_is_honoured_that_the_family_knows(
+def test_every_parameter_of_the_contract_is_supported_that_the_family_knows(
     model: LoadedModel, family: str
 ) -> None:
     unknown = {"negative_prompt"} if family in WITHOUT_NEGATIVE_PROMPT else set()
-    assert set(model.capabilities.honoured_parameters) == set(Parameters.__slots__) - unknown
+    assert set(model.capabilities.supported_parameters) == set(Parameters.__slots__) - unknown
 
 
 def test_progress_of_each_step_comes_before_the_image(model: LoadedModel) -> None:

@@ -66,7 +66,7 @@ def run_to_latents(jobs: Sequence[Job], turns_between: int = 2) -> list[torch.Te
 
 
 def make_jobs(model: LoadedModel, schedulers: Sequence[str | None]) -> list[Job]:
-    known = {"inputs", *model.capabilities.honoured_parameters}
+    known = {"inputs", *model.capabilities.supported_parameters}
     return [
         make_job(
             model,

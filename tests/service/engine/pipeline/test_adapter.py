@@ -152,12 +152,12 @@ def test_more_patches_than_the_denoiser_has_room_for_are_refused(tiny_models: Ti
     )
 
 
-def test_distilled_pipeline_honours_no_guidance(tmp_path: Path) -> None:
+def test_distilled_pipeline_supports_no_guidance(tmp_path: Path) -> None:
     pipeline = make_pipeline("flux2-klein")
     pipeline.register_to_config(is_distilled=True)
     pipeline.save_pretrained(tmp_path)
     model = load_model(ModelSettings(name="tiny", source=str(tmp_path), device="cpu"))
-    assert "guidance_scale" not in model.capabilities.honoured_parameters
+    assert "guidance_scale" not in model.capabilities.supported_parameters
     assert model.capabilities.defaults.guidance_scale is None
 
 
