@@ -91,6 +91,7 @@ def run_gateway(
             log_config=None,
             lifespan="on",
             proxy_headers=False,
+            timeout_graceful_shutdown=10,  # as the command: an abandoned stream ends then
             ssl_certfile=certificate,
             ssl_keyfile=key,
         ),

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,6 +15,7 @@ from safelight_service.engine.hardware import (
     is_out_of_memory,
     memory_for_weights,
 )
+from tests.thread_clock import set_clock
 
 LAUNCH_S = 0.01
 
@@ -29,7 +29,7 @@ class FakeGpu:
         self._ahead = RunAhead()
         self.noted: list[float] = []
         """Seconds of pieces of work."""
-        patch.setattr(time, "monotonic", lambda: self.now)
+        set_clock(patch, lambda: self.now)
         patch.setattr(torch.cuda, "current_stream", lambda device: None)
         patch.setattr(torch.cuda, "Event", lambda enable_timing: _Mark(self))
 

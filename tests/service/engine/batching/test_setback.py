@@ -1,14 +1,13 @@
-import time
-
 import pytest
 
 from safelight_service.engine.batching.setback import FIRST_TRIAL_S, Setback
+from tests.thread_clock import set_clock
 
 
 class Clock:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
-        patch.setattr(time, "monotonic", lambda: self.now)
+        set_clock(patch, lambda: self.now)
 
 
 @pytest.fixture

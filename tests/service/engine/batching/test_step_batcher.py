@@ -33,6 +33,7 @@ from tests.service.engine.job_runs import (
     take_steps,
 )
 from tests.service.tiny_models import TinyModels, reload
+from tests.thread_clock import set_clock
 
 MARK = 9.0
 """A guidance scale by which a test recognises a job's rows: FLUX hands it to its denoiser."""
@@ -287,7 +288,7 @@ class Clock:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self._now = 0.0
-        patch.setattr(time, "monotonic", lambda: self._now)
+        set_clock(patch, lambda: self._now)
 
     def takes(self, module: Any, seconds: Callable[[dict[str, Any]], float]) -> RemovableHandle:
         """Have each forward of a module take some seconds, by its arguments."""

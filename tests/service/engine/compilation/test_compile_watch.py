@@ -1,10 +1,10 @@
-import time
 from collections.abc import Iterator
 
 import pytest
 import torch
 
 from safelight_service.engine.compilation.compile_watch import CompileWatch
+from tests.thread_clock import set_clock
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def test_time_in_which_torch_compiles_does_not_count(
 ) -> None:
     """Compiled code is made here by a backend that takes an hour, by a clock of the test's."""
     now = 1000.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
+    set_clock(monkeypatch, lambda: now)
     seen: list[float] = []
 
     def compile_slowly(graph: torch.fx.GraphModule, _: object) -> object:
