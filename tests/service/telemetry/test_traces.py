@@ -70,7 +70,7 @@ def test_a_generation_is_one_trace_whose_times_are_those_of_completed(traced: Tr
     spans = traced.receiver.wait_for_trace(trace_id, GENERATE, "send")
     assert shape(spans)[0] == f"{GENERATE} OK"
     assert shape(spans)[1] == f"  {GENERATION} completed"
-    timings = last.completed.timings
+    timings = last.event.completed.timings
     for name in MADE:
         told = getattr(timings, name).ToNanoseconds() / 1e9
         assert seconds(named(spans, name)) == pytest.approx(told, abs=1e-3), name
@@ -80,7 +80,9 @@ def test_a_generation_is_one_trace_whose_times_are_those_of_completed(traced: Tr
     widths = Counter[int]()
     for forward in named(spans, "forward"):
         widths[len(forward.links)] += len(forward.links)
-    assert widths == {each.image_count: each.forward_count for each in last.completed.batch_widths}
+    assert widths == {
+        each.image_count: each.forward_count for each in last.event.completed.batch_widths
+    }
     assert 2 in widths
 
 
@@ -124,12 +126,12 @@ def test_attributes_follow_the_conventions(traced: Traced) -> None:
 def test_a_wait_in_the_queue_is_a_span(traced: Traced) -> None:
     first, second = new_trace(), new_trace()
     leading = traced.generate(first, num_inference_steps=30)
-    assert any(event.HasField("progress") for event in leading)
+    assert any(each.event.HasField("progress") for each in leading)
     [*_, last] = traced.generate(second, width=128)  # another size, which cannot be merged
     list(leading)
     spans = traced.receiver.wait_for_trace(second, GENERATE)
     [queue] = named(spans, "queue")
-    waited_s = last.completed.timings.queue.ToNanoseconds() / 1e9
+    waited_s = last.event.completed.timings.queue.ToNanoseconds() / 1e9
     assert seconds([queue]) == pytest.approx(waited_s, abs=1e-3)
     [led] = named(traced.receiver.wait_for_trace(first, GENERATE), "denoise")
     assert queue.end_time_unix_nano > led.end_time_unix_nano
@@ -138,7 +140,7 @@ def test_a_wait_in_the_queue_is_a_span(traced: Traced) -> None:
 def test_a_shared_forward_is_seen_from_both_sides(traced: Traced) -> None:
     first, second = new_trace(), new_trace()
     leading = traced.generate(first, num_inference_steps=20)
-    assert any(event.HasField("progress") for event in leading)
+    assert any(each.event.HasField("progress") for each in leading)
     list(traced.generate(second, num_inference_steps=3))
     list(leading)
     leader = traced.receiver.wait_for_trace(first, GENERATE)
@@ -159,7 +161,7 @@ def test_the_shape_of_a_cancel_which_is_no_error(traced: Traced) -> None:
     trace_id = new_trace()
     # Long, and not refused either where a machine is too slow for the usual time-out.
     call = traced.generate(trace_id, num_inference_steps=150, timeout=3600)
-    assert any(event.HasField("progress") for event in call)
+    assert any(each.event.HasField("progress") for each in call)
     call.cancel()
     spans = traced.receiver.wait_for_trace(trace_id, GENERATE, "denoise")
     drawn = [line for line in shape(spans) if "forward" not in line]
@@ -250,7 +252,7 @@ def test_the_shape_of_a_join_by_the_id(traced: Traced) -> None:
     first, second = new_trace(), new_trace()
     request: dict[str, Any] = {"generation_id": f"join-{second}", "num_inference_steps": 10}
     leading = traced.generate(first, **request)
-    assert any(event.HasField("progress") for event in leading)
+    assert any(each.event.HasField("progress") for each in leading)
     list(traced.generate(second, **request))
     list(leading)
     spans = traced.receiver.wait_for_trace(second, GENERATE)
@@ -269,7 +271,7 @@ def test_the_shape_of_a_join_by_the_id(traced: Traced) -> None:
 def test_the_shape_of_a_join_by_the_seed(traced: Traced) -> None:
     first, second, seed = new_trace(), new_trace(), secrets.randbits(30)
     leading = traced.generate(first, seed=seed, num_inference_steps=10)
-    assert any(event.HasField("progress") for event in leading)
+    assert any(each.event.HasField("progress") for each in leading)
     list(traced.generate(second, seed=seed, num_inference_steps=10))
     list(leading)
     spans = traced.receiver.wait_for_trace(second, GENERATE)
@@ -360,7 +362,7 @@ def test_the_line_in_the_log_has_the_ids_of_the_trace(traced: Traced) -> None:
     assert line["event"] == "generation_ended"
     assert line["state"] == "completed"
     assert (line["trace_id"], line["span_id"]) == (trace_id, generation.span_id.hex())
-    timings: pb.GenerationTimings = last.completed.timings
+    timings: pb.GenerationTimings = last.event.completed.timings
     assert line["denoise_s"] == pytest.approx(timings.denoise.ToNanoseconds() / 1e9, abs=1e-3)
 
 
