@@ -146,14 +146,15 @@ class HostValues(TorchFunctionMode):
 
     def _make_from_data(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         device = kwargs.pop("device", None)
-        known = _read_known(args)
         if device is None:
             # Data that lies on a device stays there.
             device = next((each.device for each in _device_tensors(args)), None)
-        if device is None or torch.device(device).type == "cpu":
-            return func(*known, **kwargs, device=device)
-        if any(_device_tensors(known)):
+        is_there = device is not None and torch.device(device).type != "cpu"
+        if is_there and isinstance(args[0], Tensor) and args[0].device.type != "cpu":
             return func(*args, **kwargs, device=device)
+        known = _read_known(args)
+        if not is_there or _device_tensors(known):
+            return func(*known, **kwargs, device=device)
         return _move(func(*known, **kwargs), torch.device(device))
 
     def _index(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:

@@ -129,3 +129,11 @@ def test_tensors_are_made_from_known_ones_without_a_wait(gpu: SimulatedGpu) -> N
     assert torch.tensor([count, count + 1], device=DEVICE).tolist() == [3, 4]
     assert torch.as_tensor(count).device == DEVICE
     assert not gpu.waits
+
+
+def test_a_tensor_that_only_the_device_knows_stays_there(gpu: SimulatedGpu) -> None:
+    unknown = compute()
+    for made in (torch.as_tensor(unknown), torch.as_tensor(unknown, device=DEVICE)):
+        assert made.device == DEVICE
+        assert known_values(made) is None
+    assert not gpu.waits
