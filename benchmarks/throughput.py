@@ -45,7 +45,7 @@ FEW_STEPS: Mix = ((4, 4.0), (2, 4.0), (1, 4.0), (4, 1.0)) * 6
 
 
 EQUAL: Mix = ((20, 4.0),) * 2 * BATCH
-"""What static batches need: they can only hold requests that are equal but for their seeds."""
+"""Requests that differ only in their seeds: static batches hold no others."""
 
 
 @dataclass(frozen=True, slots=True)

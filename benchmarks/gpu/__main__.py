@@ -53,7 +53,7 @@ def main() -> None:
     stages = _choose(arguments.only, is_rehearsal=is_rehearsal)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tempfile.TemporaryDirectory() as scratch:
-        tempfile.tempdir = scratch  # of the stages, too, who may have no time to tidy up
+        tempfile.tempdir = scratch  # also for stages, which may be killed before they tidy up
         if run_in_fork(lambda: _look_at_machine(session), session, _LOOK_LIMIT_S) != "done":
             sys.exit(
                 "python -m benchmarks.gpu: there is no GPU that torch can use "

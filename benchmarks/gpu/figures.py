@@ -9,7 +9,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What was measured under some conditions, or the error that prevented it."""
+    """A measurement and its conditions, or the error that prevented it."""
 
     stage: str
     name: str

@@ -30,7 +30,7 @@ class Images:
 
 @dataclass(slots=True)
 class Served:
-    """What the callers saw."""
+    """Measurements of the callers."""
 
     total_s: float = 0.0
     latencies_s: list[float] = field(default_factory=list)
@@ -75,7 +75,7 @@ def run_service(
 
 
 class Callers:
-    """Callers of one service, who share a connection; `with` closes it."""
+    """Callers of one service that share a connection; `with` closes it."""
 
     def __init__(self, target: str) -> None:
         self._target = target

@@ -44,7 +44,7 @@ class EventAssembler:
         self.accepted: Accepted | None = None
         self.images: list[Image] = []
         self._told_images: dict[int, str] = {}
-        self._told_steps: dict[tuple[type[Event], int], int] = {}
+        self._returned_steps: dict[tuple[type[Event], int], int] = {}
         self._image_count = image_count
         self._header: pb.ImageHeader | None = None
         self._data = bytearray()
@@ -54,8 +54,8 @@ class EventAssembler:
         """Take the next message and return the event that it completes.
 
         Returns:
-            None where there is nothing to tell: for a part of an image, for what was told
-            before the stream broke, and for an event of a newer contract.
+            None for a part of an image, for an event that was returned before the stream
+            broke, and for an event of a newer contract.
 
         Raises:
             ProtocolError: the message cannot follow those before it.
@@ -71,9 +71,9 @@ class EventAssembler:
             case "model_loading":
                 return convert.model_loading_from_proto(message.model_loading)
             case "progress":
-                return self._tell_once(convert.progress_from_proto(message.progress))
+                return self._return_once(convert.progress_from_proto(message.progress))
             case "preview":
-                return self._tell_once(convert.preview_from_proto(message.preview))
+                return self._return_once(convert.preview_from_proto(message.preview))
             case "image":
                 self._begin_image(message.image)
                 return None
@@ -110,12 +110,12 @@ class EventAssembler:
             self._image_count = accepted.image_count
         return accepted if is_new else None
 
-    def _tell_once(self, event: Progress | Preview) -> Event | None:
-        """Return the event unless it is the last of its kind that was told."""
+    def _return_once(self, event: Progress | Preview) -> Event | None:
+        """Return the event, or None if the last one of its kind had the same step."""
         subject = type(event), event.image_index
-        if self._told_steps.get(subject) == event.step:
+        if self._returned_steps.get(subject) == event.step:
             return None
-        self._told_steps[subject] = event.step
+        self._returned_steps[subject] = event.step
         return event
 
     def _begin_image(self, header: pb.ImageHeader) -> None:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Hashable
 
-from safelight_service.engine.batching.cost_model import CostModel
+from safelight_service.engine.batching.cost_model import Average, CostModel
 from safelight_service.engine.operations import Forward
 
 
@@ -45,6 +45,7 @@ class Budget:
         """Whether no time is left."""
         return 0 < self._spent >= self._seconds < math.inf
 
-    def spend(self, seconds: float) -> None:
-        """Spend seconds."""
-        self._spent += seconds
+    def spend(self, seconds: float | None, average: Average) -> None:
+        """Subtract seconds, or else the average; all of the budget if neither is known."""
+        known = (each for each in (seconds, average.value) if each is not None)
+        self._spent += next(known, math.inf)

@@ -22,7 +22,7 @@ from safelight_service.core.timeline import SharedForward
 from safelight_service.engine import hardware
 from safelight_service.engine.batching.arrivals import Arrivals, Expectation
 from safelight_service.engine.batching.busy_clock import BusyClock
-from safelight_service.engine.batching.cost_model import Average, CostModel
+from safelight_service.engine.batching.cost_model import CostModel
 from safelight_service.engine.batching.forecast import Forecast
 from safelight_service.engine.batching.forward_runner import ForwardRunner
 from safelight_service.engine.batching.policy import SchedulingPolicy, priority_of
@@ -135,7 +135,7 @@ class StepBatcher:
             if budget.is_spent:
                 break
             seconds = self._run_timed(image, functools.partial(_decode, image), self._note_decode)
-            budget.spend(_expect(seconds, image.job.cost_model.decode))
+            budget.spend(seconds, image.job.cost_model.decode)
 
     def _check(self) -> None:
         """Run the safety checks of all images that wait for one."""
@@ -176,7 +176,7 @@ class StepBatcher:
                 if budget.is_spent or not seats.has_room(cost_model, expected):
                     break
                 seconds = self._run_timed(image, image.start, _note_start)
-                budget.spend(_expect(seconds, cost_model.before_steps))
+                budget.spend(seconds, cost_model.before_steps)
                 if isinstance(image.operation, Forward):
                     cost_model.note_rows(image.operation.row_count, is_guided=image.job.is_guided)
                     image.job.model.limit(cost_model, image.operation)
@@ -297,8 +297,3 @@ def _decode(image: ImageRun) -> None:
 
 def _note_start(image: ImageRun, seconds: float) -> None:
     image.job.cost_model.before_steps.note(seconds)
-
-
-def _expect(seconds: float | None, average: Average) -> float:
-    """Return the seconds, or else the average; infinity if neither is known."""
-    return next((each for each in (seconds, average.value) if each is not None), math.inf)
