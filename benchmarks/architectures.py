@@ -31,7 +31,7 @@ from transformers import (
     T5EncoderModel,
 )
 
-from tests.service.pipelines import tokenizers
+from support.pipelines import tokenizers
 
 _NOISE: dict[str, Any] = {
     "beta_start": 0.00085,

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from safelight import AsyncClient, Progress
 
 from benchmarks.report import Spread, write_report
-from tests.running_service import run_service
+from support.running_service import run_service
 
 CLIENTS = (1, 4)
 GENERATIONS = 8

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from safelight import Client
 
 from benchmarks.report import Percentiles, write_report
-from tests.running_service import run_service
+from support.running_service import run_service
 
 ROUNDS = 500
 STREAMS = 200

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from safelight import AsyncClient
 
 from benchmarks.report import Percentiles, Spread, compare, take_turns, write_report
-from tests.running_service import run_service
+from support.running_service import run_service
 
 CALLS = 20
 ROUNDS = 3

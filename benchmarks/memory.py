@@ -9,7 +9,7 @@ from typing import Any
 from safelight import Client
 
 from benchmarks.report import write_report
-from tests.running_service import run_service
+from support.running_service import run_service
 
 GENERATIONS = 1000
 EVERY = 100

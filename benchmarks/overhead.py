@@ -12,7 +12,7 @@ from safelight import Client
 
 from benchmarks.bare import PROMPT, Draw, Request, draw_one_after_another, run_bare_pipeline
 from benchmarks.report import Comparison, Spread, compare, take_turns, timed, write_report
-from tests.running_service import run_service
+from support.running_service import run_service
 
 SIZES = (64, 128, 256)
 SIZES_ON_ONE_CORE = (64, 128)

@@ -20,8 +20,8 @@ from safelight.v1 import text_to_image_pb2 as pb
 from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
 from benchmarks.report import write_report
-from tests.running_service import run_service
-from tests.service.grpc_server.unharmed import unharmed
+from support.running_service import run_service
+from support.unharmed import unharmed
 
 CLIENTS = 16
 LINGER_S = 2

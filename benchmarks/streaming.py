@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from safelight import AsyncClient, Progress
 
 from benchmarks.report import Percentiles, write_report
-from tests.running_service import run_service
+from support.running_service import run_service
 
 STREAMS = (1, 16, 128)
 STEPS = 40

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from benchmarks.report import Comparison, compare, take_turns, timed, write_report
 from benchmarks.throughput import USUAL, call_service
-from tests.otlp_receiver import run_receiver
-from tests.running_service import RunningService, run_service
+from support.otlp_receiver import run_receiver
+from support.running_service import RunningService, run_service
 
 ROUNDS = 20
 CONCURRENCY = 8

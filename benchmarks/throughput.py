@@ -29,7 +29,7 @@ from benchmarks.bare import (
     run_bare_pipeline,
 )
 from benchmarks.report import Comparison, compare, take_turns, timed, write_report
-from tests.running_service import run_service
+from support.running_service import run_service
 
 PLAIN = "plain calls, one after another"
 ROUNDS = 8

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.running_service import RunningService, prepare_services, run_service
+from support.running_service import RunningService, prepare_services, run_service
 
 # Of this process and of all that it starts: several services at once would fight for the
 # processors, each of them with a team whose threads spin while they wait.

@@ -29,8 +29,8 @@ from safelight_service.settings import (
     ModelSettings,
     Settings,
 )
-from tests.service.engine.job_runs import Recorder, make_batcher, make_job, run_jobs
-from tests.service.tiny_models import TinyModels
+from support.engine.job_runs import Recorder, make_batcher, make_job, run_jobs
+from support.engine.tiny_models import TinyModels
 
 Model: TypeAlias = LoadedModel
 """A model that the service has loaded."""

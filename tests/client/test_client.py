@@ -152,8 +152,9 @@ def test_unset_fields_are_none_and_durations_seconds(
 def test_accepted_settles_the_parameters(scripted: ScriptedService, client: Client) -> None:
     scripted.play(whole_generation())
     with client.generate("a red circle") as generation:
-        assert generation.generation_id == generation._request.generation_id
+        sent_id = generation.generation_id
         generation.images()
+        assert sent_id == scripted.requests[-1].generation_id
         assert generation.accepted is not None
         assert generation.accepted.parameters == safelight.Parameters(
             seed=7, guidance_scale=0.0, num_inference_steps=4

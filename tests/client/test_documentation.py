@@ -15,7 +15,7 @@ import safelight
 from safelight import AsyncClient, Client
 from safelight.cli import main
 
-from tests.running_service import RunningService
+from support.running_service import RunningService
 
 PACKAGE = Path(safelight.__file__).parent
 README = (PACKAGE.parent / "README.md").read_text()

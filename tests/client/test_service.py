@@ -16,8 +16,8 @@ import safelight
 from safelight import AsyncClient, Client
 from safelight.events import Accepted, Completed, Image, Preview, Progress
 
-from tests.running_service import RunningService
-from tests.tcp_proxy import TcpProxy
+from support.running_service import RunningService
+from support.tcp_proxy import TcpProxy
 
 PROMPT = "a red circle on a blue background"
 

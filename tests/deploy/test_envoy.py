@@ -18,7 +18,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 from safelight.v1 import text_to_image_pb2 as pb
 
-from tests.running_service import RunningService, run_service
+from support.running_service import RunningService, run_service
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from support.running_gateway import RunningGateway, run_gateway
+from support.running_service import RunningService
 from tests.gateway.failing_service import FailingService
-from tests.gateway.running_gateway import RunningGateway, run_gateway
 from tests.gateway.third_party.client_process import VERSION
-from tests.running_service import RunningService
 
 ALIASES = {
     "black-forest-labs/FLUX.1-dev": "shapes",

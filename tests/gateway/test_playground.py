@@ -25,6 +25,9 @@ from playwright.sync_api import (
 from safelight import CallCancelledError, Client
 from safelight.v1 import text_to_image_pb2 as pb
 
+from support.running_gateway import RunningGateway, run_gateway
+from support.running_service import RunningService
+from support.tcp_proxy import TcpProxy
 from tests.client.scripted_service import (
     HOLD,
     ScriptedService,
@@ -34,9 +37,6 @@ from tests.client.scripted_service import (
     queued,
     status,
 )
-from tests.gateway.running_gateway import RunningGateway, run_gateway
-from tests.running_service import RunningService
-from tests.tcp_proxy import TcpProxy
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 _PATIENCE_MS = 30_000

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.service.tiny_models import TinyModels
+from support.engine.tiny_models import TinyModels
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import safelight_service
 from safelight_service.auth.tokens import Tokens
 from safelight_service.cli import choose_variables, kept_for_good
 from safelight_service.grpc_server.probe import is_serving
-from tests.running_service import RunningService, service_environment
+from support.running_service import RunningService, service_environment
 
 
 def run_command(

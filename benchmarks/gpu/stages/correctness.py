@@ -18,9 +18,9 @@ from safelight_service.core.events import (
     Progress,
 )
 from safelight_service.core.request import GenerationRequest, Parameters, PreviewOptions
-from tests.service.engine import job_runs
-from tests.service.pipelines.families import FAMILIES
-from tests.service.tiny_models import TinyModels
+from support.engine import job_runs
+from support.engine.tiny_models import TinyModels
+from support.pipelines.families import FAMILIES
 
 _PRECISIONS = ("float32", "bfloat16")
 """Each has noise of its own, so images of one cannot be compared with those of the other."""

@@ -146,6 +146,14 @@ class Engine:
         """
         return self._registry.describe(name)
 
+    def find_loaded(self, name: str = "") -> LoadedModel | None:
+        """Return a model as it is loaded, or None; an empty name stands for the default one.
+
+        Raises:
+            ModelNotFoundError: no such model is served.
+        """
+        return self._registry.find(name).loaded
+
     @contextlib.asynccontextmanager
     async def prepare(
         self, request: GenerationRequest, on_event: EventCallback, timeline: Timeline

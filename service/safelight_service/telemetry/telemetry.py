@@ -79,14 +79,19 @@ class Telemetry(Observer):
         """Provider for the durations of calls."""
         return self._providers.meters or NoOpMeterProvider()
 
+    @property
+    def prometheus_address(self) -> str | None:
+        """HOST:PORT of the metrics for Prometheus, or None."""
+        return self._providers.prometheus_address
+
     def start(self, backend: Backend, cache: ResultCache) -> None:
         """Start to measure a backend and a cache; needs a running event loop."""
         if self._providers.meters is not None:
             meter = self._providers.meters.get_meter("safelight_service", __version__)
             self._metrics = Metrics(meter, backend.stats, cache.stats, sorted(self._models))
         self._ticking = asyncio.create_task(self._tick())
-        if self._providers.prometheus_address is not None:
-            _log.info("prometheus_ready", address=self._providers.prometheus_address)
+        if self.prometheus_address is not None:
+            _log.info("prometheus_ready", address=self.prometheus_address)
 
     async def close(self) -> None:
         """Export the remaining telemetry; returns soon even without a collector."""

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from support.running_gateway import RunningGateway
 from tests.gateway.http_call import Answer, post
-from tests.gateway.running_gateway import RunningGateway
 
 SIZE = {"width": 96, "height": 64, "num_inference_steps": 2, "seed": 7}
 INPUTS = {"inputs": "a red circle", "parameters": SIZE}

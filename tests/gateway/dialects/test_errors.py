@@ -2,10 +2,10 @@
 
 import pytest
 
+from support.running_gateway import RunningGateway
 from tests.gateway.dialects.requests import OF_OPENAI, ROUTES, send, words_of
 from tests.gateway.failing_service import BAD_TOKEN, READY
 from tests.gateway.http_call import post
-from tests.gateway.running_gateway import RunningGateway
 
 
 @pytest.mark.parametrize("route", ROUTES)

@@ -5,10 +5,10 @@ import threading
 import pytest
 
 from safelight_gateway.dialects import fal
+from support.running_gateway import RunningGateway
 from tests.gateway.dialects.requests import PROMPT
 from tests.gateway.failing_service import ENDLESS, READY, FailingService
 from tests.gateway.http_call import call, get, post
-from tests.gateway.running_gateway import RunningGateway
 
 
 def test_fal_job_is_followed_by_its_id_alone(gateway: RunningGateway) -> None:

@@ -3,10 +3,10 @@
 import PIL.Image
 import pytest
 
+from support.running_gateway import RunningGateway
 from tests.gateway.dialects.requests import INPUTS
 from tests.gateway.failing_service import LOADING, READY, FailingService
 from tests.gateway.http_call import post
-from tests.gateway.running_gateway import RunningGateway
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """The Hub: what clients look up before they ask for an image."""
 
+from support.running_gateway import RunningGateway
 from tests.gateway.failing_service import BAD_TOKEN, READY
 from tests.gateway.http_call import get
-from tests.gateway.running_gateway import RunningGateway
 
 
 def test_mapping_names_every_provider_hf_inference_first(gateway: RunningGateway) -> None:

@@ -1,8 +1,8 @@
 """OpenAI's images API, at OpenAI, Nebius and Together."""
 
+from support.running_gateway import RunningGateway
 from tests.gateway.dialects.requests import PROMPT, send
 from tests.gateway.http_call import post
-from tests.gateway.running_gateway import RunningGateway
 
 
 def test_openai_answers_hold_a_link_or_bytes_and_never_both(gateway: RunningGateway) -> None:

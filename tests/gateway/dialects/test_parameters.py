@@ -7,9 +7,9 @@ from typing import Any
 import PIL.Image
 import pytest
 
+from support.running_gateway import RunningGateway
 from tests.gateway.failing_service import READY, FailingService
 from tests.gateway.http_call import post
-from tests.gateway.running_gateway import RunningGateway
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,10 @@
 import pytest
 
 from safelight_gateway.dialects import replicate
+from support.running_gateway import RunningGateway
 from tests.gateway.dialects.requests import PROMPT
 from tests.gateway.failing_service import ENDLESS, READY
 from tests.gateway.http_call import call, get, post
-from tests.gateway.running_gateway import RunningGateway
 
 
 def test_replicate_prediction_is_polled_for(gateway: RunningGateway) -> None:

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import pytest
 
 from safelight_gateway.dialects.builtin import DIALECTS
+from support.running_gateway import RunningGateway, run_gateway
+from support.running_service import RunningService
 from tests.gateway.dialects import toy
 from tests.gateway.failing_service import READY, FailingService
 from tests.gateway.http_call import Answer, get, post
-from tests.gateway.running_gateway import RunningGateway, run_gateway
-from tests.running_service import RunningService
 
 DRAWING = {"idea": "a red circle", "strokes": 2, "across": 96, "down": 64}
 

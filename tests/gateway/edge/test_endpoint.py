@@ -5,10 +5,10 @@ import threading
 
 import pytest
 
+from support.running_gateway import RunningGateway
 from tests.gateway.dialects.requests import INPUTS, PROMPT, ROUTES
 from tests.gateway.failing_service import ENDLESS, READY, FailingService
 from tests.gateway.http_call import open_connection, post
-from tests.gateway.running_gateway import RunningGateway
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "Key", "Token", "bearer"])

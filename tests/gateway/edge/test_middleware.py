@@ -2,9 +2,9 @@
 
 import pytest
 
+from support.running_gateway import RunningGateway
 from tests.gateway.dialects.requests import PROMPT
 from tests.gateway.http_call import call
-from tests.gateway.running_gateway import RunningGateway
 
 
 def test_preflight_lets_any_origin_send_what_it_asks_to(gateway: RunningGateway) -> None:

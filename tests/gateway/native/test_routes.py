@@ -16,6 +16,8 @@ from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from safelight import CallCancelledError, Client, GenerationOutcome
 
 from safelight_gateway.native.openapi import event_schema_names
+from support.running_gateway import RunningGateway, run_gateway
+from support.running_service import RunningService
 from tests.client.scripted_service import (
     HOLD,
     ScriptedService,
@@ -30,8 +32,6 @@ from tests.client.scripted_service import (
 )
 from tests.gateway.event_stream import ServerSentEvent, generate, read_events
 from tests.gateway.http_call import call, opened
-from tests.gateway.running_gateway import RunningGateway, run_gateway
-from tests.running_service import RunningService
 
 PARAMETERS = {"width": 96, "height": 64, "num_inference_steps": 4, "seed": "5"}
 REQUEST = {

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import pytest
 
+from support.running_gateway import RunningGateway
 from tests.gateway.failing_service import BAD_TOKEN, LOADING
-from tests.gateway.running_gateway import RunningGateway
 from tests.gateway.third_party.client_process import (
     ARE_INSTALLED,
     PARAMETERS,

@@ -8,7 +8,8 @@ import pytest
 import trustme
 from safelight import Client
 
-from tests.gateway.running_gateway import RunningGateway, run_gateway
+from support.running_gateway import RunningGateway, run_gateway
+from support.running_service import RunningService
 from tests.gateway.third_party.client_process import (
     ARE_INSTALLED,
     PARAMETERS,
@@ -17,7 +18,6 @@ from tests.gateway.third_party.client_process import (
     Outcome,
     start_clients,
 )
-from tests.running_service import RunningService
 
 pytestmark = pytest.mark.skipif(
     not ARE_INSTALLED, reason="run scripts/install-gateway-clients first"

@@ -10,7 +10,7 @@ import torch
 from safelight_service.core.request import GenerationRequest, Parameters
 from safelight_service.engine import Engine
 from safelight_service.settings import Settings
-from tests.service.engine.job_runs import collect
+from support.engine.job_runs import collect
 
 THREADS = 65
 """So large a team cannot be taken for anything else."""

@@ -14,8 +14,8 @@ from safelight_service.core.events import Completed
 from safelight_service.core.request import GenerationRequest, Parameters
 from safelight_service.engine import Engine
 from safelight_service.settings import BatchingSettings, Settings
-from tests.service.engine.job_runs import SMALL, collect
-from tests.service.tiny_models import TinyModels
+from support.engine.job_runs import SMALL, collect
+from support.engine.tiny_models import TinyModels
 
 REQUEST = GenerationRequest("a red circle", Parameters(**SMALL))
 CUDA_ERROR = "CUDA error: an illegal memory access was encountered"
@@ -42,7 +42,7 @@ def with_engine(
 @contextmanager
 def on_forward(engine: Engine, fault: Callable[..., None]) -> Iterator[None]:
     """Have every forward of the denoiser fail."""
-    model = engine._registry.find("").loaded
+    model = engine.find_loaded()
     assert model is not None
     hook = model.denoiser.register_forward_pre_hook(fault)
     try:

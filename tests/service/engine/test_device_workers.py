@@ -13,14 +13,14 @@ from safelight_service.core.request import GenerationRequest, Parameters
 from safelight_service.engine import Engine
 from safelight_service.engine.models.loading import LoadedModel
 from safelight_service.settings import Settings
-from tests.service.engine.job_runs import SMALL, collect, count_forwards
-from tests.service.tiny_models import MERGING, TinyModels
+from support.engine.job_runs import SMALL, collect, count_forwards
+from support.engine.tiny_models import MERGING, TinyModels
 
 FAMILIES = ("sd15", "flux-dev")
 
 
 def find(engine: Engine, family: str) -> LoadedModel:
-    model = engine._registry.find(family).loaded
+    model = engine.find_loaded(family)
     assert model is not None
     return model
 

@@ -17,8 +17,9 @@ from safelight_service.core.events import (
 from safelight_service.core.request import GenerationRequest, Parameters
 from safelight_service.engine import Engine
 from safelight_service.engine.batching.arrivals import Expectation
+from safelight_service.engine.batching.step_batcher import StepBatcher
 from safelight_service.settings import BatchingSettings, Settings
-from tests.service.engine.job_runs import (
+from support.engine.job_runs import (
     SMALL,
     collect,
     count_forwards,
@@ -27,7 +28,7 @@ from tests.service.engine.job_runs import (
     pixels_of,
     steps_of,
 )
-from tests.service.tiny_models import MERGING, TinyModels
+from support.engine.tiny_models import MERGING, TinyModels
 
 REQUEST = GenerationRequest("a red circle", Parameters(**SMALL), waits_for_model=True)
 
@@ -112,7 +113,7 @@ def test_who_waits_in_silence_is_told_the_position_again(tiny_models: TinyModels
     has_heard_enough = threading.Event()
 
     async def act(engine: Engine) -> None:
-        model = engine._registry.find("").loaded
+        model = engine.find_loaded()
         assert model is not None
         told: list[Event] = []
 
@@ -138,7 +139,7 @@ def test_cancelling_the_run_stops_the_generation(tiny_models: TinyModels) -> Non
             if isinstance(event, Progress):
                 is_running.set()
 
-        model = engine._registry.find("").loaded
+        model = engine.find_loaded()
         assert model is not None
         with count_forwards(model) as forwards:
             running = asyncio.ensure_future(collect(engine, request, hear))
@@ -159,11 +160,8 @@ def test_jobs_that_come_at_the_same_time_start_together(
     """An idle device waits a little for those it expects back, and for one more after each."""
 
     async def act(engine: Engine) -> None:
-        model = engine._registry.find("").loaded
-        assert model is not None
-        batcher = engine._workers[model.adapter.execution_device]._batcher
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(batcher, "expect", lambda: expected)
+            patch.setattr(StepBatcher, "expect", lambda _: expected)
             together = await asyncio.gather(*(collect(engine, REQUEST) for _ in range(3)))
         for events in together:
             completed = events[-1]

@@ -15,7 +15,7 @@ from safelight_service.engine.hardware import (
     is_out_of_memory,
     memory_for_weights,
 )
-from tests.thread_clock import set_clock
+from support.thread_clock import set_clock
 
 LAUNCH_S = 0.01
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pytest
 
 from safelight_service.engine.models.loading import LoadedModel
-from tests.service.engine.job_runs import (
+from support.engine.job_runs import (
     Recorder,
     difference,
     draw,
@@ -16,9 +16,9 @@ from tests.service.engine.job_runs import (
     pixels_of,
     take_steps,
 )
-from tests.service.engine.simulated_gpu import SimulatedGpu, move, simulate_gpu
-from tests.service.pipelines.families import make_pipeline
-from tests.service.tiny_models import reload
+from support.engine.simulated_gpu import SimulatedGpu, move, simulate_gpu
+from support.engine.tiny_models import reload
+from support.pipelines.families import make_pipeline
 
 STEPS = 3
 PIXELS = "device to host"

@@ -67,6 +67,8 @@ class ScriptedEngine:
         self.started: list[GenerationRequest] = []
         self.default_model = "model"
         self.running: dict[str, asyncio.Queue[Event | BaseException]] = {}
+        self.has_ended = asyncio.Event()
+        """Set once a generation has ended."""
 
     @asynccontextmanager
     async def prepare(
@@ -88,6 +90,7 @@ class ScriptedEngine:
             yield Prepared(accepted, "identity", timeline)
         finally:
             del self.running[request.generation_id]
+            self.has_ended.set()
 
     async def run(self, prepared: Prepared, on_event: EventCallback) -> Completed:
         on_event(prepared.accepted)
@@ -105,7 +108,7 @@ class Watcher:
     def __init__(self, events: AsyncGenerator[Event, None]) -> None:
         self.events: list[Event] = []
         self.error: BaseException | None = None
-        self._task = asyncio.ensure_future(self._read(events))
+        self.task = asyncio.ensure_future(self._read(events))
 
     async def _read(self, events: AsyncGenerator[Event, None]) -> None:
         try:
@@ -118,12 +121,12 @@ class Watcher:
 
     @property
     def has_ended(self) -> bool:
-        return self._task.done()
+        return self.task.done()
 
     async def leave(self) -> None:
-        self._task.cancel()
+        self.task.cancel()
         with suppress(asyncio.CancelledError):
-            await self._task
+            await self.task
 
 
 async def settle() -> None:
@@ -276,10 +279,8 @@ def test_it_lingers_no_longer_than_asked() -> None:
     async def act(scene: Scene) -> None:
         watcher = await scene.generate(linger_s=1e-3)
         await watcher.leave()
-        execution = scene.generations._find("a").execution
-        assert execution is not None
-        assert execution.task is not None
-        await asyncio.wait({execution.task})
+        await scene.engine.has_ended.wait()
+        await settle()
         assert not scene.engine.running
         assert scene.generations.cancel("a") is State.CANCELLED
 
@@ -327,7 +328,7 @@ def test_what_was_refused_before_it_was_accepted_leaves_nothing_behind() -> None
 def test_no_generation_takes_longer_than_the_service_allows() -> None:
     async def act(scene: Scene) -> None:
         watcher = await scene.generate()
-        await asyncio.wait({watcher._task})
+        await asyncio.wait({watcher.task})
         assert isinstance(watcher.error, TimeLimitError)
         assert not scene.engine.running
 

@@ -11,8 +11,8 @@ import atheris
 with atheris.instrument_imports(include=["safelight_service"]):
     from safelight_service.engine.models.loading import load_model
     from safelight_service.settings import EMBEDDED_MODEL, ModelSettings
+    from support.engine.tiny_models import MERGING
     from tests.service.grpc_server.request_path import take
-    from tests.service.tiny_models import MERGING
 
 
 def main() -> None:

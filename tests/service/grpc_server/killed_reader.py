@@ -5,7 +5,7 @@ import sys
 import grpc
 from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
-from tests.service.grpc_server.unharmed import LONG
+from support.unharmed import LONG
 
 with grpc.insecure_channel(sys.argv[1]) as channel:
     for response in pb_grpc.TextToImageServiceStub(channel).Generate(LONG):

@@ -22,10 +22,10 @@ from hyperframe.frame import (
 from safelight.v1 import text_to_image_pb2 as pb
 
 from safelight_service.settings import ConnectionSettings
+from support.running_service import RunningService
+from support.unharmed import CONTROL, is_serving, make_control, unharmed
 from tests.conftest import MAX_CONNECTIONS
-from tests.running_service import RunningService
 from tests.service.grpc_server.h2_client import HEADERS, METHOD, H2Client, frame_message
-from tests.service.grpc_server.unharmed import CONTROL, is_serving, make_control, unharmed
 
 MIB = 1024 * 1024
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SettingsFrame(0).serialize()

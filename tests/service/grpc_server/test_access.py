@@ -14,8 +14,8 @@ from safelight.v1 import text_to_image_pb2 as pb
 from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
 from safelight_service.auth.tokens import digest_token
-from tests.generation_stream import kinds
-from tests.running_service import RunningService, run_service
+from support.generation_stream import kinds
+from support.running_service import RunningService, run_service
 from tests.service.grpc_server.h2_client import H2Client
 
 SERVICE = "safelight.v1.TextToImageService"

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.running_service import RunningService
+from support.running_service import RunningService
 
 BUF = Path(sys.executable).with_name("buf")
 

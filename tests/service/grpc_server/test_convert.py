@@ -13,8 +13,8 @@ from safelight.v1 import text_to_image_pb2 as pb
 
 from safelight_service.engine.models.loading import LoadedModel, load_model
 from safelight_service.settings import EMBEDDED_MODEL, ModelSettings
+from support.engine.tiny_models import MERGING
 from tests.service.grpc_server.request_path import take
-from tests.service.tiny_models import MERGING
 
 INT32 = st.integers(-(2**31), 2**31 - 1)
 INT64 = st.integers(-(2**63), 2**63 - 1)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, cast
+from typing import Any
 
 import grpc
 import pytest
@@ -10,15 +10,17 @@ import torch
 from safelight.v1 import text_to_image_pb2 as pb
 from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
-from safelight_service.app import make_server
 from safelight_service.core.errors import QueueFullError
+from safelight_service.core.observer import Observer
+from safelight_service.engine import Engine
 from safelight_service.grpc_server.drain import OngoingCalls
 from safelight_service.grpc_server.interceptors.errors import FaultInterceptor
+from safelight_service.grpc_server.server import Server
 from safelight_service.settings import Settings
-from tests.generation_stream import kinds
-from tests.service.engine.job_runs import SMALL
+from support.engine.job_runs import SMALL
+from support.engine.tiny_models import MERGING, TinyModels
+from support.generation_stream import kinds
 from tests.service.grpc_server.failures import OUT_OF_MEMORY, read_failure
-from tests.service.tiny_models import MERGING, TinyModels
 
 SECRET = "the-prompt-is-a-secret"
 SERVICE = "safelight.v1.TextToImageService"
@@ -139,8 +141,14 @@ def with_broken_forwards(
     async def run() -> None:
         models = (tiny_models.settings("sd15"),)
         settings = Settings(listen="127.0.0.1:0", models=models, torch_threads=1, batching=MERGING)
-        async with make_server(settings) as server:
-            model = cast(Any, server._backend)._registry.find("").loaded
+        engines: list[Engine] = []
+
+        def make_engine(observer: Observer) -> Engine:
+            engines.append(Engine(settings, observer))
+            return engines[-1]
+
+        async with Server(settings, make_engine) as server:
+            model = engines[-1].find_loaded()
             assert model is not None
             hook = model.denoiser.register_forward_pre_hook(breaks, with_kwargs=True)
             async with grpc.aio.insecure_channel(server.address) as channel:

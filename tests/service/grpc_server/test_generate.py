@@ -14,8 +14,8 @@ from grpc_status import rpc_status
 from safelight.v1 import text_to_image_pb2 as pb
 from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
-from tests.generation_stream import image_bytes, kinds, wait_for
-from tests.running_service import RunningService
+from support.generation_stream import image_bytes, kinds, wait_for
+from support.running_service import RunningService
 
 PROMPT = "a red circle on a blue background"
 LONG_STEP_COUNT = 150

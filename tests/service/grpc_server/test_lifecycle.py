@@ -19,12 +19,12 @@ from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
 from safelight_service.app import make_server
 from safelight_service.settings import LimitSettings, Settings
-from tests.generation_stream import image_bytes, wait_for
-from tests.running_service import RunningService, run_service
+from support.engine.tiny_models import MERGING, TinyModels
+from support.generation_stream import image_bytes, wait_for
+from support.running_service import RunningService, run_service
+from support.tcp_proxy import TcpProxy
+from support.unharmed import LONG, make_control, unharmed, wait_until
 from tests.service.grpc_server.h2_client import H2Client
-from tests.service.grpc_server.unharmed import LONG, make_control, unharmed, wait_until
-from tests.service.tiny_models import MERGING, TinyModels
-from tests.tcp_proxy import TcpProxy
 
 LINGER = Duration(seconds=60)
 

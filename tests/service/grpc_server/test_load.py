@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 from safelight import Client, Completed, Image, Progress
 
-from tests.running_service import RunningService
+from support.running_service import RunningService
 
 CLIENTS = 32
 

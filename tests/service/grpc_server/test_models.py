@@ -12,7 +12,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 from safelight.v1 import text_to_image_pb2 as pb
 from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
-from tests.running_service import RunningService, run_service
+from support.running_service import RunningService, run_service
 
 SERVICE = "safelight.v1.TextToImageService"
 

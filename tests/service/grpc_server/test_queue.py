@@ -12,9 +12,9 @@ from grpc_status import rpc_status
 from safelight.v1 import text_to_image_pb2 as pb
 from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
-from tests.generation_stream import kinds, wait_for
-from tests.running_service import run_service
-from tests.service.grpc_server.unharmed import CONTROL, is_serving, unharmed
+from support.generation_stream import kinds, wait_for
+from support.running_service import run_service
+from support.unharmed import CONTROL, is_serving, unharmed
 
 ONE = pb.GenerateRequest(
     inputs="a red circle",

@@ -12,8 +12,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from safelight.v1 import text_to_image_pb2 as pb
 from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
-from tests.generation_stream import wait_for
-from tests.running_service import RunningService, run_service, service_environment
+from support.generation_stream import wait_for
+from support.running_service import RunningService, run_service, service_environment
 from tests.service.grpc_server.failures import DEVICE_LOST, STOPPING, failure_of, read_failure
 
 LONG = pb.GenerateRequest(

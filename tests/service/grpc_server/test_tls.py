@@ -14,7 +14,7 @@ from safelight import Client, ServiceUnavailableError, Tls
 
 from safelight_service.grpc_server.tls import server_credentials
 from safelight_service.settings import ConfigurationError, TlsSettings
-from tests.running_service import run_service
+from support.running_service import run_service
 
 OURS, THEIRS = trustme.CA(), trustme.CA()
 

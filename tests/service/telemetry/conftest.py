@@ -11,8 +11,8 @@ import pytest
 from safelight.v1 import text_to_image_pb2 as pb
 from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
-from tests.otlp_receiver import Receiver, run_receiver
-from tests.running_service import RunningService, run_service
+from support.otlp_receiver import Receiver, run_receiver
+from support.running_service import RunningService, run_service
 
 PROMPT_CANARY = "canary-prompt-9d1f"
 TOKEN_CANARY = "canary-token-77ab"

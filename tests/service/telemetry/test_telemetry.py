@@ -24,7 +24,7 @@ from safelight_service.settings import (
 )
 from safelight_service.telemetry.signals import Signals, find_signals
 from safelight_service.telemetry.telemetry import Telemetry
-from tests.running_service import run_service
+from support.running_service import run_service
 
 EXIT_S = 5
 OFF = TelemetrySettings()
@@ -63,7 +63,7 @@ def test_compilations_after_the_warm_up_are_counted() -> None:
         assert telemetry.note_compilation is not None
         telemetry.note_compilation(Compilation("shapes", "new_shape"))
         telemetry.execution_ended(Timeline(model="shapes"))  # when what was noted is looked at
-        address = telemetry._providers.prometheus_address
+        address = telemetry.prometheus_address
         with await asyncio.to_thread(urlopen, f"http://{address}/metrics") as response:
             text: str = response.read().decode()
         await engine.close()

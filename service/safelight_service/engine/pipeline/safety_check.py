@@ -68,7 +68,12 @@ class ClipPreprocessor:
 
 
 class SafetyChecker:
-    """Flags the pictures that a pipeline's own safety checker would flag."""
+    """Flags the pictures that a pipeline's own safety checker would flag.
+
+    Attributes:
+        thresholds: similarity at which each concept flags an image, (concepts,).
+        special_thresholds: the same for the concepts that lower all other thresholds.
+    """
 
     def __init__(self, checker: Any, extractor: Any, device: torch.device) -> None:
         self._preprocess = ClipPreprocessor(extractor, device)
@@ -76,9 +81,9 @@ class SafetyChecker:
         self._visual_projection = checker.visual_projection
         self._dtype = checker.concept_embeds.dtype
         self._concepts = normalize(checker.concept_embeds.detach().to(device))
-        self._thresholds = checker.concept_embeds_weights.detach().to(device).float()
+        self.thresholds = checker.concept_embeds_weights.detach().to(device).float()
         self._special_concepts = normalize(checker.special_care_embeds.detach().to(device))
-        self._special_thresholds = checker.special_care_embeds_weights.detach().to(device).float()
+        self.special_thresholds = checker.special_care_embeds_weights.detach().to(device).float()
 
     @classmethod
     def of(cls, pipeline: Any) -> Self | None:
@@ -105,9 +110,9 @@ class SafetyChecker:
         pixel_values = self._preprocess(images).to(self._dtype)
         pooled = self._vision_model(pixel_values)[1]
         embedded = normalize(self._visual_projection(pooled))
-        special = (embedded @ self._special_concepts.T).float() - self._special_thresholds
+        special = (embedded @ self._special_concepts.T).float() - self.special_thresholds
         care = _is_positive(special).any(dim=1, keepdim=True) * _CARE
-        scores = (embedded @ self._concepts.T).float() - self._thresholds + care
+        scores = (embedded @ self._concepts.T).float() - self.thresholds + care
         return _is_positive(scores).any(dim=1)
 
 

@@ -16,7 +16,7 @@ from safelight_service.core.events import (
 )
 from safelight_service.core.request import Parameters
 from safelight_service.engine.models.loading import LoadedModel
-from tests.service.engine.job_runs import (
+from support.engine.job_runs import (
     SMALL,
     Recorder,
     count_forwards,
@@ -29,8 +29,8 @@ from tests.service.engine.job_runs import (
     run_jobs,
     steps_of,
 )
-from tests.service.pipelines.families import FAMILIES
-from tests.service.tiny_models import TinyModels
+from support.engine.tiny_models import TinyModels
+from support.pipelines.families import FAMILIES
 
 GUIDED: dict[str, Any] = {"inputs": "a red circle", "guidance_scale": 3.0}
 """What each family makes a guided picture of."""

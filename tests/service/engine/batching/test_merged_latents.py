@@ -9,9 +9,9 @@ import torch
 from safelight_service.engine.image_run import ImageRun
 from safelight_service.engine.job import Job
 from safelight_service.engine.models.loading import LoadedModel
-from tests.service.engine.job_runs import Recorder, make_batcher, make_job
-from tests.service.pipelines.families import FAMILIES
-from tests.service.tiny_models import TinyModels
+from support.engine.job_runs import Recorder, make_batcher, make_job
+from support.engine.tiny_models import TinyModels
+from support.pipelines.families import FAMILIES
 
 TOLERANCE = 1e-4
 """Of the largest latent. In float32, on a CPU."""

@@ -1,7 +1,7 @@
 import pytest
 
 from safelight_service.engine.batching.setback import FIRST_TRIAL_S, Setback
-from tests.thread_clock import set_clock
+from support.thread_clock import set_clock
 
 
 class Clock:

@@ -22,7 +22,7 @@ from safelight_service.engine.hardware import RunAhead
 from safelight_service.engine.job import Job
 from safelight_service.engine.models.loading import LoadedModel
 from safelight_service.settings import BatchingSettings
-from tests.service.engine.job_runs import (
+from support.engine.job_runs import (
     Recorder,
     difference,
     images_of,
@@ -32,8 +32,8 @@ from tests.service.engine.job_runs import (
     run_jobs,
     take_steps,
 )
-from tests.service.tiny_models import TinyModels, reload
-from tests.thread_clock import set_clock
+from support.engine.tiny_models import TinyModels, reload
+from support.thread_clock import set_clock
 
 MARK = 9.0
 """A guidance scale by which a test recognises a job's rows: FLUX hands it to its denoiser."""

@@ -22,7 +22,7 @@ from safelight_service.settings import (
     ModelSettings,
     Settings,
 )
-from tests.service.engine.job_runs import SMALL, collect, difference, images_of, pixels_of
+from support.engine.job_runs import SMALL, collect, difference, images_of, pixels_of
 
 
 async def main(folder: str, cache: Path) -> None:

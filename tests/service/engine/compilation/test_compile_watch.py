@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from safelight_service.engine.compilation.compile_watch import CompileWatch
-from tests.thread_clock import set_clock
+from support.thread_clock import set_clock
 
 
 @pytest.fixture

@@ -22,13 +22,7 @@ from safelight_service.engine.models.loading import LoadedModel
 from safelight_service.engine.operations import Forward
 from safelight_service.engine.pipeline.adapter import find_denoiser_name
 from safelight_service.settings import AccelerationSettings, BatchingSettings
-from tests.service.engine.batching.test_merged_latents import (
-    TOLERANCE,
-    make_jobs,
-    run_to_latents,
-    schedulers_of,
-)
-from tests.service.engine.job_runs import (
+from support.engine.job_runs import (
     Recorder,
     draw,
     make_batcher,
@@ -36,8 +30,14 @@ from tests.service.engine.job_runs import (
     run_jobs,
     take_steps,
 )
-from tests.service.pipelines.families import FAMILIES, make_pipeline
-from tests.service.tiny_models import MERGING, reload
+from support.engine.tiny_models import MERGING, reload
+from support.pipelines.families import FAMILIES, make_pipeline
+from tests.service.engine.batching.test_merged_latents import (
+    TOLERANCE,
+    make_jobs,
+    run_to_latents,
+    schedulers_of,
+)
 
 CPU = torch.device("cpu")
 RULE = {"sample": ROWS, "timestep": TIMESTEP}

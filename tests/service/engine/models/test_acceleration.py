@@ -20,7 +20,7 @@ from safelight_service.engine.models.acceleration import (
     keep_compiled,
 )
 from safelight_service.settings import AccelerationSettings, BatchingSettings
-from tests.service.engine.job_runs import (
+from support.engine.job_runs import (
     Recorder,
     difference,
     draw,
@@ -29,9 +29,9 @@ from tests.service.engine.job_runs import (
     pixels_of,
     run_jobs,
 )
-from tests.service.pipelines.families import make_pipeline
-from tests.service.tiny_models import TinyModels, reload
-from tests.warm_process import WarmProcess
+from support.engine.tiny_models import TinyModels, reload
+from support.pipelines.families import make_pipeline
+from support.warm_process import WarmProcess
 
 VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 

@@ -16,7 +16,7 @@ from safelight_service.settings import (
     LimitSettings,
     ModelSettings,
 )
-from tests.service.tiny_models import TinyModels
+from support.engine.tiny_models import TinyModels
 
 SETTINGS = ModelSettings(name="model", source="owner/name", device="cpu", allow_unpinned=True)
 COMMIT = "0123456789" * 4

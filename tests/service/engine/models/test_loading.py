@@ -12,7 +12,7 @@ from diffusers import DiffusionPipeline
 
 from safelight_service.engine.models.loading import LoadedModel, load_model
 from safelight_service.settings import ModelSettings
-from tests.service.engine.job_runs import (
+from support.engine.job_runs import (
     SMALL,
     Recorder,
     difference,
@@ -22,8 +22,8 @@ from tests.service.engine.job_runs import (
     pixels_of,
     run_jobs,
 )
-from tests.service.pipelines.families import make_pipeline
-from tests.service.tiny_models import MERGING
+from support.engine.tiny_models import MERGING
+from support.pipelines.families import make_pipeline
 
 SEEDS = (7, 8, 9)
 UPCASTING = ("sdxl", "aura-flow")

@@ -17,8 +17,8 @@ from safelight_service.engine.models import registry
 from safelight_service.engine.models.loading import LoadedModel, choose_device
 from safelight_service.engine.models.registry import ModelRegistry
 from safelight_service.settings import ConfigurationError, ModelSettings, Settings
-from tests.service.engine.job_runs import SMALL, collect
-from tests.service.tiny_models import MERGING, TinyModels
+from support.engine.job_runs import SMALL, collect
+from support.engine.tiny_models import MERGING, TinyModels
 
 NAMES = ("first", "second", "third")
 SIZE = 100

@@ -20,10 +20,10 @@ from safelight_service.engine import Engine
 from safelight_service.engine.models.loading import load_model
 from safelight_service.engine.models.vetting import UnsafeModelError, fetch, inspect
 from safelight_service.settings import ModelSettings, Settings
-from tests.running_service import service_environment
-from tests.service.engine.job_runs import collect
+from support.engine.job_runs import collect
+from support.engine.tiny_models import MERGING, TinyModels
+from support.running_service import service_environment
 from tests.service.engine.models.loopback_hub import COMMIT, REPOSITORY, LoopbackHub
-from tests.service.tiny_models import MERGING, TinyModels
 
 
 class Snapshot:

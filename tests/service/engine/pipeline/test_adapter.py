@@ -15,9 +15,9 @@ from safelight_service.core.errors import InvalidRequestError
 from safelight_service.engine.models.loading import load_model
 from safelight_service.engine.pipeline.adapter import UnsupportedPipelineError
 from safelight_service.settings import DefaultSettings, LimitSettings, ModelSettings
-from tests.service.engine.job_runs import draw, run_job
-from tests.service.pipelines.families import FAMILIES, make_pipeline
-from tests.service.tiny_models import TinyModels
+from support.engine.job_runs import draw, run_job
+from support.engine.tiny_models import TinyModels
+from support.pipelines.families import FAMILIES, make_pipeline
 
 LONGEST_PROMPTS = {
     "sd15": 75,  # start and end

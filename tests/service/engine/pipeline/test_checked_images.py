@@ -9,7 +9,7 @@ import torch
 from safelight_service.core.errors import InternalError
 from safelight_service.core.events import Image
 from safelight_service.engine.models.loading import LoadedModel
-from tests.service.engine.job_runs import (
+from support.engine.job_runs import (
     Recorder,
     difference,
     draw,
@@ -20,18 +20,18 @@ from tests.service.engine.job_runs import (
     run_jobs,
     take_steps,
 )
-from tests.service.engine.simulated_gpu import move, simulate_gpu
-from tests.service.pipelines.families import make_pipeline
-from tests.service.pipelines.safety_checkers import make_checked_pipeline
-from tests.service.tiny_models import reload
+from support.engine.simulated_gpu import move, simulate_gpu
+from support.engine.tiny_models import reload
+from support.pipelines.families import make_pipeline
+from support.pipelines.safety_checkers import make_checked_pipeline
 
 SEEDS = range(4)
 
 
 def set_thresholds(model: LoadedModel, threshold: float) -> None:
     assert model.safety_checker is not None
-    model.safety_checker._thresholds.fill_(threshold)
-    model.safety_checker._special_thresholds.fill_(1.0)
+    model.safety_checker.thresholds.fill_(threshold)
+    model.safety_checker.special_thresholds.fill_(1.0)
 
 
 def make_images(model: LoadedModel) -> list[Image]:

@@ -8,8 +8,8 @@ from torch.nn.functional import avg_pool2d, interpolate
 from safelight_service.engine.models.loading import load_model
 from safelight_service.engine.pipeline.preview import LatentColours, unpack
 from safelight_service.settings import EMBEDDED_MODEL, ModelSettings
-from tests.service.pipelines.families import FAMILIES, make_pipeline
-from tests.service.tiny_models import TinyModels
+from support.engine.tiny_models import TinyModels
+from support.pipelines.families import FAMILIES, make_pipeline
 
 
 class LinearAutoencoder:

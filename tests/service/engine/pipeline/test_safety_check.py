@@ -10,8 +10,8 @@ from torch.utils._pytree import tree_leaves
 from transformers import CLIPImageProcessorPil
 
 from safelight_service.engine.pipeline.safety_check import ClipPreprocessor, SafetyChecker
-from tests.service.pipelines.families import make_pipeline
-from tests.service.pipelines.safety_checkers import make_checked_pipeline
+from support.pipelines.families import make_pipeline
+from support.pipelines.safety_checkers import make_checked_pipeline
 
 SIZES = [(512, 768), (640, 448), (224, 224), (225, 227), (64, 96), (96, 1024)]
 """Heights and widths; some are smaller than what CLIP takes, some are not shrunk evenly."""

@@ -12,7 +12,7 @@ from diffusers import (
 
 from safelight_service.engine.sampling.predict_x0 import predict_clean
 from safelight_service.engine.sampling.schedulers import SchedulerChoice
-from tests.service.engine.crossings import Crossings
+from support.engine.crossings import Crossings
 
 STEP_COUNT = 6
 FLOW = FlowMatchEulerDiscreteScheduler(shift=3.0)

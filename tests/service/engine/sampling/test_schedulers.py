@@ -17,10 +17,10 @@ from diffusers import (
 from safelight_service.core.errors import InvalidRequestError
 from safelight_service.engine.models.loading import LoadedModel
 from safelight_service.engine.sampling.schedulers import SchedulerChoice
-from tests.service.engine.crossings import Crossings
-from tests.service.engine.job_runs import run_job, steps_of
-from tests.service.pipelines.families import FAMILIES
-from tests.service.tiny_models import TinyModels
+from support.engine.crossings import Crossings
+from support.engine.job_runs import run_job, steps_of
+from support.engine.tiny_models import TinyModels
+from support.pipelines.families import FAMILIES
 
 STEP_COUNTS = (1, 2, 3, 8)
 

@@ -15,7 +15,7 @@ from safelight_service.settings import (
     LimitSettings,
     ModelSettings,
 )
-from tests.service.pipelines.families import make_pipeline
+from support.pipelines.families import make_pipeline
 
 MERGING = BatchingSettings(max_width=8)
 """Merges as wide as the tests need, with no width measured."""

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from tests.thread_clock import set_clock
+from support.thread_clock import set_clock
 
 
 def test_other_threads_keep_the_real_clock(monkeypatch: pytest.MonkeyPatch) -> None:

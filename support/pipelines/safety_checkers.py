@@ -7,7 +7,7 @@ from diffusers import DiffusionPipeline
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from transformers import CLIPConfig, CLIPImageProcessorPil
 
-from tests.service.pipelines.families import make_pipeline
+from support.pipelines.families import make_pipeline
 
 _WIDTH = 16
 

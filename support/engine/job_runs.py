@@ -37,6 +37,7 @@ class Recorder:
         self._on_event = on_event
 
     def post(self, event: PendingEvent) -> None:
+        """Record an event, and wait for it if it is not ready."""
         if isinstance(event, Future):
             event = event.result()
         self.events.append(event)
@@ -44,6 +45,7 @@ class Recorder:
             self._on_event(event)
 
     def close(self, error: BaseException | None = None) -> None:
+        """Record the end; a second one is an error."""
         assert not self.is_closed
         self.is_closed, self.error = True, error
 
@@ -52,6 +54,7 @@ class InlineExecutor(Executor):
     """Runs what is submitted at once."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Call the function; return a future that is done."""
         future: Future[Any] = Future()
         future.set_result(fn(*args, **kwargs))
         return future

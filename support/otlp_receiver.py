@@ -1,6 +1,6 @@
 """A collector in a process of its own: takes OTLP over gRPC and prints each export as a line.
 
-`python -m tests.otlp_receiver` prints its address first, then for each export its signal and the
+`python -m support.otlp_receiver` prints its address first, then for each export its signal and the
 request, in base64.
 """
 
@@ -129,7 +129,7 @@ class Receiver:
 @contextmanager
 def run_receiver() -> Iterator[Receiver]:
     """Run a collector."""
-    command = [sys.executable, "-m", "tests.otlp_receiver"]
+    command = [sys.executable, "-m", "support.otlp_receiver"]
     with Popen(command, stdout=PIPE, text=True) as process:
         try:
             assert process.stdout is not None

@@ -11,8 +11,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from safelight.v1 import text_to_image_pb2 as pb
 from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
-from tests.generation_stream import image_bytes
-from tests.running_service import RunningService, Usage
+from support.generation_stream import image_bytes
+from support.running_service import RunningService, Usage
 
 CONTROL = pb.GenerateRequest(
     inputs="a red circle",

@@ -32,6 +32,7 @@ class Recorder:
         self._seen: dict[str, list[tuple[str, str, int]]] = defaultdict(list)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer with the requests that were seen."""
         match = _SEEN.fullmatch(scope["path"]) if scope["type"] == "http" else None
         if match is None:
             await self._app(scope, receive, send)

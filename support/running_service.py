@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from safelight_service.cli import QUIET
-from tests.warm_process import WarmProcess
+from support.warm_process import WarmProcess
 
 _READY = "Safelight is ready on "
 _WARNINGS = ",".join(

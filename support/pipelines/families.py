@@ -50,8 +50,8 @@ from diffusers import (
     ZImageTransformer2DModel,
 )
 
-from tests.service.pipelines import autoencoders, encoders, tokenizers
-from tests.service.pipelines.encoders import TEXT_WIDTH
+from support.pipelines import autoencoders, encoders, tokenizers
+from support.pipelines.encoders import TEXT_WIDTH
 
 _SD_NOISE: dict[str, Any] = {
     "beta_start": 0.00085,

@@ -45,6 +45,7 @@ class DeviceTensor(torch.Tensor):
 
     @staticmethod
     def __new__(cls: Any, values: torch.Tensor) -> "DeviceTensor":
+        """Wrap values of the CPU."""
         made: DeviceTensor = torch.Tensor._make_wrapper_subclass(
             cls,
             values.shape,
