@@ -8,9 +8,9 @@ import structlog
 import torch
 
 from safelight_service.engine import hardware
-from safelight_service.engine.batching.collation import Arguments
-from safelight_service.engine.batching.merger import GradMode
 from safelight_service.engine.compilation.recording import Recorder, Run, StaticForward
+from safelight_service.engine.merging.collation import Arguments
+from safelight_service.engine.merging.merger import GradMode
 
 _log = structlog.get_logger()
 

@@ -16,10 +16,10 @@ import structlog
 import torch
 
 from safelight_service.core.observer import Compilation, CompilationReason
-from safelight_service.engine.batching.collation import SAME, Arguments, CollationRule
-from safelight_service.engine.batching.merger import choose_grad_mode, split
 from safelight_service.engine.compilation.buckets import Bucket, Preparation, list_shapes
 from safelight_service.engine.compilation.recording import Recorder, StaticForward, make_recorder
+from safelight_service.engine.merging.collation import SAME, Arguments, CollationRule
+from safelight_service.engine.merging.merger import choose_grad_mode, split
 
 _log = structlog.get_logger()
 

@@ -12,8 +12,8 @@ import torch
 from diffusers import attention_backend
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
-from safelight_service.engine.batching.families import RULES, UNRECORDABLE
 from safelight_service.engine.compilation.graphs import find_obstacle
+from safelight_service.engine.merging.families import RULES, UNRECORDABLE
 from safelight_service.engine.pipeline.adapter import find_denoiser_name
 from safelight_service.settings import AccelerationSettings
 

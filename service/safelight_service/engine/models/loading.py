@@ -16,11 +16,11 @@ from diffusers import DiffusionPipeline
 from safelight_service.core.observer import Compilation
 from safelight_service.engine.batching.batch_profile import ProfileStore
 from safelight_service.engine.batching.cost_model import CostModel
-from safelight_service.engine.batching.families import RULES
-from safelight_service.engine.batching.merger import Merger
 from safelight_service.engine.compilation.buckets import list_widths
 from safelight_service.engine.compilation.graphs import BucketedForward
 from safelight_service.engine.hardware import describe, explain_absence, indexed, synchronize
+from safelight_service.engine.merging.families import RULES
+from safelight_service.engine.merging.merger import Merger
 from safelight_service.engine.models.acceleration import accelerate
 from safelight_service.engine.models.identity import find_commit, identify
 from safelight_service.engine.models.vetting import fetch, inspect

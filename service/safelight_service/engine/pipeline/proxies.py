@@ -14,7 +14,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from safelight_service.engine.batching.fingerprint import fingerprint
+from safelight_service.engine.merging.fingerprint import fingerprint
 from safelight_service.engine.pipeline.prompt_cache import Memo
 
 _CHANGES = frozenset(

@@ -11,12 +11,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from safelight_service.core.observer import Compilation
-from safelight_service.engine.batching.collation import ROWS, TIMESTEP
-from safelight_service.engine.batching.families import RULES
-from safelight_service.engine.batching.merger import Merger
 from safelight_service.engine.compilation.buckets import Bucket
 from safelight_service.engine.compilation.graphs import BucketedForward
 from safelight_service.engine.compilation.recording import CallRecorder, Run
+from safelight_service.engine.merging.collation import ROWS, TIMESTEP
+from safelight_service.engine.merging.families import RULES
+from safelight_service.engine.merging.merger import Merger
 from safelight_service.engine.models.acceleration import AccelerationError, accelerate
 from safelight_service.engine.models.loading import LoadedModel
 from safelight_service.engine.operations import Forward
@@ -32,7 +32,7 @@ from support.engine.job_runs import (
 )
 from support.engine.tiny_models import MERGING, reload
 from support.pipelines.families import FAMILIES, make_pipeline
-from tests.service.engine.batching.test_merged_latents import (
+from tests.service.engine.merging.test_merged_latents import (
     TOLERANCE,
     make_jobs,
     run_to_latents,

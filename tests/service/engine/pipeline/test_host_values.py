@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from safelight_service.engine import hardware
-from safelight_service.engine.batching.fingerprint import fingerprint
+from safelight_service.engine.merging.fingerprint import fingerprint
 from safelight_service.engine.pipeline.host_values import HostValues, known_values
 from safelight_service.engine.sampling.noise import Noise
 from support.engine.simulated_gpu import DEVICE, SimulatedGpu, simulate_gpu

@@ -8,7 +8,7 @@ remembers earlier forwards (key and value caches).
 
 from collections.abc import Mapping
 
-from safelight_service.engine.batching.collation import (
+from safelight_service.engine.merging.collation import (
     EQUAL_ITEMS,
     ITEMS,
     ROWS,

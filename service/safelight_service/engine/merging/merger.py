@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from safelight_service.engine.batching.collation import SAME, Arguments, CollationRule
+from safelight_service.engine.merging.collation import SAME, Arguments, CollationRule
 
 GradMode = type[torch.no_grad] | type[torch.inference_mode]
 """A mode without gradients."""

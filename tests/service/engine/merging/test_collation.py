@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from safelight_service.engine.batching.collation import (
+from safelight_service.engine.merging.collation import (
     EQUAL_ITEMS,
     ITEMS,
     ROWS,

@@ -2,7 +2,7 @@
 
 import torch
 
-from safelight_service.engine.batching.fingerprint import fingerprint
+from safelight_service.engine.merging.fingerprint import fingerprint
 
 
 def test_fingerprints_see_content_layout_and_changes_in_place() -> None:

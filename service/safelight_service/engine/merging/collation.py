@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from safelight_service.engine.batching.fingerprint import fingerprint
+from safelight_service.engine.merging.fingerprint import fingerprint
 
 Arguments = Mapping[str, Any]
 """The arguments of one forward, by name."""

@@ -7,8 +7,8 @@ import torch
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch.testing._internal.two_tensor import TwoTensor
 
-from safelight_service.engine.batching.collation import ROWS
-from safelight_service.engine.batching.merger import Merger, split
+from safelight_service.engine.merging.collation import ROWS
+from safelight_service.engine.merging.merger import Merger, split
 
 
 @pytest.mark.parametrize("wrap", [lambda x: (x,), lambda x: Transformer2DModelOutput(sample=x)])

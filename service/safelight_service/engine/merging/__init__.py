@@ -1,0 +1,1 @@
+"""Merging: one forward of the denoiser for the images of several generations."""
