@@ -15,7 +15,7 @@ from typing import IO
 from safelight_service.cli import QUIET
 from support.warm_process import WarmProcess
 
-_READY = "Safelight is ready on "
+READY = "Safelight is ready on "
 _WARNINGS = ",".join(
     (
         "error",
@@ -123,9 +123,9 @@ def run_service(
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
-            if not line.startswith(_READY):
+            if not line.startswith(READY):
                 log.seek(0)
                 raise AssertionError(f"the service did not start:\n{log.read()}")
-            yield RunningService(line.removeprefix(_READY).strip(), process, log)
+            yield RunningService(line.removeprefix(READY).strip(), process, log)
         finally:
             process.kill()

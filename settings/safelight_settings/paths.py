@@ -1,6 +1,6 @@
 """Paths: settings that name files and folders."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
@@ -29,6 +29,18 @@ def _require(path: Path) -> Path:
 
 def _allow_empty(path: Path | None) -> Path | None:
     return None if path in (None, Path()) else expand_home(path)
+
+
+def default_cache(name: str) -> Callable[[], Path | None]:
+    """Return the default factory of a path in `~/.cache/safelight`: None without a home folder."""
+
+    def find() -> Path | None:
+        try:
+            return expand_home(Path("~/.cache/safelight", name))
+        except ValueError:
+            return None
+
+    return find
 
 
 class PathField:

@@ -1,11 +1,10 @@
 """Settings of the service's parts, one table each."""
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator
 
-from safelight_settings import Address, ConfigPath, OptionalPath, Table
+from safelight_settings import Address, ConfigPath, OptionalPath, Table, default_cache
 
 _DAY_S = 86_400
 
@@ -47,8 +46,9 @@ class BatchingSettings(Table):
         256, ge=0, description="Memory for the embeddings of recent prompts, for each model."
     )
     profiles_file: OptionalPath = Field(
-        Path("~/.cache/safelight/profiles.json"),
-        description="File that stores measured widths. Empty: measure again after each start.",
+        default_factory=default_cache("profiles.json"),
+        description="File that stores measured widths. Default: ~/.cache/safelight/profiles.json, "
+        "or unset without a home folder. Empty: measure again after each start.",
     )
 
 

@@ -18,7 +18,14 @@ from safelight_service.settings.parts import (
     TelemetrySettings,
     TlsSettings,
 )
-from safelight_settings import Address, ConfigPath, OptionalPath, ProgramSettings, load
+from safelight_settings import (
+    Address,
+    ConfigPath,
+    OptionalPath,
+    ProgramSettings,
+    default_cache,
+    load,
+)
 
 _FOREIGN_VARIABLES = re.compile(r"SAFELIGHT_(TARGET|TOKEN|GATEWAY_\w+)")
 """Read by the client's command line and by the gateway."""
@@ -60,9 +67,10 @@ class Settings(ProgramSettings):
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
     cache: CacheSettings = Field(default_factory=CacheSettings)
     compile_cache: OptionalPath = Field(
-        Path("~/.cache/safelight/inductor"),
-        description="Folder for compiled code, shared by all models. TORCHINDUCTOR_CACHE_DIR takes "
-        "precedence. Anyone who can write there can run code in the service. Empty: torch's "
+        default_factory=default_cache("inductor"),
+        description="Folder for compiled code, shared by all models. Default: "
+        "~/.cache/safelight/inductor, or unset without a home folder. TORCHINDUCTOR_CACHE_DIR "
+        "takes precedence. Anyone who can write there can run code in the service. Empty: torch's "
         "default, below /tmp.",
     )
     queue_size: int = Field(

@@ -94,10 +94,12 @@ def test_what_has_not_finished_in_the_grace_time_is_told_so() -> None:
         assert failure_of(events) == STOPPING
 
 
-def test_an_idle_service_ends_at_once() -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_an_idle_service_ends_at_once(number: signal.Signals) -> None:
     """Fault 38: there is nothing to wait for, however long the grace time."""
     with run_service(grace_s=FOR_EVER) as service:
-        assert service.stop() == 0
+        service.process.send_signal(number)
+        assert service.process.wait(timeout=TIMEOUT_S) == 0
 
 
 def test_a_service_that_still_loads_its_models_ends_at_once() -> None:

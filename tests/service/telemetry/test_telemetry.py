@@ -102,6 +102,16 @@ def test_what_there_is_not_is_refused_by_name(name: str, value: str) -> None:
         find_signals(OFF, {**ENDPOINT, name: value})
 
 
+def test_a_protocol_of_the_signal_wins_over_that_of_all() -> None:
+    variables = {
+        **ENDPOINT,
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc",
+        "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "grpc",
+    }
+    assert find_signals(OFF, variables) == Signals(True, True, None)
+
+
 def test_prometheus_needs_no_collector() -> None:
     signals = find_signals(TelemetrySettings(prometheus_listen="127.0.0.1:0"), {})
     assert signals.has_metrics
