@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 from safelight import AsyncClient, Progress
 
-from benchmarks.report import Spread, write_report
+from benchmarks.harness.report import Spread, write_report
 from support.running_service import run_service
 
 CLIENTS = (1, 4)

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from safelight import Client
 
-from benchmarks.report import Percentiles, write_report
+from benchmarks.harness.report import Percentiles, write_report
 from support.running_service import run_service
 
 ROUNDS = 500

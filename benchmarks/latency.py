@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 
 from safelight import AsyncClient
 
-from benchmarks.report import Percentiles, Spread, compare, take_turns, write_report
+from benchmarks.harness.report import Percentiles, Spread, compare, take_turns, write_report
 from support.running_service import run_service
 
 CALLS = 20

@@ -8,7 +8,7 @@ from typing import Any
 
 from safelight import Client
 
-from benchmarks.report import write_report
+from benchmarks.harness.report import write_report
 from support.running_service import run_service
 
 GENERATIONS = 1000

@@ -10,8 +10,8 @@ from typing import Any
 
 from safelight import Client
 
-from benchmarks.bare import PROMPT, Draw, Request, draw_one_after_another, run_bare_pipeline
-from benchmarks.report import Comparison, Spread, compare, take_turns, timed, write_report
+from benchmarks.harness.bare import PROMPT, Draw, Request, draw_one_after_another, run_bare_pipeline
+from benchmarks.harness.report import Comparison, Spread, compare, take_turns, timed, write_report
 from support.running_service import run_service
 
 SIZES = (64, 128, 256)

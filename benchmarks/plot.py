@@ -12,7 +12,7 @@ mpl.rcParams["svg.hashsalt"] = "safelight"  # the same figures give the same fil
 import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 
-from benchmarks.report import read_figures  # noqa: E402
+from benchmarks.harness.report import read_figures  # noqa: E402
 from benchmarks.throughput import USUAL  # noqa: E402
 
 PICTURE = Path("docs/images/performance.svg")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 
-from benchmarks.report import write_report
+from benchmarks.harness.report import write_report
 from safelight_service.engine.models.loading import load_model
 from safelight_service.engine.pipeline.image_file import encode_preview
 from safelight_service.engine.pipeline.preview import unpack

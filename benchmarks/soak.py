@@ -19,7 +19,7 @@ from google.protobuf.duration_pb2 import Duration
 from safelight.v1 import text_to_image_pb2 as pb
 from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
-from benchmarks.report import write_report
+from benchmarks.harness.report import write_report
 from support.running_service import run_service
 from support.unharmed import unharmed
 

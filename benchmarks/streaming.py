@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 from safelight import AsyncClient, Progress
 
-from benchmarks.report import Percentiles, write_report
+from benchmarks.harness.report import Percentiles, write_report
 from support.running_service import run_service
 
 STREAMS = (1, 16, 128)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.report import Comparison, compare, take_turns, timed, write_report
+from benchmarks.harness.report import Comparison, compare, take_turns, timed, write_report
 from benchmarks.throughput import USUAL, call_service
 from support.otlp_receiver import run_receiver
 from support.running_service import RunningService, run_service

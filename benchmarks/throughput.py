@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 
 from safelight import AsyncClient
 
-from benchmarks.bare import (
+from benchmarks.harness.bare import (
     BATCH,
     PROMPT,
     THREADS,
@@ -28,7 +28,7 @@ from benchmarks.bare import (
     draw_with_copies,
     run_bare_pipeline,
 )
-from benchmarks.report import Comparison, compare, take_turns, timed, write_report
+from benchmarks.harness.report import Comparison, compare, take_turns, timed, write_report
 from support.running_service import run_service
 
 PLAIN = "plain calls, one after another"

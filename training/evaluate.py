@@ -15,9 +15,9 @@ from diffusers import (
 from PIL import Image
 from torch import Tensor
 
-from training.judge import Verdict, find_background, judge, judge_pair
-from training.prompts import PairPrompt, Prompt, evaluation_pairs, evaluation_prompts
-from training.scenes import SHAPES
+from training.scenes.judge import Verdict, find_background, judge, judge_pair
+from training.scenes.prompts import PairPrompt, Prompt, evaluation_pairs, evaluation_prompts
+from training.scenes.scene import SHAPES
 
 SCHEDULERS = {
     "ddim": DDIMScheduler,

@@ -8,7 +8,7 @@ from pathlib import Path
 from diffusers import AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
-from training.scheduler import build_scheduler
+from training.networks.scheduler import build_scheduler
 
 MAX_BYTES = 15_000_000
 

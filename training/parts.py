@@ -6,8 +6,8 @@ import torch
 from diffusers import AutoencoderTiny, UNet2DConditionModel
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
-from training.autoencoder import build_autoencoder
-from training.denoiser import Training, build_denoiser
+from training.networks.autoencoder import build_autoencoder
+from training.networks.denoiser import Training, build_denoiser
 
 
 class Parts:

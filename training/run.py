@@ -5,12 +5,12 @@ from pathlib import Path
 
 import torch
 
-from training.autoencoder import train_decoder
-from training.denoiser import BATCH, PEAK_RATE, SCENE_COUNT, SIDES, train_denoiser
 from training.export import export
+from training.networks.autoencoder import train_decoder
+from training.networks.denoiser import BATCH, PEAK_RATE, SCENE_COUNT, SIDES, train_denoiser
+from training.networks.text_encoder import train_text_encoder
+from training.networks.tokenizer import build_tokenizer
 from training.parts import Parts
-from training.text_encoder import train_text_encoder
-from training.tokenizer import build_tokenizer
 
 STAGES = ("text", "denoiser", "decoder", "export")
 DEFAULT_MINUTES = {"text": 4.0, "denoiser": 110.0, "decoder": 8.0}

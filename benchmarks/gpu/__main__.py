@@ -133,7 +133,7 @@ def _look_at_machine(session: Session) -> None:
     """
     import torch
 
-    from benchmarks.report import describe_machine
+    from benchmarks.harness.report import describe_machine
 
     facts = describe_machine()
     if not session.is_rehearsal:

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import torch
 from diffusers import DiffusionPipeline
 
-from benchmarks.architectures import make_pipeline
+from benchmarks.gpu.architectures import make_pipeline
 from benchmarks.gpu.session import Session
 from safelight_service.app import make_server
 from safelight_service.engine import Engine

@@ -5,9 +5,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.gpu.figures import Figures
-from benchmarks.gpu.plot import draw
-from benchmarks.gpu.tables import render
+from benchmarks.gpu.reporting.figures import Figures
+from benchmarks.gpu.reporting.plot import draw
+from benchmarks.gpu.reporting.tables import render
 
 _RESULTS = Path("benchmarks/results/gpu")
 _PAGE = Path("docs/performance.md")

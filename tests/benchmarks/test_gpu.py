@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.architectures import ARCHITECTURES, make_pipeline
-from benchmarks.gpu.figures import Figures
-from benchmarks.gpu.goals import GOALS
+from benchmarks.gpu.architectures import ARCHITECTURES, make_pipeline
+from benchmarks.gpu.measurements.trace import Gap, Interval, Usage
 from benchmarks.gpu.report import BEGIN, END
+from benchmarks.gpu.reporting.figures import Figures
+from benchmarks.gpu.reporting.goals import GOALS
+from benchmarks.gpu.reporting.tables import render, render_goals
 from benchmarks.gpu.stages import STAGES
-from benchmarks.gpu.tables import render, render_goals
-from benchmarks.gpu.trace import Gap, Interval, Usage
 from safelight_service.engine.models.loading import load_model
 from safelight_service.settings import ModelSettings
 from tests.benchmarks.faulty_stages import PIPE_VARIABLE

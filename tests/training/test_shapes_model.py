@@ -11,8 +11,8 @@ from torch import Tensor
 import safelight_service
 from training.evaluate import SCHEDULERS
 from training.export import MAX_BYTES
-from training.judge import find_background, judge
-from training.scenes import SHAPES
+from training.scenes.judge import find_background, judge
+from training.scenes.scene import SHAPES
 
 FOLDER = Path(safelight_service.__file__).parent / "models" / "shapes"
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from benchmarks.gpu import timing
+from benchmarks.gpu.measurements import timing
 from benchmarks.gpu.recorder import Recorder
 from benchmarks.gpu.session import Session
 

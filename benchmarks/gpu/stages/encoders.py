@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
-from benchmarks.gpu import timing
+from benchmarks.gpu.measurements import timing
+from benchmarks.gpu.measurements.timing import ms
 from benchmarks.gpu.recorder import Recorder
 from benchmarks.gpu.session import Session
-from benchmarks.gpu.timing import ms
 
 _SHRINK = 16
 _VOCABULARY = 1000

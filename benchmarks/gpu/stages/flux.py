@@ -3,10 +3,15 @@
 import sys
 
 from benchmarks.gpu import engine_access
-from benchmarks.gpu.denoising import record_curve, record_decodes, record_image, record_usage
+from benchmarks.gpu.measurements.denoising import (
+    record_curve,
+    record_decodes,
+    record_image,
+    record_usage,
+)
+from benchmarks.gpu.measurements.service import Callers, Images, run_service
+from benchmarks.gpu.measurements.serving import record_callers, record_overhead
 from benchmarks.gpu.recorder import Recorder
-from benchmarks.gpu.service import Callers, Images, run_service
-from benchmarks.gpu.serving import record_callers, record_overhead
 from benchmarks.gpu.session import Session
 
 _NAME = "flux-dev"

@@ -1,10 +1,10 @@
 """Stable Diffusion 1.5 at 512 x 512 in 30 steps."""
 
 from benchmarks.gpu import engine_access
-from benchmarks.gpu.denoising import record_curve, record_decodes, record_usage
+from benchmarks.gpu.measurements.denoising import record_curve, record_decodes, record_usage
+from benchmarks.gpu.measurements.service import Callers, Images, run_service
+from benchmarks.gpu.measurements.serving import record_callers, record_overhead
 from benchmarks.gpu.recorder import Recorder
-from benchmarks.gpu.service import Callers, Images, run_service
-from benchmarks.gpu.serving import record_callers, record_overhead
 from benchmarks.gpu.session import Session
 
 _NAME = "sd15"

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks.gpu.figures import Figures
+from benchmarks.gpu.reporting.figures import Figures
 
 
 @dataclass(frozen=True, slots=True)

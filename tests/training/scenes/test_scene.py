@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from training.prompts import COUNT, PAIR_COUNT, evaluation_pairs, evaluation_prompts
-from training.scenes import COLOURS, SHAPES, Scene, draw_scene, is_held_out
+from training.scenes.prompts import COUNT, PAIR_COUNT, evaluation_pairs, evaluation_prompts
+from training.scenes.scene import COLOURS, SHAPES, Scene, draw_scene, is_held_out
 
 
 @pytest.fixture(scope="module")

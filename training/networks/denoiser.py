@@ -12,15 +12,15 @@ from diffusers import AutoencoderTiny, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
-from training.autoencoder import LATENT_CHANNELS
-from training.captions import caption
 from training.device import autocast, best_device
-from training.reading import Reader
-from training.render import mask, render
-from training.scenes import Scene, draw_scene
+from training.networks.autoencoder import LATENT_CHANNELS
+from training.networks.reading import Reader
+from training.networks.scheduler import build_scheduler
+from training.networks.text_encoder import POOLED_WIDTH, POOLING_HEADS, WIDTH, tokenize
+from training.scenes.captions import caption
+from training.scenes.render import mask, render
+from training.scenes.scene import Scene, draw_scene
 from training.schedule import Schedule
-from training.scheduler import build_scheduler
-from training.text_encoder import POOLED_WIDTH, POOLING_HEADS, WIDTH, tokenize
 
 PEAK_RATE = 1.2e-3
 # Pictures of 128x128 a step, and scenes to draw them from. Enough for two processor cores; a

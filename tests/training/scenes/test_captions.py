@@ -4,10 +4,10 @@ import random
 
 import pytest
 
-from training.captions import Caption, caption
-from training.scenes import Scene, draw_scene
-from training.tokenizer import build_tokenizer
-from training.words import COLOUR_WORDS, SHAPE_WORDS, vocabulary
+from training.networks.tokenizer import build_tokenizer
+from training.scenes.captions import Caption, caption
+from training.scenes.scene import Scene, draw_scene
+from training.scenes.words import COLOUR_WORDS, SHAPE_WORDS, vocabulary
 
 Captioned = list[tuple[Scene, Caption]]
 

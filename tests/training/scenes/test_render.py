@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from training.render import mask, render, rgb
-from training.scenes import COLOURS, RADII, SCENERIES, SHAPES, Scene, place, place_pair
+from training.scenes.render import mask, render, rgb
+from training.scenes.scene import COLOURS, RADII, SCENERIES, SHAPES, Scene, place, place_pair
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from benchmarks.gpu.figures import Figure, Figures
-from benchmarks.gpu.goals import GOALS
+from benchmarks.gpu.reporting.figures import Figure, Figures
+from benchmarks.gpu.reporting.goals import GOALS
 
 MODELS = {"sd15": "SD1.5", "sdxl": "SDXL", "flux": "FLUX.1-dev"}
 """Names of the models by the first part of their stages' names."""

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.captions import Caption
-from training.scenes import COLOURS, POSITIONS, RADII, SCENERIES, SHAPES, UNSAID
+from training.scenes.captions import Caption
+from training.scenes.scene import COLOURS, POSITIONS, RADII, SCENERIES, SHAPES, UNSAID
 
 # What can be read, by field of Caption; silence is one more class of each. The first of a pair
 # is the upper or the left one here, in whatever order the caption has them.

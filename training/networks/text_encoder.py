@@ -7,12 +7,12 @@ from diffusers.models.embeddings import TextTimeEmbedding
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
-from training.captions import caption
 from training.device import best_device
-from training.reading import Reader
-from training.scenes import draw_scene
+from training.networks.reading import Reader
+from training.networks.tokenizer import MAX_TOKENS
+from training.scenes.captions import caption
+from training.scenes.scene import draw_scene
 from training.schedule import Schedule
-from training.tokenizer import MAX_TOKENS
 
 WIDTH = 128
 # The size of the denoiser's timestep embedding, which the pooled caption is added to.

@@ -3,8 +3,8 @@
 import random
 from dataclasses import dataclass
 
-from training.scenes import SCENERIES, UNSAID, Scene, Thing
-from training.words import (
+from training.scenes.scene import SCENERIES, UNSAID, Scene, Thing
+from training.scenes.words import (
     ADJECTIVES,
     COLOUR_WORDS,
     OPENINGS,

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 
 import torch
 
-from benchmarks.gpu import engine_access, timing
+from benchmarks.gpu import engine_access
 from benchmarks.gpu.engine_access import Model
+from benchmarks.gpu.measurements import timing
+from benchmarks.gpu.measurements.timing import ms
+from benchmarks.gpu.measurements.trace import trace
 from benchmarks.gpu.recorder import Recorder
 from benchmarks.gpu.session import Session
-from benchmarks.gpu.timing import ms
-from benchmarks.gpu.trace import trace
 
 _LONGEST_GAPS = 20
 _REHEARSED_WIDTHS = 2

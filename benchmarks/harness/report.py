@@ -101,7 +101,7 @@ def compare(measured: Mapping[str, Sequence[float]]) -> dict[str, Comparison]:
     }
 
 
-_FOLDER = Path(__file__).parent / "results"
+_FOLDER = Path(__file__).parents[1] / "results"
 
 
 def write_report(name: str, figures: Mapping[str, object]) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from safelight import Timings
 
-from benchmarks.architectures import make_pipeline
+from benchmarks.gpu.architectures import make_pipeline
+from benchmarks.gpu.measurements.service import Callers, Images
 from benchmarks.gpu.recorder import Recorder
-from benchmarks.gpu.service import Callers, Images
 from benchmarks.gpu.session import Session
 
 _PNG_COMPRESSION = 3

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from training.judge import fit_shape, judge, judge_pair, largest_component
-from training.render import render
-from training.scenes import COLOURS, RELATIONS, SCENERIES, SHAPES, Scene, place, place_pair
+from training.scenes.judge import fit_shape, judge, judge_pair, largest_component
+from training.scenes.render import render
+from training.scenes.scene import COLOURS, RELATIONS, SCENERIES, SHAPES, Scene, place, place_pair
 
 
 def _picture(shape: str, colour: str, size: str, position: str, background: str) -> torch.Tensor:

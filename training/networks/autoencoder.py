@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.device import autocast, best_device
-from training.render import render
-from training.scenes import draw_scene
+from training.scenes.render import render
+from training.scenes.scene import draw_scene
 from training.schedule import Schedule
 
 # For each of red, green and blue: the mean of an 8x8 patch and its three Haar details.

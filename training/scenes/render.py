@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from training import scenery
-from training.scenes import COLOURS, PLAIN, SHAPES, Scene
+from training.scenes import scenery
+from training.scenes.scene import COLOURS, PLAIN, SHAPES, Scene
 
 
 def distance(shape: str, x: Tensor, y: Tensor) -> Tensor:

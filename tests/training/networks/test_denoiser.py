@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from training.denoiser import (
+from training.networks.denoiser import (
     LATE_SHARE,
     LATE_TIMESTEP,
     Training,
@@ -12,9 +12,9 @@ from training.denoiser import (
     draw_timesteps,
     weigh,
 )
-from training.scenes import Scene, place
-from training.text_encoder import build_text_encoder
-from training.tokenizer import build_tokenizer
+from training.networks.text_encoder import build_text_encoder
+from training.networks.tokenizer import build_tokenizer
+from training.scenes.scene import Scene, place
 
 
 def test_timesteps_reach_over_the_whole_range_and_few_are_late() -> None:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.render import coverage, mask, render, rgb
-from training.scenes import COLOURS, PLAIN, SCENERIES, SHAPES, Scene
+from training.scenes.render import coverage, mask, render, rgb
+from training.scenes.scene import COLOURS, PLAIN, SCENERIES, SHAPES, Scene
 
 # Below this overlap with every shape, a thing has none of them.
 LEAST_OVERLAP = 0.6

@@ -1,6 +1,6 @@
 """The tokenizer takes whatever people type."""
 
-from training.tokenizer import MAX_TOKENS, build_tokenizer
+from training.networks.tokenizer import MAX_TOKENS, build_tokenizer
 
 
 def test_case_and_punctuation_make_no_difference() -> None:

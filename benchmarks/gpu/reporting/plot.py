@@ -11,8 +11,8 @@ mpl.rcParams["svg.hashsalt"] = "safelight"  # the same figures give the same fil
 import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 
-from benchmarks.gpu.figures import Figures  # noqa: E402
-from benchmarks.gpu.tables import model_of  # noqa: E402
+from benchmarks.gpu.reporting.figures import Figures  # noqa: E402
+from benchmarks.gpu.reporting.tables import model_of  # noqa: E402
 
 Curves = Mapping[str, Mapping[int, float]]
 """Values by width or by callers, by what they are of."""

@@ -4,9 +4,9 @@ import random
 
 import torch
 
-from training.captions import Caption, caption
-from training.reading import CLASSES, Reader, in_place
-from training.scenes import draw_scene
+from training.networks.reading import CLASSES, Reader, in_place
+from training.scenes.captions import Caption, caption
+from training.scenes.scene import draw_scene
 
 STAR_BELOW_HEART = Caption(
     "a red star below a blue heart",

@@ -4,7 +4,7 @@ import itertools
 import random
 from dataclasses import dataclass
 
-from training.scenes import (
+from training.scenes.scene import (
     COLOURS,
     POSITIONS,
     RADII,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from training.words import vocabulary
+from training.scenes.words import vocabulary
 
 MAX_TOKENS = 32
 # The end of text is not token 2: transformers takes that number for an old, different encoder.

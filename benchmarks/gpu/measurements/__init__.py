@@ -1,0 +1,1 @@
+"""Measurements: what each stage times, in this process or over gRPC."""
