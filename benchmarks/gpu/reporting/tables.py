@@ -1,133 +1,152 @@
 """Tables: figures as the Markdown of docs/performance.md."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from benchmarks.gpu.reporting.figures import Figure, Figures
 from benchmarks.gpu.reporting.goals import GOALS
 
 MODELS = {"sd15": "SD1.5", "sdxl": "SDXL", "flux": "FLUX.1-dev"}
-"""Names of the models by the first part of their stages' names."""
+"""Names of the models, by the first part of a stage's name."""
 
 _MISSING = "-"
 _GAPS = 3
 
 
 def render(figures: Figures) -> str:
-    """Return all tables that there are figures for."""
+    """Return the tables of all figures, as Markdown."""
     return "\n\n".join(part for part in _parts(figures) if part) + "\n"
 
 
 def render_goals(figures: Figures) -> str:
-    """Return the goals, and how far they are met."""
+    """Return the table of goals and measured values."""
     rows = [(goal.text, goal.describe(), goal.judge(figures)) for goal in GOALS]
     return _table(("goal", "wanted", "measured"), rows)
 
 
 def model_of(figure: Figure) -> str:
-    """Name the model of a figure, and the size of its images."""
+    """Return the model and the image size of a figure, as in "SDXL 1024²"."""
     model = MODELS.get(figure.stage.partition("-")[0], figure.stage)
     return f"{model} {figure.values['side_px']}²"
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """Table with a row for each figure of a name."""
+
+    title: str
+    name: str
+    columns: Mapping[str, str]
+    """Format strings of a figure's values, by the heads of their columns."""
+
+    def render(self, figures: Figures) -> str:
+        """Return the table, or an empty string without figures."""
+        rows = [_values_of(figure) for figure in figures.all(self.name)]
+        return _table(
+            tuple(self.columns),
+            [[column.format_map(row) for column in self.columns.values()] for row in rows],
+        )
+
+
+_LISTINGS = (
+    _Listing(
+        "The service and the bare pipeline, one caller, in steps per second:",
+        "overhead",
+        {
+            "model": "{model}",
+            "steps": "{steps}",
+            "bare": "{bare_steps_per_s}",
+            "service": "{served_steps_per_s}",
+            "overhead": "{overhead:.1%}",
+        },
+    ),
+    _Listing(
+        "The service, by the number of callers that request one image after another:",
+        "served",
+        {
+            "model": "{model}",
+            "variant": "{variant}",
+            "steps": "{steps}",
+            "callers": "{callers}",
+            "images/s": "{images_per_s:.2f}",
+            "median latency": "{latency_s:.2f} s",
+            "mean width": "{mean_width:.1f}",
+        },
+    ),
+    _Listing(
+        "Share of time in which the GPU was busy, under the profiler, which slows the host:",
+        "usage",
+        {
+            "model": "{model}",
+            "variant": "{variant}",
+            "callers": "{callers}",
+            "busy": "{busy_share:.1%}",
+            "longest gaps, and what ended them": "{longest_gaps}",
+        },
+    ),
+    _Listing(
+        "One image alone, from prompt to file:",
+        "image",
+        {
+            "model": "{model}",
+            "variant": "{variant}",
+            "steps": "{steps}",
+            "seconds": "{seconds:.2f}",
+        },
+    ),
+    _Listing(
+        "Decodes by the VAE:",
+        "decode",
+        {
+            "model": "{model}",
+            "memory layout": "{layout}",
+            "images": "{images}",
+            "ms": "{decode_ms:.1f}",
+        },
+    ),
+    _Listing(
+        "Text encoders, one prompt:",
+        "encoder",
+        {
+            "encoder": "{encoder}",
+            "tokens": "{tokens}",
+            "ms": "{encode_ms:.1f}",
+            "ms of the host": "{launch_ms:.1f}",
+        },
+    ),
+    _Listing(
+        "Largest differences between two images of a tiny pipeline, in levels of 0 to 255:",
+        "family",
+        {
+            "family": "{family}",
+            "precision": "{dtype}",
+            "merged and alone": "{merged_to_alone}",
+            "merged, and merged on the CPU": "{to_cpu}",
+        },
+    ),
+)
+
+
+def _values_of(figure: Figure) -> Mapping[str, object]:
+    """Return the values of a figure, and those that tables derive from them."""
+    values = dict(figure.values)
+    if "side_px" in values:
+        values["model"] = model_of(figure)
+    if "widths" in values:
+        values["mean_width"] = _mean_width(values["widths"])
+    if "gaps" in values:
+        values["longest_gaps"] = _describe_gaps(values["gaps"])
+    return values
 
 
 def _parts(figures: Figures) -> Iterator[str]:
     yield _describe(figures)
     yield render_goals(figures)
-    yield _section("Milliseconds of a forward, by images that share it:", _forwards(figures))
     yield _section(
-        "The service next to the bare pipeline, one caller, in steps a second:",
-        _list(
-            (_with_model(figure) for figure in figures.all("overhead")),
-            {
-                "model": "{model}",
-                "steps": "{steps}",
-                "bare": "{bare_steps_per_s}",
-                "service": "{served_steps_per_s}",
-                "overhead": "{overhead:.1%}",
-            },
-        ),
+        "Milliseconds of a forward, by the number of images that share it:", _forwards(figures)
     )
-    yield _section(
-        "The service, by callers that ask for one image after another:",
-        _list(
-            (
-                {**_with_model(figure), "mean": _mean_width(figure.values["widths"])}
-                for figure in figures.all("served")
-            ),
-            {
-                "model": "{model}",
-                "variant": "{variant}",
-                "steps": "{steps}",
-                "callers": "{callers}",
-                "images/s": "{images_per_s:.2f}",
-                "median latency": "{latency_s:.2f} s",
-                "mean width": "{mean:.1f}",
-            },
-        ),
-    )
-    yield _section(
-        "Time in which the GPU was busy, under the profiler, which slows the host:",
-        _list(
-            (
-                {**_with_model(figure), "longest": _describe_gaps(figure.values["gaps"])}
-                for figure in figures.all("usage")
-            ),
-            {
-                "model": "{model}",
-                "variant": "{variant}",
-                "callers": "{callers}",
-                "busy": "{busy_share:.1%}",
-                "longest gaps, and what ended them": "{longest}",
-            },
-        ),
-    )
-    yield _section(
-        "One image from its prompt to its file, alone:",
-        _list(
-            (_with_model(figure) for figure in figures.all("image")),
-            {
-                "model": "{model}",
-                "variant": "{variant}",
-                "steps": "{steps}",
-                "seconds": "{seconds:.2f}",
-            },
-        ),
-    )
-    yield _section(
-        "Decodes by the VAE:",
-        _list(
-            (_with_model(figure) for figure in figures.all("decode")),
-            {
-                "model": "{model}",
-                "memory layout": "{layout}",
-                "images": "{images}",
-                "ms": "{decode_ms:.1f}",
-            },
-        ),
-    )
-    yield _section(
-        "Text encoders, one prompt:",
-        _list(
-            (figure.values for figure in figures.all("encoder")),
-            {
-                "encoder": "{encoder}",
-                "tokens": "{tokens}",
-                "ms": "{encode_ms:.1f}",
-                "ms of the host": "{launch_ms:.1f}",
-            },
-        ),
-    )
-    yield _section(
-        "Largest differences between two images of a tiny pipeline, in levels of 0 to 255:",
-        _list(
-            (figure.values for figure in figures.all("family")),
-            {
-                "family": "{family}",
-                "precision": "{dtype}",
-                "merged and alone": "{merged_to_alone}",
-                "merged, and merged on the CPU": "{to_cpu}",
-            },
-        ),
-    )
+    for listing in _LISTINGS:
+        yield _section(listing.title, listing.render(figures))
     yield _section("The embedded model, and a GPU with too little memory:", _checks(figures))
     yield _section("Not measured:", _missing(figures))
 
@@ -137,7 +156,7 @@ def _describe(figures: Figures) -> str:
     versions = f"torch {machine['torch']} and diffusers {machine['diffusers']}"
     if figures.is_rehearsal:
         return (
-            f"**A rehearsal on the CPU with shrunk models, {versions}: it proves the commands, and "
+            f"**A rehearsal on the CPU with shrunk models, {versions}: it tries the commands, and "
             "its figures mean nothing.**"
         )
     ceilings = [
@@ -153,10 +172,6 @@ def _describe(figures: Figures) -> str:
     return f"Measured on one {machine['gpu']} with {versions}, random weights, bfloat16.{card}"
 
 
-def _with_model(figure: Figure) -> Mapping[str, object]:
-    return {**figure.values, "model": model_of(figure)}
-
-
 def _forwards(figures: Figures) -> str:
     rows: dict[tuple[str, str], dict[int, str]] = {}
     for figure in figures.all("forward"):
@@ -170,7 +185,7 @@ def _forwards(figures: Figures) -> str:
 
 
 def _mean_width(widths: Mapping[str, int]) -> float:
-    """Return how many images share a forward, as the mean of all images sees it."""
+    """Return the mean number of images in a forward, averaged over images, not forwards."""
     count = sum(widths.values())
     return sum(int(width) * forwards for width, forwards in widths.items()) / count if count else 0
 
@@ -215,7 +230,7 @@ def _missing(figures: Figures) -> str:
     rows = [
         (stage, ending)
         for stage, ending in figures.endings.items()
-        if ending not in ("done", "failed")  # a stage that failed has written down why
+        if ending not in ("done", "failed")  # a failed stage has recorded its error
     ]
     for figure in figures.failures():
         conditions = [
@@ -228,19 +243,12 @@ def _missing(figures: Figures) -> str:
     return _table(("what", "why"), rows)
 
 
-def _list(rows: Iterable[Mapping[str, object]], columns: Mapping[str, str]) -> str:
-    """Return a table of a row each, with columns by their heads as formats of its values."""
-    return _table(
-        tuple(columns), [[each.format_map(row) for each in columns.values()] for row in rows]
-    )
-
-
 def _section(title: str, table: str) -> str:
     return f"{title}\n\n{table}" if table else ""
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a table; nothing where there are no rows."""
+    """Return a table, or an empty string without rows."""
     lines = [_row(row) for row in rows]
     return "\n".join([_row(heads), _row(["---"] * len(heads)), *lines]) if lines else ""
 

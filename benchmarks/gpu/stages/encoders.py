@@ -1,4 +1,4 @@
-"""Encoders: what the text encoders of well-known models take for a prompt, at their real sizes."""
+"""Encoders: time of well-known text encoders for a prompt, at their real sizes."""
 
 import functools
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from benchmarks.gpu.session import Session
 
 _SHRINK = 16
 _VOCABULARY = 1000
-"""Words; their number does not matter to the speed."""
+"""Number of words, which does not affect the speed."""
 
 
 def measure(session: Session, recorder: Recorder) -> None:
