@@ -1,4 +1,4 @@
-"""The four distributions agree on their version and licence, and ship their types."""
+"""Distributions: all four agree on version and licence, and ship their types."""
 
 import re
 import tomllib

@@ -1,8 +1,8 @@
-"""The architectures of well-known models with random weights: as fast as the real ones.
+"""Architectures of well-known models with random weights, which run as fast as trained ones.
 
-Sizes are those of the published configurations. Text encoders of billions of parameters are
-replaced by small ones, since only their output's shape matters to the denoiser's speed.
-`shrunk` keeps the layout and divides the widths, for a processor.
+Sizes are those of the published configurations. Small text encoders replace those of billions
+of parameters: only the shape of their output affects the denoiser's speed. `shrink` keeps the
+layout and divides the widths, for a run on a CPU.
 """
 
 from collections.abc import Callable
@@ -42,7 +42,7 @@ _NOISE: dict[str, Any] = {
 
 
 def make_sd15(shrink: int) -> DiffusionPipeline:
-    """Stable Diffusion 1.5."""
+    """Build Stable Diffusion 1.5."""
     tokenizer = tokenizers.make_clip_tokenizer()
     return StableDiffusionPipeline(
         vae=_make_vae(shrink, 4, scaling_factor=0.18215),
@@ -63,7 +63,7 @@ def make_sd15(shrink: int) -> DiffusionPipeline:
 
 
 def make_sdxl(shrink: int) -> DiffusionPipeline:
-    """Stable Diffusion XL."""
+    """Build Stable Diffusion XL."""
     tokenizer, tokenizer_2 = (tokenizers.make_clip_tokenizer() for _ in range(2))
     first, second = 768 // shrink, 1280 // shrink
     return StableDiffusionXLPipeline(
@@ -92,7 +92,7 @@ def make_sdxl(shrink: int) -> DiffusionPipeline:
 
 
 def make_sd3(shrink: int) -> DiffusionPipeline:
-    """Stable Diffusion 3 medium, with a T5 encoder of two layers."""
+    """Build Stable Diffusion 3 medium, with a T5 encoder of two layers."""
     tokenizer, tokenizer_2 = (tokenizers.make_clip_tokenizer() for _ in range(2))
     tokenizer_3 = tokenizers.make_t5_tokenizer()
     first, second, third = 768 // shrink, 1280 // shrink, 4096 // shrink
@@ -119,7 +119,7 @@ def make_sd3(shrink: int) -> DiffusionPipeline:
 
 
 def make_flux(shrink: int) -> DiffusionPipeline:
-    """FLUX.1-dev, with a T5 encoder of two layers."""
+    """Build FLUX.1-dev, with a T5 encoder of two layers."""
     tokenizer, tokenizer_2 = tokenizers.make_clip_tokenizer(), tokenizers.make_t5_tokenizer()
     width = 4096 // shrink
     return FluxPipeline(
@@ -151,7 +151,7 @@ ARCHITECTURES: dict[str, Callable[[int], DiffusionPipeline]] = {
 
 
 def make_pipeline(name: str, device: torch.device, *, shrunk: bool) -> DiffusionPipeline:
-    """Build a pipeline on a device, as `from_pretrained` does, in bfloat16 if that is a GPU."""
+    """Build a pipeline on a device as `from_pretrained` does: bfloat16 on a GPU, else float32."""
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16 if device.type == "cuda" else torch.float32)
     try:
@@ -161,7 +161,7 @@ def make_pipeline(name: str, device: torch.device, *, shrunk: bool) -> Diffusion
         torch.set_default_dtype(default)
     for component in pipeline.components.values():
         if isinstance(component, torch.nn.Module):
-            component.eval()  # or T5 would drop some of what it reads
+            component.eval()  # turns off T5's dropout
     return pipeline
 
 
@@ -174,7 +174,7 @@ _SHIFTED = {
 
 
 def _make_scheduler(scheduler_class: Callable[..., Any], **config: Any) -> Any:
-    """Make a scheduler on the CPU, where `from_pretrained` leaves it, since numpy reads it."""
+    """Make a scheduler on the CPU, as `from_pretrained` does: numpy reads its tensors."""
     with torch.device("cpu"):
         return scheduler_class(**config)
 

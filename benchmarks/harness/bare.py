@@ -1,8 +1,7 @@
-"""The pipeline without the service, in a process of its own for each way to use it.
+"""Bare pipeline: diffusers without the service, in a separate process for each way to call it.
 
-So nobody has to share an interpreter, or the threads of its arithmetic, with anybody else. These
-remain after their calls: where eight threads have called the pipeline, plain calls are slower from
-then on.
+Ways in one process would disturb each other: once eight threads have called the pipeline, torch
+keeps their arithmetic threads, and plain calls stay slower.
 """
 
 import copy
@@ -28,25 +27,25 @@ BATCH = 8
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What one client asks for: a picture of `PROMPT`."""
+    """Request of one client: an image of `PROMPT`."""
 
     steps: int = 20
     guidance_scale: float = 4.0
     seed: int = 0
     size: int = 128
-    """Width and height, in pixels; the model's own, unless something else is said."""
+    """Width and height in pixels; the default is the model's own."""
 
 
 Requests = Sequence[Request]
 Draw = Callable[[Requests], None]
-"""Makes all the pictures, and returns when the last one is ready."""
+"""Makes all images, and returns when the last one is ready."""
 
 
 @contextmanager
 def run_bare_pipeline(torch_threads: int | None = None) -> Iterator[Callable[[Draw], Draw]]:
-    """Yield what has a function run in a process that has loaded the embedded model.
+    """Yield a wrapper that runs a function in a new process with the embedded model loaded.
 
-    Its arithmetic has so many threads; as many as there are cores unless that is said.
+    `torch_threads` is the number of torch's arithmetic threads; None means one for each core.
     """
     context = multiprocessing.get_context("spawn")
     with ExitStack() as processes:
@@ -61,13 +60,13 @@ def run_bare_pipeline(torch_threads: int | None = None) -> Iterator[Callable[[Dr
 
 
 def draw_one_after_another(requests: Requests) -> None:
-    """Call the pipeline as its documentation does."""
+    """Call the pipeline once for each request, as its documentation does."""
     for request in requests:
         _draw(_pipeline, request)
 
 
 def draw_behind_a_lock(requests: Requests) -> None:
-    """Share one pipeline among threads, one call at a time."""
+    """Share one pipeline among threads, with a lock around each call."""
     lock = threading.Lock()
 
     def call(request: Request) -> None:
@@ -79,10 +78,10 @@ def draw_behind_a_lock(requests: Requests) -> None:
 
 
 def draw_with_copies(requests: Requests) -> None:
-    """Give each call a shallow copy of the pipeline, all at once.
+    """Call shallow copies of the pipeline, all at once.
 
-    It has a scheduler and a tokenizer of its own; without the latter, calls get each other's
-    padding now and then, and fail.
+    Each copy has its own scheduler and tokenizer. With a shared tokenizer, calls sometimes get
+    each other's padding and fail.
     """
 
     def call(request: Request) -> None:
@@ -96,14 +95,14 @@ def draw_with_copies(requests: Requests) -> None:
 
 
 def draw_in_batches(requests: Requests) -> None:
-    """Call the pipeline for eight equal requests at a time, as servers with static batches do."""
+    """Call the pipeline for eight equal requests at once, as servers with static batches do."""
     for begin in range(0, len(requests), BATCH):
         batch = requests[begin : begin + BATCH]
         _draw_batch(_pipeline, batch[0], [request.seed for request in batch])
 
 
 _pipeline: Any = None
-"""The process's own."""
+"""The pipeline of this process, set by `_load`."""
 
 
 def _load(torch_threads: int | None) -> None:
@@ -118,12 +117,12 @@ def _load(torch_threads: int | None) -> None:
 
 
 def _draw(pipeline: Any, request: Request) -> None:
-    """Make one picture and compress it."""
+    """Make one image and compress it."""
     _draw_batch(pipeline, request, [request.seed])
 
 
 def _draw_batch(pipeline: Any, request: Request, seeds: Sequence[int]) -> None:
-    """Make a picture for each seed in one call, and compress them."""
+    """Make an image for each seed in one call, and compress them."""
     pictures = pipeline(
         [PROMPT] * len(seeds),
         num_inference_steps=request.steps,

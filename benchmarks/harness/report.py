@@ -1,4 +1,4 @@
-"""What benchmarks share: ways that take turns, their figures, and the machine they ran on."""
+"""Report: measurements taken in turns, their statistics, and the files of results."""
 
 import json
 import os
@@ -17,7 +17,7 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Median of what was measured in several rounds, and the quartiles: half lies between them."""
+    """Median and quartiles of the measurements of several rounds."""
 
     median: float
     low: float
@@ -35,7 +35,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What was measured of one way, and its ratio to the first way in the same rounds."""
+    """Measurements of one way, and their ratios to the first way in the same rounds."""
 
     measured: Spread
     ratio: Spread
@@ -57,15 +57,15 @@ class Percentiles:
 
 
 SETTLE_S = 0.5
-"""Torch's idle threads spin for a while; the next way must not have to share with them."""
+"""Seconds between two ways: torch's idle threads spin for a while and would slow the next."""
 
 
 def take_turns(ways: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Measure each way once a round; return what each has measured, round by round.
+    """Measure each way once a round; return the measurements of each, round by round.
 
-    So a machine that is slower for a while is so for all ways. The order is another one in each
-    round, since what one way leaves behind, a warm processor or a throttled one, is the next
-    one's. One more round, the first, does not count.
+    A machine that is slower for a while then slows all ways. Each round has another order,
+    because a way leaves the processor warm or throttled for the next. A first round warms up
+    and does not count.
     """
     measured: dict[str, list[float]] = {name: [] for name in ways}
     shuffled = random.Random(0)
@@ -79,7 +79,7 @@ def take_turns(ways: Mapping[str, Callable[[], float]], rounds: int) -> dict[str
 
 
 def timed(way: Callable[[], object]) -> Callable[[], float]:
-    """Return what runs a way, and returns the seconds that it took."""
+    """Wrap a function into one that returns the seconds it took."""
 
     def run() -> float:
         begun_at = time.perf_counter()
@@ -90,7 +90,7 @@ def timed(way: Callable[[], object]) -> Callable[[], float]:
 
 
 def compare(measured: Mapping[str, Sequence[float]]) -> dict[str, Comparison]:
-    """Compare the measurements of all ways, round by round, with those of the first."""
+    """Compare all ways with the first, round by round."""
     base = next(iter(measured.values()))
     return {
         name: Comparison(
@@ -118,7 +118,7 @@ def read_figures(name: str) -> dict[str, Any]:
 
 
 def describe_machine() -> dict[str, Any]:
-    """Return what figures depend on: the processor, the GPU, and the versions of the libraries."""
+    """Return the processor, the GPU, and the versions of the libraries."""
     machine = {
         "processor": _find_processor(),
         "cores": os.cpu_count(),

@@ -1,4 +1,4 @@
-"""The package: a client of the contract and nothing else."""
+"""The package, which depends on the contract alone."""
 
 import ast
 import sys

@@ -1,4 +1,4 @@
-"""The playground, used as people do: by mouse and keyboard in a browser."""
+"""The playground, by mouse and keyboard in a real browser."""
 
 import hashlib
 import re
@@ -46,7 +46,7 @@ HASH = """async (image) => {
   canvas.getContext("2d").drawImage(image, 0, 0);
   return `${canvas.width}x${canvas.height} ${canvas.toDataURL()}`;
 }"""
-"""The pixels of an image, as text that is equal where they are."""
+"""JavaScript that returns the pixels of an image as text."""
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="run scripts/install-test-servers first: there is no chromium"
@@ -57,7 +57,7 @@ pytestmark = pytest.mark.skipif(
 def browser() -> Iterator[Browser]:
     expect.set_options(timeout=_PATIENCE_MS)
     with sync_playwright() as playwright:
-        # Within a container Chromium's own sandbox cannot be had.
+        # Chromium's own sandbox does not work inside a container.
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
@@ -65,7 +65,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A page in a profile of its own; in the end it has complained of nothing and called nobody."""
+    """A page in a fresh profile; fails on errors in its console and on requests to other hosts."""
     context = browser.new_context(viewport={"width": 1360, "height": 900}, reduced_motion="reduce")
     page = context.new_page()
     page.set_default_timeout(_PATIENCE_MS)
@@ -79,7 +79,7 @@ def page(browser: Browser) -> Iterator[Page]:
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on(
         "console",
-        # What was refused is no fault of the page, but Chromium logs it.
+        # Chromium logs refused requests as errors, but they are no fault of the page.
         lambda message: (
             complaints.append(message.text)
             if message.type in ("error", "warning")
@@ -348,7 +348,7 @@ def test_the_code_in_typescript_runs(page: Page, gateway: RunningGateway, tmp_pa
     page.get_by_role("tab", name="TypeScript").click()
     text = page.locator("#code").text_content()
     assert text is not None
-    # Node 20 knows no types; the only ones are these assertions.
+    # Node 20 cannot parse types; these assertions are the only ones.
     (tmp_path / "snippet.mjs").write_text(text.replace("body!", "body").replace("pop()!", "pop()"))
     result = subprocess.run(
         [node, tmp_path / "snippet.mjs"], capture_output=True, text=True, check=True, timeout=60
@@ -377,7 +377,7 @@ def test_the_page_is_accessible_and_fits(
 
 
 def check_accessibility(page: Page, width: int) -> None:
-    """Check the page in its present state, and that nothing sticks out of it."""
+    """Check the accessibility of the page as it is, and that nothing overflows it."""
     report = Axe().run(page)
     assert report.violations_count == 0, report.generate_report()
     assert page.locator("html").evaluate("(root) => root.scrollWidth") <= width

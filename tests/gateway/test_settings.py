@@ -1,4 +1,4 @@
-"""A setting that is wrong stops the gateway at start, with its name."""
+"""Settings: a wrong one stops the gateway at start, by name."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The command `safelight-service`, as an operator types it."""
+"""The command `safelight-service`, as operators run it."""
 
 import gc
 import subprocess

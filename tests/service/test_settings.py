@@ -1,4 +1,4 @@
-"""A setting that is wrong stops the service at start, with its name."""
+"""Settings: a wrong one stops the service at start, by name."""
 
 import pwd
 import re

@@ -1,4 +1,4 @@
-"""The package: light enough for every program, and typed."""
+"""The package: light imports, and types."""
 
 import ast
 import sys

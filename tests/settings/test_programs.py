@@ -1,4 +1,4 @@
-"""Both programs load their settings in the same way, from the same kinds of sources."""
+"""Programs: service and gateway load their settings alike, from the same kinds of sources."""
 
 import pwd
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from safelight_settings import ConfigurationError
 
 
 class Program(NamedTuple):
-    """A program, and settings that it has: `size` is a number in `table`."""
+    """Program, and one of its settings: `size`, a number in `table`."""
 
     load: Callable[..., Any]
     prefix: str
@@ -22,7 +22,7 @@ class Program(NamedTuple):
 
     @property
     def variable(self) -> str:
-        """Of the number."""
+        """Environment variable of the number."""
         return f"{self.prefix}{self.table}__{self.size}".upper()
 
     def load_size(self, file: Path | None = None) -> int:

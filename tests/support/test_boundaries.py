@@ -1,4 +1,4 @@
-"""Tests, benchmarks and the support package use the public side of the product."""
+"""Boundaries: tests, benchmarks and support use only the public side of the product."""
 
 import ast
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ def is_own(node: ast.expr) -> bool:
 
 
 def private_attributes() -> set[str]:
-    """Names of the attributes that the product's classes keep to themselves."""
+    """Return the names of private attributes of the product's classes."""
     return {
         node.attr
         for _, module in parse(*PRODUCT)

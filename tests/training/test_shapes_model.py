@@ -1,4 +1,4 @@
-"""The model that is shipped: its size, what it draws, and that every parameter matters."""
+"""The shipped model: its size, its pictures, and the effect of each parameter."""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ def pipeline() -> DiffusionPipeline:
 
 
 def draw(pipeline: DiffusionPipeline, prompt: str, seed: int = 0, **settings: object) -> Tensor:
-    """One picture: (3, height, width), in [0, 1]."""
+    """Draw a picture: (3, height, width), in [0, 1]."""
     defaults: dict[str, object] = {"num_inference_steps": 4, "guidance_scale": 4.0}
     picture: Tensor = pipeline(
         prompt,

@@ -1,8 +1,8 @@
-"""The autoencoder: pictures to latents an eighth as wide and high, and back.
+"""Autoencoder: pictures to latents an eighth as wide and high, and back.
 
-The encoder is a fixed linear transform and only the decoder is trained. Learnt latents of the
-same size put edges into directions a tenth as wide as those of colours, where the noise of the
-diffusion drowns them: a denoiser learnt all colours from them and no shape.
+The encoder is a fixed linear transform; only the decoder is trained. In learnt latents of the
+same size, edges vary a tenth as much as colours, and the noise of the diffusion drowns them: a
+denoiser trained on those learnt all colours and no shape.
 """
 
 import random
@@ -25,20 +25,20 @@ CHANNELS = 32
 CROP_PX = 64
 BATCH = 6
 PEAK_RATE = 1.5e-3
-# What the denoiser leaves behind is never quite clean; the decoder learns to bear this much.
+# Denoised latents keep some noise; the decoder learns to tolerate this much.
 LATENT_NOISE = 0.1
-# A channel from 0 to 1 becomes one this wide, which gives it about unit variance.
+# Scales a channel of [0, 1] to about unit variance.
 SPREAD = 3.3
-# Details are zero but at edges; made wider, they stand out of the noise as soon as colours do.
+# Details are zero except at edges; at twice the scale, they emerge from the noise with the colours.
 DETAIL_SPREAD = 2 * SPREAD
 
 
 def build_autoencoder() -> AutoencoderTiny:
-    """An autoencoder whose encoder is done and whose decoder knows colours and no edges yet.
+    """Build an autoencoder with a final encoder and a decoder that draws colours without edges.
 
-    The decoder has one block at full resolution, which keeps edges crisp. It begins by
-    spreading each patch's mean colour over it; learning that from random weights would take
-    most of the training.
+    The decoder has one block at full resolution, which keeps edges crisp. It starts by filling
+    each patch with its mean colour; learning that from random weights would take most of the
+    training.
     """
     model = AutoencoderTiny(
         encoder_block_out_channels=(LATENT_CHANNELS,) * 4,
@@ -55,11 +55,11 @@ def build_autoencoder() -> AutoencoderTiny:
 
 
 def _set_encoder(encoder: Any) -> None:
-    """Average 4x4 pixels, then take the Haar transform of 2x2 of those, colour by colour."""
+    """Set the encoder to average 4x4 pixels and Haar-transform 2x2 averages, colour by colour."""
     unchanged, first_mean, second_mean, haar, to_latents = encoder.layers
     for layer in encoder.layers:
         layer.weight.zero_()
-    # Of a 3x3 kernel with stride 2, the last two rows and columns cover what is halved.
+    # The last two rows and columns of a 3x3 kernel with stride 2 cover 2x2 pixels without overlap.
     left, upper = torch.tensor([[1.0, -1.0]] * 2), torch.tensor([[1.0] * 2, [-1.0] * 2])
     patterns = (torch.ones(2, 2), left, upper, left * upper)
     for colour in range(3):
@@ -76,7 +76,7 @@ def _set_encoder(encoder: Any) -> None:
 
 
 def _pass_colours(decoder: Any) -> None:
-    """Make the decoder hand its first three channels through, and its blocks do little."""
+    """Set the decoder to pass its first three channels through; damp its blocks."""
     for layer in decoder.layers:
         if isinstance(layer, AutoencoderTinyBlock):
             layer.conv[-1].weight.mul_(0.1)
@@ -93,7 +93,7 @@ def _pass_colours(decoder: Any) -> None:
 
 
 def reconstruction_loss(picture: Tensor, target: Tensor) -> Tensor:
-    """Error of colours and of edges between pictures (batch, 3, height, width) in [-1, 1]."""
+    """Return the error of colours and edges between (batch, 3, height, width), in [-1, 1]."""
     loss = functional.l1_loss(picture, target) + 0.5 * functional.mse_loss(picture, target)
     for axis in (2, 3):
         loss = loss + functional.l1_loss(picture.diff(dim=axis), target.diff(dim=axis))
@@ -101,13 +101,13 @@ def reconstruction_loss(picture: Tensor, target: Tensor) -> Tensor:
 
 
 def train_decoder(model: AutoencoderTiny, minutes: float, seed: int = 0) -> None:
-    """Train the decoder for so many minutes."""
+    """Train the decoder for `minutes`."""
     torch.manual_seed(seed)
     _fit(model, _Pictures(count=6000, seed=seed), minutes, PEAK_RATE)
 
 
 def _fit(model: AutoencoderTiny, pictures: "_Pictures", minutes: float, peak_rate: float) -> None:
-    """Train what requires gradients; leaves the model on the processor."""
+    """Train the weights that require gradients; leave the model on the CPU."""
     device = best_device()
     model.to(device, memory_format=torch.channels_last).train()
     parameters = [weight for weight in model.parameters() if weight.requires_grad]
@@ -129,7 +129,7 @@ def _fit(model: AutoencoderTiny, pictures: "_Pictures", minutes: float, peak_rat
 
 
 class _Pictures:
-    """Rendered scenes in memory, from which crops are taken."""
+    """Rendered scenes in memory, to take crops from."""
 
     def __init__(self, count: int, seed: int) -> None:
         self._rng = random.Random(seed)
@@ -140,11 +140,11 @@ class _Pictures:
         self._pictures = torch.cat(chunks)
 
     def crops(self, count: int) -> Tensor:
-        """Random crops: (count, 3, CROP_PX, CROP_PX), in [-1, 1]."""
+        """Return random crops: (count, 3, CROP_PX, CROP_PX), in [-1, 1]."""
         crops = []
         for _ in range(count):
             picture = self._pictures[self._rng.randrange(len(self._pictures))]
-            # Some cut from the corner, so that the border of a picture is seen as well.
+            # Clamping makes crops at the border of the picture frequent.
             top, left = (min(max(self._rng.randint(-24, 88), 0), 64) for _ in range(2))
             crops.append(picture[:, top : top + CROP_PX, left : left + CROP_PX])
         batch = torch.stack(crops).float() / 127.5 - 1

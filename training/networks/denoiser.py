@@ -1,4 +1,4 @@
-"""The denoiser: from noise to latents, guided by a caption."""
+"""Denoiser: from noise to latents, guided by a caption."""
 
 import copy
 import math
@@ -23,27 +23,27 @@ from training.scenes.scene import Scene, draw_scene
 from training.schedule import Schedule
 
 PEAK_RATE = 1.2e-3
-# Pictures of 128x128 a step, and scenes to draw them from. Enough for two processor cores; a
-# graphics card does better with ten times as many of both.
+# Pictures of 128x128 per step, and scenes to choose from. Enough for two CPU cores; a GPU does
+# better with ten times as many of both.
 BATCH = 32
 SCENE_COUNT = 12_000
 AVERAGING = 0.998
-# Things are a tenth of a picture and most of what there is to learn.
+# Things cover a tenth of a picture but hold most of the content to learn.
 THING_WEIGHT = 6.0
-# Little is left to decide below this timestep, so few of a batch are from there: what a thing is
-# shows in the noisiest steps, and is the hardest to learn.
+# The noisiest steps decide the shape of a thing, which is the hardest to learn. Few samples of a
+# batch are below this timestep, where little is left to decide.
 LATE_TIMESTEP, LATE_SHARE = 550, 0.25
 CHECKPOINT_S = 180
 
-# Half the scenes are of two things, which are harder: who has which colour, and who is where. The
-# denoiser alone teaches the text encoder too little of that, so in each step it also has to be
-# readable off as many captions of scenes that were never drawn.
+# Half of the scenes have two things, which is harder: each thing has its own colour and place. The
+# denoiser alone teaches the text encoder too little of that. So each step also trains a Reader
+# on this many captions of scenes without pictures.
 PAIR_SHARE = 0.5
 READ_CAPTIONS = 96
 READING_WEIGHT = 0.02
 
-# Sizes in pixels, width and height, and how often a step has each of them. Small pictures teach
-# as much of shapes as large ones, four times as many at a time.
+# Width and height in pixels, and the share of steps with that size. Small pictures teach shapes as
+# well as large ones, with four times as many in a step.
 SIZES: dict[tuple[int, int], float] = {
     (64, 64): 0.34,
     (96, 96): 0.2,
@@ -67,11 +67,11 @@ SIDES = sorted({max(size) for size in SIZES})
 
 
 def build_denoiser() -> UNet2DConditionModel:
-    """An untrained denoiser.
+    """Build an untrained denoiser.
 
-    The pooled caption joins the timestep embedding and so scales and shifts every block:
-    colours and background are learnt that way. Attention to the words settles what lies where;
-    it is at the lower levels alone, where it is cheap.
+    The pooled caption is added to the timestep embedding, which scales and shifts every block:
+    this teaches colours and background. Attention to the words decides positions; only the lower
+    levels have it, where it is cheap.
     """
     return UNet2DConditionModel(
         sample_size=16,
@@ -81,7 +81,7 @@ def build_denoiser() -> UNet2DConditionModel:
         layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
-        # The number of heads, whatever its name says.
+        # The number of heads, despite its name.
         attention_head_dim=4,
         cross_attention_dim=WIDTH,
         norm_num_groups=8,
@@ -96,7 +96,7 @@ def build_denoiser() -> UNet2DConditionModel:
 class Samples:
     """Scenes of one size with their scaled latents: (count, channels, height, width), float32.
 
-    `weights` says how much each latent pixel counts: (count, 1, height, width), at least 1.
+    `weights` are the loss weights of the latent pixels: (count, 1, height, width), at least 1.
     """
 
     scenes: list[Scene]
@@ -119,7 +119,10 @@ def make_samples(
 
 
 def weigh(scenes: list[Scene]) -> Tensor:
-    """Weights of the latent pixels of scenes of one size: THING_WEIGHT at things, 1 elsewhere."""
+    """Return weights of latent pixels: THING_WEIGHT at things, 1 elsewhere.
+
+    The scenes have one size; the weights are (count, 1, height, width).
+    """
     width, height = scenes[0].width // 8, scenes[0].height // 8
     weights = torch.ones(len(scenes), 1, height, width)
     for number, scene in enumerate(scenes):
@@ -132,7 +135,7 @@ def weigh(scenes: list[Scene]) -> Tensor:
 
 
 class Training:
-    """Denoiser and text encoder in training; a checkpoint holds it and a later run resumes it."""
+    """Denoiser and text encoder in training, which a checkpoint saves and a later run resumes."""
 
     def __init__(self, text_encoder: CLIPTextModel, denoiser: UNet2DConditionModel) -> None:
         self.device = best_device()
@@ -149,7 +152,7 @@ class Training:
         self.spent_s = 0.0
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint; an interrupted write leaves the last one whole."""
+        """Write a checkpoint; an interrupted write leaves the last one intact."""
         aside = path.with_suffix(".partial")
         torch.save(
             {
@@ -181,7 +184,7 @@ class Training:
 
 
 def draw_timesteps(batch: int, count: int) -> Tensor:
-    """Random timesteps below `count`, one of each part of their distribution: (batch,), int64."""
+    """Draw timesteps below `count`, one from each part of their distribution: (batch,), int64."""
     shares = (torch.arange(batch) + torch.rand(batch)) / batch
     late = shares / LATE_SHARE * LATE_TIMESTEP
     early = LATE_TIMESTEP + (shares - LATE_SHARE) / (1 - LATE_SHARE) * (count - LATE_TIMESTEP)
@@ -191,7 +194,7 @@ def draw_timesteps(batch: int, count: int) -> Tensor:
 def velocity_loss(
     model: nn.ModuleDict, latents: Tensor, weights: Tensor, tokens: Tensor, alphas: Tensor
 ) -> Tensor:
-    """Weighted error of the velocity predicted from tokens and noisy latents.
+    """Return the weighted error of the velocity predicted from tokens and noisy latents.
 
     The velocity is that of Salimans and Ho, "Progressive Distillation for Fast Sampling of
     Diffusion Models" (2022), appendix D. `alphas` are the cumulative ones: (timesteps,).
@@ -216,7 +219,7 @@ def reading_loss(
     device: torch.device,
     rng: random.Random,
 ) -> tuple[Tensor, dict[str, float]]:
-    """How badly scenes of every kind are read off their pooled captions; see Reader."""
+    """Return the loss of a Reader on new captions, and the share it reads right by field."""
     captions = [caption(draw_scene(rng, 128, 128, PAIR_SHARE), rng) for _ in range(READ_CAPTIONS)]
     tokens = tokenize(tokenizer, [item.text for item in captions]).to(device)
     pooling: Any = model["denoiser"].add_embedding
@@ -237,19 +240,19 @@ def train_denoiser(
     largest_side: int = max(SIDES),
     seed: int = 3,
 ) -> None:
-    """Train for so many minutes in all, earlier runs counted in, writing checkpoints.
+    """Train for `minutes` in all, including earlier runs, and write checkpoints.
 
-    `largest_side`, one of SIDES, leaves out the SIZES that are larger; the fewer pixels a picture
-    has, the more pictures has a step.
+    `largest_side`, one of SIDES, leaves out larger SIZES. A step has more pictures the smaller
+    they are.
     """
-    # Other scenes, captions and noise than those of an earlier run.
+    # A resumed run gets new scenes, captions and noise.
     torch.manual_seed(seed + run.step)
     rng = random.Random(seed + run.step)
     autoencoder.to(run.device)
     samples = {}
     shares = {size: share for size, share in SIZES.items() if max(size) <= largest_side}
     for (width, height), share in shares.items():
-        # Of small pictures a step has more.
+        # Steps with small pictures have more of them.
         count = math.ceil(scene_count * share * 128 * 128 / (width * height))
         samples[width, height] = make_samples(autoencoder, width, height, count, rng)
     print(f"{sum(len(s.scenes) for s in samples.values())} scenes", flush=True)

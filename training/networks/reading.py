@@ -1,4 +1,4 @@
-"""Reading a scene off a pooled caption: the measure, and the lesson, of a text encoder."""
+"""Reading: a loss that trains the text encoder to keep the content of captions."""
 
 import dataclasses
 
@@ -9,8 +9,8 @@ from torch.nn import functional
 from training.scenes.captions import Caption
 from training.scenes.scene import COLOURS, POSITIONS, RADII, SCENERIES, SHAPES, UNSAID
 
-# What can be read, by field of Caption; silence is one more class of each. The first of a pair
-# is the upper or the left one here, in whatever order the caption has them.
+# Classes by field of Caption; each field has one more class for "not mentioned". The first of a
+# pair is the upper or the left one, in whatever order the caption names them.
 CLASSES: dict[str, tuple[str, ...]] = {
     "shape": SHAPES,
     "colour": tuple(COLOURS),
@@ -27,7 +27,7 @@ _INVERSE = {"below": "above", "right": "left"}
 
 
 class Reader(nn.Module):
-    """A linear layer for each of CLASSES, over pooled captions of (batch, width)."""
+    """Linear layer for each of CLASSES, over pooled captions of (batch, width)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Reader(nn.Module):
         )
 
     def forward(self, pooled: Tensor, captions: list[Caption]) -> tuple[Tensor, dict[str, float]]:
-        """The summed cross entropy, and the share of captions read rightly by field."""
+        """Return the summed cross entropy, and the share of captions read right by field."""
         placed = [in_place(said) for said in captions]
         loss = torch.zeros((), device=pooled.device)
         right = {}
@@ -51,7 +51,7 @@ class Reader(nn.Module):
 
 
 def in_place(said: Caption) -> Caption:
-    """The same, with the upper or left one of a pair first."""
+    """Return the caption with the upper or left one of a pair first."""
     if said.relation not in _INVERSE:
         return said
     return dataclasses.replace(

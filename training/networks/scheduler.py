@@ -1,10 +1,10 @@
-"""The scheduler: how much noise there is at each timestep."""
+"""Scheduler: the amount of noise at each timestep."""
 
 from diffusers import DDIMScheduler
 
 
 def build_scheduler() -> DDIMScheduler:
-    """The noise schedule; it ends in pure noise, so that dark and plain pictures are possible."""
+    """Build the scheduler. It starts from pure noise, so dark and plain pictures are possible."""
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_start=0.00085,

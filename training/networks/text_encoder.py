@@ -1,4 +1,4 @@
-"""The text encoder, trained first and alone to tell what a caption says of its scene."""
+"""Text encoder: captions to embeddings, trained alone before the denoiser."""
 
 import random
 
@@ -15,7 +15,7 @@ from training.scenes.scene import draw_scene
 from training.schedule import Schedule
 
 WIDTH = 128
-# The size of the denoiser's timestep embedding, which the pooled caption is added to.
+# Width of the denoiser's timestep embedding, to which the pooled caption is added.
 POOLED_WIDTH = 256
 POOLING_HEADS = 8
 BATCH = 64
@@ -23,7 +23,7 @@ PEAK_RATE = 2e-3
 
 
 def build_text_encoder(tokenizer: PreTrainedTokenizerFast) -> CLIPTextModel:
-    """An untrained text encoder for this tokenizer."""
+    """Build an untrained text encoder for this tokenizer."""
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
@@ -42,12 +42,12 @@ def build_text_encoder(tokenizer: PreTrainedTokenizerFast) -> CLIPTextModel:
 
 
 def build_pooling() -> TextTimeEmbedding:
-    """The denoiser's own pooling of a caption, to be trained here and moved there."""
+    """Build the denoiser's pooling of captions, which is trained here and then moved there."""
     return TextTimeEmbedding(WIDTH, POOLED_WIDTH, POOLING_HEADS)
 
 
 def tokenize(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> Tensor:
-    """Token numbers as the pipeline makes them: (batch, MAX_TOKENS), int64."""
+    """Return token ids as the pipeline makes them: (batch, MAX_TOKENS), int64."""
     encoded = tokenizer(
         texts, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
     )
@@ -58,10 +58,9 @@ def tokenize(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> Tensor:
 def train_text_encoder(
     tokenizer: PreTrainedTokenizerFast, minutes: float, seed: int = 2
 ) -> tuple[CLIPTextModel, TextTimeEmbedding]:
-    """Train encoder and pooling until a linear layer can read the scene off the pooled caption.
+    """Train encoder and pooling so that a linear layer can read a scene from its pooled caption.
 
-    The denoiser then starts from embeddings in which it is already settled which colour
-    belongs to which shape.
+    The denoiser then starts from embeddings that already assign each colour to its shape.
     """
     torch.manual_seed(seed)
     rng = random.Random(seed)

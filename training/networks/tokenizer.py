@@ -1,4 +1,4 @@
-"""The tokenizer: one token a word, blind to case and punctuation."""
+"""Tokenizer: one token per word, without case and punctuation."""
 
 from collections.abc import Sequence
 
@@ -8,12 +8,12 @@ from transformers import PreTrainedTokenizerFast
 from training.scenes.words import vocabulary
 
 MAX_TOKENS = 32
-# The end of text is not token 2: transformers takes that number for an old, different encoder.
+# The end of text must not be token 2: transformers treats that id as an old kind of encoder.
 SPECIAL_TOKENS = ("<pad>", "<start>", "<unknown>", "<end>")
 
 
 def build_tokenizer(words: Sequence[str] | None = None) -> PreTrainedTokenizerFast:
-    """A tokenizer of these words, or of those that captions use."""
+    """Build a tokenizer of these words; the default is the vocabulary of captions."""
     entries = [*SPECIAL_TOKENS, *(vocabulary() if words is None else words)]
     numbers = {word: number for number, word in enumerate(entries)}
     core = Tokenizer(models.WordLevel(numbers, unk_token="<unknown>"))

@@ -1,4 +1,4 @@
-"""Captions: many ways to put a scene, or a part of it, into words."""
+"""Captions: many wordings for a scene or for a part of it."""
 
 import random
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ from training.scenes.words import (
 
 _COLOURED = ("coloured", "colored")
 
-# Words the model cannot know are made of these; captions hold some, to be robust to them.
+# Letters of invented words, which some captions contain to make the model robust to them.
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
-# How often a caption is empty, partial, or has a word the model cannot know.
+# Shares of captions that are empty, partial, or contain an invented word.
 EMPTY_SHARE = 0.1
 PARTIAL_SHARE = 0.15
 STRANGER_SHARE = 0.1
@@ -29,7 +29,7 @@ STRANGER_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Caption:
-    """Words, and what they say of the scene; None where they say nothing."""
+    """Text, and the properties of the scene that it names; None for the others."""
 
     text: str
     shape: str | None = None
@@ -44,7 +44,7 @@ class Caption:
 
 
 def caption(scene: Scene, rng: random.Random) -> Caption:
-    """One of the many captions of a scene, at times only of a part of it, or none at all."""
+    """Draw a caption of a scene, sometimes partial or empty."""
     if rng.random() < EMPTY_SHARE:
         return Caption("")
     says = _Choice(rng)
@@ -65,14 +65,14 @@ def caption(scene: Scene, rng: random.Random) -> Caption:
 
 
 class _Choice:
-    """Whether this caption is a partial one, and which parts it then leaves out."""
+    """Random choice of the parts that a caption leaves out."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
         self._is_partial = rng.random() < PARTIAL_SHARE
 
     def partial(self, share: float) -> bool:
-        """Whether to leave a part out; never in a complete caption."""
+        """Decide whether to leave a part out; never in a complete caption."""
         return self._is_partial and self.rng.random() < share
 
 
@@ -85,7 +85,7 @@ def _single(thing: Thing, says: _Choice) -> tuple[str, dict[str, str | None]]:
     said["size"] = None if leaves_size else thing.size
     words = _thing_words(said["shape"], said["colour"], said["size"], says.rng)
     said["position"] = None if leaves_position else thing.position
-    # What is in the centre is seldom said to be there.
+    # Captions seldom mention the centre.
     if thing.position == "centre" and says.rng.random() < 0.75:
         return words, said
     if not leaves_position:

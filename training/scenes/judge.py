@@ -1,4 +1,4 @@
-"""The judge: which shape, colour and background a picture shows, by its pixels alone."""
+"""Judge: the shape, colour and background of a picture, from its pixels alone."""
 
 from dataclasses import dataclass
 
@@ -9,9 +9,9 @@ from torch.nn import functional
 from training.scenes.render import coverage, mask, render, rgb
 from training.scenes.scene import COLOURS, PLAIN, SCENERIES, SHAPES, Scene
 
-# Below this overlap with every shape, a thing has none of them.
+# A thing with less overlap with every shape counts as none of them.
 LEAST_OVERLAP = 0.6
-# How far a pixel must be from the background, in its furthest channel of range 1.
+# Least difference of a pixel from the background, in its most different channel, of range 1.
 CONTRAST = 0.1
 LEAST_PIXELS = 40
 BORDER_PX = 4
@@ -20,7 +20,7 @@ MARGIN_PX = 4
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is seen; `shape` is None where none fits, `overlap` is that of the best, in [0, 1]."""
+    """Recognised properties. `shape` is None if none fits; `overlap` is the best, in [0, 1]."""
 
     shape: str | None
     colour: str | None
@@ -45,7 +45,7 @@ def judge(picture: Tensor) -> Verdict:
         if pixels < LEAST_PIXELS:
             continue
         shape, overlap = fit_shape(region)
-        # By size as well, so that a moon or a dune does not win over an imperfect thing.
+        # Includes the size, so that a moon or a dune does not win over an imperfect thing.
         score = overlap * pixels**0.5
         if score > best_score:
             seen = shape if overlap >= LEAST_OVERLAP else None
@@ -54,30 +54,30 @@ def judge(picture: Tensor) -> Verdict:
 
 
 def judge_pair(picture: Tensor, is_upright: bool) -> tuple[Verdict, Verdict]:
-    """Judge the halves of a picture of two things: the upper and lower one, or left and right.
+    """Judge the halves of a picture of two things: upper and lower, or left and right.
 
-    The backgrounds of the verdicts are those of the halves, so only plain ones are told rightly.
+    Each verdict has the background of its half, so only plain backgrounds are right.
     """
     first, second = picture.chunk(2, dim=1 if is_upright else 2)
     return judge(first), judge(second)
 
 
 def find_background(picture: Tensor) -> str:
-    """The background whose border is nearest: (3, height, width), in [0, 1]."""
+    """Return the background with the nearest border, for a picture (3, height, width) in [0, 1]."""
     height, width = picture.shape[1:]
     names = (*PLAIN, *SCENERIES)
     bare = render([Scene((), None, name, width, height, 0) for name in names])
     differences = (_border((bare + 1) / 2) - _border(picture[None])).norm(dim=1)
-    # The median leaves a thing, a star or a flake at the border out of account.
+    # The median ignores a thing, a star or a flake at the border.
     return names[int(differences.median(dim=1).values.argmin())]
 
 
 def fit_shape(region: Tensor) -> tuple[str, float]:
-    """The shape that overlaps a region best, position and scale fitted, and its overlap.
+    """Fit position and scale of each shape; return the best shape and its overlap.
 
     The region is (height, width), bool; the overlap is intersection over union.
     """
-    # Only around the region: what is fitted hardly reaches beyond it.
+    # Fitted shapes hardly reach beyond the region, so crop to it.
     rows, columns = region.any(1).nonzero().flatten(), region.any(0).nonzero().flatten()
     region = functional.pad(
         region[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], (MARGIN_PX,) * 4
@@ -86,7 +86,7 @@ def fit_shape(region: Tensor) -> tuple[str, float]:
     left, right, top, bottom = MARGIN_PX, width - MARGIN_PX, MARGIN_PX, height - MARGIN_PX
     best_shape, best_overlap = SHAPES[0], 0.0
     for shape, (low_x, high_x, low_y, high_y) in _EXTENTS.items():
-        # The scale by either side of the bounding box, or between, and a little around it.
+        # Scales between those of the two sides of the bounding box, and slightly beyond.
         across, down = (right - left) / (high_x - low_x), (bottom - top) / (high_y - low_y)
         scales = torch.linspace(min(across, down) * 0.95, max(across, down) * 1.05, 5)
         shifts = torch.tensor([-0.04, 0.0, 0.04])
@@ -105,7 +105,7 @@ def fit_shape(region: Tensor) -> tuple[str, float]:
 
 
 def largest_component(region: Tensor) -> Tensor:
-    """The largest connected part of a region: (height, width), bool."""
+    """Return the largest connected part of a region: (height, width), bool."""
     height, width = region.shape
     labels = torch.arange(1, height * width + 1, dtype=torch.float32).view(1, 1, height, width)
     inside = region[None, None]
@@ -123,13 +123,13 @@ def largest_component(region: Tensor) -> Tensor:
 
 
 def _behind(picture: Tensor) -> Tensor:
-    """The background's colour by row, from both ends of each: (3, height, 1)."""
+    """Return the background's colour by row, from both ends of the row: (3, height, 1)."""
     ends = torch.cat([picture[..., :BORDER_PX], picture[..., -BORDER_PX:]], dim=-1)
     return ends.median(dim=-1, keepdim=True).values
 
 
 def _border(pictures: Tensor) -> Tensor:
-    """The outermost pixels: (batch, 3, count)."""
+    """Return the outermost pixels: (batch, 3, count)."""
     parts = (
         pictures[..., :BORDER_PX, :],
         pictures[..., -BORDER_PX:, :],
@@ -140,7 +140,7 @@ def _border(pictures: Tensor) -> Tensor:
 
 
 def _extent(shape: str) -> tuple[float, float, float, float]:
-    """The bounding box of a shape of half extent 1: left, right, top, bottom."""
+    """Return the bounding box of a shape of half extent 1: left, right, top, bottom."""
     inside = mask(shape, 100, 100, 80, 200, 200) > 0.5
     rows, columns = inside.any(1).nonzero().flatten(), inside.any(0).nonzero().flatten()
     edges = (columns[0], columns[-1] + 1, rows[0], rows[-1] + 1)

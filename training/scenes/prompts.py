@@ -1,4 +1,4 @@
-"""The fixed prompts of the evaluation: combinations and wordings that training never had."""
+"""Prompts: the fixed evaluation set, with combinations and wordings absent from training."""
 
 import itertools
 import random
@@ -17,7 +17,7 @@ from training.scenes.scene import (
 COUNT = 240
 PAIR_COUNT = 120
 
-# Wordings in this order of words are in no training caption.
+# No training caption has these wordings.
 _WORDINGS = (
     "{thing} {background}",
     "there should be {thing} {background}",
@@ -44,13 +44,13 @@ _RELATIONS = {
     "right": ("to the right of", "right of"),
 }
 
-# Shapes that could hardly be told from what is behind them.
+# Colours that hardly differ from the scenery behind them.
 _INVISIBLE = {("black", "night"), ("white", "snow"), ("turquoise", "sea")}
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt and what must be seen in its picture."""
+    """Prompt, and the expected content of its picture."""
 
     text: str
     shape: str
@@ -60,18 +60,21 @@ class Prompt:
 
 @dataclass(frozen=True)
 class PairPrompt:
-    """A prompt of two things and what must be seen, the upper or the left one first."""
+    """Prompt of two things, and the expected content, with the upper or left one first."""
 
     text: str
     shapes: tuple[str, str]
     colours: tuple[str, str]
     is_upright: bool
-    """Whether one is above the other, and not beside it."""
+    """Whether one thing is above the other, not beside it."""
     background: str
 
 
 def evaluation_prompts() -> list[Prompt]:
-    """Each held-out combination of colour, shape and background, some in two wordings."""
+    """Return a prompt for each held-out combination, some in two wordings.
+
+    A combination is a colour, a shape and a background.
+    """
     rng = random.Random(2024)
     combinations = []
     for colour in COLOURS:
@@ -89,7 +92,7 @@ def evaluation_prompts() -> list[Prompt]:
 
 
 def evaluation_pairs() -> list[PairPrompt]:
-    """Two things of two colours on a plain background, at least one of them held out there."""
+    """Return prompts of two things in two colours on a plain background, at least one held out."""
     rng = random.Random(2025)
     prompts: list[PairPrompt] = []
     relations = itertools.cycle(_RELATIONS)

@@ -1,4 +1,4 @@
-"""The rasteriser: scenes to pictures and shapes to masks, by signed distances."""
+"""Rasteriser: scenes to pictures and shapes to masks, by signed distances."""
 
 import math
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from training.scenes.scene import COLOURS, PLAIN, SHAPES, Scene
 
 
 def distance(shape: str, x: Tensor, y: Tensor) -> Tensor:
-    """Signed distance to a shape of half extent 1 at the origin, negative inside, y down.
+    """Return the signed distance to a shape of half extent 1 at the origin.
 
-    Exact near the outline, which is all that antialiasing needs.
+    Negative inside; y points down. Exact near the outline, as antialiasing needs.
     """
     match shape:
         case "circle":
@@ -40,7 +40,7 @@ def distance(shape: str, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _star(x: Tensor, y: Tensor) -> Tensor:
-    """Five points of radius 1 around an inner radius of 0.42, one point upwards."""
+    """Return the distance to a star: five points of radius 1, inner radius 0.42, one point up."""
     sector = math.pi / 5
     angle = torch.remainder(torch.atan2(x, -y), 2 * sector)
     angle = torch.minimum(angle, 2 * sector - angle)
@@ -53,13 +53,13 @@ def _star(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _heart(x: Tensor, y: Tensor) -> Tensor:
-    """Two discs over a wedge that ends in a point at the bottom."""
+    """Return the distance to a heart: two discs over a wedge with its point at the bottom."""
     lobes = torch.hypot(x.abs() - 0.46, y + 0.36) - 0.5
-    # The wedge's sides touch the discs: directions as seen from the point (0, 0.95).
+    # The sides of the wedge are tangents to the discs, from the point (0, 0.95).
     reach = math.hypot(0.46, 1.31)
     lean = math.atan2(0.46, 1.31) + math.asin(0.5 / reach)
     side = x.abs() * math.cos(lean) - (0.95 - y) * math.sin(lean)
-    # Cut level with where the sides touch the discs, so that the notch stays open.
+    # Cut the wedge at the height of the tangent points, so that the notch stays open.
     touch = 0.95 - math.sqrt(reach**2 - 0.25) * math.cos(lean)
     wedge = torch.maximum(side, touch - y)
     notch = torch.maximum(torch.maximum(x.abs() - 0.46, -0.36 - y), side)
@@ -69,7 +69,7 @@ def _heart(x: Tensor, y: Tensor) -> Tensor:
 def coverage(
     shape: str, centre_x: Tensor, centre_y: Tensor, radius: Tensor, width: int, height: int
 ) -> Tensor:
-    """Antialiased masks of one shape: (batch, height, width), in [0, 1].
+    """Return antialiased masks of one shape: (batch, height, width), in [0, 1].
 
     Centres and radii are in pixels, each (batch,).
     """
@@ -84,13 +84,13 @@ def coverage(
 def mask(
     shape: str, centre_x: float, centre_y: float, radius: float, width: int, height: int
 ) -> Tensor:
-    """The antialiased mask of one shape: (height, width), in [0, 1]."""
+    """Return the antialiased mask of one shape: (height, width), in [0, 1]."""
     x, y, r = (torch.tensor([value]) for value in (centre_x, centre_y, radius))
     return coverage(shape, x, y, r, width, height)[0]
 
 
 def render(scenes: Sequence[Scene]) -> Tensor:
-    """Pictures of scenes of one size: (batch, 3, height, width), in [-1, 1]."""
+    """Draw scenes of one size: (batch, 3, height, width), in [-1, 1]."""
     width, height = scenes[0].width, scenes[0].height
     picture = torch.empty(len(scenes), 3, height, width)
     for name in {scene.background for scene in scenes}:
@@ -124,5 +124,5 @@ def render(scenes: Sequence[Scene]) -> Tensor:
 
 
 def rgb(colour: tuple[int, int, int]) -> Tensor:
-    """A colour as a tensor: (3,), in [0, 1]."""
+    """Convert a colour to a tensor: (3,), in [0, 1]."""
     return torch.tensor(colour, dtype=torch.float32) / 255

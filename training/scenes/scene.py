@@ -1,4 +1,4 @@
-"""A scene: one or two coloured shapes on a background, as the model is to draw it."""
+"""Scene: one or two coloured shapes on a background, for the model to draw."""
 
 import random
 import zlib
@@ -23,12 +23,12 @@ COLOURS: dict[str, Rgb] = {
 SHAPES = ("circle", "square", "triangle", "star", "heart", "ring", "cross", "diamond")
 SCENERIES = ("night", "grass", "sunset", "snow", "desert", "sea")
 
-# Where nothing is said of the background: paper, and slate behind something white.
+# Backgrounds when the caption names none: paper, or slate behind something white.
 PAPER, SLATE = "paper", "slate"
 UNSAID: dict[str, Rgb] = {PAPER: (236, 232, 222), SLATE: (88, 104, 126)}
 PLAIN: dict[str, Rgb] = COLOURS | UNSAID
 
-# Half extents as a fraction of the shorter side: of a single thing, and of one in a pair.
+# Half extents as fractions of the shorter side: of a single thing, and of one in a pair.
 RADII = {"small": 0.14, "medium": 0.23, "large": 0.35}
 PAIR_RADII = {"small": 0.11, "medium": 0.165, "large": 0.22}
 
@@ -45,7 +45,7 @@ POSITIONS: dict[str, tuple[float, float]] = {
     "bottom right": (0.76, 0.76),
 }
 
-# Where the first thing of a pair lies, and the second, by relation.
+# Centres of the first and the second thing of a pair, by relation.
 RELATIONS: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
     "above": ((0.5, 0.27), (0.5, 0.73)),
     "below": ((0.5, 0.73), (0.5, 0.27)),
@@ -53,13 +53,13 @@ RELATIONS: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
     "right": ((0.73, 0.5), (0.27, 0.5)),
 }
 
-# One in this many combinations of colour, shape and background is never trained on.
+# Training never sees one in this many combinations of colour, shape and background.
 HELD_OUT_ONE_IN = 8
 
 
 @dataclass(frozen=True)
 class Thing:
-    """A coloured shape; centre and radius in pixels."""
+    """Coloured shape, with centre and radius in pixels."""
 
     shape: str
     colour: str
@@ -72,7 +72,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """Things on a background; `seed` places its stars, flakes and bubbles."""
+    """Things on a background, whose stars, flakes and bubbles `seed` places."""
 
     things: tuple[Thing, ...]
     relation: str | None
@@ -88,13 +88,13 @@ class Scene:
 
 
 def is_held_out(colour: str, shape: str, background: str) -> bool:
-    """Whether this combination is kept for evaluation, whatever its size and position."""
+    """Whether a combination is kept for evaluation, at any size and position."""
     key = f"{colour} {shape} {background}".encode()
     return zlib.crc32(key) % HELD_OUT_ONE_IN == 0
 
 
 def unsaid_background(colours: tuple[str, ...]) -> str:
-    """The background behind things of these colours when a caption names none."""
+    """Return the background behind things of these colours when a caption names none."""
     return SLATE if "white" in colours else PAPER
 
 
@@ -107,7 +107,7 @@ def place(
     height: int,
     rng: random.Random | None = None,
 ) -> Thing:
-    """A single thing at a named position, jittered a little when `rng` is given."""
+    """Place a single thing at a named position, slightly jittered if `rng` is given."""
     radius = RADII[size] * min(width, height) * _jitter(rng, 0.07)
     x, y = (fraction + _offset(rng, 0.02) for fraction in POSITIONS[position])
     return _thing(shape, colour, size, position, x * width, y * height, radius, width, height)
@@ -120,7 +120,7 @@ def place_pair(
     height: int,
     rng: random.Random | None = None,
 ) -> tuple[Thing, Thing]:
-    """Two things, given as (shape, colour, size), the first `relation` the second."""
+    """Place two things, given as (shape, colour, size), the first `relation` the second."""
     first, second = (
         _thing(
             shape,
@@ -139,7 +139,7 @@ def place_pair(
 
 
 def draw_scene(rng: random.Random, width: int, height: int, pair_share: float = 0.22) -> Scene:
-    """A random scene that is not held out."""
+    """Draw a random scene that is not held out."""
     while True:
         scene = _draw(rng, width, height, pair_share)
         if not scene.is_held_out:
@@ -185,7 +185,7 @@ def _thing(
     width: int,
     height: int,
 ) -> Thing:
-    # Pushed inwards, so that nothing is cut by the border.
+    # Pushed inwards, so that the border cuts nothing off.
     x = min(max(x, radius + 2), width - radius - 2)
     y = min(max(y, radius + 2), height - radius - 2)
     return Thing(shape, colour, size, position, x, y, radius)

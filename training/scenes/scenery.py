@@ -1,4 +1,4 @@
-"""The six scenic backgrounds: night, grass, sunset, snow, desert and sea."""
+"""Scenery: the backgrounds night, grass, sunset, snow, desert and sea."""
 
 import itertools
 import random
@@ -9,14 +9,17 @@ from torch import Tensor
 
 
 def paint(name: str, seeds: Sequence[int], width: int, height: int) -> Tensor:
-    """Backgrounds of one kind: (batch, 3, height, width), in [0, 1]; seeds place the details."""
+    """Paint backgrounds of one kind, with details placed by seed.
+
+    Returns (batch, 3, height, width), in [0, 1].
+    """
     canvas = _Canvas(seeds, width, height)
     _PAINTERS[name](canvas)
     return canvas.picture
 
 
 class _Canvas:
-    """A batch of pictures and the brushes that the painters below need."""
+    """Batch of pictures, with the brushes of the painters below."""
 
     def __init__(self, seeds: Sequence[int], width: int, height: int) -> None:
         self.rngs = [random.Random(seed) for seed in seeds]
@@ -27,7 +30,7 @@ class _Canvas:
         self.width, self.height = width, height
 
     def gradient(self, *stops: tuple[float, tuple[int, int, int]]) -> None:
-        """Vertical gradient through (height fraction, colour) stops."""
+        """Paint a vertical gradient through stops of (height fraction, colour)."""
         y = self.y / self.height
         self.picture[:] = _rgb(stops[0][1])
         for (start, _), (end, colour) in itertools.pairwise(stops):
@@ -35,7 +38,7 @@ class _Canvas:
             self.picture = torch.lerp(self.picture, _rgb(colour), share)
 
     def ground(self, level: float, colour: tuple[int, int, int], wave: float = 0.0) -> None:
-        """Ground from a height fraction downwards; `wave` gives it dunes of that height."""
+        """Paint ground below a height fraction; `wave` is the height of its dunes."""
         phase = self.draw(0.0, 6.28)
         horizon = level + wave * torch.sin(self.x / self.width * 6.28 + phase)
         share = (self.y - horizon * self.height + 0.5).clamp(0, 1)
@@ -49,7 +52,7 @@ class _Canvas:
         x: tuple[float, float] = (0.0, 1.0),
         y: tuple[float, float] = (0.0, 1.0),
     ) -> None:
-        """Discs at random places; radii are fractions of the shorter side."""
+        """Paint discs at random places; radii are fractions of the shorter side."""
         for _ in range(count):
             across = self.x - self.draw(*x) * self.width
             down = self.y - self.draw(*y) * self.height
@@ -58,7 +61,7 @@ class _Canvas:
             self.picture = torch.lerp(self.picture, _rgb(colour), share)
 
     def draw(self, low: float, high: float) -> Tensor:
-        """One random number for each picture: (batch, 1, 1, 1)."""
+        """Draw a random number for each picture: (batch, 1, 1, 1)."""
         return torch.tensor([rng.uniform(low, high) for rng in self.rngs]).view(-1, 1, 1, 1)
 
 

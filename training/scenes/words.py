@@ -1,6 +1,6 @@
-"""Words: what captions call shapes, colours, sizes, places and backgrounds.
+"""Words: the names in captions for shapes, colours, sizes, places and backgrounds.
 
-A word that is listed more than once is chosen more often.
+Words listed several times are chosen more often.
 """
 
 SHAPE_WORDS: dict[str, tuple[str, ...]] = {
@@ -138,7 +138,7 @@ ADJECTIVES = ("bright", "nice", "vivid", "plain", "simple", "beautiful", "colour
 
 
 def vocabulary() -> list[str]:
-    """Every word that captions use, sorted."""
+    """Return all words of captions, sorted."""
     tables = (SHAPE_WORDS, COLOUR_WORDS, SIZE_WORDS, SCENERY_PHRASES, POSITION_PHRASES)
     phrases = [phrase for table in tables for group in table.values() for phrase in group]
     phrases += [phrase for group in RELATION_PHRASES.values() for phrase in group]

@@ -1,4 +1,4 @@
-"""Denoising: what a model takes in this process, without a server: forwards, images, decodes."""
+"""Denoising: time of forwards, images and decodes in this process, without a server."""
 
 import functools
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ def record_curve(
     side_px: int,
     widths: Sequence[int],
 ) -> None:
-    """Time a forward of the denoiser by how many images share it."""
+    """Time the denoiser's forward by width, the number of images that share it."""
     side_px = session.side(side_px)
     with recorder.attempt("first forward", variant=variant, side_px=side_px):
         call = engine_access.first_forward(model, side_px, session.few(30))
@@ -51,10 +51,10 @@ def record_image(
     side_px: int,
     steps: int,
 ) -> None:
-    """Time one image from its prompt to its pixels, with nothing else under way."""
+    """Time one image from prompt to pixels, with no other work."""
     side_px, steps = session.side(side_px), session.few(steps)
     with recorder.figure("image", variant=variant, side_px=side_px, steps=steps) as figure:
-        engine_access.draw(model, side_px, 2)  # compiles what forwards alone do not use
+        engine_access.draw(model, side_px, 2)  # compiles the parts that forwards alone do not use
         seconds, _ = timing.time_once(session, lambda: engine_access.draw(model, side_px, steps))
         figure["seconds"] = round(seconds, 3)
 
@@ -68,9 +68,9 @@ def record_usage(
     steps: int,
     turns: int,
 ) -> None:
-    """Record which share of so many forwards the device is busy, with eight callers, and its gaps.
+    """Record the device's busy share and longest gaps during `turns` forwards for eight callers.
 
-    The callers are at different steps of their images, as they are after a while of service.
+    The callers are at different steps of their images, as after a while of service.
     """
     side_px, steps, turns = session.side(side_px), session.few(steps), session.few(turns)
     count = session.crowd(8)
@@ -97,7 +97,7 @@ def record_usage(
 
 
 def record_decodes(session: Session, recorder: Recorder, model: Model, side_px: int) -> None:
-    """Time the VAE's decoding of one and of four images, in both memory layouts."""
+    """Time the VAE's decode of one and of four images, in both memory layouts."""
     side_px = session.side(side_px)
     pipeline = engine_access.pipeline_of(model)
     vae, cells = pipeline.vae, side_px // int(pipeline.vae_scale_factor)

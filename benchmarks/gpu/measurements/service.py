@@ -1,4 +1,4 @@
-"""Service: the whole of it in a process of its own, and callers that reach it over gRPC."""
+"""Service: the whole service in its own process, and callers over gRPC."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ from benchmarks.gpu.session import Session
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """A number of images that a number of callers get, each one after another."""
+    """Request for `count` images, shared among callers that get them one after another."""
 
     side_px: int
     steps: int
@@ -30,26 +30,26 @@ class Images:
 
 @dataclass(slots=True)
 class Served:
-    """Measurements of the callers."""
+    """Measurements by the callers."""
 
     total_s: float = 0.0
     latencies_s: list[float] = field(default_factory=list)
     timings: list[Timings] = field(default_factory=list)
-    """The service's own account of each image."""
+    """Timings of each image, as reported by the service."""
     widths: Counter[int] = field(default_factory=Counter)
-    """How often so many images shared a forward, counted for each of them."""
+    """Forwards by width, summed over the images; a shared one counts once for each image."""
 
 
 @contextmanager
 def run_service(
     session: Session, recorder: Recorder, architecture: str, acceleration: Mapping[str, object]
 ) -> Iterator[str]:
-    """Yield HOST:PORT of a service with random weights, once it is ready.
+    """Run a service with random weights; yield its HOST:PORT once it accepts calls.
 
-    Its process is forked, so this process must not have used CUDA yet.
+    Forks, so this process must not have used CUDA before.
 
     Raises:
-        RuntimeError: it did not start; why has been written down.
+        RuntimeError: the service did not start; the recorder has the reason.
     """
     reader, writer = os.pipe()
     process = os.fork()
@@ -75,7 +75,7 @@ def run_service(
 
 
 class Callers:
-    """Callers of one service that share a connection; `with` closes it."""
+    """Callers of a service that share one connection, which `with` closes."""
 
     def __init__(self, target: str) -> None:
         self._target = target
@@ -91,10 +91,10 @@ class Callers:
         self._runner.close()
 
     def get(self, images: Images) -> Served:
-        """Get images, none of which has been asked for before; return when all are there.
+        """Request images with new seeds; return when all have arrived.
 
         Raises:
-            SafelightError: one of them failed.
+            SafelightError: an image failed.
         """
         return self._runner.run(self._get(images))
 

@@ -1,4 +1,4 @@
-"""Serving: what callers of the service get over gRPC, next to the bare pipeline."""
+"""Serving: speed for callers over gRPC, and the overhead over the bare pipeline."""
 
 import io
 import statistics
@@ -16,7 +16,7 @@ from benchmarks.gpu.recorder import Recorder
 from benchmarks.gpu.session import Session
 
 _PNG_COMPRESSION = 3
-"""The service's."""
+"""Equal to the service's own level."""
 
 
 def record_overhead(
@@ -28,10 +28,10 @@ def record_overhead(
     steps: int,
     rounds: int,
 ) -> None:
-    """Time the bare pipeline and a service's only caller in turn, both up to a PNG in memory.
+    """Time the bare pipeline and the service's only caller in turns, both up to a PNG in memory.
 
-    The overhead is how much longer the service takes for an image, as a share of the bare
-    pipeline's time, between the medians of all rounds.
+    The overhead is the additional time of the service as a share of the bare pipeline's time,
+    from the medians of all rounds.
     """
     side_px, steps = session.side(side_px), session.few(steps)
     with recorder.figure("overhead", side_px=side_px, steps=steps) as figure:
@@ -60,7 +60,7 @@ def record_callers(
     images: Images,
     warm_up_steps: int,
 ) -> None:
-    """Record images a second for a number of callers, after each has had an image to warm up."""
+    """Record images per second for some callers, after an image for each to warm up."""
     side_px, steps = session.side(images.side_px), session.few(images.steps)
     at_once = session.crowd(images.callers)
     count = at_once if session.is_rehearsal else images.count
@@ -78,7 +78,7 @@ def record_callers(
 
 
 def _medians(timings: Sequence[Timings]) -> dict[str, float]:
-    """Return the median of each phase, in seconds."""
+    """Return the median of each phase, in seconds by name."""
     names = [field.name for field in fields(Timings)]
     return {
         name: round(statistics.median(getattr(each, name) for each in timings), 4) for name in names
@@ -94,7 +94,7 @@ def _make_bare(session: Session, architecture: str) -> Any:
 
 
 def _draw(pipeline: Any, side_px: int, steps: int, seed: int) -> None:
-    """Make one picture and compress it."""
+    """Make one image and compress it."""
     picture = pipeline(
         f"a lighthouse {seed}",
         width=side_px,

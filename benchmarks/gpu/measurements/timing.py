@@ -1,4 +1,4 @@
-"""Timing: how long the device takes, and how long the host takes to launch it."""
+"""Timing: seconds of the device, and of the host to launch its work."""
 
 import statistics
 import time
@@ -14,19 +14,19 @@ _GIB = 2**30
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """Seconds of something that is run again and again."""
+    """Timings of a function that runs several times."""
 
     first_s: float
-    """Of the first run, which compiles, captures or chooses kernels."""
+    """Seconds of the first run, which compiles, captures or chooses kernels."""
     median_s: float
     launch_s: float
-    """Median until the host could go on, whether or not the device had finished."""
+    """Median seconds until the host can go on, though the device may still be busy."""
     peak_gib: float | None
-    """The most memory that was allocated; None on a CPU."""
+    """Peak of allocated memory; None on a CPU."""
 
 
 def measure(session: Session, run: Callable[[], object], runs: int = 5) -> Timed:
-    """Run something once to warm up, then `runs` times."""
+    """Run a function once to warm up, then time `runs` more."""
     if session.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     first_s, _ = time_once(session, run)
@@ -40,7 +40,7 @@ def measure(session: Session, run: Callable[[], object], runs: int = 5) -> Timed
 
 
 def time_once(session: Session, run: Callable[[], object]) -> tuple[float, float]:
-    """Return the seconds until the device has finished, and until the host could go on."""
+    """Return the seconds until the device has finished, and until the host can go on."""
     synchronize(session)
     began_at = time.perf_counter()
     run()
@@ -50,11 +50,11 @@ def time_once(session: Session, run: Callable[[], object]) -> tuple[float, float
 
 
 def synchronize(session: Session) -> None:
-    """Return when the device has done all that it was given."""
+    """Wait until the device has finished all its work."""
     if session.device == "cuda":
         torch.cuda.synchronize()
 
 
 def ms(seconds: float) -> float:
-    """Return milliseconds, rounded for a table."""
+    """Convert seconds to milliseconds, rounded for a table."""
     return round(1e3 * seconds, 2)

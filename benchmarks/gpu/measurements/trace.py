@@ -1,4 +1,4 @@
-"""Trace: which part of the time a device was busy, and what it was waiting for when it was not."""
+"""Trace: a device's busy share and its gaps, from the profiler."""
 
 import gzip
 import json
@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.gpu.session import Session
 
 _WORK = {"cuda": ("kernel", "gpu_memcpy", "gpu_memset"), "cpu": ("cpu_op",)}
-"""Categories of what a device does, in the profiler's traces."""
+"""Categories of device work in the profiler's traces."""
 
 _NAME_LENGTH = 60
 _MAX_FILE_BYTES = 15 << 20
@@ -19,7 +19,7 @@ _MAX_FILE_BYTES = 15 << 20
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Something that a device did, in microseconds of the profiler's clock."""
+    """Work of a device, from start to end in microseconds of the profiler's clock."""
 
     began_at: float
     ended_at: float
@@ -28,7 +28,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A time in which a device did nothing."""
+    """Idle time of a device, between two named pieces of work."""
 
     ms: float
     after: str
@@ -37,7 +37,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """How a device spent the time from the beginning of its first work to the end of the last."""
+    """Busy share and gaps of a device, from the start of its first work to the end of its last."""
 
     wall_ms: float
     busy_share: float
@@ -46,10 +46,10 @@ class Usage:
 
     @classmethod
     def of(cls, intervals: Iterable[Interval]) -> "Usage":
-        """Work it out; intervals may overlap, as those of several streams do.
+        """Compute usage from intervals, which may overlap, as on several streams.
 
         Raises:
-            ValueError: there is no interval.
+            ValueError: there are no intervals.
         """
         ordered = sorted(intervals, key=lambda interval: interval.began_at)
         if not ordered:
@@ -69,11 +69,10 @@ class Usage:
 
 
 def trace(session: Session, work: Callable[[], None], name: str) -> tuple[Usage, dict[str, float]]:
-    """Run something under the profiler; return the device's usage and the host's waits for it.
+    """Run a function under the profiler; return the device's usage and the host's waits.
 
-    Waits are milliseconds by the name of CUDA's function. The trace is kept in the session's
-    folder, unless it is large. The profiler slows the host down, so the device is busier
-    without it.
+    Waits are milliseconds by name of the CUDA function. Keeps the trace in the session's folder
+    unless it is large. The profiler slows the host, so the device is busier without it.
     """
     is_cuda = session.device == "cuda"
     activity = ProfilerActivity.CUDA if is_cuda else ProfilerActivity.CPU

@@ -1,4 +1,4 @@
-"""Figures: what runs have recorded, read back from their file."""
+"""Figures: the records of runs, read back from their file."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A measurement and its conditions, or the error that prevented it."""
+    """Measurement with its conditions, or the error that prevented it."""
 
     stage: str
     name: str
@@ -17,7 +17,7 @@ class Figure:
 
     @property
     def error(self) -> str | None:
-        """The exception's type and text; None if all went well."""
+        """Type and text of the exception; None without one."""
         if "error" not in self.values:
             return None
         text = " ".join(str(self.values.get("text", "")).split())
@@ -26,19 +26,19 @@ class Figure:
 
 @dataclass(slots=True)
 class Figures:
-    """The figures of one machine; of a stage that ran more than once, those of its last run."""
+    """Figures of one machine, from the last run of each stage."""
 
     machine: Mapping[str, Any] = field(default_factory=dict)
     figures: list[Figure] = field(default_factory=list)
     endings: dict[str, str] = field(default_factory=dict)
-    """How each stage ended: as the driver says, or "skipped"."""
+    """Ending by stage: the driver's word, "skipped", or "cut off" without an ending."""
 
     @classmethod
     def read(cls, file: Path) -> Self:
         """Read a file of JSON lines.
 
         Raises:
-            OSError: it cannot be read.
+            OSError: the file cannot be read.
             ValueError: it holds no run, or runs on several machines.
         """
         figures = cls()
@@ -46,24 +46,24 @@ class Figures:
             values = json.loads(line)
             figures._add(values.pop("stage"), values.pop("name"), values)
         if not figures.machine:
-            raise ValueError(f"{file} says nothing of a machine")
+            raise ValueError(f"{file} describes no machine")
         return figures
 
     @property
     def is_rehearsal(self) -> bool:
-        """Whether they were made by a rehearsal, and so mean nothing."""
+        """Whether a rehearsal made them, so that they mean nothing."""
         return bool(self.machine.get("is_rehearsal"))
 
     def all(self, name: str) -> Iterator[Figure]:
-        """Yield the figures of that name that were measured."""
+        """Yield the measured figures of a name."""
         return (each for each in self.figures if each.name == name and each.error is None)
 
     def failures(self) -> Iterator[Figure]:
-        """Yield the figures that could not be measured."""
+        """Yield the figures that failed."""
         return (each for each in self.figures if each.error is not None)
 
     def value(self, stage: str, name: str, key: str, **conditions: object) -> float | None:
-        """Return a number of the first figure that meets the conditions; None without one."""
+        """Return value `key` of the first figure that meets the conditions; None without one."""
         for figure in self.all(name):
             is_met = conditions.items() <= figure.values.items()
             if figure.stage == stage and is_met and key in figure.values:
@@ -76,7 +76,7 @@ class Figures:
             if self.machine and self.machine != values:
                 raise ValueError(
                     f"the figures are of two machines, {self.machine} and {values}; "
-                    "measure them into folders of their own"
+                    "use one --out folder for each machine"
                 )
             self.machine = values
         elif name == "began":

@@ -1,4 +1,4 @@
-"""Goals: what the service should reach on one H100."""
+"""Goals: targets for the service on one H100."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,22 +8,22 @@ from benchmarks.gpu.reporting.figures import Figures
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A figure, and the least or the most that it should be."""
+    """Target for a figure: a minimum or a maximum."""
 
     text: str
     wanted: float
     is_least: bool
-    """Whether more is better."""
+    """Whether `wanted` is a minimum."""
     unit: str
-    """How to write a value, as a format."""
+    """Format string of a value."""
     find: Callable[[Figures], float | None]
 
     def describe(self) -> str:
-        """Return what is wanted, for a table."""
+        """Return the target as the text of a table cell."""
         return f"{'≥' if self.is_least else '≤'} {self.unit.format(self.wanted)}"
 
     def judge(self, figures: Figures) -> str:
-        """Return what was measured and whether that is enough, for a table."""
+        """Return the measured value and whether it meets the target, as the text of a cell."""
         value = self.find(figures)
         if value is None:
             return "not measured yet"

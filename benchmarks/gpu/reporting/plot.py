@@ -1,4 +1,4 @@
-"""Plot: what sharing forwards gains, by width and by callers."""
+"""Plot: the gain of shared forwards, by width and by number of callers."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib as mpl
 
 mpl.use("svg")
-mpl.rcParams["svg.hashsalt"] = "safelight"  # the same figures give the same file
+mpl.rcParams["svg.hashsalt"] = "safelight"  # equal figures give an equal file
 
 import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
@@ -15,11 +15,11 @@ from benchmarks.gpu.reporting.figures import Figures  # noqa: E402
 from benchmarks.gpu.reporting.tables import model_of  # noqa: E402
 
 Curves = Mapping[str, Mapping[int, float]]
-"""Values by width or by callers, by what they are of."""
+"""Values by width or number of callers, for each name of a curve."""
 
 
 def draw(figures: Figures, file: Path) -> None:
-    """Draw images a second as multiples of one at a time, of forwards and of the service."""
+    """Draw images per second as multiples of one at a time, for forwards and for the service."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
     _draw(left, _forwards(figures), "images that share a forward")
     _draw(right, _served(figures), "callers of the service")
@@ -46,7 +46,7 @@ def _served(figures: Figures) -> Curves:
 
 
 def _draw(axes: Axes, curves: Curves, label: str) -> None:
-    """Draw the curves that begin at 1, as multiples of their value there."""
+    """Draw the curves that have a value at 1, as multiples of it."""
     known = {name: curve for name, curve in curves.items() if 1 in curve and len(curve) > 1}
     for name, curve in known.items():
         axes.plot(list(curve), [value / curve[1] for value in curve.values()], "o-", label=name)

@@ -148,7 +148,7 @@ def test_who_lingers_comes_back_and_is_told_no_image_twice(
         ("accepted", "1"),
         ("completed", "end"),
     ]
-    # An EventSource that comes back after the end is told to stay away.
+    # A 204 stops an EventSource that reconnects after the end.
     assert call(url, headers={"last-event-id": "end"}).status == 204
 
 
@@ -271,7 +271,7 @@ BROKEN = {
     "chunks of two images": ([header(DATA), chunk(DATA, index=1)], "a chunk of image 1"),
     "no image": ([progress(1)], "the generation ended with 0 images"),
 }
-"""Streams that break the contract, and what is said of each."""
+"""Streams that break the contract, each with its error message."""
 
 
 @pytest.mark.parametrize(("steps", "detail"), BROKEN.values(), ids=BROKEN)

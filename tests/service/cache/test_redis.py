@@ -1,4 +1,4 @@
-"""A Redis server that is there, gone, paused or full of garbage."""
+"""A Redis server that is up, down, paused or full of garbage."""
 
 import asyncio
 import time
@@ -25,12 +25,12 @@ NAME = "safelight:v1:key"
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy machine may take longer than a service that works has time for."""
+    """Give the server more time: a busy machine may exceed the service's own limit."""
     monkeypatch.setattr(redis_tier, "TIMEOUT_S", 60)
 
 
 class Clock:
-    """A clock that stands still until it is moved on."""
+    """Clock that stands still until a test advances it."""
 
     now = 1000.0
 

@@ -89,7 +89,7 @@ def test_generations_at_the_same_time_do_not_disturb_each_other(tiny_models: Tin
         together = await asyncio.gather(*(collect(engine, REQUEST) for _ in range(3)))
         for events in together:
             [image] = images_of(events)
-            # But for rounding: a wider batch adds up in another order.
+            # Equal up to rounding: a wider batch sums in another order.
             assert difference(pixels_of(image), pixels_of(alone)) <= 1
             completed = events[-1]
             assert isinstance(completed, Completed)
@@ -157,7 +157,7 @@ def test_cancelling_the_run_stops_the_generation(tiny_models: TinyModels) -> Non
 def test_jobs_that_come_at_the_same_time_start_together(
     tiny_models: TinyModels, expected: Expectation
 ) -> None:
-    """An idle device waits a little for those it expects back, and for one more after each."""
+    """An idle device waits briefly for the callers it expects back, and for one more after each."""
 
     async def act(engine: Engine) -> None:
         with pytest.MonkeyPatch.context() as patch:
@@ -172,7 +172,7 @@ def test_jobs_that_come_at_the_same_time_start_together(
 
 
 def test_the_device_thread_alone_has_a_team_of_openmp_threads() -> None:
-    """With a second one, both would wait for work asleep, which slows steps down."""
+    """With a second team, both would sleep while they wait for work, which slows steps."""
     command = [sys.executable, "-m", "tests.service.engine.count_teams"]
     counted = subprocess.run(command, capture_output=True, text=True, check=True)
     assert counted.stderr.splitlines()[-1] == "1"

@@ -1,4 +1,4 @@
-"""What threads post is told on the event loop, all of it and in order, and then how it ended."""
+"""Event relay: posts of threads reach the event loop completely, in order, and then the end."""
 
 import asyncio
 import threading
@@ -20,7 +20,7 @@ def progress(step: int) -> Progress:
 
 
 def listen(act: Callable[[LoopEventRelay, list[Any]], Awaitable[None]]) -> list[Any]:
-    """Return what was told, and the end, if there was one, with its error."""
+    """Return the delivered events, and the end with its error, if it came."""
     told: list[Any] = []
 
     async def run() -> None:
@@ -87,7 +87,7 @@ def test_an_image_that_cannot_be_encoded_is_the_end() -> None:
 
 
 def test_a_listener_that_fails_is_the_end() -> None:
-    """Nobody is left waiting for an end that was never told."""
+    """No caller waits for an end that is never delivered."""
     error = ValueError("a listener's")
 
     async def run() -> BaseException | None:
@@ -118,7 +118,7 @@ def test_who_wants_to_hear_no_more_is_told_no_more() -> None:
 
 
 def test_posting_wakes_the_loop_once_for_all_that_comes_before_it_looks() -> None:
-    """Each waking takes the interpreter's lock from the device thread."""
+    """Each wake-up takes the interpreter's lock from the device thread."""
 
     async def run() -> int:
         loop, count = asyncio.get_running_loop(), 0

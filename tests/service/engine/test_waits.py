@@ -1,4 +1,4 @@
-"""The host waits for the device only for what callers see: pixels of images and of previews."""
+"""Waits: the host waits for the device only for pixels of images and of previews."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""What a caller may generate: which models, how often and how many at once."""
+"""Admission: a caller's models, rate and number of generations at once."""
 
 from contextlib import ExitStack
 

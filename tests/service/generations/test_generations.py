@@ -1,4 +1,4 @@
-"""The life of generations, on an engine that does what the test tells it to, when it is told."""
+"""The life of generations, on an engine that follows a script."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
@@ -61,7 +61,7 @@ def progress(step: int) -> Progress:
 
 
 class ScriptedEngine:
-    """Runs what it is asked for by one script each, an event whenever the test gives one."""
+    """Engine that runs each request by its own script; tests give the events."""
 
     def __init__(self) -> None:
         self.started: list[GenerationRequest] = []
@@ -130,7 +130,7 @@ class Watcher:
 
 
 async def settle() -> None:
-    """Let everything happen that can happen now."""
+    """Run the event loop until nothing more can happen."""
     for _ in range(20):
         await asyncio.sleep(0)
 
@@ -476,7 +476,7 @@ def test_open_seeds_are_replayed_where_the_operator_wants_it() -> None:
 
 
 class Lives(RuleBasedStateMachine):
-    """Whatever callers and the engine do, each id runs at most once, and only while watched."""
+    """State machine: each id runs at most once, and only while watched, in any order of calls."""
 
     IDS = ("a", "b")
 

@@ -1,4 +1,4 @@
-"""A subscription is bounded for any reader, and loses nothing that matters."""
+"""Subscription: bounded for any reader, without losing important events."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""What is measured where there is a GPU, or a reader that does not read."""
+"""Measurements that need a GPU, or a reader that does not read."""
 
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader

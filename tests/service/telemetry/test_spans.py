@@ -1,4 +1,4 @@
-"""Spans that settings ask for, made of a timeline written by hand."""
+"""Optional spans, from a handwritten timeline."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ PROMPT = "a canary in a coal mine"
 
 
 def make_spans(**options: bool) -> list[ReadableSpan]:
-    """The spans of one image of two steps, begun at 100 s."""
+    """Return the spans of an image of two steps that started at 100 s."""
     exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
     processor = SimpleSpanProcessor(exporter)
     provider.add_span_processor(processor)

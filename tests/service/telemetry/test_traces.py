@@ -1,4 +1,4 @@
-"""What a collector in another process is told of calls and generations."""
+"""Traces of calls and generations, as a collector in another process receives them."""
 
 import json
 import secrets
@@ -25,7 +25,7 @@ from tests.service.telemetry.failing_service import HEIGHT, WIDTH
 GENERATE = "safelight.v1.TextToImageService/Generate"
 GENERATION = "generate_content shapes"
 MADE = ("queue", "text_encode", "denoise", "decode", "image_encode")
-"""Below a generation that has made its image."""
+"""Spans below a generation that made its image."""
 
 
 def attributes(span: Span) -> dict[str, object]:
@@ -36,7 +36,7 @@ def attributes(span: Span) -> dict[str, object]:
 
 
 def shape(spans: Iterable[Span], top: str = PARENT) -> list[str]:
-    """A trace as a list of lines: names, indented by depth, with codes and errors."""
+    """Return a trace as lines: names, indented by depth, with codes and errors."""
     ordered = sorted(spans, key=lambda span: (span.start_time_unix_nano, span.name != "queue"))
 
     def draw(parent: str, depth: int) -> Iterable[str]:
@@ -159,7 +159,7 @@ def test_a_shared_forward_is_seen_from_both_sides(traced: Traced) -> None:
 
 def test_the_shape_of_a_cancel_which_is_no_error(traced: Traced) -> None:
     trace_id = new_trace()
-    # Long, and not refused either where a machine is too slow for the usual time-out.
+    # Long, but short enough that a slow machine does not refuse it for its deadline.
     call = traced.generate(trace_id, num_inference_steps=150, timeout=3600)
     assert any(each.event.HasField("progress") for each in call)
     call.cancel()
@@ -187,7 +187,7 @@ def test_the_shape_of_a_deadline_that_passes(traced: Traced) -> None:
 
 
 def test_the_shape_of_a_deadline_that_cannot_be_met(traced: Traced) -> None:
-    list(traced.generate())  # from now on it is known what a step takes
+    list(traced.generate())  # measures the cost of a step
     trace_id = new_trace()
     with pytest.raises(grpc.RpcError):
         list(traced.generate(trace_id, num_inference_steps=150, image_count=8, timeout=0.5))
@@ -262,7 +262,7 @@ def test_the_shape_of_a_join_by_the_id(traced: Traced) -> None:
     assert [link.span_id for link in call.links] == [generation.span_id]
     assert [link.span_id for link in generation.links] == [call.span_id]
     again = new_trace()
-    list(traced.generate(again, **request))  # it has ended, and is told again
+    list(traced.generate(again, **request))  # ended, so this replays it
     [call] = named(traced.receiver.wait_for_trace(again, GENERATE), GENERATE)
     assert [link.span_id for link in call.links] == [generation.span_id]
     assert "ended span" not in traced.service.read_log()

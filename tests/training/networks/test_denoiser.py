@@ -1,4 +1,4 @@
-"""What the denoiser is trained on, and that a checkpoint holds all of a run."""
+"""Denoiser: timesteps and weights of its training, and checkpoints."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a caption says is learnt by place, in whatever order its words come."""
+"""Reading: properties by place, in any order of words."""
 
 import random
 

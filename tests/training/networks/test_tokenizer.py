@@ -1,4 +1,4 @@
-"""The tokenizer takes whatever people type."""
+"""Tokenizer: any text that people type."""
 
 from training.networks.tokenizer import MAX_TOKENS, build_tokenizer
 

@@ -1,4 +1,4 @@
-"""Captions say what their scene holds, and never more."""
+"""Captions: they mention properties of their scene, and nothing else."""
 
 import random
 
@@ -53,6 +53,6 @@ def test_almost_every_word_of_a_caption_is_in_the_vocabulary(captions: Captioned
     tokenizer = build_tokenizer()
     numbers = tokenizer([item.text for _, item in captions]).input_ids
     unknown = sum(row.count(tokenizer.unk_token_id) for row in numbers)
-    # The strangers, put in on purpose, one to a caption.
+    # The invented words, at most one in a caption.
     assert 0.05 < unknown / len(captions) < 0.15
     assert len(vocabulary()) == len(set(vocabulary()))

@@ -1,4 +1,4 @@
-"""The judge recognises what the rasteriser draws, and nothing else."""
+"""Judge: it recognises scenes of the rasteriser, and nothing else."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The rasteriser puts the right colour into the right place."""
+"""Rasteriser: the right colour in the right place."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Scenes hold nothing that is kept for evaluation, and everything inside the picture."""
+"""Scenes: no held-out combination, and no thing beyond the border."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""What the service adds to a scheduler's steps, on a device that is far from the host."""
+"""Denoising: the service's additions to a scheduler's steps, on an asynchronous device."""
 
 from typing import Any, Self
 
@@ -23,11 +23,11 @@ WAITS = (
     torch.ops.aten.nonzero.default,
     torch.ops.aten.equal.default,
 )
-"""What the host asks for that is known only once the device has done all before it."""
+"""Operations for which the host must wait until the device has finished all earlier work."""
 
 
 class FarTensor(torch.Tensor):
-    """A tensor as on a GPU: to see its content, the host has to wait."""
+    """Tensor as on a GPU: reading its values makes the host wait."""
 
     waits: list[Any]
     near: torch.Tensor
@@ -66,7 +66,7 @@ class FarTensor(torch.Tensor):
 
 @pytest.mark.parametrize(("kind", "name"), SCHEDULERS)
 def test_no_step_but_the_first_waits_for_the_device(kind: str, name: str) -> None:
-    """Nor does a preview. The device stays busy only if the host is ahead of it."""
+    """Previews do not wait, either. The device stays busy only if the host is ahead of it."""
     waits: list[Any] = []
     random = torch.Generator().manual_seed(0)
 
