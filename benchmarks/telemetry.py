@@ -32,9 +32,9 @@ def main() -> None:
         run_service() as silent,
         run_service(
             otel={"exporter_otlp_endpoint": f"http://{receiver.endpoint}"}, telemetry=settings
-        ) as telling,
+        ) as exporting,
     ):
-        services = {"off": silent, "on": telling}
+        services = {"off": silent, "on": exporting}
         computing_ms: dict[str, list[float]] = {name: [] for name in services}
         other_ms: dict[str, list[float]] = {name: [] for name in services}
         picture_count = len(USUAL.requests)

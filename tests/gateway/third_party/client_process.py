@@ -134,13 +134,13 @@ class ClientProcess:
     def outcomes(self) -> list[Outcome]:
         """Wait for all clients; return the outcome of each case."""
         written, complaints = self.process.communicate(timeout=120)
-        told = [json.loads(line) for line in written.splitlines()]
-        assert len(told) == self.case_count, complaints
+        answers = [json.loads(line) for line in written.splitlines()]
+        assert len(answers) == self.case_count, complaints
         return [
             Outcome(
                 data=base64.b64decode(case.get("image", "")),
                 exception=f"{case['exception']}: {case['message']}" if "exception" in case else "",
                 requests=[(method, path, status) for method, path, status in case["requests"]],
             )
-            for case in told
+            for case in answers
         ]

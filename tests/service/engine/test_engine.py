@@ -115,17 +115,17 @@ def test_who_waits_in_silence_is_told_the_position_again(tiny_models: TinyModels
     async def act(engine: Engine) -> None:
         model = engine.find_loaded()
         assert model is not None
-        told: list[Event] = []
+        received: list[Event] = []
 
         def hear(event: Event) -> None:
-            told.append(event)
-            if told[-4:] == [Queued(1, None)] * 4:
+            received.append(event)
+            if received[-4:] == [Queued(1, None)] * 4:
                 has_heard_enough.set()
 
         with count_forwards(model, lambda: has_heard_enough.wait(30)):
             await asyncio.gather(collect(engine, REQUEST), collect(engine, REQUEST, hear))
         assert has_heard_enough.is_set()
-        assert isinstance(told[-1], Completed)
+        assert isinstance(received[-1], Completed)
 
     with_engine(tiny_models, "sd15", act, BatchingSettings(max_width=1), heartbeat_s=0.01)
 

@@ -132,11 +132,11 @@ def test_what_was_made_comes_from_the_cache_to_the_byte() -> None:
             seeded.generation_id = generation_id
             call = stub.Generate(seeded, metadata=(("x-use-cache", use_cache),))
             responses = list(call)
-            told = dict(call.trailing_metadata())["x-cache"]
-            return image_bytes(responses), responses[-1].event.completed.cache, str(told)
+            reported = dict(call.trailing_metadata())["x-cache"]
+            return image_bytes(responses), responses[-1].event.completed.cache, str(reported)
 
-        image, *told = generate("first", "true")
-        assert told == [pb.CACHE_STATUS_MISS, "miss"]
+        image, *reported = generate("first", "true")
+        assert reported == [pb.CACHE_STATUS_MISS, "miss"]
         assert generate("second", "1") == (image, pb.CACHE_STATUS_HIT, "hit")
         assert generate("third", "False") == (image, pb.CACHE_STATUS_BYPASS, "bypass")
 

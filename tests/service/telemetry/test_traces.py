@@ -42,12 +42,12 @@ def shape(spans: Iterable[Span], top: str = PARENT) -> list[str]:
     def draw(parent: str, depth: int) -> Iterable[str]:
         for span in ordered:
             if span.parent_span_id.hex() == parent:
-                told = attributes(span)
+                reported = attributes(span)
                 words = [
                     span.name,
-                    told.get("rpc.response.status_code"),
-                    told.get("safelight.generation.state"),
-                    told.get("error.type") and f"error={told['error.type']}",
+                    reported.get("rpc.response.status_code"),
+                    reported.get("safelight.generation.state"),
+                    reported.get("error.type") and f"error={reported['error.type']}",
                     span.status.code == Status.STATUS_CODE_ERROR and "ERROR",
                 ]
                 yield "  " * depth + " ".join(str(word) for word in words if word)
@@ -72,8 +72,8 @@ def test_a_generation_is_one_trace_whose_times_are_those_of_completed(traced: Tr
     assert shape(spans)[1] == f"  {GENERATION} completed"
     timings = last.event.completed.timings
     for name in MADE:
-        told = getattr(timings, name).ToNanoseconds() / 1e9
-        assert seconds(named(spans, name)) == pytest.approx(told, abs=1e-3), name
+        reported = getattr(timings, name).ToNanoseconds() / 1e9
+        assert seconds(named(spans, name)) == pytest.approx(reported, abs=1e-3), name
     total = timings.total.ToNanoseconds() / 1e9
     assert seconds(named(spans, GENERATION)) == pytest.approx(total, abs=1e-3)
     assert len(named(spans, "send")) == 2
@@ -109,18 +109,18 @@ def test_attributes_follow_the_conventions(traced: Traced) -> None:
     spans = traced.receiver.wait_for_trace(trace_id, GENERATE)
     [call], [generation] = named(spans, GENERATE), named(spans, GENERATION)
     assert call.kind == Span.SPAN_KIND_SERVER
-    told = attributes(call)
-    assert told["rpc.system.name"] == "grpc"
-    assert told["rpc.method"] == GENERATE
-    assert told["network.peer.address"] == "127.0.0.1"
-    told = attributes(generation)
-    assert told["gen_ai.operation.name"] == "generate_content"
-    assert told["gen_ai.output.type"] == "image"
-    assert told["gen_ai.request.model"] == told["gen_ai.response.model"] == "shapes"
-    assert told["gen_ai.response.id"] == "attributes-1"
-    assert told["gen_ai.request.seed"] == 11
-    assert told["safelight.image.width"] == 64
-    assert told["safelight.cache.use"] == "miss"
+    reported = attributes(call)
+    assert reported["rpc.system.name"] == "grpc"
+    assert reported["rpc.method"] == GENERATE
+    assert reported["network.peer.address"] == "127.0.0.1"
+    reported = attributes(generation)
+    assert reported["gen_ai.operation.name"] == "generate_content"
+    assert reported["gen_ai.output.type"] == "image"
+    assert reported["gen_ai.request.model"] == reported["gen_ai.response.model"] == "shapes"
+    assert reported["gen_ai.response.id"] == "attributes-1"
+    assert reported["gen_ai.request.seed"] == 11
+    assert reported["safelight.image.width"] == 64
+    assert reported["safelight.cache.use"] == "miss"
 
 
 def test_a_wait_in_the_queue_is_a_span(traced: Traced) -> None:
@@ -373,7 +373,7 @@ def test_neither_prompts_nor_tokens_are_told(traced: Traced) -> None:
         list(traced.generate(trace_id, negative_prompt=PROMPT_CANARY, width=65))
     traced.receiver.wait_for_trace(trace_id, GENERATE, "send")
     traced.receiver.wait_for_metrics("safelight.images")
-    told = b"".join(traced.receiver.raw) + traced.service.read_log().encode()
-    assert trace_id in told.hex()
+    reported = b"".join(traced.receiver.raw) + traced.service.read_log().encode()
+    assert trace_id in reported.hex()
     for canary in (PROMPT_CANARY, TOKEN_CANARY):
-        assert canary.encode() not in told
+        assert canary.encode() not in reported

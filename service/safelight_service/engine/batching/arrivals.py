@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 _LONGEST_PAUSE_S = 0.003
 _PAUSE_SHARE = 1 / 16
-"""Of a forward: the wait of an idle device for one more job after each that has come."""
+"""Wait of an idle device for one more job after each arrival, as a share of a forward."""
 
 
 class Expectation(NamedTuple):

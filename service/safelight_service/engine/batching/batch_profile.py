@@ -18,7 +18,7 @@ import structlog
 _log = structlog.get_logger()
 
 ENOUGH = 0.98
-"""Of the best throughput; wider forwards cost more latency than they gain."""
+"""Share of the best throughput; beyond it, wider forwards cost more latency than they gain."""
 
 MOST_ROWS = 32
 _RUNS = 3

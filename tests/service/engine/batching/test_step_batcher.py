@@ -381,7 +381,7 @@ def test_estimates_are_right_under_a_steady_load(
     model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Four jobs always run, though the forecast does not know of future ones."""
-    told: dict[int, list[tuple[float, float]]] = {}
+    estimates: dict[int, list[tuple[float, float]]] = {}
     ratios: list[float] = []
 
     def make(seed: int) -> Job:
@@ -389,10 +389,12 @@ def test_estimates_are_right_under_a_steady_load(
             match event:
                 case Progress(step=step) if 5 <= step < 15:
                     moment = time.monotonic(), event.estimated_remaining_s
-                    told.setdefault(seed, []).append(moment)
+                    estimates.setdefault(seed, []).append(moment)
                 case Image():
                     now = time.monotonic()
-                    ratios.append(statistics.fmean(left / (now - at) for at, left in told[seed]))
+                    ratios.append(
+                        statistics.fmean(left / (now - at) for at, left in estimates[seed])
+                    )
 
         return make_job(model, Recorder(look), seed=seed, num_inference_steps=20)
 

@@ -97,17 +97,17 @@ def test_no_step_but_the_first_waits_for_the_device(kind: str, name: str) -> Non
 
 
 def test_timesteps_that_are_not_the_schedulers_are_left_as_they_are() -> None:
-    told: list[float] = []
+    passed: list[float] = []
 
     class Scheduler:
         timesteps = torch.tensor([9.0, 5.0, 1.0])
 
         def step(self, model_output: Any, timestep: Any, sample: Any) -> tuple[Any]:
-            told.append(float(timestep))
+            passed.append(float(timestep))
             return (sample,)
 
     scheduler = Scheduler()
     observe_steps(scheduler, 3, torch.Generator(), lambda step: None)
     for timestep in (0.9, 0.5, 0.1):
         scheduler.step(None, torch.tensor(timestep), None)
-    assert told == pytest.approx([0.9, 0.5, 0.1])
+    assert passed == pytest.approx([0.9, 0.5, 0.1])
