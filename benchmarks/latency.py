@@ -1,7 +1,7 @@
 """Latency: from the call to the image, for calls that arrive at random.
 
-Mixes short and long generations, with and without merged forwards. A load is a share of what
-the service sustains one at a time, measured before each load. In a round, all ways get the
+Mixes short and long generations, with and without merged forwards. A load is a share of the rate
+that the service sustains one at a time, measured before each load. In a round, all ways get the
 same calls at the same moments.
 """
 

@@ -1,7 +1,7 @@
 """Overhead: cost of a call through the service, compared with the bare pipeline.
 
-Measures twice: with arithmetic on all cores, which it then shares with the service's events
-and the client, and with arithmetic on one core.
+Measures twice: with arithmetic on all cores, where it competes with the service's events and the
+client, and on one core.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -33,7 +33,7 @@ _PATIENCE_S = 60
 
 @contextmanager
 def unharmed(service: RunningService) -> Iterator[pb_grpc.TextToImageServiceStub]:
-    """Check that an otherwise idle service recovers from what the block does to it.
+    """Check that an otherwise idle service recovers from the actions of the block.
 
     Afterwards its process soon has no more threads and descriptors than before, and its memory has
     never grown by 64 MiB. A control generation shares no forward, so nothing else runs, and its

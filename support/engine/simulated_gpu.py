@@ -1,10 +1,10 @@
 """Simulated GPU: computes on the CPU, and records when the host would wait for a real GPU.
 
-Its tensors wrap ordinary ones and report the device "lazy", which every build of torch knows and
-neither this project nor diffusers treats specially. A dispatch mode sees every operation. It tracks
-which results live on the device and refuses operands that CUDA would refuse. It records operations
-that would synchronise: values read by the host, shapes that depend on values, and blocking copies
-between host and device.
+Its tensors wrap ordinary ones and report the device "lazy". Every build of torch knows it, and
+neither this project nor diffusers treats it specially. A dispatch mode sees every operation. It
+tracks which results live on the device and refuses operands that CUDA would refuse. It records
+operations that would synchronise: values read by the host, shapes that depend on values, and
+blocking copies between host and device.
 """
 
 import traceback

@@ -118,7 +118,7 @@ def make_llama_tokenizer() -> PreTrainedTokenizerFast:
 def make_mistral_processor() -> LlavaProcessor:
     """Make the text and image processor of FLUX.2-dev, with a token for each byte of text.
 
-    The real class, PixtralProcessor, treats text alike but needs torchvision.
+    The real class, PixtralProcessor, treats text the same way but needs torchvision.
     """
     marks = ["[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[IMG]"]
     tokenizer = _make_byte_tokenizer(

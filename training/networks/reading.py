@@ -10,7 +10,7 @@ from training.scenes.captions import Caption
 from training.scenes.scene import COLOURS, POSITIONS, RADII, SCENERIES, SHAPES, UNSAID
 
 # Classes by field of Caption; each field has one more class for "not mentioned". The first of a
-# pair is the upper or the left one, in whatever order the caption names them.
+# pair is the upper or the left one, in any order of the caption.
 CLASSES: dict[str, tuple[str, ...]] = {
     "shape": SHAPES,
     "colour": tuple(COLOURS),

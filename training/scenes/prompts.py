@@ -66,7 +66,7 @@ class PairPrompt:
     shapes: tuple[str, str]
     colours: tuple[str, str]
     is_upright: bool
-    """Whether one thing is above the other, not beside it."""
+    """Whether the things are above each other rather than side by side."""
     background: str
 
 

@@ -1,1 +1,1 @@
-"""Measurements: what each stage times, in this process or over gRPC."""
+"""Measurements: timings of forwards, images and calls, shared by the stages."""

@@ -65,7 +65,7 @@ class Observer:
         """Newer previews have replaced this many unread ones."""
 
     def model_loaded(self, name: str, seconds: float) -> None:
-        """A model has been loaded and warmed up, in so many seconds."""
+        """A model has been loaded and warmed up, in `seconds`."""
 
 
 NULL_OBSERVER = Observer()

@@ -79,7 +79,7 @@ def explain_absence(device: torch.device) -> str | None:
 
 @contextlib.contextmanager
 def current(device: torch.device) -> Iterator[None]:
-    """Make a device current in this thread, with a stream of its own."""
+    """Make a device current in this thread, with its own stream."""
     if device.type != "cuda":
         yield
         return
@@ -165,7 +165,7 @@ class RunAhead:
         self._this_step: list[Span] = []
 
     def begin(self, device: torch.device, note: NoteSeconds, uses: object = None) -> Span:
-        """Begin a span of work on a device, and keep what it uses."""
+        """Begin a span of work on a device, and keep its tensors in memory."""
         event = mark(device) if is_asynchronous(device) else None
         return Span(device, note, uses, event, time.monotonic())
 
@@ -215,7 +215,7 @@ _OUT_OF_MEMORY = re.compile(
     r"|NVML_SUCCESS == .* INTERNAL ASSERT FAILED at .*CUDACachingAllocator",
     re.IGNORECASE,
 )
-"""Texts of out-of-memory errors without a class of their own. Excludes cuDNN's "unable to find an
+"""Texts of out-of-memory errors that have no class. Excludes cuDNN's "unable to find an
 engine" and cuBLAS's NOT_INITIALIZED, which have other causes as well."""
 
 

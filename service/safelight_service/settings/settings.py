@@ -105,7 +105,7 @@ class Settings(ProgramSettings):
     @classmethod
     def _check_exposure(cls, listen: str, info: ValidationInfo) -> str:
         if not {"tls", "tokens_file", "allow_anonymous"} <= info.data.keys():
-            return listen  # one of them is wrong, and has an error of its own
+            return listen  # one of them is wrong, and reported separately
         tls = info.data["tls"]
         knows_callers = info.data["tokens_file"] is not None or (
             tls is not None and tls.client_authorities is not None

@@ -1,4 +1,4 @@
-"""Telemetry: an observer that turns what happens in a service into spans and measurements."""
+"""Telemetry: an observer that turns notifications of the service into spans and measurements."""
 
 import asyncio
 import time

@@ -267,7 +267,7 @@ def openai_nebius_url() -> Any:
     return download(openai("/nebius/v1", response_format="url").url)
 
 
-# what the test reads
+# output for the test
 
 
 def recorded() -> Any:

@@ -116,7 +116,7 @@ def test_a_call_that_does_not_return_ends_everything(tiny_models: TinyModels) ->
 def test_a_dead_device_thread_keeps_nobody_waiting(
     tiny_models: TinyModels, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Fault 34: the device thread ends by an error that nobody expects."""
+    """Fault 34: an unexpected error ends the device thread."""
 
     def fail(*_: Any) -> None:
         raise SystemExit

@@ -78,7 +78,7 @@ class EventStreamResponse(StreamingResponse):
 
         Args:
             call: The call to the service.
-            first: What `read_event` returned for it.
+            first: The first result of `read_event`.
             told_count: Number of images that the caller already has; these are not sent again.
             link: Keeps an image and returns its URL; None: images are sent as `data`.
         """

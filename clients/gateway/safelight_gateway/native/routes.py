@@ -100,7 +100,7 @@ def parse_request(body: dict[str, Any]) -> pb.GenerateRequest:
 
 
 def _describe_field(path: Sequence[str]) -> tuple[str, str]:
-    """Return a field's path in the contract's names, and what it must be."""
+    """Return a field's path in the contract's names, and its required type."""
     message: Descriptor | None = pb.GenerateRequest.DESCRIPTOR
     names: list[str] = []
     description = ""

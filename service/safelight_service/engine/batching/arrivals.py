@@ -14,11 +14,11 @@ _PAUSE_SHARE = 1 / 16
 
 
 class Expectation(NamedTuple):
-    """How long an idle device waits once a job has come."""
+    """Waits of an idle device after the arrival of a job, in seconds."""
 
     job_count: int
     patience_s: float
-    """Longest wait until that many jobs have come."""
+    """Longest wait until `job_count` jobs have arrived."""
     pause_s: float
     """Longest wait for one more after each."""
 
@@ -32,7 +32,7 @@ class Arrivals:
         self._completed_at = 0.0
 
     def note_completed(self, job_count: int) -> None:
-        """Learn that a step has completed so many jobs, at least one."""
+        """Learn that a step has completed `job_count` jobs, at least one."""
         self._together_count = job_count
         self._completed_at = time.monotonic()
 

@@ -119,7 +119,7 @@ class TracingInterceptor(grpc.aio.ServerInterceptor):
             SpanKind.SERVER,
             {"rpc.system.name": "grpc", "rpc.method": method, **_peer(context.peer())},
         )
-        # Never detached: each call has a task of its own.
+        # Never detached: each call has its own task.
         otel_context.attach(set_span_in_context(span, parent))
         return span
 

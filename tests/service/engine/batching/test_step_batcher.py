@@ -88,7 +88,7 @@ def expect_alone(model: LoadedModel, requests: Sequence[dict[str, Any]]) -> list
 
 
 def test_jobs_that_arrive_one_by_one_end_up_in_one_batch(model: LoadedModel) -> None:
-    """A new job joins the others at its first step, at whatever step they are.
+    """A new job joins the others at its first step, wherever they are.
 
     It starts while the device runs their forward, so it joins the next one.
     """

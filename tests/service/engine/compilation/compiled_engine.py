@@ -1,7 +1,7 @@
 """Engine with a model that uses graphs, in its own process: `FOLDER CACHE` as arguments.
 
-Prints JSON: the number of graphs that torch compiled until the engine was ready and until its end,
-the number that came from the cache, and the difference of the images from those without graphs.
+Prints JSON: the graphs compiled until the engine was ready and until its end, those from the cache,
+and the difference of the images from those without graphs.
 """
 
 import asyncio

@@ -83,7 +83,7 @@ FORWARDS_OF_TWO_STEPS = {
     "cogview4": 4,
     "qwen-image": 4,
 }
-"""Forwards if not 2: guidance may take forwards of its own, and PNDM's first step takes two."""
+"""Forwards if not 2: guidance may need separate forwards, and PNDM's first step takes two."""
 
 
 def families_but(exceptions: Collection[str]) -> pytest.MarkDecorator:
