@@ -48,7 +48,7 @@ def started(*arguments: str, **settings: str) -> Iterator[tuple[str, "subprocess
             process.kill()
 
 
-def test_it_serves_below_its_prefix_until_it_is_told_to_stop(
+def test_it_serves_below_its_prefix_until_a_signal(
     failing_service: FailingService,
 ) -> None:
     with started("--target", failing_service.target, "--root-path", "/images") as (url, process):

@@ -199,7 +199,7 @@ def test_a_picture_of_the_gallery_is_made_again_by_its_seed(
     expect(page.locator("#pictures li")).to_have_count(1)
 
 
-def test_what_the_service_refuses_is_told_at_its_field(page: Page, gateway: RunningGateway) -> None:
+def test_errors_of_the_service_appear_at_their_fields(page: Page, gateway: RunningGateway) -> None:
     open_page(page, gateway.url)
     page.get_by_role("button", name="Generate").click()
     expect(page.get_by_label("Prompt")).to_be_focused()

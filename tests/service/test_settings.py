@@ -191,7 +191,7 @@ def test_the_embedded_model_brings_its_limits_under_any_name(tmp_path: Path) -> 
     assert (model.limits.max_side_px, model.defaults.num_inference_steps) == (512, 20)
 
 
-def test_an_error_does_not_tell_the_password_of_redis(tmp_path: Path) -> None:
+def test_an_error_does_not_reveal_the_password_of_redis(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="redis_url") as raised:
         load_settings({}, write(tmp_path, "[cache]\nredis_url = 'http://:hunter2@host'"))
     assert "hunter2" not in str(raised.value)

@@ -221,7 +221,7 @@ def test_a_mistyped_key_names_the_line_and_the_closest_key(program: Program, fil
     )
 
 
-def test_a_key_in_the_wrong_table_is_told_the_right_one(program: Program, file: Path) -> None:
+def test_a_key_in_the_wrong_table_names_the_right_one(program: Program, file: Path) -> None:
     file.write_text(f"[{program.table}]\ngrace_s = 4\n")
     assert error_of(program, file) == (
         f"{file}:2: {program.table}.grace_s is not a setting; did you mean grace_s?"

@@ -106,7 +106,7 @@ def outcomes(
 
 
 @pytest.mark.parametrize(("runtime", "name", "situation"), CASES)
-def test_refused_client_is_told_why_and_gives_up(
+def test_a_refused_client_gets_the_reason_and_gives_up(
     runtime: str, name: str, situation: str, outcomes: dict[tuple[str, str, str], Outcome]
 ) -> None:
     outcome = outcomes[runtime, name, situation]

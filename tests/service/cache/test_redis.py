@@ -95,7 +95,7 @@ async def test_an_absent_server_is_left_alone_for_a_while_and_then_found(
     assert (stats.hits, stats.misses, stats.errors) == (1, 4, 4)
 
 
-async def test_a_paused_server_holds_up_one_call_and_its_late_answer_is_nobody_s(
+async def test_a_paused_server_delays_one_call_and_its_late_answer_is_dropped(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fault 25: SIGSTOP."""

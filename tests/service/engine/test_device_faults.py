@@ -113,7 +113,7 @@ def test_a_call_that_does_not_return_ends_everything(tiny_models: TinyModels) ->
         is_over.set()
 
 
-def test_a_dead_device_thread_keeps_nobody_waiting(
+def test_a_dead_device_thread_leaves_no_caller_waiting(
     tiny_models: TinyModels, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Fault 34: an unexpected error ends the device thread."""

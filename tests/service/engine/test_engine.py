@@ -98,7 +98,7 @@ def test_generations_at_the_same_time_do_not_disturb_each_other(tiny_models: Tin
     with_engine(tiny_models, "flux-dev", act)
 
 
-def test_a_deterministic_engine_makes_the_same_bytes_whatever_runs_beside(
+def test_a_deterministic_engine_makes_the_same_bytes_beside_other_work(
     tiny_models: TinyModels,
 ) -> None:
     async def act(engine: Engine) -> None:
@@ -109,7 +109,7 @@ def test_a_deterministic_engine_makes_the_same_bytes_whatever_runs_beside(
     with_engine(tiny_models, "flux-dev", act, BatchingSettings(deterministic=True))
 
 
-def test_who_waits_in_silence_is_told_the_position_again(tiny_models: TinyModels) -> None:
+def test_a_waiting_caller_gets_its_position_again(tiny_models: TinyModels) -> None:
     has_heard_enough = threading.Event()
 
     async def act(engine: Engine) -> None:

@@ -33,7 +33,7 @@ def listen(act: Callable[[LoopEventRelay, list[Any]], Awaitable[None]]) -> list[
     return received
 
 
-def test_all_that_other_threads_post_is_told_in_order() -> None:
+def test_events_of_other_threads_arrive_in_order() -> None:
     async def act(relay: LoopEventRelay, received: list[Any]) -> None:
         def post() -> None:
             for step in range(1000):
@@ -102,7 +102,7 @@ def test_a_listener_that_fails_is_the_end() -> None:
     assert asyncio.run(run()) is error
 
 
-def test_who_wants_to_hear_no_more_is_told_no_more() -> None:
+def test_no_event_arrives_after_deliveries_are_stopped() -> None:
     received: list[Any] = []
 
     async def run() -> None:

@@ -144,7 +144,7 @@ FLOODS = {
 
 
 @pytest.mark.parametrize("flood", FLOODS)
-def test_a_flood_keeps_nobody_else_waiting(flood: str, service: RunningService) -> None:
+def test_a_flood_delays_no_other_caller(flood: str, service: RunningService) -> None:
     """Fault 43: GOAWAY, or ignored; health checks succeed during the flood."""
     with unharmed(service), grpc.insecure_channel(service.target) as channel:
         host, _, port = service.target.rpartition(":")

@@ -97,7 +97,7 @@ METHODS = pytest.mark.parametrize("method", ["Generate", "GetModel"])
 
 
 @METHODS
-def test_an_unexpected_exception_tells_an_id_and_nothing_else(
+def test_an_unexpected_exception_reveals_only_an_id(
     method: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Fault 35: the handler raises."""
@@ -188,7 +188,7 @@ def test_out_of_memory_fails_the_request_that_is_too_large_and_no_other(
     with_broken_forwards(tiny_models, refuse_large, act)
 
 
-def test_an_unexpected_exception_on_the_device_tells_an_id_and_nothing_else(
+def test_an_unexpected_exception_on_the_device_reveals_only_an_id(
     tiny_models: TinyModels, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Fault 35: the pipeline raises."""

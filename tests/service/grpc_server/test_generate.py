@@ -56,7 +56,7 @@ def test_events_come_in_the_promised_order(stub: pb_grpc.TextToImageServiceStub)
     assert set(events[1:-3]) <= {"queued", "progress"}
 
 
-def test_accepted_tells_every_parameter_as_resolved(stub: pb_grpc.TextToImageServiceStub) -> None:
+def test_accepted_holds_every_resolved_parameter(stub: pb_grpc.TextToImageServiceStub) -> None:
     accepted = next(iter(stub.Generate(pb.GenerateRequest(inputs=PROMPT)))).event.accepted
     assert accepted.model == "shapes"
     assert accepted.parameters.num_inference_steps == 20
@@ -172,7 +172,7 @@ def test_a_flag_that_is_none_is_an_invalid_argument(stub: pb_grpc.TextToImageSer
     assert "x-wait-for-model" in violations(raised.value)
 
 
-def test_a_generation_behind_another_is_told_its_position(
+def test_a_generation_behind_another_gets_its_position(
     stub: pb_grpc.TextToImageServiceStub,
 ) -> None:
     running = stub.Generate(long_request())

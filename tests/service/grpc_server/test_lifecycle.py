@@ -92,7 +92,7 @@ def test_what_is_not_known_is_not_found(stub: pb_grpc.TextToImageServiceStub) ->
     assert reason_of(raised.value) == not_found
 
 
-def test_what_lingers_is_finished_for_who_comes_back(
+def test_a_lingering_generation_is_finished_for_a_returning_caller(
     stub: pb_grpc.TextToImageServiceStub,
 ) -> None:
     left = stub.Generate(request("lingering", linger=LINGER))

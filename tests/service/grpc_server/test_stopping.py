@@ -82,7 +82,7 @@ def test_a_running_generation_finishes() -> None:
         assert code == 0
 
 
-def test_what_has_not_finished_in_the_grace_time_is_told_so() -> None:
+def test_generations_unfinished_in_the_grace_time_are_unavailable() -> None:
     """Fault 38: SIGTERM during a long generation ends it with UNAVAILABLE, not CANCELLED."""
     with (
         run_service(grace_s="0.2") as service,

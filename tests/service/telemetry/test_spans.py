@@ -52,7 +52,7 @@ def test_steps_are_spans_of_their_own_if_asked_for() -> None:
     assert all(step.parent == denoising.context for step in steps)
 
 
-def test_the_prompt_is_told_only_if_asked_for() -> None:
+def test_the_prompt_is_recorded_only_by_request() -> None:
     for span in make_spans():
         assert PROMPT not in span.to_json()
     [generation] = [span for span in make_spans(prompts=True) if "generate" in span.name]

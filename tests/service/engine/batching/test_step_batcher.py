@@ -252,7 +252,7 @@ def run_out_of_host_memory() -> None:
 
 
 @pytest.mark.parametrize("run_out", [run_out_of_device_memory, run_out_of_host_memory])
-def test_what_is_too_large_alone_is_told_as_out_of_memory(
+def test_an_image_too_large_by_itself_is_out_of_memory(
     model: LoadedModel, run_out: Callable[[], None]
 ) -> None:
     def refuse(call: dict[str, Any]) -> None:
