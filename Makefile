@@ -48,7 +48,7 @@ test: $(INSTALLED) ## Run all tests
 	pytest --numprocesses 2 --dist loadfile
 
 .PHONY: check
-check: $(INSTALLED) ## Lint, types, contract, freshness of the stubs
+check: $(INSTALLED) ## Lint, types, contract, freshness of the stubs, links of the docs
 	ruff check
 	ruff format --check
 	mypy
@@ -57,6 +57,11 @@ check: $(INSTALLED) ## Lint, types, contract, freshness of the stubs
 	scripts/check-breaking
 	scripts/check-stubs
 	hadolint Dockerfile clients/gateway/Dockerfile
+	scripts/build-docs
+
+.PHONY: docs
+docs: $(INSTALLED) ## Build the documentation site into site/
+	scripts/build-docs
 
 .PHONY: format
 format: $(INSTALLED) ## Format Python and the contract
@@ -99,4 +104,4 @@ image: ## Build the container images safelight and safelight-gateway
 
 .PHONY: clean
 clean: ## Remove everything that was made
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache demo.png trace.svg
+	rm -rf $(VENV) build dist site .cache .mypy_cache .ruff_cache .pytest_cache demo.png trace.svg
