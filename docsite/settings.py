@@ -85,7 +85,9 @@ _LIMITS = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to"}
 def _default(name: str, value: _Schema, required: Collection[str]) -> str:
     if name in required:
         return "required"
-    match value.get("default"):
+    if "default" not in value:
+        return "see right"
+    match value["default"]:
         case None | "" | {}:
             return "unset"
         case bool(flag):

@@ -38,7 +38,7 @@ def write(root: Path, folder: Path) -> None:
         path = folder / place
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    _check_navigation(root, folder)
+    check_navigation(root, folder)
 
 
 def render_reference(root: Path) -> dict[str, str]:
@@ -56,7 +56,12 @@ def render_reference(root: Path) -> dict[str, str]:
     }
 
 
-def _check_navigation(root: Path, folder: Path) -> None:
+def check_navigation(root: Path, folder: Path) -> None:
+    """Check that the navigation lists each page in `folder` and `folder/reference`, and no other.
+
+    Raises:
+        NavigationError: they differ.
+    """
     listed = set(_list_pages(tomllib.loads((root / "zensical.toml").read_text())["project"]["nav"]))
     pages = [*folder.glob("*.md"), *folder.glob("reference/*.md")]
     written = {page.relative_to(folder).as_posix() for page in pages}

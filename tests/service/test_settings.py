@@ -1,24 +1,12 @@
 """Settings: a wrong one stops the service at start, by name."""
 
 import pwd
-import re
 from pathlib import Path
 
 import pytest
 
 from safelight_service.settings import (
-    AccelerationSettings,
-    BatchingSettings,
-    CacheSettings,
     ConfigurationError,
-    ConnectionSettings,
-    DefaultSettings,
-    GenerationSettings,
-    LimitSettings,
-    ModelSettings,
-    Settings,
-    TelemetrySettings,
-    TlsSettings,
     load_settings,
 )
 
@@ -195,28 +183,6 @@ def test_an_error_does_not_reveal_the_password_of_redis(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="redis_url") as raised:
         load_settings({}, write(tmp_path, "[cache]\nredis_url = 'http://:hunter2@host'"))
     assert "hunter2" not in str(raised.value)
-
-
-def test_every_setting_is_documented_with_its_default() -> None:
-    text = Path("docs/settings.md").read_text()
-    tables = (
-        Settings,
-        TlsSettings,
-        BatchingSettings,
-        GenerationSettings,
-        ConnectionSettings,
-        TelemetrySettings,
-        CacheSettings,
-        ModelSettings,
-        AccelerationSettings,
-        LimitSettings,
-        DefaultSettings,
-    )
-    for table in tables:
-        for name, field in table.model_fields.items():
-            assert f"`{name}`" in text
-            if type(field.default) in (int, float):
-                assert re.search(rf"\| `{name}` \| {field.default:.10g} \|", text), name
 
 
 def test_variables_of_the_gateway_are_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:

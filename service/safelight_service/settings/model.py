@@ -36,13 +36,13 @@ class LimitSettings(Table):
 
 
 class DefaultSettings(Table):
-    """Values of parameters that a request leaves unset. None: the pipeline's default."""
+    """Values of parameters that a request leaves unset. Unset here, too: the pipeline's default."""
 
-    guidance_scale: float | None = Field(None, ge=0)
-    num_inference_steps: int | None = Field(None, ge=1)
-    width: int | None = Field(None, ge=8)
-    height: int | None = Field(None, ge=8)
-    scheduler: str | None = None
+    guidance_scale: float | None = Field(None, ge=0, description="Guidance scale.")
+    num_inference_steps: int | None = Field(None, ge=1, description="Number of denoising steps.")
+    width: int | None = Field(None, ge=8, description="Width in pixels.")
+    height: int | None = Field(None, ge=8, description="Height in pixels.")
+    scheduler: str | None = Field(None, description="Class or short name of the scheduler.")
 
 
 class AccelerationSettings(Table):
@@ -50,24 +50,28 @@ class AccelerationSettings(Table):
 
     compile: Literal["off", "regional", "full", "graphs"] = Field(
         "off",
-        description="torch.compile of the denoiser. regional: its repeated blocks. full: all of "
-        "it, which takes minutes for the first image. graphs: all of it, ahead of time, for a few "
-        "fixed widths at each size; on a GPU each is a CUDA graph.",
+        description="torch.compile of the denoiser. `regional`: its repeated blocks. `full`: all "
+        "of it. `graphs`: all of it, ahead of time, for a few fixed widths at each size; on a GPU "
+        "each is a CUDA graph.",
     )
     attention_backend: str | None = Field(
-        None, description="A backend of diffusers: native, flash, _flash_3, sage, xformers, ..."
+        None,
+        description="Attention backend of diffusers, such as `native`, `flash`, `_flash_3`, `sage` "
+        "or `xformers`. Unset: diffusers' default.",
     )
-    channels_last: bool = Field(False, description="Channels-last memory layout for a UNet.")
+    channels_last: bool = Field(
+        False, description="Channels-last memory layout for the convolutions of a UNet."
+    )
     vae_tiling: bool = Field(False, description="Decode large images in tiles, to save memory.")
     quantization: Literal["none", "int8", "fp8"] = Field(
         "none",
-        description="Quantize the denoiser's linear layers with torchao. int8: weights. fp8: "
-        "weights and activations, with row-wise scales.",
+        description="Quantize the denoiser's linear layers with torchao 0.17 or newer. `int8`: "
+        "weights. `fp8`: weights and activations, with row-wise scales.",
     )
     offload: Literal["none", "model", "group"] = Field(
         "none",
-        description="Keep weights in host memory until they are needed, by whole models or groups "
-        "of layers. Disables batching.",
+        description="Keep weights in host memory until they are needed. `model`: whole models. "
+        "`group`: groups of layers. Disables batching.",
     )
 
     @model_validator(mode="after")
@@ -98,26 +102,36 @@ class ModelSettings(Table):
     )
     source: Annotated[str, _Source()] = Field(
         min_length=1,
-        description='Folder, Hub id ("owner/name"), or "shapes" for the embedded model.',
+        description="Folder, Hub id (`owner/name`), or `shapes` for the embedded model. A folder "
+        "takes precedence over a Hub id of its name.",
     )
-    revision: str = Field("", description="Hub commit. For a folder, a label.")
+    revision: str = Field(
+        "",
+        description="Hub commit, all 40 digits. For a folder, a label that callers see.",
+    )
     allow_unpinned: bool = Field(
         False,
         description="Allow a Hub id with a tag, a branch or no revision. Anyone who can push there "
         "then decides what is served.",
     )
-    variant: str | None = Field(None, description='Weights variant, such as "fp16".')
+    variant: str | None = Field(None, description="Weights variant, such as `fp16`.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
-        description="Precision. auto: bfloat16 on a GPU, float32 on a CPU. With float16, a VAE "
-        "that overflows in it (SDXL, AuraFlow) stays in float32.",
+        description="Precision. `auto`: bfloat16 on a GPU, float32 on a CPU. With float16, a VAE "
+        "that overflows in it (`force_upcast` in its configuration: SDXL, AuraFlow) stays in "
+        "float32, as in diffusers.",
     )
     device: str = Field(
         "auto",
         pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
-        description="Torch device. auto: cuda if there is a GPU, else cpu.",
+        description="Torch device: `cpu`, `cuda`, `cuda:N` or `mps`. `auto`: cuda if there is a "
+        "GPU, else cpu. A device that does not exist stops the start.",
     )
-    preload: bool = Field(True, description="Load before the service is ready.")
+    preload: bool = Field(
+        True,
+        description="Load the model before the service is ready. False: the first request loads "
+        "it.",
+    )
     warm_up: bool = Field(True, description="Run one step after loading, before the first request.")
     acceleration: AccelerationSettings = AccelerationSettings()
     limits: LimitSettings = LimitSettings()
