@@ -1,24 +1,13 @@
 """Client: the reference of the Python client, whose docstrings mkdocstrings renders."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 
 import griffe
 
 _PACKAGE = "safelight"
-_SECTIONS = {
-    "_client": "Blocking client",
-    "_async_client": "Client for asyncio",
-    "_connection": "Encryption",
-    "options": "Options of calls",
-    "parameters": "Parameters",
-    "events": "Events",
-    "assembler": "Streams of other stubs",
-    "models": "Models",
-    "errors": "Errors",
-}
-"""The title of each module whose names the package exports, in the order of the page."""
-
 _HIDDEN = "__version__"
+_CLIENTS = "Clients"
 _INTRODUCTION = """\
 # Python client
 
@@ -30,19 +19,18 @@ def render() -> str:
     return "\n\n".join(_blocks()) + "\n"
 
 
-def exported_names() -> list[str]:
-    """Return the names that have an entry in the page."""
-    exports = griffe.load(_PACKAGE).exports or ()
-    return sorted({str(name) for name in exports} - {_HIDDEN})
-
-
 def _blocks() -> Iterator[str]:
-    package = griffe.load(_PACKAGE)
-    modules: dict[str, list[str]] = {module: [] for module in _SECTIONS}
-    for name in exported_names():
-        target = package[name]
-        modules[target.target_path.split(".")[1]].append(name)
     yield _INTRODUCTION
-    for module, names in modules.items():
-        yield f"## {_SECTIONS[module]}"
-        yield from (f"::: {_PACKAGE}.{name}" for name in names)
+    package = griffe.load(_PACKAGE)
+    sections = defaultdict(list)
+    for name in sorted({str(name) for name in package.exports or ()} - {_HIDDEN}):
+        sections[_title(package[name].target_path)].append(name)
+    for title in sorted(sections, key=lambda title: (title != _CLIENTS, title)):
+        yield f"## {title}"
+        yield from (f"::: {_PACKAGE}.{name}" for name in sections[title])
+
+
+def _title(target: str) -> str:
+    """Return the section of a definition: its public module, or the clients."""
+    module = target.split(".")[1]
+    return _CLIENTS if module.startswith("_") else module.capitalize()
