@@ -7,7 +7,14 @@ from docsite.markdown import code, table
 from safelight_settings import ProgramSettings
 
 _Schema = Mapping[str, Any]
-_NAMES = {"boolean": "true or false", "integer": "integer", "number": "number", "string": "text"}
+_NAMES = {
+    "array": "list",
+    "boolean": "true or false",
+    "integer": "integer",
+    "number": "number",
+    "object": "table",
+    "string": "text",
+}
 _FORMATS = {"path": "path", "password": "text, kept secret"}
 _LIMITS = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to"}
 
@@ -69,17 +76,17 @@ def _find_table(value: _Schema) -> tuple[str | None, bool]:
 
 
 def _type(value: _Schema) -> str:
-    [option] = [each for each in value.get("anyOf", (value,)) if each.get("type") != "null"]
+    options = value.get("anyOf", (value,))
+    return " or ".join(_option(each) for each in options if each.get("type") != "null")
+
+
+def _option(option: _Schema) -> str:
+    """Return one of the types that a setting can have, with its limits."""
     if "enum" in option:
         return " or ".join(map(code, option["enum"]))
-    if option["type"] == "object":
-        return "table of texts"
     name = _FORMATS.get(option.get("format", ""), _NAMES[option["type"]])
-    limits = [f"{word} {option[key]:,.10g}" for key, word in _LIMITS.items() if key in option]
-    return " ".join([name, *([" ".join(limits)] if limits else [])])
-
-
-_LIMITS = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to"}
+    limits = [f"{word} {option[key]:.10g}" for key, word in _LIMITS.items() if key in option]
+    return " ".join([name, *limits])
 
 
 def _default(name: str, value: _Schema, required: Collection[str]) -> str:
