@@ -69,8 +69,9 @@ class Pages:
         elif path.is_dir():
             target.write_text(self._list(source))
         elif source.suffix == ".md":
-            text = links.rewrite(path.read_text(), lambda link: self._follow(source, link))
-            target.write_text(text if source.is_relative_to(_DOCS) else _HIDDEN + text)
+            target.write_text(
+                links.rewrite(path.read_text(), lambda link: self._follow(source, link))
+            )
         else:
             target.write_text(self._quote(source))
 
