@@ -9,6 +9,7 @@ import os
 import runpy
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
@@ -90,6 +91,22 @@ class WarmProcess:
         if self._process.exitcode is None:
             raise subprocess.TimeoutExpired(str(self._process), timeout or 0)
         return self._process.exitcode
+
+
+def run_warm(
+    command: Sequence[str], environment: Mapping[str, str], timeout_s: float = 60
+) -> "subprocess.CompletedProcess[str]":
+    """Run what would follow `python -m` to its end; return its output."""
+    with (
+        tempfile.NamedTemporaryFile("r+") as stderr,
+        WarmProcess(command, environment, stderr.name) as process,
+    ):
+        try:
+            output = process.stdout.read()
+            code = process.wait(timeout_s)
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess(command, code, output, stderr.read())
 
 
 def _run(

@@ -2,8 +2,7 @@
 
 import json
 import signal
-import subprocess
-import sys
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -14,6 +13,7 @@ from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
 from support.generation_stream import wait_for
 from support.running_service import RunningService, run_service, service_environment
+from support.warm_process import WarmProcess
 from tests.service.grpc_server.failures import DEVICE_LOST, STOPPING, failure_of, read_failure
 
 LONG = pb.GenerateRequest(
@@ -102,16 +102,12 @@ def test_an_idle_service_ends_at_once(number: signal.Signals) -> None:
         assert service.process.wait(timeout=TIMEOUT_S) == 0
 
 
-def test_a_service_that_still_loads_its_models_ends_at_once() -> None:
+def test_a_service_that_still_loads_its_models_ends_at_once(tmp_path: Path) -> None:
     """Fault 38: SIGTERM before the service is ready."""
-    command = [sys.executable, "-m", FAULTY_SERVICE, "hang-while-loading"]
-    with subprocess.Popen(
-        [*command, "--listen", "127.0.0.1:0"],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=service_environment({}),
-    ) as process:
-        assert process.stdout is not None
+    command = [FAULTY_SERVICE, "hang-while-loading", "--listen", "127.0.0.1:0"]
+    log = tmp_path / "log"
+    log.touch()
+    with WarmProcess(command, service_environment({}), str(log)) as process:
         assert process.stdout.readline() == "loading\n"
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=TIMEOUT_S) == 0
