@@ -59,10 +59,9 @@ def assemble(
     for component in found:
         parts[component.name] = _load(component, files[component.name], variant, dtype)
     with TemporaryDirectory() as scratch:
-        # The index alone, so that diffusers reads no other file of the folder.
-        named = {name: list(pair) for name, pair in index.components.items()}
-        nulls = {name: [None, None] for name in index.absent}
-        text = json.dumps({**index.values, **named, **nulls})
+        # All components are passed, so that diffusers itself reads no file but this index.
+        values = {name: value for name, value in index.values.items() if name not in parts}
+        text = json.dumps(values)
         (Path(scratch) / INDEX).write_text(text, encoding="utf-8")
         pipeline = DiffusionPipeline.from_pretrained(scratch, **parts)
     pipeline.register_to_config(_name_or_path=str(folder))

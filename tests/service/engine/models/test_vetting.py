@@ -2,11 +2,10 @@
 
 import asyncio
 import json
-import pickle
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,53 +22,10 @@ from safelight_service.engine.models.loading import load_model
 from safelight_service.engine.models.model_index import read_index
 from safelight_service.settings import ModelSettings, Settings
 from support.engine.job_runs import collect
-from support.engine.tiny_models import MERGING, TinyModels
+from support.engine.tiny_models import MERGING
 from support.running_service import service_environment
 from tests.service.engine.models.loopback_hub import COMMIT, REPOSITORY, LoopbackHub
-
-
-class Snapshot:
-    """A copy of a tiny model to spoil, and a canary that is there once any of its code has run."""
-
-    def __init__(self, folder: Path, canary: Path) -> None:
-        self.folder = folder
-        self.canary = canary
-
-    def write_code(self, name: str) -> None:
-        text = f"open({str(self.canary)!r}, 'w')\nclass Custom: ...\n"
-        (self.folder / name).write_text(text)
-
-    def write_pickle(self, name: str) -> None:
-        (self.folder / name).write_bytes(pickle.dumps(_Touch(self.canary)))
-
-    def edit_json(self, name: str, edit: Callable[[dict[str, Any]], None]) -> None:
-        path = self.folder / name
-        content = json.loads(path.read_text())
-        edit(content)
-        path.write_text(json.dumps(content))
-
-    def rename_component(self, name: str, library: str, class_name: str) -> None:
-        self.edit_json(
-            "model_index.json", lambda index: index.update({name: [library, class_name]})
-        )
-
-    def load(self) -> None:
-        settings = ModelSettings(name="x", source=str(self.folder), device="cpu", warm_up=False)
-        load_model(settings, MERGING)
-
-
-class _Touch:
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __reduce__(self) -> Any:
-        return open, (str(self._path), "w")
-
-
-@pytest.fixture
-def snapshot(tiny_models: TinyModels, tmp_path: Path) -> Snapshot:
-    shutil.copytree(tiny_models.folder("sd15"), tmp_path / "model")
-    return Snapshot(tmp_path / "model", tmp_path / "canary")
+from tests.service.engine.models.snapshot import Snapshot
 
 
 def add_code(snapshot: Snapshot) -> None:
@@ -215,20 +171,6 @@ def test_the_operator_is_told_the_file_and_the_caller_is_not(
     assert "unet/extras.py: code that comes with a model is never run" in "".join(
         capfd.readouterr()
     )
-
-
-@pytest.fixture
-def hub(
-    snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[LoopbackHub]:
-    """A Hub that serves the snapshot, with an empty cache."""
-    loopback = LoopbackHub(snapshot.folder)
-    template = loopback.url + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "ENDPOINT", loopback.url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    with loopback.running():
-        yield loopback
 
 
 def files_of(folder: Path) -> set[str]:
