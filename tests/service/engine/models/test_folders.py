@@ -141,7 +141,7 @@ def test_a_folder_in_another_form_gives_the_same_pictures(
 def write_sentencepiece(folder: Path) -> None:
     """Replace a T5 tokenizer's tokenizer.json by the spiece.model that it was made of."""
     vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
-    model = sentencepiece_model_pb2.ModelProto()
+    model: Any = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
     model.trainer_spec.model_type = model.trainer_spec.UNIGRAM
     model.trainer_spec.pad_id, model.trainer_spec.eos_id = 0, 1
     model.trainer_spec.unk_id, model.trainer_spec.bos_id = 2, -1
@@ -189,7 +189,7 @@ def test_sd3_without_its_t5_reads_as_many_tokens_as_its_other_encoders(
     snapshot = copy_of(tiny_models, "sd3", tmp_path)
     for name in nulls:
         snapshot.remove(name)
-        snapshot.edit_json(INDEX, lambda index, name=name: index.update({name: [None, None]}))
+    snapshot.edit_json(INDEX, lambda index: index.update({key: [None, None] for key in nulls}))
     loaded = snapshot.load(components=components)
     assert loaded.adapter.pipeline.text_encoder_3 is None
     assert loaded.capabilities.limits.max_prompt_token_count == 77
