@@ -72,22 +72,23 @@ def _list(component: Component) -> list[str]:
     return [path.name for path in component.folder.iterdir() if path.is_file()]
 
 
-def _check(component: Component, variant: str | None) -> list[str]:
-    """Check a component, and return the files that name its weights."""
+def _check(component: Component, variant: str | None) -> str | None:
+    """Check a component, and return the file that its weights are read from, if it has any."""
     vet(component)
     check_completeness(component)
-    files = find_weights(component, _list(component), variant)
-    check_whole(component, files)
-    return files
+    file = find_weights(component, _list(component), variant)
+    if file is not None:
+        check_whole(component, file)
+    return file
 
 
-def _load(component: Component, files: list[str], variant: str | None, dtype: torch.dtype) -> Any:
+def _load(component: Component, file: str | None, variant: str | None, dtype: torch.dtype) -> Any:
     """Load a component as diffusers would."""
     found = component.component_class
     options: dict[str, Any] = {}
-    if files:
+    if file is not None:
         options = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
-        if any(variant is not None and f".{variant}." in file for file in files):
+        if variant is not None and f".{variant}." in file:
             options["variant"] = variant
     with _readable(component.folder) as folder:
         try:
@@ -99,14 +100,14 @@ def _load(component: Component, files: list[str], variant: str | None, dtype: to
             raise ModelFolderError(
                 f"{component.label}: cannot load the {component.class_name}: {reason}"
             ) from error
-    if not files:
+    if file is None:
         return loaded
     model, info = loaded
-    _check_loading(component, files, model, info)
+    _check_loading(component, file, model, info)
     return model
 
 
-def _check_loading(component: Component, files: list[str], model: Any, info: Any) -> None:
+def _check_loading(component: Component, file: str, model: Any, info: Any) -> None:
     """Refuse a model of which weights are missing; libraries would draw them at random."""
     parameters = {name for name, _ in model.named_parameters()}
     unread = _list_output_weights(model)
@@ -114,7 +115,7 @@ def _check_loading(component: Component, files: list[str], model: Any, info: Any
     if missing:
         more = f" and {len(missing) - _SHOWN_KEYS} more" if len(missing) > _SHOWN_KEYS else ""
         raise ModelFolderError(
-            f"{component.describe(files[0])} lacks weights of a {component.class_name}: "
+            f"{component.describe(file)} lacks weights of a {component.class_name}: "
             f"{', '.join(missing[:_SHOWN_KEYS])}{more}; {component.advice}"
         )
 

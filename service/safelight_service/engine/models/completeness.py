@@ -106,7 +106,7 @@ def _check_vocabulary(component: Component, names: Collection[str]) -> None:
     if whole in names or any(name.startswith(_ANY_VOCABULARY) for name in names):
         return
     missing = [name for name in wanted.values() if name not in names]
-    if missing or not wanted:
+    if missing or (whole and not wanted):  # ByT5 has no vocabulary at all
         forms = [form for form in (whole, " and ".join(wanted.values())) if form]
         raise ModelFolderError(
             f"{component.describe(missing[0] if missing else str(whole))} is missing: "

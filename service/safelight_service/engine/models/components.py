@@ -11,7 +11,10 @@ import transformers
 from safelight_service.engine.models.errors import ModelFolderError
 from safelight_service.engine.models.model_index import INDEX, ModelIndex, find_class
 
-_UNREAD_WITHOUT = {"StableDiffusion3Pipeline": ("text_encoder_3", "tokenizer_3")}
+DIFFUSERS_STEM = "diffusion_pytorch_model"
+"""Start of the names of the weights of diffusers' models."""
+
+_DISPENSABLE = {"StableDiffusion3Pipeline": ("text_encoder_3", "tokenizer_3")}
 """Components that a pipeline does without, besides those that it declares optional."""
 
 _NEEDED = ("scheduler", "transformer", "unet", "vae")
@@ -59,7 +62,7 @@ class Component:
 def find_stem(component_class: Any) -> str | None:
     """Return the start of the names of a class's weights; None if it has no weights."""
     if issubclass(component_class, diffusers.ModelMixin):
-        return "diffusion_pytorch_model"
+        return DIFFUSERS_STEM
     if issubclass(component_class, transformers.PreTrainedModel):
         return "model"
     return None
@@ -113,7 +116,7 @@ def make_component(
 def _list_optional(index: ModelIndex) -> set[str]:
     name = str(index.values["_class_name"])
     declared = getattr(diffusers, name)._optional_components
-    return {*declared, *_UNREAD_WITHOUT.get(name, ())} - {*_NEEDED}
+    return {*declared, *_DISPENSABLE.get(name, ())} - {*_NEEDED}
 
 
 def _check_folder(component: Component) -> None:

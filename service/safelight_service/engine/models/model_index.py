@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,7 +42,10 @@ class ModelIndex:
     """What the file says."""
 
     components: Mapping[str, tuple[str, str]]
-    """Library and class of each component that is loaded, by its name."""
+    """Library and class of each component that is loaded, by its name.
+
+    Others that the file names are none of the pipeline's, and diffusers ignores them.
+    """
 
     absent: tuple[str, ...]
     """Components that the pipeline goes without: null in the file, or left out by the settings."""
@@ -66,10 +70,9 @@ def read_index(folder: Path, settings: Mapping[str, str | bool]) -> ModelIndex:
         raise UnsafeModelError(
             INDEX, f"_class_name must be a pipeline of diffusers alone, not {class_name!r}"
         )
+    taken = inspect.signature(getattr(diffusers, str(class_name)).__init__).parameters
     named = {
-        name: value
-        for name, value in values.items()
-        if not name.startswith("_") and _names_component(value)
+        name: value for name, value in values.items() if name in taken and _names_component(value)
     }
     _check_names(settings, named, str(class_name))
     components = {}

@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from safelight_service.engine.models.components import Component, find_stem
+from safelight_service.engine.models.components import DIFFUSERS_STEM, Component, find_stem
 from safelight_service.engine.models.errors import ModelFolderError
 from safelight_service.engine.models.vetting import read_shards
 
@@ -16,8 +16,8 @@ _MAX_HEADER_BYTES = 100_000_000
 """More than safetensors itself reads."""
 
 
-def find_weights(component: Component, names: Collection[str], variant: str | None) -> list[str]:
-    """Find the files that name a component's weights: one of safetensors, or an index of shards.
+def find_weights(component: Component, names: Collection[str], variant: str | None) -> str | None:
+    """Find the file that a component's weights are read from: safetensors, or an index of shards.
 
     Args:
         component: a component that may have weights.
@@ -25,20 +25,20 @@ def find_weights(component: Component, names: Collection[str], variant: str | No
         variant: the setting `variant`. Weights without a variant stand in for it.
 
     Returns:
-        No name for a component without weights; two if both forms are there.
+        The file's name; None for a component without weights.
 
     Raises:
         ModelFolderError: there are none; the message names the variants that there are.
     """
     stem = find_stem(component.component_class)
     if stem is None:
-        return []
+        return None
     for each in (variant, None):
-        if found := [name for name in _list_names(stem, each) if name in names]:
-            return found
+        for name in _list_names(stem, each):
+            if name in names:
+                return name
     variants = list_variants(component, names)
-    wanted = _list_names(stem, None)[0]
-    where = component.describe(wanted)
+    where = component.describe(f"{stem}.safetensors")
     if variants:
         choices = " or ".join(f'variant = "{each}"' for each in variants)
         raise ModelFolderError(
@@ -74,26 +74,25 @@ def check_variant(variant: str | None, variants: Collection[str]) -> None:
         )
 
 
-def check_whole(component: Component, files: Iterable[str]) -> None:
+def check_whole(component: Component, file: str) -> None:
     """Check that the weights of a component are there and whole.
 
     Args:
         component: the component.
-        files: what `find_weights` found.
+        file: what `find_weights` found.
 
     Raises:
         ModelFolderError: a file is missing, empty, cut off or a pointer of Git LFS.
     """
-    for file in files:
-        if file.endswith(".safetensors"):
-            _check_safetensors(component, file)
-            continue
-        for shard in read_shards(component.folder / file, component.describe(file)):
-            if not (component.folder / shard).is_file():
-                raise ModelFolderError(
-                    f"{component.describe(shard)} is missing, but {file} names it; download it"
-                )
-            _check_safetensors(component, shard)
+    if file.endswith(".safetensors"):
+        _check_safetensors(component, file)
+        return
+    for shard in read_shards(component.folder / file, component.describe(file)):
+        if not (component.folder / shard).is_file():
+            raise ModelFolderError(
+                f"{component.describe(shard)} is missing, but {file} names it; download it"
+            )
+        _check_safetensors(component, shard)
 
 
 def check_pointer(path: Path, where: str) -> None:
@@ -110,9 +109,10 @@ def check_pointer(path: Path, where: str) -> None:
 
 
 def _list_names(stem: str, variant: str | None) -> list[str]:
-    if variant is None:
-        return [f"{stem}.safetensors", f"{stem}.safetensors.index.json"]
-    return [f"{stem}.{variant}.safetensors", f"{stem}.safetensors.index.{variant}.json"]
+    """Return the names of both forms, in the order in which the library looks for them."""
+    part = "" if variant is None else f".{variant}"
+    names = [f"{stem}.safetensors.index{part}.json", f"{stem}{part}.safetensors"]
+    return names if stem == DIFFUSERS_STEM else names[::-1]
 
 
 def _check_safetensors(component: Component, file: str) -> None:

@@ -78,10 +78,10 @@ class PromptTokens:
         return longest, most
 
     def _is_read(self, tokenizer_name: str) -> bool:
-        """Whether the encoder of a tokenizer is there, or the pipeline names it otherwise."""
+        """Whether the pipeline has the encoder of a tokenizer; one of another name is there."""
         encoder_name = tokenizer_name.replace("tokenizer", "text_encoder")
-        encoders: Mapping[str, Any] = self._pipeline.components
-        return encoders.get(encoder_name, tokenizer_name) is not None
+        components = self._pipeline.components
+        return encoder_name not in components or components[encoder_name] is not None
 
     def _limit(self, name: str, tokenizer: Any) -> int:
         fixed = _FIXED_LIMITS.get(type(self._pipeline).__name__)

@@ -12,7 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from sentencepiece import sentencepiece_model_pb2
+from transformers import ByT5Tokenizer
 
+from safelight_service.engine.models.completeness import check_completeness
+from safelight_service.engine.models.components import Component
 from safelight_service.engine.models.errors import ModelFolderError, UnsafeModelError
 from support.engine.job_runs import draw
 from support.engine.tiny_models import TinyModels
@@ -114,6 +117,10 @@ def add_files_without_a_suffix(snapshot: Snapshot) -> None:
     (snapshot.folder / "unet" / ".gitattributes").touch()
 
 
+def name_a_component_of_another_pipeline(snapshot: Snapshot) -> None:
+    snapshot.rename_component("movq", "diffusers", "VQModel")
+
+
 LOADED: dict[str, tuple[Change, dict[str, Any]]] = {
     "weights of one variant": (keep_the_fp16_variant_only, {"variant": "fp16"}),
     "files without a suffix": (add_files_without_a_suffix, {"variant": "fp16"}),
@@ -126,6 +133,7 @@ LOADED: dict[str, tuple[Change, dict[str, Any]]] = {
     "byte order marks": (write_byte_order_marks, {}),
     "links into the cache": (link_to_blobs, {}),
     "old names": (grow_old, {}),
+    "a name too many": (name_a_component_of_another_pipeline, {}),
 }
 
 
@@ -377,6 +385,18 @@ def test_a_folder_that_cannot_be_loaded_is_refused_with_the_file_and_what_helps(
     change(snapshot)
     with pytest.raises(ModelFolderError, match=f"^({message})"):
         snapshot.load(**settings)
+
+
+def test_a_tokenizer_that_has_no_vocabulary_needs_none(tmp_path: Path) -> None:
+    ByT5Tokenizer().save_pretrained(tmp_path)
+    class_name, replaced_by = "ByT5Tokenizer", str(tmp_path)
+    component = Component(
+        "tokenizer", "transformers", class_name, tmp_path, tmp_path, replaced_by, is_optional=False
+    )
+    check_completeness(component)
+    (tmp_path / "tokenizer_config.json").write_text("[")
+    with pytest.raises(ModelFolderError, match=r"^components\.tokenizer: tokenizer_config\.json "):
+        check_completeness(component)
 
 
 def test_a_component_that_is_left_out_is_neither_vetted_nor_read(tmp_path: Path) -> None:
