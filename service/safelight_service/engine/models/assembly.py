@@ -63,7 +63,12 @@ def assemble(
         values = {name: value for name, value in index.values.items() if name not in parts}
         text = json.dumps(values)
         (Path(scratch) / INDEX).write_text(text, encoding="utf-8")
-        pipeline = DiffusionPipeline.from_pretrained(scratch, **parts)
+        try:
+            pipeline = DiffusionPipeline.from_pretrained(scratch, **parts)
+        except (TypeError, ValueError) as error:
+            raise ModelFolderError(
+                f"{INDEX}: cannot make the {values['_class_name']} of its components: {error}"
+            ) from error
     pipeline.register_to_config(_name_or_path=str(folder))
     return pipeline
 

@@ -50,7 +50,7 @@ class Component:
     @property
     def advice(self) -> str:
         """How the setting `components` can replace it, for messages."""
-        replace = f"set components.{self.name} to a folder or Hub id with one that can be read"
+        replace = f"set components.{self.name} to a folder or Hub id with one that loads"
         return f"{replace}, or to false to leave it out" if self.is_optional else replace
 
     def describe(self, file: Path | str) -> str:

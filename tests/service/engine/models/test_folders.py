@@ -262,10 +262,15 @@ REFUSED: dict[str, tuple[Change, dict[str, Any], str]] = {
         {},
         f"{INDEX} must be JSON in UTF-8",
     ),
+    "index incomplete": (
+        lambda snapshot: snapshot.edit_json(INDEX, lambda index: index.pop("vae")),
+        {},
+        f"{INDEX} does not name vae, which a StableDiffusionPipeline needs",
+    ),
     "variant not set": (
         keep_the_fp16_variant_only,
         {},
-        f'{UNET}|.*safetensors is missing, but .* another variant: set variant = "fp16"',
+        '.*safetensors is missing, but .* another variant: set variant = "fp16"',
     ),
     "variant of none": (
         lambda _: None,
