@@ -137,17 +137,21 @@ class ModelSettings(Table):
     )
     allow_unpinned: bool = Field(
         False,
-        description="Allow a Hub id with a tag, a branch or no revision. Anyone who can push there "
-        "then decides what is served.",
+        description="Allow Hub ids with a tag, a branch or no revision, also in `components`. "
+        "Anyone who can push there then decides what is served.",
     )
-    variant: str | None = Field(None, description="Weights variant, such as `fp16`.")
+    variant: str | None = Field(
+        None,
+        description="Weights variant, such as `fp16`. Components without weights of it are read "
+        "without a variant.",
+    )
     components: Annotated[
         dict[str, Annotated[str | Literal[False], BeforeValidator(_check_component)]],
         _ComponentSource(),
     ] = Field(
         {},
-        description="Components to leave out (`false`), or to read from another folder or Hub "
-        "id (`owner/name@COMMIT`).",
+        description="Components to leave out (`false`), or to read from another folder or Hub id "
+        "(`owner/name@COMMIT`).",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",

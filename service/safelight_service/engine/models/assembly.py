@@ -1,6 +1,7 @@
 """Assembly: makes a pipeline of components, each loaded from its own folder."""
 
 import codecs
+import inspect
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import diffusers
 import torch
 import transformers
 from diffusers import DiffusionPipeline
@@ -49,6 +51,7 @@ def assemble(
         UnsafeModelError: a file might run code.
         ModelFolderError: a component is incomplete or cannot be loaded.
     """
+    _check_index(index)
     found = list(components)
     files = {component.name: _check(component, variant) for component in found}
     check_variant(
@@ -71,6 +74,16 @@ def assemble(
             ) from error
     pipeline.register_to_config(_name_or_path=str(folder))
     return pipeline
+
+
+def _check_index(index: ModelIndex) -> None:
+    """Check that the index names all components that its pipeline needs."""
+    name = str(index.values["_class_name"])
+    pipeline_class = getattr(diffusers, name)
+    taken = inspect.signature(pipeline_class.__init__).parameters
+    needed = {each for each in taken if taken[each].default is inspect.Parameter.empty} - {"self"}
+    if missing := sorted(needed - index.values.keys() - {*pipeline_class._optional_components}):
+        raise ModelFolderError(f"{INDEX} does not name {', '.join(missing)}, which a {name} needs")
 
 
 def _list(component: Component) -> list[str]:

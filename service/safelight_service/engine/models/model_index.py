@@ -60,8 +60,8 @@ def read_index(folder: Path, settings: Mapping[str, str | bool]) -> ModelIndex:
 
     Raises:
         UnsafeModelError: the pipeline or a component might run code.
-        ModelFolderError: the file is missing, no model index, or lacks a component that the
-            pipeline needs; or the settings name an unknown component.
+        ModelFolderError: the file is missing or no model index, or the settings name an unknown
+            component.
         ImportError: a component needs a library that is not installed.
     """
     values = _read(folder)
@@ -70,16 +70,10 @@ def read_index(folder: Path, settings: Mapping[str, str | bool]) -> ModelIndex:
         raise UnsafeModelError(
             INDEX, f"_class_name must be a pipeline of diffusers alone, not {class_name!r}"
         )
-    pipeline_class = getattr(diffusers, str(class_name))
-    taken = inspect.signature(pipeline_class.__init__).parameters
+    taken = inspect.signature(getattr(diffusers, str(class_name)).__init__).parameters
     named = {
         name: value for name, value in values.items() if name in taken and _names_component(value)
     }
-    needed = {name for name, each in taken.items() if each.default is each.empty} - {"self"}
-    if missing := sorted(needed - values.keys() - {*pipeline_class._optional_components}):
-        raise ModelFolderError(
-            f"{INDEX} does not name {', '.join(missing)}, which a {class_name} needs"
-        )
     _check_names(settings, named, str(class_name))
     components = {}
     absent = []
