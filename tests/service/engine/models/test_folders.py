@@ -18,7 +18,7 @@ from safelight_service.engine.models.completeness import check_completeness
 from safelight_service.engine.models.components import Component
 from safelight_service.engine.models.errors import ModelFolderError, UnsafeModelError
 from support.engine.job_runs import draw
-from support.engine.tiny_models import TinyModels
+from support.engine.tiny_models import DEFAULTS, TinyModels
 from support.pipelines.families import make_pipeline
 from support.pipelines.safety_checkers import make_checked_pipeline
 from tests.service.engine.models.loopback_hub import COMMIT, REPOSITORY, LoopbackHub
@@ -160,6 +160,13 @@ def write_sentencepiece(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
 
 
+def write_word_pieces(folder: Path) -> None:
+    """Replace a BERT tokenizer's tokenizer.json by the vocab.txt that it was made of."""
+    vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    (folder / "vocab.txt").write_text("\n".join(sorted(vocabulary, key=vocabulary.get)))
+    (folder / "tokenizer.json").unlink()
+
+
 @pytest.mark.parametrize(
     ("family", "tokenizer", "class_name"),
     [
@@ -174,6 +181,8 @@ def test_a_t5_tokenizer_of_sentencepiece_alone_reads_as_before(
     snapshot = copy_of(tiny_models, family, tmp_path)
     write_sentencepiece(snapshot.folder / tokenizer)
     snapshot.rename_component(tokenizer, "transformers", class_name)
+    if tokenizer == "tokenizer_2":
+        write_word_pieces(snapshot.folder / "tokenizer")
     loaded, model = snapshot.load(), tiny_models[family]
     prompt = "a Red circle,  on <grass>"
     assert loaded.adapter.count_tokens(prompt) == model.adapter.count_tokens(prompt)
@@ -452,6 +461,26 @@ def test_a_component_is_replaced_by_its_folder_or_that_of_a_pipeline(
         lambda weights: weights["decoder.conv_out.bias"].add_(1.0),
     )
     assert snapshot.load(components={"vae": str(other)}).identity not in identities
+
+
+def test_components_that_the_hub_has_elsewhere_are_read_from_one_repository(
+    tiny_models: TinyModels, tmp_path: Path
+) -> None:
+    """HiDream's index names a Llama that its repository does not have."""
+    snapshot = copy_of(tiny_models, "hidream", tmp_path)
+    llama = tmp_path / "llama"
+    llama.mkdir()
+    for name in ("text_encoder_4", "tokenizer_4"):
+        for path in (snapshot.folder / name).iterdir():
+            path.rename(llama / path.name)
+        snapshot.remove(name)
+    with pytest.raises(ModelFolderError, match=r"^text_encoder_4: .* set components\.text"):
+        snapshot.load()
+    components = dict.fromkeys(("text_encoder_4", "tokenizer_4"), str(llama))
+    loaded = snapshot.load(components=components, defaults=DEFAULTS["hidream"])
+    expected = tiny_models["hidream"].adapter.pipeline.text_encoder_4.state_dict()
+    weights = loaded.adapter.pipeline.text_encoder_4.state_dict()
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
 @pytest.mark.parametrize(
