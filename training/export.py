@@ -62,6 +62,9 @@ def _tidy(folder: Path) -> None:
         if path.parent.name == "vae":
             # AutoencoderTiny writes this copy of decoder_block_out_channels but does not accept it.
             content.pop("block_out_channels", None)
+        if path.parent.name == "text_encoder":
+            # The precision that it loads in unasked, which must be that of the other parts.
+            content["dtype"] = "float32"
         path.write_text(json.dumps(content, indent=2) + "\n")
     for path in folder.rglob("*.safetensors"):
         # save_pretrained makes it readable for the owner only; a service may run as another user.

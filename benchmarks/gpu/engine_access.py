@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from diffusers import DiffusionPipeline
 
 from benchmarks.gpu.architectures import make_pipeline
 from benchmarks.gpu.session import Session
@@ -19,6 +18,7 @@ from safelight_service.app import make_server
 from safelight_service.engine import Engine
 from safelight_service.engine.event_relay import PendingEvent
 from safelight_service.engine.job import Job
+from safelight_service.engine.models import loading
 from safelight_service.engine.models.loading import LoadedModel, load_model, silence_libraries
 from safelight_service.engine.operations import Forward
 from safelight_service.logs import configure_logs
@@ -45,17 +45,17 @@ _ENCODER_THREADS = 2
 
 
 def use_random_weights(session: Session) -> None:
-    """Make diffusers build architectures with random weights instead of loading files.
+    """Make the service build architectures with random weights instead of loading files.
 
-    From now on, `from_pretrained` in this process builds the architecture that the folder is
+    From now on, `load_model` in this process builds the architecture that the folder is
     named after. This saves writing and reading up to twenty gigabytes of random weights.
     """
 
-    def build(folder: str, **_: object) -> Any:
+    def build(_index: object, _components: object, folder: Path, *_: object) -> Any:
         device = torch.device(session.device)
-        return make_pipeline(Path(folder).name, device, shrunk=session.is_rehearsal)
+        return make_pipeline(folder.name, device, shrunk=session.is_rehearsal)
 
-    DiffusionPipeline.from_pretrained = build
+    vars(loading)["assemble"] = build
 
 
 def describe_model(

@@ -1,5 +1,6 @@
 """Settings: a wrong one stops the service at start, by name."""
 
+import json
 import pwd
 from pathlib import Path
 
@@ -62,6 +63,16 @@ ON_HUB = '[[models]]\nname = "a"\nsource = "owner/a"\n'
         ('default_model = "b"\n' + MODEL, ":1: default_model: must be one of a, not 'b'"),
         (MODEL + "[models.limits]\nmin_side_px = 64\nmax_side_px = 32", ":4: .*min_side_px"),
         ('[[models]]\nname = "a b"\nsource = "x"', "name"),
+        (
+            MODEL + "components = {vae = true}",
+            r":4: models\[0\].components.vae: must be false, .*or",
+        ),
+        (MODEL + "components = {vae = 1}", r":4: models\[0\].components.vae: must be false, .*or"),
+        (MODEL + "components = {vae = ''}", r":4: models\[0\].components.vae: must be false, .*or"),
+        (
+            MODEL + "components = {vae = 'owner/vae@main'}",
+            ":1: .*components.vae of model 'a': 'owner/vae@main' is not a folder, .*append @ and",
+        ),
         (ON_HUB, ":1: .*must be pinned: set revision"),
         (ON_HUB + 'revision = "main"', ":1: .*must be pinned: set revision"),
     ],
@@ -135,6 +146,44 @@ def test_sources_in_a_file_start_at_its_folder(tmp_path: Path) -> None:
         "/else/where",
         "owner/elsewhere",
     ]
+
+
+def test_components_are_left_out_or_read_from_folders_and_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    (tmp_path / "owner/here").mkdir(parents=True)
+    pinned = f"owner/vae@{'0123456789' * 4}"
+    sources = {
+        "safety_checker": False,
+        "vae": pinned,
+        "unet": "plain/vae/folder",
+        "text_encoder": "owner/here",
+        "tokenizer": "~/clip",
+        "scheduler": "shapes",
+    }
+    lines = "".join(f"{name} = {json.dumps(source)}\n" for name, source in sources.items())
+    config = write(tmp_path, f"{MODEL}[models.components]\n{lines}")
+    [model] = load_settings({}, config).models
+    assert model.components == {
+        "safety_checker": False,
+        "vae": pinned,
+        "unet": str(tmp_path / "plain/vae/folder"),
+        "text_encoder": str(tmp_path / "owner/here"),
+        "tokenizer": "/home/somebody/clip",
+        "scheduler": str(tmp_path / "shapes"),
+    }
+    assert model.component_hub_id("vae") == tuple(pinned.split("@"))
+    assert not any(map(model.component_hub_id, ("safety_checker", "unet", "text_encoder")))
+
+
+def test_components_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    components = {"safety_checker": False, "vae": "owner/vae"}
+    models = [{"name": "a", "source": "a", "allow_unpinned": True, "components": components}]
+    monkeypatch.setenv("SAFELIGHT_MODELS", json.dumps(models))
+    [model] = load_settings().models
+    assert model.components == components
+    assert model.component_hub_id("vae") == ("owner/vae", "")
 
 
 def test_a_tilde_in_a_source_is_the_home_folder(

@@ -2,9 +2,9 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from safelight_settings import PathField, Table, expand_home
 
@@ -12,6 +12,7 @@ EMBEDDED_MODEL = "shapes"
 """Name, and `source`, of the model that ships with the service."""
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_HUB_REVISION = re.compile(rf"({_HUB_ID.pattern})(?:@([\w./-]+))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -94,6 +95,31 @@ class _Source(PathField):
         return super().resolve(value, folder) if is_path and value != EMBEDDED_MODEL else value
 
 
+class _ComponentSource(PathField):
+    """Metadata of the source of a component: a path, unless it is a Hub id."""
+
+    def resolve(self, value: str, folder: Path) -> str:
+        is_path = not _HUB_REVISION.fullmatch(value) or (folder / value).is_dir()
+        return super().resolve(value, folder) if is_path else value
+
+
+def _check_component(value: Any) -> Any:
+    if value is False:
+        return value
+    if not isinstance(value, str) or not value:
+        raise ValueError(
+            "must be false, to leave the component out, or a folder or Hub id (owner/name@COMMIT)"
+        )
+    return str(expand_home(Path(value))) if value.startswith("~") else value
+
+
+class HubId(NamedTuple):
+    """A repository of the Hub, and its revision: a commit, a tag, a branch, or empty."""
+
+    repository: str
+    revision: str
+
+
 class ModelSettings(Table):
     """One served model."""
 
@@ -111,10 +137,22 @@ class ModelSettings(Table):
     )
     allow_unpinned: bool = Field(
         False,
-        description="Allow a Hub id with a tag, a branch or no revision. Anyone who can push there "
-        "then decides what is served.",
+        description="Allow Hub ids with a tag, a branch or no revision, also in `components`. "
+        "Anyone who can push there then decides what is served.",
     )
-    variant: str | None = Field(None, description="Weights variant, such as `fp16`.")
+    variant: str | None = Field(
+        None,
+        description="Weights variant, such as `fp16`. Components without weights of it are read "
+        "without a variant.",
+    )
+    components: Annotated[
+        dict[str, Annotated[str | Literal[False], BeforeValidator(_check_component)]],
+        _ComponentSource(),
+    ] = Field(
+        {},
+        description="Components to leave out (`false`), or to read from another folder or Hub id "
+        "(`owner/name@COMMIT`).",
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
         description="Precision. `auto`: bfloat16 on a GPU, float32 on a CPU. With float16, a VAE "
@@ -157,7 +195,18 @@ class ModelSettings(Table):
     @property
     def is_pinned(self) -> bool:
         """Whether the revision is a commit, or may be anything."""
-        return self.allow_unpinned or bool(_COMMIT.fullmatch(self.revision))
+        return self._allows(self.revision)
+
+    def component_hub_id(self, name: str) -> HubId | None:
+        """Return the Hub id that `components` names for a component; None if it is no Hub id."""
+        source = self.components.get(name)
+        found = _HUB_REVISION.fullmatch(source) if source else None
+        if not source or not found or Path(source).is_dir():
+            return None
+        return HubId(found[1], found[2] or "")
+
+    def _allows(self, revision: str) -> bool:
+        return self.allow_unpinned or bool(_COMMIT.fullmatch(revision))
 
     @model_validator(mode="after")
     def _check_pin(self) -> "ModelSettings":
@@ -167,6 +216,14 @@ class ModelSettings(Table):
                 "revision to the commit's 40 hexadecimal digits (under Files, History on the "
                 "model's page), or set allow_unpinned = true to trust everyone who can push to it"
             )
+        for name in self.components:
+            hub_id = self.component_hub_id(name)
+            if hub_id is not None and not self._allows(hub_id.revision):
+                raise ValueError(
+                    f"components.{name} of model {self.name!r}: {self.components[name]!r} is not a "
+                    "folder, so it is a Hub id and must be pinned: append @ and the commit's 40 "
+                    "hexadecimal digits, or set allow_unpinned = true"
+                )
         return self
 
 
