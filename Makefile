@@ -20,7 +20,7 @@ help: ## Show this list
 install: $(INSTALLED) ## Create .venv with all distributions and the tools
 
 # torch comes first and pinned: asked for loosely, pip would choose another build.
-$(INSTALLED): requirements.txt requirements-dev.txt service/pyproject.toml clients/python/pyproject.toml clients/gateway/pyproject.toml settings/pyproject.toml
+$(INSTALLED): requirements.txt requirements-dev.txt service/pyproject.toml clients/python/pyproject.toml clients/gateway/pyproject.toml settings/pyproject.toml clients/python/safelight/_version.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep '^torch==' requirements.txt)"
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
