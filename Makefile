@@ -93,9 +93,10 @@ bench-gpu-report: $(INSTALLED) ## Put the figures of bench-gpu into docs/perform
 	python -m benchmarks.gpu.report $(ARGS)
 
 .PHONY: dist
-dist: $(INSTALLED) ## Build the wheels of all distributions into dist/
+dist: $(INSTALLED) ## Build all wheels into dist/, and try them in empty environments
 	rm -rf dist
 	pip wheel --quiet --no-deps --no-build-isolation --no-index --wheel-dir dist ./settings ./$(STUBS) ./service ./clients/gateway
+	scripts/check-dist
 
 .PHONY: image
 image: ## Build the container images safelight and safelight-gateway
