@@ -47,6 +47,10 @@ serve-all: $(INSTALLED) ## The same, and its HTTP gateway on 127.0.0.1:8080
 test: $(INSTALLED) ## Run all tests
 	pytest --numprocesses 2 --dist loadfile
 
+.PHONY: test-docs
+test-docs: $(INSTALLED) ## Run the commands and examples of the documentation as pasted
+	scripts/in-own-network pytest -m documentation tests/documentation
+
 .PHONY: check
 check: $(INSTALLED) ## Lint, types, contract, freshness of the stubs, links of the docs
 	ruff check
