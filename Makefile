@@ -61,6 +61,9 @@ check: $(INSTALLED) ## Lint, types, contract, freshness of the stubs, links of t
 	scripts/check-breaking
 	scripts/check-stubs
 	hadolint Dockerfile clients/gateway/Dockerfile
+	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	check-jsonschema --builtin-schema vendor.compose-spec deploy/observability/compose.yaml
 	scripts/build-docs
 
 .PHONY: docs
