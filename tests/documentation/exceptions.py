@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tests.documentation.pages import Example
 
 NOT_RUN = {
-    r"make (demo|test|test-docs|check|dist)": "CI runs it by itself",
+    r"make (demo|docs|test|test-docs|check|dist)": "CI runs it by itself, or in another target",
     r"make install": "all other commands need it, so it has run",
     r"make fuzz": "takes a compiler or a download, and 20 s",
     r"make bench-gpu.*": "takes minutes, and a GPU",
@@ -15,6 +15,7 @@ NOT_RUN = {
     r"(make image && )?docker .*": "needs Docker",
     r"buf generate": "needs the plugins at buf.build",
     r"safelight-service --config safelight\.toml": "downloads the model of the file above it",
+    r"python -m http\.server .*": "is Python's own server, and runs until it is stopped",
     r"python -m training\.run .*": "trains for minutes to hours",
     r"python -m training\.evaluate .*": "judges hundreds of images, for minutes",
 }

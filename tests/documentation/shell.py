@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.documentation.exceptions import Server
 from tests.documentation.pages import ROOT
 
-_TIMEOUT_S = 120
+_TIMEOUT_S = 90
 _KEPT = ("OMP_NUM_THREADS", "PYTHONPATH")
 _SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 _VIEWER = '#!/bin/sh\necho "$1" >>"$HOME/shown"\n'
@@ -50,14 +50,13 @@ class Shell:
     def run(self, text: str) -> str:
         """Run what a reader pastes, and return its output; fail by its exit code."""
         result = subprocess.run(
-            self._command(text),
+            ["timeout", str(_TIMEOUT_S), *self._command(text)],  # ends what it has started, too
             cwd=self.folder,
             env=self._environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=_TIMEOUT_S,
         )
         assert result.returncode == 0, f"{text}\nexits with {result.returncode}:\n{result.stdout}"
         return result.stdout
