@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-import safelight_service
 from safelight_service.auth.tokens import Tokens
 from safelight_service.cli import choose_variables, kept_for_good
 from safelight_service.grpc_server.probe import is_serving
+from safelight_service.version import __version__
 from support.running_service import RunningService, service_environment
 from support.warm_process import run_warm
 
@@ -72,7 +72,7 @@ def test_variables_of_the_operator_stay(name: str) -> None:
 
 def test_version_is_that_of_the_package() -> None:
     result = run_command("--version")
-    assert result.stdout == f"safelight-service {safelight_service.__version__}\n"
+    assert result.stdout == f"safelight-service {__version__}\n"
 
 
 def test_a_mistyped_setting_is_a_usage_error() -> None:

@@ -24,7 +24,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from safelight_service import __version__
+from safelight_service.version import __version__
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _Handler = Any
