@@ -23,9 +23,10 @@ from safelight_service.engine import hardware
 from safelight_service.engine.batching.arrivals import Arrivals, Expectation
 from safelight_service.engine.batching.busy_clock import BusyClock
 from safelight_service.engine.batching.cost_model import CostModel
-from safelight_service.engine.batching.forecast import Forecast
+from safelight_service.engine.batching.fair_shares import FairShares
+from safelight_service.engine.batching.forecast import Forecast, find_seconds_alone
 from safelight_service.engine.batching.forward_runner import ForwardRunner
-from safelight_service.engine.batching.policy import SchedulingPolicy, priority_of
+from safelight_service.engine.batching.policy import SchedulingPolicy, find_active, rank_of
 from safelight_service.engine.batching.safety_checks import flag, group_alike
 from safelight_service.engine.batching.sharing import Budget, Seats
 from safelight_service.engine.image_run import ImageRun
@@ -49,6 +50,7 @@ class StepBatcher:
         self.report_fault = report_fault
         self._added: list[Job] = []
         self._policy = policy
+        self.shares = FairShares()
         self._busy = BusyClock()
         self._forwards = ForwardRunner(self._busy, note_forward)
         self._forecast = Forecast()
@@ -95,6 +97,7 @@ class StepBatcher:
             self._run_ahead.end_step()
         else:
             self._run_ahead.catch_up()
+            self.shares.clear()
         self._busy.stop()
         if self._completed_count > completed_count:
             self._arrivals.note_completed(self._completed_count - completed_count)
@@ -104,28 +107,57 @@ class StepBatcher:
         return self._arrivals.expect(self._forward_s)
 
     def look_ahead(self) -> None:
-        """Update the forecast of all images."""
-        self._forecast.make([image for image in self._images() if not image.has_ended])
+        """Update the forecast of all images, and end jobs that can no longer meet their deadlines.
+
+        A started job ends if it could not finish in time even alone on the device, a waiting one
+        if its forecast says so, as when it arrived.
+        """
+        self._forecast.make(
+            [image for image in self._images() if not image.has_ended], self.shares.virtual_s
+        )
+        for job in tuple(self.jobs):
+            if job.is_started:
+                self._end_late(job, find_seconds_alone)
+            else:
+                job.work_s = find_seconds_alone(job) if job.work_s is None else job.work_s
+                self._end_late(job, _find_expected_s)
 
     def _images(self) -> list[ImageRun]:
         """Return all images, by the priority of their jobs."""
         return [image for job in self.jobs for image in job.images]
 
     def _rank(self) -> None:
+        if not self.jobs:
+            return
         now = time.monotonic()
-        self.jobs.sort(key=lambda job: (self._policy(priority_of(job, now)), job.arrived_at))
+        self.shares.activate(find_active(self.jobs))
+        virtual_s = self.shares.virtual_s
+        self.jobs.sort(key=lambda job: rank_of(job, now, self._policy, virtual_s))
 
     def _refuse_late(self) -> None:
         """End new jobs whose forecast exceeds their deadline."""
-        bound = [(job, job.deadline_at) for job in self._added if job.deadline_at is not None]
+        bound = [job for job in self._added if job.deadline_at is not None]
         self._added.clear()
         if bound:
             self.look_ahead()
-        now = time.monotonic()
-        for job, deadline_at in bound:
-            needed_s = job.expected_s(now)
-            if needed_s is not None and now + needed_s > deadline_at:
-                self._end(job, DeadlineError(deadline_at - now, needed_s))
+        for job in bound:
+            self._end_late(job, _find_expected_s, is_new=True)
+
+    def _end_late(
+        self, job: Job, find_needed_s: Callable[[Job], float | None], *, is_new: bool = False
+    ) -> None:
+        """End a job that needs more time than it has until its deadline.
+
+        Once the deadline has passed, or another watcher has joined, only watchers decide.
+        """
+        if job.deadline_at is None:
+            return
+        left_s = job.deadline_at - time.monotonic()
+        if not is_new and (left_s <= 0 or job.timeline.joined_at is not None):
+            return
+        needed_s = find_needed_s(job)
+        if needed_s is not None and needed_s > left_s:
+            self._end(job, DeadlineError(left_s, needed_s))
 
     def _decode(self) -> None:
         """Decode images within the time budget for decodes."""
@@ -142,7 +174,8 @@ class StepBatcher:
         for images in group_alike(self._images()):
             first = images[0].job
             device = first.model.adapter.execution_device
-            span = self._run_ahead.begin(device, first.cost_model.check.note, first.model)
+            note = functools.partial(self._note_check, images)
+            span = self._run_ahead.begin(device, note, first.model)
             for image, outcome in zip(images, flag(images, self._busy), strict=True):
                 self._deliver(image, outcome)
             self._run_ahead.end(span)
@@ -198,12 +231,17 @@ class StepBatcher:
     def _run_timed(
         self, image: ImageRun, run: Callable[[], None], note: Callable[[ImageRun, float], None]
     ) -> float | None:
-        """Advance an image by `run`, and call `note` with the seconds once they are known.
+        """Advance an image by `run`; once the seconds are known, charge them and call `note`.
 
         Returns the seconds; None while the device is still busy with it.
         """
+
+        def account(seconds: float) -> None:
+            self.shares.charge(image.job.tenant, seconds)
+            note(image, seconds)
+
         device = image.job.model.adapter.execution_device
-        span = self._run_ahead.begin(device, functools.partial(note, image), image.job.model)
+        span = self._run_ahead.begin(device, account, image.job.model)
         self._advance(image, run)
         self._run_ahead.end(span)
         return span.seconds
@@ -212,14 +250,22 @@ class StepBatcher:
         image.job.cost_model.decode.note(seconds)
         self._forecast.learn(image, time.monotonic())
 
+    def _note_check(self, images: Sequence[ImageRun], seconds: float) -> None:
+        images[0].job.cost_model.check.note(seconds)
+        for image in images:
+            self.shares.charge(image.job.tenant, seconds / len(images))
+
     def _run_forward(self, members: Sequence[ImageRun]) -> None:
         """Run one forward for images that share it, and advance them to their next operations."""
         cost_model = members[0].job.cost_model
-        row_count = sum(image.operation_as(Forward).row_count for image in members)
+        rows = [(image.job.tenant, image.operation_as(Forward).row_count) for image in members]
+        row_count = sum(count for _, count in rows)
         is_typical = False
 
         def note(seconds: float) -> None:
             self._forward_s = seconds
+            for tenant, count in rows:
+                self.shares.charge(tenant, seconds * count / row_count)
             if is_typical:
                 cost_model.note_forward(row_count, seconds)
 
@@ -288,6 +334,10 @@ class StepBatcher:
         for image in job.images:
             image.stop()
         job.relay.close(error)
+
+
+def _find_expected_s(job: Job) -> float | None:
+    return job.expected_s(time.monotonic())
 
 
 def _decode(image: ImageRun) -> None:
