@@ -129,13 +129,10 @@ class _Bound:
         own = by_tenant.pop(job.tenant.name, [])
         if own and self.sum(own) + self.cost(job) > unit * weights[job.tenant.name]:
             return None
-        excesses = {
-            name: self.sum(jobs) - unit * weights[name]
-            for name, jobs in by_tenant.items()
-            if len(jobs) > 1
-        }
-        worst = max(excesses, key=excesses.__getitem__, default="")
-        if excesses.get(worst, 0.0) <= 0:
-            return None
-        abandoned = [each for each in by_tenant[worst] if each.is_abandoned]
-        return (abandoned or by_tenant[worst])[-1]
+        candidates = []
+        for name, jobs in by_tenant.items():
+            excess = self.sum(jobs) - unit * weights[name]
+            if len(jobs) > 1 and excess > 0:
+                newest = ([each for each in jobs if each.is_abandoned] or jobs)[-1]
+                candidates.append((excess, waiting.index(newest)))
+        return waiting[max(candidates)[1]] if candidates else None
