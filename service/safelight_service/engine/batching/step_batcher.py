@@ -20,6 +20,7 @@ from safelight_service.core.errors import (
 )
 from safelight_service.core.timeline import SharedForward
 from safelight_service.engine import hardware
+from safelight_service.engine.batching import deadlines
 from safelight_service.engine.batching.arrivals import Arrivals, Expectation
 from safelight_service.engine.batching.busy_clock import BusyClock
 from safelight_service.engine.batching.cost_model import CostModel
@@ -49,6 +50,8 @@ class StepBatcher:
         self.jobs: list[Job] = []
         self.report_fault = report_fault
         self._added: list[Job] = []
+        self._late: dict[Job, DeadlineError] = {}
+        """Jobs that cannot meet their deadlines; the next step ends them."""
         self._policy = policy
         self.shares = FairShares()
         self._busy = BusyClock()
@@ -80,7 +83,7 @@ class StepBatcher:
         for job in [job for job in self.jobs if job.is_cancelled]:
             self._end(job, StoppingError())  # read only if the caller did not cancel
         self._rank()
-        self._refuse_late()
+        self._end_late()
         completed_count = self._completed_count
         members = self._gather()
         if not members:  # starts delay no image now
@@ -107,20 +110,14 @@ class StepBatcher:
         return self._arrivals.expect(self._forward_s)
 
     def look_ahead(self) -> None:
-        """Update the forecast of all images, and end jobs that can no longer meet their deadlines.
-
-        A started job ends if it could not finish in time even alone on the device, a waiting one
-        if its forecast says so, as when it arrived.
-        """
+        """Update the forecast of all images; the next step ends jobs that are too late by it."""
         self._forecast.make(
             [image for image in self._images() if not image.has_ended], self.shares.virtual_s
         )
-        for job in tuple(self.jobs):
-            if job.is_started:
-                self._end_late(job, find_seconds_alone)
-            else:
-                job.work_s = find_seconds_alone(job) if job.work_s is None else job.work_s
-                self._end_late(job, _find_expected_s)
+        for job in self.jobs:
+            if job.work_s is None and not job.is_started:
+                job.work_s = find_seconds_alone(job)
+        self._late |= _find_late(self.jobs, deadlines.check_again)
 
     def _images(self) -> list[ImageRun]:
         """Return all images, by the priority of their jobs."""
@@ -134,30 +131,16 @@ class StepBatcher:
         virtual_s = self.shares.virtual_s
         self.jobs.sort(key=lambda job: rank_of(job, now, self._policy, virtual_s))
 
-    def _refuse_late(self) -> None:
-        """End new jobs whose forecast exceeds their deadline."""
-        bound = [job for job in self._added if job.deadline_at is not None]
+    def _end_late(self) -> None:
+        """End jobs that cannot meet their deadlines: new ones by a fresh forecast."""
+        added = [job for job in self._added if job.deadline_at is not None]
         self._added.clear()
-        if bound:
+        if added:
             self.look_ahead()
-        for job in bound:
-            self._end_late(job, _find_expected_s, is_new=True)
-
-    def _end_late(
-        self, job: Job, find_needed_s: Callable[[Job], float | None], *, is_new: bool = False
-    ) -> None:
-        """End a job that needs more time than it has until its deadline.
-
-        Once the deadline has passed, or another watcher has joined, only watchers decide.
-        """
-        if job.deadline_at is None:
-            return
-        left_s = job.deadline_at - time.monotonic()
-        if not is_new and (left_s <= 0 or job.timeline.joined_at is not None):
-            return
-        needed_s = find_needed_s(job)
-        if needed_s is not None and needed_s > left_s:
-            self._end(job, DeadlineError(left_s, needed_s))
+        late = self._late | _find_late(added, deadlines.check_arrival)
+        self._late = {}
+        for job, error in late.items():
+            self._end(job, error)
 
     def _decode(self) -> None:
         """Decode images within the time budget for decodes."""
@@ -336,8 +319,11 @@ class StepBatcher:
         job.relay.close(error)
 
 
-def _find_expected_s(job: Job) -> float | None:
-    return job.expected_s(time.monotonic())
+def _find_late(
+    jobs: Sequence[Job], check: Callable[[Job], DeadlineError | None]
+) -> dict[Job, DeadlineError]:
+    """Return the jobs that a check finds too late, with their errors."""
+    return {job: error for job in jobs if (error := check(job)) is not None}
 
 
 def _decode(image: ImageRun) -> None:

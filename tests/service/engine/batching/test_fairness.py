@@ -211,5 +211,6 @@ def test_a_waiting_job_ends_when_its_forecast_exceeds_its_deadline(
             add(batcher, model, Tenant(str(number)), num_inference_steps=40)
         take_steps(batcher, 1)
         batcher.look_ahead()
+        take_steps(batcher, 1)
     assert isinstance(recorder.error, DeadlineError)
     assert not late.is_started
