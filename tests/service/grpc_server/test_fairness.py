@@ -1,7 +1,6 @@
 """Fairness between tokens: one that floods the service does not take it from another."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import grpc
@@ -15,9 +14,8 @@ from safelight_service.auth.tokens import digest_token
 from support.generation_stream import kinds, wait_for
 from support.running_service import run_service
 
-Metadata = Sequence[tuple[str, str]]
-FLOOD: Metadata = (("authorization", "Bearer flood"),)
-OTHER: Metadata = (("authorization", "Bearer other"),)
+FLOOD = (("authorization", "Bearer flood"),)
+OTHER = (("authorization", "Bearer other"),)
 
 
 def request(step_count: int, image_count: int = 1) -> pb.GenerateRequest:
@@ -51,9 +49,10 @@ def test_a_token_that_fills_the_queue_leaves_another_its_share(tmp_path: Path) -
             wait_for(call, "queued")
         for _ in range(3):
             assert kinds(stub.Generate(request(2), metadata=OTHER))[-1] == "completed"
-        assert not running.done()
+        assert running.is_active()
         with pytest.raises(grpc.RpcError) as raised:
             list(waiting[-1])
+        assert isinstance(raised.value, grpc.Call)
         status = rpc_status.from_call(raised.value)
         assert status is not None
         assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -103,8 +103,9 @@ class TextToImageServiceStub:
       generations as it may.
     - ALREADY_EXISTS (GENERATION_EXISTS): `generation_id` names the generation
       of another request.
-    - RESOURCE_EXHAUSTED (QUEUE_FULL): too many generations wait; RetryInfo has
-      the time to wait.
+    - RESOURCE_EXHAUSTED (QUEUE_FULL): too many generations wait, or too much
+      work; or this one waited and left its place to a caller with less than its
+      share. RetryInfo has the time to wait.
     - RESOURCE_EXHAUSTED (OUT_OF_MEMORY): the device has too little memory for
       this request.
     - UNAVAILABLE (MODEL_LOADING): the model is loading; RetryInfo has the time
@@ -113,7 +114,8 @@ class TextToImageServiceStub:
       restarts; RetryInfo has the time to wait.
     - FAILED_PRECONDITION (MODEL_FAILED): the model cannot be loaded.
     - DEADLINE_EXCEEDED (DEADLINE): the generation cannot finish by the call's
-      deadline; the message has the estimate. Without a reason: it has passed.
+      deadline, or can no longer; the message has the estimate. Without a reason:
+      it has passed.
     - DEADLINE_EXCEEDED (TIME_LIMIT): the generation exceeded the service's time
       limit.
     - DEADLINE_EXCEEDED (READER_STALLED): the caller read nothing from the
@@ -211,8 +213,9 @@ class TextToImageServiceAsyncStub(TextToImageServiceStub):
       generations as it may.
     - ALREADY_EXISTS (GENERATION_EXISTS): `generation_id` names the generation
       of another request.
-    - RESOURCE_EXHAUSTED (QUEUE_FULL): too many generations wait; RetryInfo has
-      the time to wait.
+    - RESOURCE_EXHAUSTED (QUEUE_FULL): too many generations wait, or too much
+      work; or this one waited and left its place to a caller with less than its
+      share. RetryInfo has the time to wait.
     - RESOURCE_EXHAUSTED (OUT_OF_MEMORY): the device has too little memory for
       this request.
     - UNAVAILABLE (MODEL_LOADING): the model is loading; RetryInfo has the time
@@ -221,7 +224,8 @@ class TextToImageServiceAsyncStub(TextToImageServiceStub):
       restarts; RetryInfo has the time to wait.
     - FAILED_PRECONDITION (MODEL_FAILED): the model cannot be loaded.
     - DEADLINE_EXCEEDED (DEADLINE): the generation cannot finish by the call's
-      deadline; the message has the estimate. Without a reason: it has passed.
+      deadline, or can no longer; the message has the estimate. Without a reason:
+      it has passed.
     - DEADLINE_EXCEEDED (TIME_LIMIT): the generation exceeded the service's time
       limit.
     - DEADLINE_EXCEEDED (READER_STALLED): the caller read nothing from the
@@ -322,8 +326,9 @@ class TextToImageServiceServicer(metaclass=_abc_1.ABCMeta):
           generations as it may.
         - ALREADY_EXISTS (GENERATION_EXISTS): `generation_id` names the generation
           of another request.
-        - RESOURCE_EXHAUSTED (QUEUE_FULL): too many generations wait; RetryInfo has
-          the time to wait.
+        - RESOURCE_EXHAUSTED (QUEUE_FULL): too many generations wait, or too much
+          work; or this one waited and left its place to a caller with less than its
+          share. RetryInfo has the time to wait.
         - RESOURCE_EXHAUSTED (OUT_OF_MEMORY): the device has too little memory for
           this request.
         - UNAVAILABLE (MODEL_LOADING): the model is loading; RetryInfo has the time
@@ -332,7 +337,8 @@ class TextToImageServiceServicer(metaclass=_abc_1.ABCMeta):
           restarts; RetryInfo has the time to wait.
         - FAILED_PRECONDITION (MODEL_FAILED): the model cannot be loaded.
         - DEADLINE_EXCEEDED (DEADLINE): the generation cannot finish by the call's
-          deadline; the message has the estimate. Without a reason: it has passed.
+          deadline, or can no longer; the message has the estimate. Without a reason:
+          it has passed.
         - DEADLINE_EXCEEDED (TIME_LIMIT): the generation exceeded the service's time
           limit.
         - DEADLINE_EXCEEDED (READER_STALLED): the caller read nothing from the
