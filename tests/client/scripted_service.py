@@ -4,7 +4,7 @@ import hashlib
 import io
 import threading
 import typing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from typing import Self
 
@@ -164,6 +164,7 @@ class ScriptedService(TextToImageServiceServicer):
         script: The responses of Generate and the statuses that end any call.
         models: What the other methods answer, if the script has no status.
         requests: The requests of Generate so far.
+        on_request: Called with each request of Generate.
         cancelled_ids: The ids that CancelGeneration was called with.
         metadata: The metadata of the last call.
         time_remaining: The seconds that the last call was given, if limited.
@@ -176,6 +177,7 @@ class ScriptedService(TextToImageServiceServicer):
         self._later: list[Script] = []
         self.models: Sequence[pb.Model] = ()
         self.requests: list[pb.GenerateRequest] = []
+        self.on_request: Callable[[pb.GenerateRequest], object] = lambda request: None
         self.cancelled_ids: list[str] = []
         self.metadata: dict[str, str | bytes] = {}
         self.time_remaining: float | None = None
@@ -207,6 +209,7 @@ class ScriptedService(TextToImageServiceServicer):
     ) -> Iterator[pb.GenerateResponse]:
         """Play the script."""
         self.requests.append(request)
+        self.on_request(request)
         self._note(context)
         has_ended = threading.Event()
         is_played = False
@@ -269,6 +272,10 @@ class ScriptedService(TextToImageServiceServicer):
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End all calls and close the port."""
         self._server.stop(grace=None).wait()
 
     def _note(self, context: grpc.ServicerContext) -> None:

@@ -213,27 +213,6 @@ def test_what_has_ended_is_not_cancelled(scripted: ScriptedService, client: Clie
     assert not scripted.cancelled_ids
 
 
-def test_a_broken_stream_is_taken_up_again(scripted: ScriptedService, client: Client) -> None:
-    broken = status(grpc.StatusCode.UNAVAILABLE, "Socket closed")
-    scripted.play_in_turn(
-        [accepted(2), progress(4), *image(0), broken],
-        [accepted(2), progress(4), *image(0), progress(2), broken],
-        [accepted(2), *image(0), *image(1), completed()],
-    )
-    with client.generate("a red circle", image_count=2) as generation:
-        events = list(generation)
-    assert [type(event).__name__ for event in events] == [
-        "Accepted",
-        "Progress",
-        "Image",
-        "Progress",
-        "Image",
-        "Completed",
-    ]
-    assert [image.image_index for image in generation.images()] == [0, 1]
-    assert len({request.generation_id for request in scripted.requests}) == 1
-
-
 def test_another_image_after_a_break_is_not_believed(
     scripted: ScriptedService, client: Client
 ) -> None:

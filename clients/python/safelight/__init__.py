@@ -6,9 +6,11 @@
 >>> image.save("circle.png")
 """
 
-from safelight._async_client import AsyncClient, AsyncGeneration
-from safelight._client import Client, Generation
-from safelight._connection import Tls
+from safelight._client.async_client import AsyncClient
+from safelight._client.async_generation import AsyncGeneration
+from safelight._client.client import Client
+from safelight._client.connection import Tls
+from safelight._client.generation import Generation
 from safelight._version import __version__
 from safelight.assembler import EventAssembler
 from safelight.errors import (

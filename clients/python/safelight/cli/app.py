@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from safelight._client import Client
-from safelight._connection import Tls
+from safelight._client.client import Client
+from safelight._client.connection import Tls
 from safelight._version import __version__
 from safelight.cli.display import LogDisplay, TerminalDisplay
 from safelight.cli.exits import EPILOG, ExitCode, exit_code_of, explain
