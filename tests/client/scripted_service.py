@@ -13,6 +13,7 @@ import PIL.Image
 import PIL.PngImagePlugin
 from google.protobuf.any_pb2 import Any
 from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 from grpc_health.v1.health import HealthServicer
 from grpc_health.v1.health_pb2 import HealthCheckResponse
@@ -38,6 +39,11 @@ def status(code: grpc.StatusCode, message: str, *details: Message) -> Status:
         packed.append(Any())
         packed[-1].Pack(detail)
     return Status(code=number, message=message, details=packed)
+
+
+def failure(code: grpc.StatusCode, reason: str, message: str = "no") -> Status:
+    """Return a step of a script that ends the call as the service does, by a reason of its own."""
+    return status(code, message, ErrorInfo(reason=reason, domain="safelight"))
 
 
 def png(color: str = "red", side: int = 16) -> bytes:

@@ -21,6 +21,7 @@ from tests.client.scripted_service import (
     accepted,
     chunk,
     completed,
+    failure,
     header,
     image,
     png,
@@ -317,7 +318,11 @@ def test_stream_that_ends_early_is_a_protocol_error(
 def test_error_in_mid_stream_is_raised_after_the_events_before_it(
     scripted: ScriptedService, client: Client
 ) -> None:
-    scripted.play(accepted(), progress(1), status(grpc.StatusCode.INTERNAL, "internal error, id=1"))
+    scripted.play(
+        accepted(),
+        progress(1),
+        failure(grpc.StatusCode.INTERNAL, "INTERNAL", "internal error, id=1"),
+    )
     with client.generate("a red circle") as generation:
         assert isinstance(next(generation), Accepted)
         assert isinstance(next(generation), Progress)

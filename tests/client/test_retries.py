@@ -9,7 +9,6 @@ from typing import Any
 import grpc
 import pytest
 import safelight
-from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 from safelight import AsyncClient, Client, Event
 from safelight._client.retries import CallArguments, Retries
@@ -19,6 +18,7 @@ from tests.client.scripted_service import (
     HOLD,
     ScriptedService,
     accepted,
+    failure,
     image,
     preview,
     progress,
@@ -66,10 +66,6 @@ def broken(code: grpc.StatusCode = grpc.StatusCode.INTERNAL) -> Status:
     return status(code, "Received RST_STREAM with error code 2")
 
 
-def refused(code: grpc.StatusCode, reason: str) -> Status:
-    return status(code, "no", ErrorInfo(reason=reason, domain="safelight"))
-
-
 def error_of(code: grpc.StatusCode, reason: str | None = None) -> safelight.ServiceError:
     return safelight.ServiceError("no", code=code, reason=reason)
 
@@ -109,9 +105,9 @@ def _name(event: Event) -> str:
 @pytest.mark.parametrize(
     "end",
     [
-        refused(grpc.StatusCode.INTERNAL, "INTERNAL"),
-        refused(grpc.StatusCode.CANCELLED, "CANCELLED"),
-        refused(grpc.StatusCode.UNAVAILABLE, "STOPPING"),
+        failure(grpc.StatusCode.INTERNAL, "INTERNAL"),
+        failure(grpc.StatusCode.CANCELLED, "CANCELLED"),
+        failure(grpc.StatusCode.UNAVAILABLE, "STOPPING"),
         broken(grpc.StatusCode.UNAUTHENTICATED),
     ],
     ids=["internal", "cancelled", "stopping", "a proxy's refusal"],
@@ -130,7 +126,7 @@ def test_a_wait_that_would_pass_the_deadline_is_not_begun(
     generate: Generate, scripted: ScriptedService
 ) -> None:
     scripted.pushback_ms = 60_000
-    scripted.play(refused(grpc.StatusCode.UNAVAILABLE, "STOPPING"))
+    scripted.play(failure(grpc.StatusCode.UNAVAILABLE, "STOPPING"))
     began_at = time.monotonic()
     with pytest.raises(safelight.ServiceUnavailableError, match="no"):
         generate(scripted.target, timeout=50)
@@ -143,7 +139,7 @@ def test_a_call_ends_by_its_time_out_although_the_service_dies_while_it_waits(
 ) -> None:
     """gRPC's own retry never ends here."""
     scripted.pushback_ms = 300
-    scripted.play(refused(grpc.StatusCode.UNAVAILABLE, "STOPPING"))
+    scripted.play(failure(grpc.StatusCode.UNAVAILABLE, "STOPPING"))
     scripted.on_request = lambda _: threading.Thread(target=scripted.stop).start()
     failures: list[BaseException] = []
 
@@ -173,7 +169,7 @@ def test_a_stream_that_breaks_for_ever_ends_by_the_time_out(
 
 def test_a_closed_client_resumes_nothing(scripted: ScriptedService) -> None:
     scripted.pushback_ms = 60_000
-    scripted.play(refused(grpc.StatusCode.UNAVAILABLE, "STOPPING"))
+    scripted.play(failure(grpc.StatusCode.UNAVAILABLE, "STOPPING"))
     client = Client(scripted.target)
     scripted.on_request = lambda _: threading.Thread(target=client.close).start()
     with client.generate("a red circle") as generation:
@@ -186,7 +182,7 @@ def test_a_closed_client_resumes_nothing(scripted: ScriptedService) -> None:
 @pytest.mark.anyio
 async def test_cancelling_between_two_attempts_ends_the_wait(scripted: ScriptedService) -> None:
     scripted.pushback_ms = 60_000
-    scripted.play(refused(grpc.StatusCode.UNAVAILABLE, "STOPPING"))
+    scripted.play(failure(grpc.StatusCode.UNAVAILABLE, "STOPPING"))
     loop = asyncio.get_running_loop()
     async with AsyncClient(scripted.target) as client, client.generate("a") as generation:
         scripted.on_request = lambda _: loop.call_soon_threadsafe(

@@ -24,6 +24,7 @@ from tests.client.scripted_service import (
     accepted,
     chunk,
     completed,
+    failure,
     header,
     image,
     png,
@@ -325,7 +326,7 @@ def test_a_broken_image_is_found_also_by_who_comes_back(
 def test_headers_become_metadata(
     scripted: ScriptedService, scripted_gateway: RunningGateway
 ) -> None:
-    scripted.play(accepted(), image(), status(grpc.StatusCode.INTERNAL, "enough"))
+    scripted.play(accepted(), image(), failure(grpc.StatusCode.INTERNAL, "INTERNAL"))
     headers = {"authorization": "Bearer hf_secret", "x-wait-for-model": "1", "x-use-cache": "0"}
     generate(f"{scripted_gateway.url}/v1/generate", REQUEST, headers)
     assert scripted.metadata["authorization"] == "Bearer hf_secret"
