@@ -176,6 +176,7 @@ class ScriptedService(TextToImageServiceServicer):
         time_remaining: The seconds that the last call was given, if limited.
         pushback_ms: What failures tell gRPC's own retries: when to call again, or below 0 not to.
         cancelled: Set when a call ended before its script.
+        cancelled_by_id: Set when CancelGeneration was called.
     """
 
     def __init__(self, credentials: grpc.ServerCredentials | None = None) -> None:
@@ -189,6 +190,7 @@ class ScriptedService(TextToImageServiceServicer):
         self.time_remaining: float | None = None
         self.pushback_ms: int | None = None
         self.cancelled = threading.Event()
+        self.cancelled_by_id = threading.Event()
         self._server = grpc.server(futures.ThreadPoolExecutor(4))
         add_TextToImageServiceServicer_to_server(self, self._server)
         health = HealthServicer()
@@ -253,6 +255,7 @@ class ScriptedService(TextToImageServiceServicer):
     ) -> pb.CancelGenerationResponse:
         """Note which generation is to be cancelled."""
         self.cancelled_ids.append(request.generation_id)
+        self.cancelled_by_id.set()
         return pb.CancelGenerationResponse(state=pb.GENERATION_STATE_CANCELLED)
 
     def ListModels(

@@ -1,9 +1,9 @@
 """The client for asyncio."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 import grpc
 import grpc.aio
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import PIL.Image
 
     from safelight.v1.text_to_image_pb2_grpc import TextToImageServiceAsyncStub
+
+_T = TypeVar("_T")
 
 
 class AsyncClient(BaseClient):
@@ -93,15 +95,23 @@ class AsyncClient(BaseClient):
     def stream(
         self,
         request: pb.GenerateRequest | pb.WatchGenerationRequest,
+        *,
+        cancels: bool = False,
         **options: Unpack[CallOptions],
     ) -> AsyncGeneration:
         """Prepare to send a request of the contract, unchanged, and to read its events.
 
-        A broken stream is resumed for as long as the request lingers. Leaving the block
-        early leaves a generation that lingers. `AsyncGeneration.message` has the contract's
-        message of each event.
+        A broken stream is resumed if the request has an id and lingers. `AsyncGeneration.message`
+        is the contract's message of each event.
+
+        Args:
+            request: The request.
+            cancels: Whether leaving the block early cancels a generation that lingers.
+            options: Time-out and metadata: see `CallOptions`.
         """
-        return AsyncGeneration(self._plan_stream(request, options), self._open_stub)
+        return AsyncGeneration(
+            self._plan_stream(request, options, cancels=cancels), self._open_stub
+        )
 
     async def cancel(self, generation_id: str, **options: Unpack[CallOptions]) -> GenerationOutcome:
         """Cancel a generation, whoever started it; return what it ended as, now or before.
@@ -111,7 +121,7 @@ class AsyncClient(BaseClient):
             ServiceError: the call failed; its other subclasses name the cause.
         """
         request = pb.CancelGenerationRequest(generation_id=generation_id)
-        response = await self._call(self._open_stub().CancelGeneration, request, options)
+        response = await self.call(self._open_stub().CancelGeneration, request, **options)
         return outcome_from_proto(response.state)
 
     async def list_models(self, **options: Unpack[CallOptions]) -> list[Model]:
@@ -120,7 +130,7 @@ class AsyncClient(BaseClient):
         Raises:
             ServiceError: the call failed; its subclasses name the cause.
         """
-        response = await self._call(self._open_stub().ListModels, pb.ListModelsRequest(), options)
+        response = await self.call(self._open_stub().ListModels, pb.ListModelsRequest(), **options)
         return [model_from_proto(model) for model in response.models]
 
     async def get_model(self, name: str = "", **options: Unpack[CallOptions]) -> Model:
@@ -131,7 +141,7 @@ class AsyncClient(BaseClient):
             ServiceError: the call failed; its other subclasses name the cause.
         """
         request = pb.GetModelRequest(model=name)
-        response = await self._call(self._open_stub().GetModel, request, options)
+        response = await self.call(self._open_stub().GetModel, request, **options)
         return model_from_proto(response.model)
 
     @property
@@ -146,6 +156,28 @@ class AsyncClient(BaseClient):
     def channel(self) -> grpc.aio.Channel:
         """This client's connection, for stubs of other services, such as grpc.health.v1.Health."""
         return self._open_channel()
+
+    async def call(
+        self, method: Callable[..., Awaitable[_T]], request: object, **options: Unpack[CallOptions]
+    ) -> _T:
+        """Make a call of a stub's method that has one response; return the response.
+
+        It sends the client's token and metadata, and is repeated as those of the client are.
+
+        Raises:
+            ServiceError: the call failed; its subclasses name the cause.
+        """
+        retries = self._plan_call(options)
+        while True:
+            try:
+                with service_errors():
+                    return await method(request, **retries.begin_attempt())
+            except ServiceError as error:
+                if self._closing.is_set():
+                    raise
+                await asyncio.sleep(retries.delay_after(error))
+                if self._closing.is_set():
+                    raise
 
     async def close(self) -> None:
         """Close the connection and cancel the calls that run."""
@@ -165,20 +197,6 @@ class AsyncClient(BaseClient):
     ) -> None:
         """Close the client."""
         await self.close()
-
-    async def _call(self, method: Callable[..., Any], request: object, options: CallOptions) -> Any:
-        """Make a call that has one response, with its retries; return the response."""
-        retries = self._plan_call(options)
-        while True:
-            try:
-                with service_errors():
-                    return await method(request, **retries.begin_attempt())
-            except ServiceError as error:
-                if self._closing.is_set():
-                    raise
-                await asyncio.sleep(retries.delay_after(error))
-                if self._closing.is_set():
-                    raise
 
     def _open_stub(self) -> "TextToImageServiceAsyncStub":
         return TextToImageServiceStub(self._open_channel())

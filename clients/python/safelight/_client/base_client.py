@@ -58,18 +58,28 @@ class BaseClient:
     def _plan_generation(self, prompt: str, options: GenerateOptions) -> GenerationPlan:
         arguments = self._connection.generate_arguments(options)
         request = request_to_proto(prompt, options)
-        linger_s = request.linger.ToNanoseconds() / 1e9
+        linger_s = _linger_s(request)
         return GenerationPlan(
             request, Retries(arguments, linger_s), self._closing, is_cancelled_by_id=linger_s > 0
         )
 
     def _plan_stream(
-        self, request: pb.GenerateRequest | pb.WatchGenerationRequest, options: CallOptions
+        self,
+        request: pb.GenerateRequest | pb.WatchGenerationRequest,
+        options: CallOptions,
+        *,
+        cancels: bool,
     ) -> GenerationPlan:
-        linger_s = (
-            request.linger.ToNanoseconds() / 1e9
-            if isinstance(request, pb.GenerateRequest)
-            else DEFAULT_LINGER_S
-        )
+        if isinstance(request, pb.GenerateRequest):
+            linger_s = _linger_s(request)
+        else:
+            linger_s, cancels = DEFAULT_LINGER_S, False
         retries = Retries(self._connection.call_arguments(options), linger_s)
-        return GenerationPlan(request, retries, self._closing, is_cancelled_by_id=False)
+        return GenerationPlan(
+            request, retries, self._closing, is_cancelled_by_id=cancels and linger_s > 0
+        )
+
+
+def _linger_s(request: pb.GenerateRequest) -> float:
+    """Return the seconds to resume a broken stream: without an id, a call would start another."""
+    return request.linger.ToNanoseconds() / 1e9 if request.generation_id else 0.0

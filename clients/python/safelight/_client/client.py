@@ -97,13 +97,19 @@ class Client(BaseClient):
     def stream(
         self,
         request: pb.GenerateRequest | pb.WatchGenerationRequest,
+        *,
+        cancels: bool = False,
         **options: Unpack[CallOptions],
     ) -> Generation:
         """Prepare to send a request of the contract, unchanged, and to read its events.
 
-        A broken stream is resumed for as long as the request lingers. Leaving the block
-        early leaves a generation that lingers. `Generation.message` has the contract's
-        message of each event.
+        A broken stream is resumed if the request has an id and lingers. `Generation.message`
+        is the contract's message of each event.
+
+        Args:
+            request: The request.
+            cancels: Whether leaving the block early cancels a generation that lingers.
+            options: Time-out and metadata: see `CallOptions`.
 
         >>> from safelight.v1.text_to_image_pb2 import GenerateRequest
         >>> with client.stream(GenerateRequest(inputs="a red circle")) as generation:
@@ -111,7 +117,7 @@ class Client(BaseClient):
         >>> kinds[0], kinds[-2:]
         ('accepted', ['image', 'completed'])
         """
-        return Generation(self._plan_stream(request, options), self._open_stub())
+        return Generation(self._plan_stream(request, options, cancels=cancels), self._open_stub())
 
     def cancel(self, generation_id: str, **options: Unpack[CallOptions]) -> GenerationOutcome:
         """Cancel a generation, whoever started it; return what it ended as, now or before.
