@@ -93,21 +93,22 @@ def prepare_services() -> None:
 @contextmanager
 def run_service(
     *module: str,
+    port: int = 0,
     warnings: str = _WARNINGS,
     otel: Mapping[str, str] | None = None,
     **settings: str,
 ) -> Iterator[RunningService]:
-    """Run a service on a free port; `settings` are SAFELIGHT_... variables, lower case.
+    """Run a service on a port, where 0 is any free one.
 
-    `otel` are OTEL_... variables, in the same way. Another `module` than the service's own is run
-    with the arguments that follow its name.
+    `settings` are SAFELIGHT_... variables, lower case, and `otel` OTEL_... variables in the same
+    way. Another `module` than the service's own is run with the arguments that follow its name.
     Warnings are errors inside it, too, unless `warnings` says otherwise. What it logged is shown
     if it fails to start.
     """
     variables = {f"SAFELIGHT_{name.upper()}": value for name, value in settings.items()}
     variables |= {f"OTEL_{name.upper()}": value for name, value in (otel or {}).items()}
     environment = {**service_environment(variables), "PYTHONWARNINGS": warnings}
-    command = [*(module or ("safelight_service",)), "--listen", "127.0.0.1:0"]
+    command = [*(module or ("safelight_service",)), "--listen", f"127.0.0.1:{port}"]
     with (
         tempfile.NamedTemporaryFile("w+") as log,
         WarmProcess(command, environment, log.name)
