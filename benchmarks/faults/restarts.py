@@ -1,0 +1,216 @@
+"""Restarts: stops, kills and restarts the service at random moments under calls with time-outs.
+
+Every call must end by its time-out plus one second, whatever becomes of the service.
+"""
+
+import argparse
+import asyncio
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safelight import AsyncClient, Client, SafelightError
+
+from benchmarks.report import write_report
+from support.running_service import prepare_services, run_service
+
+ALLOWED_S = 1.0
+CALLERS = 8
+CLI_START_S = 10.0
+"""For the command line's own imports, on a busy machine."""
+
+
+class Overruns:
+    """How calls have ended, and by how much they outlived their time-outs."""
+
+    def __init__(self) -> None:
+        self.outcomes: Counter[str] = Counter()
+        self.worst_s = float("-inf")
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def measure(self, timeout_s: float) -> Iterator[None]:
+        """Measure a call."""
+        began_at, outcome = time.monotonic(), "OK"
+        try:
+            yield
+        except SafelightError as error:
+            outcome = type(error).__name__
+        self.note(outcome, time.monotonic() - began_at - timeout_s)
+
+    def note(self, outcome: str, overrun_s: float) -> None:
+        """Note how a call has ended, and how long after its time-out."""
+        with self._lock:
+            self.outcomes[outcome] += 1
+            self.worst_s = max(self.worst_s, overrun_s)
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--calls", type=int, default=200, help="of each client (default: 200)")
+    parser.add_argument("--cli-calls", type=int, default=20, help="(default: 20)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
+    arguments = parser.parse_args()
+    prepare_services()
+    figures: dict[str, Any] = {}
+    for name, run, calls in (
+        ("blocking", run_blocking, arguments.calls),
+        ("asyncio", run_asyncio, arguments.calls),
+        ("command line", run_command_line, arguments.cli_calls),
+    ):
+        with restarting_service(random.Random(arguments.seed)) as service:
+            overruns, unended = run(service.target, calls)
+        figures[name] = {
+            "calls": calls,
+            "unended": unended,
+            "worst_overrun_s": round(overruns.worst_s, 2),
+            "outcomes": dict(overruns.outcomes),
+            "stops": service.stop_count,
+            "kills": service.kill_count,
+        }
+        print(name, figures[name], flush=True)
+    write_report("restarts", figures)
+    is_held = all(
+        figure["unended"] == 0 and figure["worst_overrun_s"] <= ALLOWED_S
+        for name, figure in figures.items()
+        if name != "command line"
+    )
+    sys.exit(not is_held or figures["command line"]["worst_overrun_s"] > ALLOWED_S + CLI_START_S)
+
+
+class RestartingService:
+    """A service on a port of its own that is always ending or starting."""
+
+    def __init__(self, rng: random.Random, port: int) -> None:
+        self.target = f"127.0.0.1:{port}"
+        self.stop_count = self.kill_count = 0
+        self.has_started, self.is_over = threading.Event(), threading.Event()
+        self._rng = rng
+        self._port = port
+
+    def run(self) -> None:
+        """Start and end it, until it is over."""
+        while not self.is_over.is_set():
+            with run_service(port=self._port) as service:
+                self.has_started.set()
+                self.is_over.wait(self._rng.uniform(0.5, 6))
+                if self._rng.random() < 0.6:
+                    self.stop_count += 1
+                    service.process.send_signal(signal.SIGTERM)
+                    try:
+                        service.process.wait(timeout=self._rng.uniform(0.5, 8))
+                    except subprocess.TimeoutExpired:
+                        self.kill_count += 1
+                else:
+                    self.kill_count += 1
+
+
+@contextmanager
+def restarting_service(rng: random.Random) -> Iterator[RestartingService]:
+    """Run such a service on a free port."""
+    with run_service() as service:
+        port = int(service.target.rpartition(":")[2])
+    restarting = RestartingService(rng, port)
+    thread = threading.Thread(target=restarting.run)
+    thread.start()
+    restarting.has_started.wait()
+    try:
+        yield restarting
+    finally:
+        restarting.is_over.set()
+        thread.join()
+
+
+def draw(rng: random.Random) -> dict[str, Any]:
+    """Return the options of a call."""
+    return {
+        "num_inference_steps": rng.randint(1, 60),
+        "width": rng.choice([64, 128]),
+        "height": 64,
+        "timeout": rng.uniform(0.3, 6),
+    }
+
+
+def run_blocking(target: str, calls: int) -> tuple[Overruns, int]:
+    """Call from threads that share a client; return how many calls have not ended, too."""
+    overruns = Overruns()
+
+    def call(client: Client, rng: random.Random) -> None:
+        for _ in range(calls // CALLERS):
+            options = draw(rng)
+            with overruns.measure(options["timeout"]):
+                client.text_to_image("a red circle", **options)
+            time.sleep(rng.uniform(0, 0.3))
+
+    client = Client(target)
+    threads = [
+        threading.Thread(target=call, args=(client, random.Random(number)), daemon=True)
+        for number in range(CALLERS)
+    ]
+    for thread in threads:
+        thread.start()
+    ends_at = time.monotonic() + calls / CALLERS * 8
+    for thread in threads:
+        thread.join(max(0, ends_at - time.monotonic()))
+    return overruns, sum(thread.is_alive() for thread in threads)
+
+
+def run_asyncio(target: str, calls: int) -> tuple[Overruns, int]:
+    """Call from tasks that share a client; return how many calls have not ended, too."""
+    overruns = Overruns()
+
+    async def call(client: AsyncClient, rng: random.Random) -> None:
+        for _ in range(calls // CALLERS):
+            options = draw(rng)
+            with overruns.measure(options["timeout"]):
+                await client.text_to_image("a red circle", **options)
+            await asyncio.sleep(rng.uniform(0, 0.3))
+
+    async def run() -> int:
+        async with AsyncClient(target) as client:
+            tasks = [
+                asyncio.ensure_future(call(client, random.Random(number)))
+                for number in range(CALLERS)
+            ]
+            _, unended = await asyncio.wait(tasks, timeout=calls / CALLERS * 8)
+            for task in unended:
+                task.cancel()
+            return len(unended)
+
+    return overruns, asyncio.run(run())
+
+
+def run_command_line(target: str, calls: int) -> tuple[Overruns, int]:
+    """Call from processes of the command line, whose start counts, too."""
+    overruns, rng = Overruns(), random.Random(0)
+    unended = 0
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(calls):
+            timeout_s = rng.uniform(0.3, 6)
+            options = ["--timeout", f"{timeout_s:.2f}", "--steps", str(rng.randint(1, 60))]
+            options += ["--width", "64", "--height", "64", "--target", target, "-q"]
+            options += ["-o", str(Path(folder) / f"{number}.png")]
+            command = [sys.executable, "-m", "safelight", "generate", "a red circle", *options]
+            began_at = time.monotonic()
+            try:
+                ended = subprocess.run(command, capture_output=True, timeout=60, check=False)
+            except subprocess.TimeoutExpired:
+                unended += 1
+            else:
+                overrun_s = time.monotonic() - began_at - timeout_s
+                overruns.note(f"exit {ended.returncode}", overrun_s)
+    return overruns, unended
+
+
+if __name__ == "__main__":
+    main()
