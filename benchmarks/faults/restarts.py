@@ -134,8 +134,8 @@ def restarting_service(rng: random.Random) -> Iterator[RestartingService]:
 def draw(rng: random.Random) -> dict[str, Any]:
     """Return the options of a call."""
     return {
-        "num_inference_steps": rng.randint(1, 60),
-        "width": rng.choice([64, 128]),
+        "num_inference_steps": rng.choice([1, 2, 4, 60]),
+        "width": 64,
         "height": 64,
         "timeout": rng.uniform(0.3, 6),
     }
@@ -197,7 +197,7 @@ def run_command_line(target: str, calls: int) -> tuple[Overruns, int]:
     with tempfile.TemporaryDirectory() as folder:
         for number in range(calls):
             timeout_s = rng.uniform(0.3, 6)
-            options = ["--timeout", f"{timeout_s:.2f}", "--steps", str(rng.randint(1, 60))]
+            options = ["--timeout", f"{timeout_s:.2f}", "--steps", str(rng.choice([1, 4, 60]))]
             options += ["--width", "64", "--height", "64", "--target", target, "-q"]
             options += ["-o", str(Path(folder) / f"{number}.png")]
             command = [sys.executable, "-m", "safelight", "generate", "a red circle", *options]

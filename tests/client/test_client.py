@@ -250,7 +250,7 @@ def test_not_every_break_is_mended(
 def test_what_has_not_begun_is_called_again_unless_the_service_says_not_to(
     pushback_ms: int, call_count: int, scripted: ScriptedService, client: Client
 ) -> None:
-    """Fault 30: by gRPC itself."""
+    """Fault 30: by the client."""
     scripted.pushback_ms = pushback_ms
     unavailable = status(grpc.StatusCode.UNAVAILABLE, "the service is stopping")
     scripted.play_in_turn([unavailable], [unavailable], [*whole_generation()])

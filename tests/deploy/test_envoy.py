@@ -12,13 +12,16 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.rpc import error_details_pb2, status_pb2
+from safelight import Client, Completed, Progress
 from safelight.v1 import text_to_image_pb2 as pb
 
 from support.running_envoy import Envoy, run_envoy
 from support.running_service import RunningService, run_service
+from support.tcp_proxy import TcpProxy
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -262,3 +265,30 @@ def test_what_has_not_begun_is_tried_at_another_replica(
                 *events, _trailers = read_frames(response)
                 assert events[-1].event.HasField("completed")
         assert envoy.count("cluster.safelight.upstream_rq_retry_success") > 0
+
+
+def test_cuts_behind_envoy_cost_neither_the_image_nor_a_second_generation(
+    service: RunningService, tmp_path: Path
+) -> None:
+    """Fault 42: the client sees INTERNAL, and resumes."""
+    request: dict[str, Any] = {"num_inference_steps": 40, "width": 64, "height": 64, "seed": 11}
+    with (
+        TcpProxy(service.target) as proxy,
+        run_envoy(tmp_path, proxy.target) as envoy,
+        Client(envoy.address) as client,
+        client.generate("a red circle", **request) as generation,
+    ):
+        steps = []
+        for event in generation:
+            if isinstance(event, Progress):
+                steps.append(event.step)
+                if len(steps) <= 5:
+                    proxy.cut()
+            elif isinstance(event, Completed):
+                completed = event
+        [image] = generation.images()
+        assert envoy.count("cluster.safelight.upstream_cx_destroy_remote_with_active_rq") >= 3
+    assert steps == sorted({*steps})
+    assert set(completed.batch_widths) == {1}  # nothing else ran beside it
+    with Client(service.target) as client, client.generate("a red circle", **request) as alone:
+        assert alone.images()[0].data == image.data

@@ -1,4 +1,4 @@
-"""Safelight's client: images from text over gRPC, with progress and previews.
+"""The Python client of Safelight: images from text over gRPC, with progress and previews.
 
 >>> from safelight import Client
 >>> client = Client("localhost:50051")

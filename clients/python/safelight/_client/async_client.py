@@ -32,7 +32,7 @@ _T = TypeVar("_T")
 
 
 class AsyncClient(BaseClient):
-    """Generates images in asyncio code; the same as `Client` but for `await`.
+    """Generates images in asyncio code, with the methods of `Client`.
 
     It belongs to the event loop of its first call, and may be made before the
     loop runs. Close it when done, or use it in an `async with` block.
@@ -86,7 +86,7 @@ class AsyncClient(BaseClient):
         return AsyncGeneration(self._plan_generation(prompt, options), self._open_stub)
 
     def watch(self, generation_id: str, **options: Unpack[CallOptions]) -> AsyncGeneration:
-        """Prepare to watch a generation that runs or has ended lately, whoever started it.
+        """Prepare to watch a generation that runs or has ended lately, of any client.
 
         Leaving the block early leaves it; `cancel(generation_id)` would cancel it.
         """
@@ -114,7 +114,7 @@ class AsyncClient(BaseClient):
         )
 
     async def cancel(self, generation_id: str, **options: Unpack[CallOptions]) -> GenerationOutcome:
-        """Cancel a generation, whoever started it; return what it ended as, now or before.
+        """Cancel a generation of any client; return its outcome, new or earlier.
 
         Raises:
             GenerationNotFoundError: it does not run, and has not ended lately.

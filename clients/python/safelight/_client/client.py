@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Client(BaseClient):
-    """Generates images. Threads may share it.
+    """Generates images. Threads may share a client.
 
     It connects on the first call, and again after a lost connection. Close it
     when done, or use it in a `with` block.
@@ -82,7 +82,7 @@ class Client(BaseClient):
         return Generation(self._plan_generation(prompt, options), self._open_stub())
 
     def watch(self, generation_id: str, **options: Unpack[CallOptions]) -> Generation:
-        """Prepare to watch a generation that runs or has ended lately, whoever started it.
+        """Prepare to watch a generation that runs or has ended lately, of any client.
 
         Leaving the block early leaves it; `cancel(generation_id)` would cancel it.
 
@@ -120,7 +120,7 @@ class Client(BaseClient):
         return Generation(self._plan_stream(request, options, cancels=cancels), self._open_stub())
 
     def cancel(self, generation_id: str, **options: Unpack[CallOptions]) -> GenerationOutcome:
-        """Cancel a generation, whoever started it; return what it ended as, now or before.
+        """Cancel a generation of any client; return its outcome, new or earlier.
 
         Raises:
             GenerationNotFoundError: it does not run, and has not ended lately.

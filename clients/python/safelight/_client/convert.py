@@ -106,7 +106,7 @@ def _check_integer(option: str, value: object, field: FieldDescriptor) -> None:
 
 
 def outcome_from_proto(state: pb.GenerationState.ValueType) -> GenerationOutcome:
-    """Convert what a generation has ended as."""
+    """Convert the outcome of a generation."""
     return _OUTCOMES.get(state, GenerationOutcome.UNKNOWN)
 
 
@@ -185,7 +185,7 @@ def completed_from_proto(message: pb.GenerationCompleted) -> Completed:
 
 
 def model_from_proto(message: pb.Model) -> Model:
-    """Convert the description of a model."""
+    """Convert a model."""
     is_known = message.HasField("capabilities")
     return Model(
         name=message.name,

@@ -42,7 +42,7 @@ class CallArguments(TypedDict):
 
 
 class Retries:
-    """Attempts of one call: what each is made with, and whether another follows a failure.
+    """The attempts of one call: their arguments, and the wait before another.
 
     All attempts share the call's time-out; none begins after it. Before the first message, four
     attempts are made while the service is UNAVAILABLE or the connection breaks. They wait as long
