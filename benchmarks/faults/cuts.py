@@ -22,11 +22,11 @@ from safelight import AsyncClient, Client, Event, Image, Progress
 from benchmarks.report import write_report
 from support.running_envoy import run_envoy
 from support.running_gateway import run_gateway
-from support.running_service import RunningService, run_service
+from support.running_service import RunningService, prepare_services, run_service
 from support.tcp_proxy import TcpProxy
 
 PROMPT = "a red circle on a blue background"
-SIZE: dict[str, Any] = {"num_inference_steps": 150, "width": 128, "height": 128, "seed": 11}
+SIZE: dict[str, Any] = {"num_inference_steps": 120, "width": 64, "height": 64, "seed": 11}
 
 Seen: TypeAlias = Iterator[tuple[int | None, bytes | None]]
 """For each event its step and its image, as far as it has them."""
@@ -37,6 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cuts", type=int, default=100, help="cuts for each way (default: 100)")
     cuts: int = parser.parse_args().cuts
+    prepare_services()
     with (
         tempfile.TemporaryDirectory() as folder,
         run_service() as service,
@@ -46,6 +47,7 @@ def main() -> None:
     ):
         with Client(service.target) as client, client.generate(PROMPT, **SIZE) as generation:
             unbroken = generation.images()[0].sha256
+        print(f"unbroken: {unbroken}", flush=True)
         ways = {
             "blocking": lambda: read(envoy.address),
             "asyncio": lambda: read_in_asyncio(envoy.address),

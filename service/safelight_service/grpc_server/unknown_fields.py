@@ -21,7 +21,7 @@ def refuse_unknown_fields(request: Message) -> None:
     """
     known = type(request)()
     known.CopyFrom(request)
-    known.DiscardUnknownFields()  # type: ignore[attr-defined]  # missing in the stubs
+    known.DiscardUnknownFields()
     size_bytes = request.ByteSize() - known.ByteSize()
     if size_bytes == 0:
         return
@@ -35,8 +35,9 @@ def refuse_unknown_fields(request: Message) -> None:
 
 def _find(message: Message, prefix: str = "") -> Iterator[str]:
     """Yield the path of each unknown field, which ends in its number."""
-    for unknown in UnknownFieldSet(message):
-        yield f"{prefix}{unknown.field_number}"
+    unknown = UnknownFieldSet(message)
+    for index in range(len(unknown)):
+        yield f"{prefix}{unknown[index].field_number}"
     for field, value in message.ListFields():
         if field.message_type is not None:
             for part in value if field.is_repeated else (value,):
