@@ -49,10 +49,10 @@ def test_size_is_read_in_every_form(size: dict[str, Any], gateway: RunningGatewa
 def test_what_has_no_effect_is_dropped_and_named(
     failing_gateway: RunningGateway, failing_service: FailingService
 ) -> None:
-    parameters = {"negative_prompt": "blurry", "seed": 3, "sharpness": 2}
+    parameters = {"negative_prompt": "blurry", "seed": 3, "quality": "hd"}
     body = {"inputs": "x", "parameters": parameters}
     answer = post(f"{failing_gateway.url}/models/{READY}", body)
     assert answer.status == 200
-    assert answer.headers["x-ignored-parameters"] == "negative_prompt, sharpness"
+    assert answer.headers["x-ignored-parameters"] == "negative_prompt, quality"
     sent = failing_service.requests[-1].parameters
     assert (sent.seed, sent.HasField("negative_prompt")) == (3, False)

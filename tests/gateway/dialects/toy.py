@@ -15,7 +15,7 @@ def render_error(error: GatewayError) -> Response:
 async def _draw(call: Call) -> Response:
     model = call.request.path_params["model"]
     result = await call.state.generator.run(read_request(call, call.json(), model=(model,)))
-    headers = {"x-toy-ignored": ",".join(result.ignored_parameters)}
+    headers = {"x-toy-ignored": ",".join(result.ignored_fields)}
     return Response(result.images[0].data, media_type="image/png", headers=headers)
 
 

@@ -45,7 +45,7 @@ async def test_what_a_model_does_not_support_is_dropped_also_if_it_had_to_be_loa
         async with AppState(Settings(target=service.target)) as state:
             request = ImageRequest(prompt="x", model=(READY,), negative_prompt="blurry")
             result = await state.generator.run(request)
-    assert result.ignored_parameters == ("negative_prompt",)
+    assert result.ignored_fields == ("negative_prompt",)
     assert result.compute_type == "gpu"
     sent = [asked.parameters.HasField("negative_prompt") for asked in service.requests]
     assert sent == [True, False]

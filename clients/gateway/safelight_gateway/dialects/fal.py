@@ -1,23 +1,36 @@
 """fal: direct results (`run`), and a queue that clients poll."""
 
-import base64
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
 from safelight_gateway.dialects import hf_inference
 from safelight_gateway.dialects.dialect import Dialect, DialectRoute, Proxy
+from safelight_gateway.dialects.fields import IMAGE_INPUT, WEBHOOK
 from safelight_gateway.dialects.parameters import read_request
+from safelight_gateway.dialects.values import flag
 from safelight_gateway.edge.call import Call
-from safelight_gateway.edge.links import link_images
-from safelight_gateway.errors import GatewayError, bad_request
+from safelight_gateway.edge.links import data_urls, link_images
+from safelight_gateway.errors import GatewayError, bad_request, invalid_field
 from safelight_gateway.generation.request import ImageRequest, ImageResult
 from safelight_gateway.stores.files import SUFFIXES
 from safelight_gateway.stores.jobs import Job, JobState
 
 _OWNER = "fal-ai/"
 _ID_HEADER = "x-fal-request-id"
+_SYNC_MODE = "sync_mode"
+_CANCELLED, _CANCELLED_STATUS = "client_cancelled", 499
+_ERROR_TYPES = {
+    500: "internal_error",
+    502: "runner_incomplete_response",
+    503: "runner_scheduling_failure",
+    504: "request_timeout",
+}
+"""fal's names of causes, by HTTP status."""
+
+_WEBHOOKS = ("fal_webhook", "webhook_url")
 _LONGEST_HOLD_S = 240.0
 """Node times out after 300 s without a response."""
 
@@ -28,14 +41,27 @@ def render_error(error: GatewayError) -> Response:
     if error.violations:
         detail = [
             {
-                "loc": ["body", violation.field.removeprefix("parameters.")],
+                "loc": ["body", violation.field],
                 "msg": violation.description,
                 "type": "value_error",
             }
             for violation in error.violations
         ]
     content = {"detail": detail, "error": error.message, "message": error.message}
-    return JSONResponse(content, error.status)
+    error_type = _error_type(error)
+    if error_type is None:
+        return JSONResponse(content, error.status)
+    # fal's client asks again and again after a 409.
+    status = _CANCELLED_STATUS if error_type == _CANCELLED else error.status
+    content["error_type"] = error_type
+    return JSONResponse(content, status, headers={"x-fal-error-type": error_type})
+
+
+def _error_type(error: GatewayError) -> str | None:
+    """Return fal's name for the cause; None for invalid requests, which have none."""
+    if error.reason == "CANCELLED":
+        return _CANCELLED
+    return "bad_request" if error.status == 400 else _ERROR_TYPES.get(error.status)
 
 
 async def _run(call: Call) -> Response:
@@ -44,7 +70,7 @@ async def _run(call: Call) -> Response:
     if hf_inference.is_request(call.json()):
         return await hf_inference.generate_bytes(call, _models(call))
     result = await call.state.generator.run(_read(call))
-    links = _data_links(result) if _wants_data(call) else link_images(call, result)
+    links = _link(call, result, as_data=_wants_data(call))
     content = _render_result(result, links, call.json().get("prompt"))
     return JSONResponse(content, headers=hf_inference.result_headers(result))
 
@@ -86,7 +112,7 @@ async def _get_result(call: Call) -> Response:
     job.raise_for_failure()
     assert job.result is not None
     if not job.links:
-        job.links = link_images(call, job.result)
+        job.links = _link(call, job.result, as_data=job.request.wants_data)
     headers |= hf_inference.result_headers(job.result)
     content = _render_result(job.result, job.links, job.request.prompt)
     return JSONResponse(content, headers=headers)
@@ -101,8 +127,11 @@ async def _cancel(call: Call) -> Response:
 
 
 def _read(call: Call) -> ImageRequest:
-    body = call.json()
-    return read_request(call, body, model=_models(call), own_names=("sync_mode",))
+    for name in _WEBHOOKS:
+        if call.request.query_params.get(name):
+            raise invalid_field(name, WEBHOOK.reason)
+    request = read_request(call, call.json(), model=_models(call), own_fields=DIALECT.own_fields)
+    return replace(request, wants_data=_wants_data(call))
 
 
 def _models(call: Call) -> tuple[str, ...]:
@@ -133,6 +162,9 @@ def _status(call: Call, job: Job) -> dict[str, Any]:
         "queue_position": job.queue_position,
         "logs": [],
     }
+    if job.error is not None:
+        content["error"] = job.error.message
+        content["error_type"] = _error_type(job.error) or "bad_request"
     if job.result is not None:
         content["metrics"] = {"inference_time": round(job.result.compute_s, 3)}
     return content
@@ -163,14 +195,11 @@ def _render_result(result: ImageResult, links: Sequence[str], prompt: object) ->
 
 
 def _wants_data(call: Call) -> bool:
-    return call.json().get("sync_mode") is True
+    return flag(_SYNC_MODE, call.json().get(_SYNC_MODE) or False)
 
 
-def _data_links(result: ImageResult) -> tuple[str, ...]:
-    return tuple(
-        f"data:{image.mime_type};base64,{base64.b64encode(image.data).decode()}"
-        for image in result.images
-    )
+def _link(call: Call, result: ImageResult, *, as_data: bool) -> tuple[str, ...]:
+    return data_urls(result) if as_data else link_images(call, result)
 
 
 DIALECT = Dialect(
@@ -184,7 +213,22 @@ DIALECT = Dialect(
         DialectRoute("GET", "/{any:path}/requests/{id}", _get_result),
     ),
     render_error=render_error,
-    parameter_aliases={"num_images": "n", "image_size": "size"},
+    parameter_aliases={"num_images": "n", "image_size": "size", "format": "output_format"},
+    own_fields=(_SYNC_MODE,),
+    hints=(
+        "acceleration",
+        "enable_prompt_expansion",
+        "enable_safety_checker",
+        "expand_prompt",
+        "safety_checker_version",
+    ),
+    refusals={
+        "control_image_url": IMAGE_INPUT,
+        "controlnet_unions": IMAGE_INPUT,
+        "control_loras": IMAGE_INPUT,
+        "easycontrols": IMAGE_INPUT,
+        "ip_adapter_image_url": IMAGE_INPUT,
+    },
     hosts={"fal.run": "/fal-ai", "queue.fal.run": "/fal-queue", "queue.*": "/fal-queue"},
     proxy=Proxy("/fal-proxy", header="x-fal-target-url"),
     deadline_headers=("x-fal-request-timeout",),
