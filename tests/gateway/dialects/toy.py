@@ -3,9 +3,9 @@
 from starlette.responses import JSONResponse, Response
 
 from safelight_gateway.dialects.dialect import Dialect, DialectRoute, Proxy
-from safelight_gateway.dialects.parameters import read_request
 from safelight_gateway.edge.call import Call
 from safelight_gateway.errors import GatewayError
+from safelight_gateway.fields.parameters import read_request
 
 
 def render_error(error: GatewayError) -> Response:

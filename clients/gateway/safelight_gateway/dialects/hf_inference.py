@@ -6,10 +6,10 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from safelight_gateway.dialects.dialect import Dialect, DialectRoute, Refusal
-from safelight_gateway.dialects.fields import is_empty
-from safelight_gateway.dialects.parameters import read_request
 from safelight_gateway.edge.call import Call
 from safelight_gateway.errors import GatewayError, invalid_field
+from safelight_gateway.fields.parameters import read_request
+from safelight_gateway.fields.rules import is_empty
 from safelight_gateway.generation.request import ImageResult
 
 _PATHS = (

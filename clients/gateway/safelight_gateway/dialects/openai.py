@@ -8,14 +8,14 @@ from starlette.responses import JSONResponse, Response
 
 from safelight_gateway.dialects import hf_inference
 from safelight_gateway.dialects.dialect import Dialect, DialectRoute, Refusal
-from safelight_gateway.dialects.fields import IMAGE_INPUT
 from safelight_gateway.dialects.openai_models import model_routes
 from safelight_gateway.dialects.openai_stream import stream_images
-from safelight_gateway.dialects.parameters import read_request
-from safelight_gateway.dialects.values import flag, integer
 from safelight_gateway.edge.call import Call
 from safelight_gateway.edge.links import link_images
 from safelight_gateway.errors import GatewayError, invalid_field
+from safelight_gateway.fields.parameters import read_request
+from safelight_gateway.fields.rules import IMAGE_INPUT
+from safelight_gateway.fields.values import flag, integer
 from safelight_gateway.generation.request import ImageResult
 
 OWN_FIELDS = ("model", "response_format", "stream", "partial_images")

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from typing import TypeVar, get_args
 
 from safelight_gateway.dialects.dialect import Dialect, Handler, Parameter, Refusal
-from safelight_gateway.dialects.fields import HINTS, REFUSALS
+from safelight_gateway.fields.rules import HINTS, REFUSALS
 
 _Value = TypeVar("_Value")
 

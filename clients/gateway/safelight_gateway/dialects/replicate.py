@@ -10,11 +10,11 @@ from starlette.responses import JSONResponse, Response
 
 from safelight_gateway.dialects import hf_inference
 from safelight_gateway.dialects.dialect import Dialect, DialectRoute, Refusal
-from safelight_gateway.dialects.fields import ADAPTER, IMAGE_INPUT, WEBHOOK, find_ignored
-from safelight_gateway.dialects.parameters import read_request
 from safelight_gateway.edge.call import Call
 from safelight_gateway.edge.links import data_urls, link_images
 from safelight_gateway.errors import GatewayError, invalid_field
+from safelight_gateway.fields.parameters import read_request
+from safelight_gateway.fields.rules import ADAPTER, IMAGE_INPUT, WEBHOOK, find_ignored
 from safelight_gateway.generation.request import ImageRequest
 from safelight_gateway.stores.jobs import Job, JobState
 
@@ -23,7 +23,7 @@ _ROOTS = ("/replicate/v1", "/v1")
 
 _WAIT = re.compile(r"\bwait\b(?: *= *(\d{1,5}))?")
 _LONGEST_WAIT_S = 60.0
-_NEVER_POLLING = ("hf_hub/", "@huggingface/inference")
+_NEVER_POLLING = ("hf_hub/", "@huggingface/inference", "ai-sdk/")
 """User agents that never poll: the first answer must hold the result."""
 
 _SDKS = ("replicate-python/", "replicate-javascript/")

@@ -2,7 +2,7 @@
 
 from safelight_gateway.dialects import openai
 from safelight_gateway.dialects.dialect import Dialect
-from safelight_gateway.dialects.fields import ADAPTER
+from safelight_gateway.fields.rules import ADAPTER
 
 DIALECT = Dialect(
     name="together",

@@ -14,7 +14,7 @@ from safelight_gateway.generation.shape import fit_shape
 _GUIDANCE_OFF = 1.0
 """Guidance scale up to which guidance is off."""
 
-_MAX_PREVIEW_SIDE_PX = 512
+_MIN_PREVIEW_SIDE_PX, _MAX_PREVIEW_SIDE_PX = 16, 512
 _PREVIEW_TYPES = ("image/jpeg", "image/webp")
 _UNKNOWN_SIDE_PX = 0
 """Side that every model refuses: nothing is made before the model's limits are known."""
@@ -83,7 +83,7 @@ class PreparedRequest:
             "output_quality": request.output_quality,
             "preview_every": self.preview_steps[0] if self.preview_steps else None,
             "preview_mime_type": mime_type if mime_type in _PREVIEW_TYPES else None,
-            "preview_max_side_px": _MAX_PREVIEW_SIDE_PX if self.preview_steps else None,
+            "preview_max_side_px": self._preview_side_px if self.preview_steps else None,
             "use_cache": request.use_cache,
             "wait_for_model": request.wait_for_model,
             "timeout": timeout_s,
@@ -106,6 +106,16 @@ class PreparedRequest:
             compute_type="cache" if is_cached else self._device_type,
             ignored_fields=self.ignored,
         )
+
+    @property
+    def _preview_side_px(self) -> int:
+        """Longest side of previews in pixels: that of the image, within the contract's limits."""
+        capabilities = self.model.capabilities
+        assert capabilities is not None
+        defaults = capabilities.defaults
+        width = self.request.width or defaults.width or 0
+        height = self.request.height or defaults.height or 0
+        return min(max(width, height, _MIN_PREVIEW_SIDE_PX), _MAX_PREVIEW_SIDE_PX)
 
     @property
     def _device_type(self) -> str:

@@ -3,9 +3,11 @@
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from safelight_gateway.dialects.fields import find_ignored
-from safelight_gateway.dialects.sizes import Size, read_size
-from safelight_gateway.dialects.values import (
+from safelight_gateway.edge.call import Call, parse_flag
+from safelight_gateway.errors import invalid_field
+from safelight_gateway.fields.rules import find_ignored
+from safelight_gateway.fields.sizes import Size, read_size
+from safelight_gateway.fields.values import (
     Values,
     image_type,
     integer,
@@ -14,8 +16,6 @@ from safelight_gateway.dialects.values import (
     shown,
     text,
 )
-from safelight_gateway.edge.call import Call, parse_flag
-from safelight_gateway.errors import invalid_field
 from safelight_gateway.generation import schedulers
 from safelight_gateway.generation.field_names import FieldNames
 from safelight_gateway.generation.request import ImageRequest

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from safelight_gateway.dialects.dialect import Parameter
-from safelight_gateway.dialects.values import Values, integer, number, shown
 from safelight_gateway.errors import invalid_field
+from safelight_gateway.fields.values import Values, integer, number, shown
 from safelight_gateway.generation.shape import Shape
 
 _NAMED_SIZES = {
@@ -66,13 +66,13 @@ def _read_combined(values: Values) -> Size:
     sides = values.read("size", _parse_size)
     if sides is None:
         return Size()
-    name = values.names["size"]
-    if isinstance(sides, str):
-        width, height = _NAMED_SIZES[sides]
-        ratio, pixel_count = width / height, width * height
-        shape = Shape(field=name, text=sides, ratio=ratio, pixel_count=pixel_count)
-        return Size(shape=shape, field=name)
-    return Size(width=sides[0], height=sides[1], field=name)
+    width, height, name = sides
+    field = values.names["size"]
+    if not name:
+        return Size(width=width, height=height, field=field)
+    ratio, pixel_count = width / height, width * height
+    shape = Shape(field=field, text=name, ratio=ratio, pixel_count=pixel_count)
+    return Size(shape=shape, field=field)
 
 
 def _add_ratio(size: Size, values: Values) -> Size:
@@ -103,17 +103,17 @@ def _add_ratio(size: Size, values: Values) -> Size:
     return Size(width=size.width, height=size.height, shape=shape)
 
 
-def _parse_size(name: str, value: Any) -> tuple[int, int] | str | None:
-    """Return both sides, a named size, or None where the model chooses."""
+def _parse_size(name: str, value: Any) -> tuple[int, int, str] | None:
+    """Return both sides, and the name of a named size; None where the model chooses."""
     match value:
         case {"width": width, "height": height}:
-            return integer(f"{name}.width", width), integer(f"{name}.height", height)
+            return integer(f"{name}.width", width), integer(f"{name}.height", height), ""
         case str() if value in _MODEL_CHOOSES:
             return None
         case str() if value in _NAMED_SIZES:
-            return value
+            return (*_NAMED_SIZES[value], value)
         case str() if match := _SIZE_TEXT.fullmatch(value.strip()):
-            return int(match[1]), int(match[2])
+            return int(match[1]), int(match[2]), ""
     allowed = f"auto, WIDTHxHEIGHT, {{width, height}} or one of {', '.join(_NAMED_SIZES)}"
     raise invalid_field(name, f"must be {allowed}, not {shown(value)}")
 
