@@ -50,6 +50,7 @@ CLIENTS = {
         "together_url",
         "openai_b64",
         "openai_nebius_url",
+        "openai_stream",
     ),
     "python-nebius": ("hub_hf-inference", "hub_fal-ai", NEBIUS),
     "node": (
@@ -76,6 +77,7 @@ CLIENTS = {
         "together_url",
         "openai_b64",
         "openai_nebius",
+        "openai_stream",
     ),
 }
 TLS_CLIENTS = {
