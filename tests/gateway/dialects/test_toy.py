@@ -61,6 +61,13 @@ def test_wrong_value_is_reported_under_the_name_that_was_sent(toy_gateway: Runni
     )
 
 
+def test_its_fields_are_ignored_or_refused(failing_toy_gateway: RunningGateway) -> None:
+    url = f"{failing_toy_gateway.url}/toy/draw/{READY}"
+    assert post(url, {**DRAWING, "mood": "calm"}).headers["x-toy-ignored"] == "mood"
+    refused = post(url, {**DRAWING, "photo": "cat.png"})
+    assert (refused.status, refused.json["trouble"].partition(":")[0]) == (422, "photo")
+
+
 def test_it_renders_the_errors_of_its_routes(failing_toy_gateway: RunningGateway) -> None:
     answer = draw(failing_toy_gateway, "queue-full")
     assert (answer.status, answer.headers["retry-after"]) == (429, "2")

@@ -6,6 +6,7 @@ from safelight_gateway.dialects.dialect import Dialect, DialectRoute, Proxy
 from safelight_gateway.edge.call import Call
 from safelight_gateway.errors import GatewayError
 from safelight_gateway.fields.parameters import read_request
+from safelight_gateway.fields.rules import IMAGE_INPUT
 
 
 def render_error(error: GatewayError) -> Response:
@@ -36,6 +37,8 @@ DIALECT = Dialect(
         "across": "width",
         "down": "height",
     },
+    hints=("mood",),
+    refusals={"photo": IMAGE_INPUT},
     hosts={"toy.example": "/toy", "beta.toy.*": "/toy"},
     proxy=Proxy("/toy-proxy", header="x-toy-target"),
     deadline_headers=("x-toy-patience",),

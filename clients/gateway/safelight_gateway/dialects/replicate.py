@@ -217,6 +217,7 @@ DIALECT = Dialect(
         "webhook": WEBHOOK,
         "webhook_completed": WEBHOOK,
     },
+    deadline_headers=("cancel-after",),
     credential_schemes=("Token",),
     is_provider=True,
 )
