@@ -137,6 +137,26 @@ async function openaiStream() {
   return Buffer.from(last.b64_json, "base64");
 }
 
+// Vercel's AI SDK
+
+globalThis.AI_SDK_LOG_WARNINGS = false; // it would write them to the standard output
+
+async function aiSdk(name, options) {
+  const { generateImage } = await load("ai");
+  const provider = await load(`@ai-sdk/${name}`);
+  const create = Object.entries(provider).find(([key]) => key.startsWith("create"))[1];
+  const { seed, ...others } = { num_inference_steps: steps, ...extra };
+  const isOpenAI = name === "openai-compatible"; // which sends no seed of its own
+  const result = await generateImage({
+    model: create(options).imageModel(model),
+    prompt,
+    size: `${width}x${height}`,
+    providerOptions: isOpenAI ? { safelight: { seed, ...others } } : { [name]: others },
+    ...(isOpenAI ? {} : { seed }),
+  });
+  return Buffer.from(result.image.uint8Array);
+}
+
 const old = "-4.13.21";
 const clients = {
   huggingface_endpoint_url: () =>
@@ -165,6 +185,11 @@ const clients = {
   openai_b64: () => openai("/v1"),
   openai_nebius: () => openai("/nebius/v1"),
   openai_stream: openaiStream,
+  ai_sdk_openai: () =>
+    aiSdk("openai-compatible", { name: "safelight", apiKey: token, baseURL: `${base}/v1` }),
+  ai_sdk_replicate: () =>
+    aiSdk("replicate", { apiToken: token, baseURL: `${base}/replicate/v1` }),
+  ai_sdk_fal: () => aiSdk("fal", { apiKey: token, baseURL: `${base}/fal-ai` }),
 };
 
 const recorded = async () => (await fetch(`${base}/recorded`)).json();

@@ -30,7 +30,14 @@ def test_replicate_wait_ends_with_starting(failing_gateway: RunningGateway) -> N
     assert (cancelled.status, cancelled.json["status"]) == (200, "canceled")
 
 
-@pytest.mark.parametrize("agent", ["unknown/None; hf_hub/2.4.0", "@huggingface/inference/4.13"])
+@pytest.mark.parametrize(
+    "agent",
+    [
+        "unknown/None; hf_hub/2.4.0",
+        "@huggingface/inference/4.13",
+        "ai/6.0.326 ai-sdk/replicate/2.0",
+    ],
+)
 def test_replicate_holds_clients_that_never_poll(
     agent: str, failing_gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:

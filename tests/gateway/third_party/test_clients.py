@@ -78,6 +78,9 @@ CLIENTS = {
         "openai_b64",
         "openai_nebius",
         "openai_stream",
+        "ai_sdk_openai",
+        "ai_sdk_replicate",
+        "ai_sdk_fal",
     ),
 }
 TLS_CLIENTS = {
