@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from safelight_gateway.dialects.openai_models import list_models
 from safelight_gateway.edge.call import Call
 from safelight_gateway.edge.endpoint import endpoint
 from safelight_gateway.errors import GatewayError, bad_request, from_service, invalid_field
@@ -183,7 +184,9 @@ async def _list_models(call: Call) -> Response:
             metadata=call.context.call_metadata,
             timeout=call.context.timeout_s(call.state.settings.max_request_s),
         )
-    return JSONResponse(to_json(response))
+    # OpenAI's clients ask the same route, and read `data`.
+    openai = list_models([model.name for model in response.models])
+    return JSONResponse({**openai, **to_json(response)})
 
 
 async def _report_health(request: Request) -> Response:
