@@ -1,0 +1,73 @@
+"""Fixtures of the playground's tests: one browser, and a profile of its own for each test."""
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
+from safelight.v1 import text_to_image_pb2 as pb
+
+from support.running_gateway import RunningGateway, run_gateway
+from tests.client.scripted_service import ScriptedService
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+_PATIENCE_MS = 30_000
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    """Chromium, if it is there."""
+    if CHROMIUM is None:
+        pytest.skip("run scripts/install-test-servers first: there is no chromium")
+    expect.set_options(timeout=_PATIENCE_MS)
+    with sync_playwright() as playwright:
+        # Within a container Chromium's own sandbox cannot be had.
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page in a profile of its own; in the end it has complained of nothing and called nobody."""
+    context = browser.new_context(viewport={"width": 1360, "height": 900}, reduced_motion="reduce")
+    page = context.new_page()
+    page.set_default_timeout(_PATIENCE_MS)
+    complaints: list[str] = []
+    origins: set[str] = set()
+
+    def note_origin(request: Request) -> None:
+        if not request.url.startswith(("data:", "blob:")):
+            origins.add("/".join(request.url.split("/")[:3]))
+
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on(
+        "console",
+        # What was refused is no fault of the page, but Chromium logs it.
+        lambda message: (
+            complaints.append(message.text)
+            if message.type in ("error", "warning")
+            and "Failed to load resource" not in message.text
+            else None
+        ),
+    )
+    page.on("request", note_origin)
+    yield page
+    context.close()
+    assert complaints == []
+    assert len(origins) == 1
+
+
+@pytest.fixture
+def scripted() -> Iterator[ScriptedService]:
+    """A service that plays a script."""
+    with ScriptedService() as service:
+        service.models = [pb.Model(name="shapes", is_default=True, state=pb.MODEL_STATE_NOT_LOADED)]
+        yield service
+
+
+@pytest.fixture
+def scripted_gateway(scripted: ScriptedService) -> Iterator[RunningGateway]:
+    """A gateway to a service that plays a script."""
+    with run_gateway(scripted.target) as running:
+        yield running
