@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback whose connections a test can cut or stall."""
+"""TCP proxy on loopback whose connections a test can cut or stall."""
 
 import contextlib
 import socket
@@ -22,7 +22,7 @@ class TcpProxy:
         self.target = f"127.0.0.1:{self.port}"
 
     def cut(self) -> None:
-        """Break all connections at once, with a reset; new ones are taken."""
+        """Reset all connections; new ones are still accepted."""
         with self._lock:
             broken, self._sockets = self._sockets, []
         for each in broken:
@@ -31,7 +31,7 @@ class TcpProxy:
                 each.shutdown(socket.SHUT_RDWR)
 
     def stall(self) -> None:
-        """Pass nothing on any more, and tell nobody, like a cable that was pulled."""
+        """Silently stop forwarding, like a pulled cable."""
         self._flows.clear()
 
     def close(self) -> None:

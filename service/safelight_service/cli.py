@@ -14,11 +14,11 @@ import structlog
 import typer
 from pydantic import ValidationError
 
-from safelight_service import __version__
 from safelight_service.auth.tokens import Caller, digest_token
 from safelight_service.core.errors import ModelFailedError
 from safelight_service.logs import configure_logs
 from safelight_service.settings import ConfigurationError, Settings, load_settings
+from safelight_service.version import __version__
 from safelight_settings import announce, describe_problems, open_standard_streams
 
 _EXIT_FAILURE, _EXIT_USAGE = 1, 2

@@ -74,7 +74,9 @@ def _resolve_value(field: FieldInfo, value: Any, folder: Path) -> Any:
     if isinstance(value, list):
         return [_resolve_value(field, each, folder) for each in value]
     if isinstance(value, Mapping):
-        return resolve_paths(table, value, folder) if table else value
+        if table:
+            return resolve_paths(table, value, folder)
+        return {key: _resolve_value(field, each, folder) for key, each in value.items()}
     marker = next(_find_markers(field), None)
     return marker.resolve(value, folder) if marker and isinstance(value, str) else value
 

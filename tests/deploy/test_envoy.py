@@ -1,4 +1,4 @@
-"""Envoy with the configuration of this repository: gRPC-Web and Connect, over HTTP/1.1."""
+"""Envoy with this repository's configuration: gRPC-Web and Connect, over HTTP/1.1."""
 
 import base64
 import http.client
@@ -32,13 +32,13 @@ _ADMIN = "admin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}
 
 @dataclass(frozen=True, slots=True)
 class Envoy:
-    """HOST:PORT for callers, and for those who ask how it is."""
+    """Running Envoy: HOST:PORT of its listener and of its admin interface."""
 
     address: str
     admin: str
 
     def count(self, counter: str) -> int:
-        """Return the value of one of its counters."""
+        """Return the value of one of Envoy's counters."""
         with urllib.request.urlopen(f"http://{self.admin}/stats?filter={counter}") as answer:
             return int(answer.read().split()[-1])
 
@@ -73,7 +73,7 @@ def envoy(service: RunningService, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @contextmanager
 def run_envoy(folder: Path, *replicas: RunningService) -> Iterator[Envoy]:
-    """Run the repository's configuration, but for its two ports and with as many replicas."""
+    """Run Envoy with the repository's configuration, on free ports, in front of these replicas."""
     config = (ROOT / "deploy" / "envoy.yaml").read_text()
     config, count = re.subn("port_value: 8081", "port_value: 0", config)
     assert count == 1
@@ -112,7 +112,7 @@ def call(
 def web_call(
     envoy: Envoy, method: str, message: bytes, **headers: str
 ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-    """Call as browsers do with gRPC-Web."""
+    """Call with gRPC-Web, as browsers do."""
     content_type = {"content-type": "application/grpc-web+proto", "x-grpc-web": "1"}
     return call(envoy, method, pack(message), content_type | headers)
 
@@ -120,7 +120,7 @@ def web_call(
 def connect_call(
     envoy: Envoy, method: str, body: bytes, **headers: str
 ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-    """Call as browsers do with Connect."""
+    """Call with Connect, as browsers do."""
     return call(envoy, method, body, {"connect-protocol-version": "1", **headers})
 
 
@@ -159,7 +159,7 @@ def test_a_generation_by_grpc_web_as_text(envoy: Envoy) -> None:
     connection, response = call(envoy, "Generate", body, headers)
     with closing(connection):
         text = response.read()
-    # Each piece that is flushed is padded by itself.
+    # Each flushed piece has its own padding.
     data = b"".join(base64.b64decode(piece) for piece in re.findall(rb"[^=]+=*", text))
     assert b"\x89PNG" in data
     assert b"grpc-status:0" in data
@@ -187,7 +187,7 @@ def test_a_browser_reads_events_as_they_come_and_cancels_by_leaving(envoy: Envoy
     assert next(frames).event.progress.step == 1
     response.close()
     connection.close()
-    gives_up_at = time.monotonic() + 10  # it would run for a minute
+    gives_up_at = time.monotonic() + 10  # the generation would run for a minute
     while envoy.count("cluster.safelight.upstream_rq_tx_reset") == resets:
         assert time.monotonic() < gives_up_at
 

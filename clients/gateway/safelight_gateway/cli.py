@@ -14,9 +14,9 @@ from typing import Annotated, NoReturn, TextIO, cast
 import typer
 import uvicorn
 
-from safelight_gateway import __version__
 from safelight_gateway.app import build_app
 from safelight_gateway.settings import Settings, TlsSettings, load_settings
+from safelight_gateway.version import __version__
 from safelight_settings import LogWriter, announce, open_standard_streams
 
 _EXIT_FAILURE, _EXIT_USAGE = 1, 2

@@ -1,7 +1,7 @@
-"""Runs third-party Python clients against a gateway, in an environment of their own.
+"""Third-party Python clients that run against a gateway, in their own environment.
 
-Reads a JSON object from standard input and writes one line of JSON for each of its `cases`: the
-image's bytes in base64 or the exception, and the requests that the gateway has seen.
+Reads a JSON object from standard input. Writes a line of JSON for each of its `cases`: the bytes of
+the image in base64 or the exception, and the requests that the gateway has received.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ parameters: dict[str, Any] = {}
 
 
 def begin(case: dict[str, Any]) -> None:
-    """Take the settings of a case."""
+    """Apply the settings of a case."""
     global base, token, model, parameters
     base, token, model, parameters = (
         case[name] for name in ("base", "token", "model", "parameters")
@@ -45,7 +45,7 @@ def steps() -> int:
 
 
 if job["is_impatient"]:
-    # How often a client asks again is of interest, not how long it waits in between.
+    # The tests count retries; the waits between them do not matter.
     time.sleep = lambda _: None
 
 
@@ -99,7 +99,7 @@ def hub_async() -> Any:
     return asyncio.run(inference.text_to_image(prompt, model=model, **parameters))
 
 
-# the examples for `requests`, word for word but for the address
+# the documented examples with `requests`, unchanged except for the address
 
 
 @client
@@ -267,7 +267,7 @@ def openai_nebius_url() -> Any:
     return download(openai("/nebius/v1", response_format="url").url)
 
 
-# what the test reads
+# output for the test
 
 
 def recorded() -> Any:

@@ -1,4 +1,4 @@
-"""An endpoint: what of the HTTP request reaches the call to the service."""
+"""Endpoints: the parts of an HTTP request that reach the call to the service."""
 
 import json
 import threading

@@ -1,4 +1,4 @@
-"""A request on its way to the service, and what comes of it when things are not as usual."""
+"""Generator: requests to a service in unusual states."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ from tests.gateway.failing_service import ENDLESS, READY, FailingService
 
 
 class LateService(FailingService):
-    """Tells what its models take only once one has been asked for, as a service that loads."""
+    """Reports a model's capabilities only after the first request for it, as while it loads."""
 
     def ListModels(
         self, request: pb.ListModelsRequest, context: grpc.ServicerContext

@@ -21,7 +21,7 @@ def browser() -> Iterator[Browser]:
         pytest.skip("run scripts/install-test-servers first: there is no chromium")
     expect.set_options(timeout=_PATIENCE_MS)
     with sync_playwright() as playwright:
-        # Within a container Chromium's own sandbox cannot be had.
+        # Chromium's own sandbox does not work inside a container.
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
@@ -29,7 +29,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A page in a profile of its own, which complains of nothing and calls only its own origin."""
+    """A page in a fresh profile; fails on errors in its console and on requests to other hosts."""
     context = browser.new_context(viewport={"width": 1360, "height": 900}, reduced_motion="reduce")
     page = context.new_page()
     page.set_default_timeout(_PATIENCE_MS)
@@ -45,7 +45,7 @@ def page(browser: Browser) -> Iterator[Page]:
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on(
         "console",
-        # What was refused is no fault of the page, but Chromium logs it.
+        # Chromium logs refused requests as errors, but they are no fault of the page.
         lambda message: (
             complaints.append(message.text)
             if message.type in ("error", "warning")

@@ -9,7 +9,7 @@ _HASH = """async (image) => {
   canvas.getContext("2d").drawImage(image, 0, 0);
   return `${canvas.width}x${canvas.height} ${canvas.toDataURL()}`;
 }"""
-"""The pixels of an image, as text that is equal where they are."""
+"""JavaScript that returns the pixels of an image as text."""
 
 
 def open_page(page: Page, url: str) -> None:

@@ -1,4 +1,4 @@
-"""The playground, used as people do: by mouse and keyboard in a browser."""
+"""The playground, by mouse and keyboard in a real browser."""
 
 import hashlib
 import re
@@ -230,7 +230,7 @@ def test_the_code_in_typescript_runs(page: Page, gateway: RunningGateway, tmp_pa
     page.get_by_role("tab", name="TypeScript").click()
     text = page.locator("#code").text_content()
     assert text is not None
-    # Node 20 knows no types; the only ones are these assertions.
+    # Node 20 cannot parse types; these assertions are the only ones.
     (tmp_path / "snippet.mjs").write_text(text.replace("body!", "body").replace("pop()!", "pop()"))
     result = subprocess.run(
         [node, tmp_path / "snippet.mjs"], capture_output=True, text=True, check=True, timeout=60
@@ -263,7 +263,7 @@ def test_the_page_is_accessible_and_fits(
 
 
 def check_accessibility(page: Page, width: int) -> None:
-    """Check the page in its present state, and that nothing sticks out of it."""
+    """Check the accessibility of the page as it is, and that nothing overflows it."""
     report = Axe().run(page)
     assert report.violations_count == 0, report.generate_report()
     assert page.locator("html").evaluate("(root) => root.scrollWidth") <= width

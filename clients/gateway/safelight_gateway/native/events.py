@@ -24,7 +24,7 @@ from starlette.types import Receive, Scope, Send
 from safelight_gateway.errors import GatewayError, from_service
 
 END_ID = "end"
-"""Id of the last event: who comes back with it has missed nothing."""
+"""Id of the last event; a client that reconnects with it has missed nothing."""
 
 _SIGN_OF_LIFE_S = 10.0
 _SIGN_OF_LIFE = ": the service is at work\n\n"
@@ -43,7 +43,7 @@ def to_json(message: Message) -> dict[str, Any]:
 
 
 def to_problem(error: GatewayError) -> dict[str, Any]:
-    """Return an error as problem details (RFC 9457), with what the service said of it."""
+    """Return an error as problem details (RFC 9457), with the service's details."""
     problem: dict[str, Any] = {
         "type": "about:blank",
         "title": error.title,
@@ -62,7 +62,7 @@ def to_problem(error: GatewayError) -> dict[str, Any]:
 
 
 class EventStreamResponse(StreamingResponse):
-    """The events of a call; a caller who leaves cancels it."""
+    """Events of a call; a disconnect cancels the call."""
 
     media_type = "text/event-stream"
 
@@ -78,8 +78,8 @@ class EventStreamResponse(StreamingResponse):
 
         Args:
             call: The call to the service.
-            first: What `read_event` returned for it.
-            told_count: Number of images that the caller has already, and is not sent again.
+            first: The first result of `read_event`.
+            told_count: Number of images that the caller already has; these are not sent again.
             link: Keeps an image and returns its URL; None: images are sent as `data`.
         """
         self._call = call
@@ -92,7 +92,7 @@ class EventStreamResponse(StreamingResponse):
         super().__init__(self._frames, headers=headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events until they end, or nobody reads them any more."""
+        """Send the events until they end or the client disconnects."""
         try:
             await super().__call__(scope, receive, send)
         finally:

@@ -5,7 +5,7 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from safelight.v1 import text_to_image_pb2 as pb
 
-from safelight_gateway import __version__
+from safelight_gateway.version import __version__
 
 _Schema = dict[str, Any]
 

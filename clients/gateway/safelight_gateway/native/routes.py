@@ -1,4 +1,4 @@
-"""The native routes: the gRPC contract over HTTP, for people of the web.
+"""The native routes: the gRPC contract as JSON over HTTP.
 
 Requests and events are the contract's messages in protobuf JSON; generations stream as
 server-sent events (`events.py`), and errors are problem details (RFC 9457).
@@ -53,7 +53,7 @@ def routes(state: AppState) -> list[Route]:
     """Return the routes of the contract, of its description and of health."""
 
     async def readiness(request: Request) -> Response:
-        return await _tell_readiness(state)
+        return await _report_readiness(state)
 
     document = JSONResponse(describe_api()).body
 
@@ -69,7 +69,7 @@ def routes(state: AppState) -> list[Route]:
         route("/v1/generations/{generation_id}", _cancel, "DELETE"),
         route("/v1/models", _list_models, "GET"),
         Route("/openapi.json", description, methods=["GET"]),
-        Route("/healthz", _tell_health, methods=["GET"]),
+        Route("/healthz", _report_health, methods=["GET"]),
         Route("/readyz", readiness, methods=["GET"]),
     ]
 
@@ -80,7 +80,7 @@ def render_error(error: GatewayError) -> Response:
 
 
 def parse_request(body: dict[str, Any]) -> pb.GenerateRequest:
-    """Return the request that a body of protobuf JSON means.
+    """Parse a body of protobuf JSON as a request.
 
     Raises:
         GatewayError: a field does not exist, or its value has another type.
@@ -100,7 +100,7 @@ def parse_request(body: dict[str, Any]) -> pb.GenerateRequest:
 
 
 def _describe_field(path: Sequence[str]) -> tuple[str, str]:
-    """Return a field's path in the contract's names, and what it must be."""
+    """Return a field's path in the contract's names, and its required type."""
     message: Descriptor | None = pb.GenerateRequest.DESCRIPTOR
     names: list[str] = []
     description = ""
@@ -132,7 +132,7 @@ async def _generate(call: Call) -> Response:
 
 async def _watch(call: Call) -> Response:
     if call.headers.get("last-event-id") == END_ID:
-        return Response(status_code=204)  # that is how an EventSource is told to stay away
+        return Response(status_code=204)  # stops an EventSource from reconnecting
     request = pb.WatchGenerationRequest(generation_id=call.request.path_params["generation_id"])
     rpc = call.state.client.stub.WatchGeneration(
         request,
@@ -143,7 +143,7 @@ async def _watch(call: Call) -> Response:
 
 
 async def _stream(call: Call, rpc: RpcCall) -> Response:
-    """Answer with the events of a call; one that fails before its first event by its error."""
+    """Stream the events of a call, or answer with its error if it fails before the first event."""
     try:
         images = call.request.query_params.get("images", _DATA)
         if images not in (_DATA, _URL):
@@ -186,13 +186,13 @@ async def _list_models(call: Call) -> Response:
     return JSONResponse(to_json(response))
 
 
-async def _tell_health(request: Request) -> Response:
-    """Answer as long as the gateway itself lives."""
+async def _report_health(request: Request) -> Response:
+    """Answer 200 as long as the gateway runs."""
     return JSONResponse({"status": "ok"})
 
 
-async def _tell_readiness(state: AppState) -> Response:
-    """Answer whether the service takes generations."""
+async def _report_readiness(state: AppState) -> Response:
+    """Answer whether the service accepts generations."""
     stub = health_pb2_grpc.HealthStub(state.client.channel)
     try:
         with service_errors():
