@@ -1,7 +1,6 @@
 # The service with the embedded model; `make image` builds it.
 FROM python:3.11-slim AS wheels
 WORKDIR /source
-COPY LICENSE ./
 COPY clients/python clients/python
 COPY settings settings
 COPY service service

@@ -20,7 +20,7 @@ help: ## Show this list
 install: $(INSTALLED) ## Create .venv with all distributions and the tools
 
 # torch comes first and pinned: asked for loosely, pip would choose another build.
-$(INSTALLED): requirements.txt requirements-dev.txt service/pyproject.toml clients/python/pyproject.toml clients/gateway/pyproject.toml settings/pyproject.toml
+$(INSTALLED): requirements.txt requirements-dev.txt service/pyproject.toml clients/python/pyproject.toml clients/gateway/pyproject.toml settings/pyproject.toml clients/python/safelight/_version.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep '^torch==' requirements.txt)"
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
@@ -47,8 +47,12 @@ serve-all: $(INSTALLED) ## The same, and its HTTP gateway on 127.0.0.1:8080
 test: $(INSTALLED) ## Run all tests
 	pytest --numprocesses 2 --dist loadfile
 
+.PHONY: test-docs
+test-docs: $(INSTALLED) ## Run the commands and examples of the documentation as pasted
+	scripts/in-own-network pytest -m documentation tests/documentation
+
 .PHONY: check
-check: $(INSTALLED) ## Lint, types, contract, freshness of the stubs
+check: $(INSTALLED) ## Lint, types, contract, freshness of the stubs, links of the docs
 	ruff check
 	ruff format --check
 	mypy
@@ -57,6 +61,14 @@ check: $(INSTALLED) ## Lint, types, contract, freshness of the stubs
 	scripts/check-breaking
 	scripts/check-stubs
 	hadolint Dockerfile clients/gateway/Dockerfile
+	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	check-jsonschema --builtin-schema vendor.compose-spec deploy/observability/compose.yaml
+	scripts/build-docs
+
+.PHONY: docs
+docs: $(INSTALLED) ## Build the documentation site into site/
+	scripts/build-docs
 
 .PHONY: format
 format: $(INSTALLED) ## Format Python and the contract
@@ -88,9 +100,10 @@ bench-gpu-report: $(INSTALLED) ## Put the figures of bench-gpu into docs/perform
 	python -m benchmarks.gpu.report $(ARGS)
 
 .PHONY: dist
-dist: $(INSTALLED) ## Build the wheels of all distributions into dist/
+dist: $(INSTALLED) ## Build all wheels into dist/, and try them in empty environments
 	rm -rf dist
 	pip wheel --quiet --no-deps --no-build-isolation --no-index --wheel-dir dist ./settings ./$(STUBS) ./service ./clients/gateway
+	scripts/check-dist
 
 .PHONY: image
 image: ## Build the container images safelight and safelight-gateway
@@ -99,4 +112,4 @@ image: ## Build the container images safelight and safelight-gateway
 
 .PHONY: clean
 clean: ## Remove everything that was made
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache demo.png trace.svg
+	rm -rf $(VENV) build dist site .cache .mypy_cache .ruff_cache .pytest_cache demo.png trace.svg

@@ -1,1 +1,1 @@
-"""Benchmarks: every figure in docs/performance.md, and the command that repeats it."""
+"""Benchmarks: the commands behind every figure in docs/performance.md."""

@@ -1,4 +1,4 @@
-"""`make bench`: runs every benchmark in a process of its own; each writes its results as JSON."""
+"""`make bench`: all benchmarks, each in its own process, with results as JSON."""
 
 import subprocess
 import sys

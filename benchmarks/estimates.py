@@ -1,6 +1,6 @@
-"""Estimates: how far the time that is told at a generation's first step is from the truth.
+"""Estimates: error of the remaining time reported during a generation's first steps.
 
-Clients keep generations of 20 steps under way, so that the service is in a steady state.
+Clients generate without a pause, 20 steps each, so the service is in a steady state.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 from safelight import AsyncClient, Progress
 
-from benchmarks.report import Spread, write_report
+from benchmarks.harness.report import Spread, write_report
 from support.running_service import run_service
 
 CLIENTS = (1, 4)
@@ -19,19 +19,19 @@ STEPS = 20
 
 
 def main() -> None:
-    """Measure, print and write."""
+    """Measure, print and save."""
     figures: dict[str, Spread] = {}
     with run_service(batching="{}") as service:
         for clients in CLIENTS:
             asyncio.run(follow_all(service.target, clients, 2))
             errors = asyncio.run(follow_all(service.target, clients, GENERATIONS))
             figures[f"{clients} clients"] = Spread.of(errors)
-            print(f"{clients} clients: estimate over truth {figures[f'{clients} clients']}")
+            print(f"{clients} clients: estimated / actual {figures[f'{clients} clients']}")
     write_report("estimates", {name: asdict(figure) for name, figure in figures.items()})
 
 
 async def follow_all(target: str, clients: int, generations: int) -> list[float]:
-    """Return the ratios of estimated to true remaining time, of all generations."""
+    """Run all generations; return each ratio of estimated to actual remaining time."""
 
     async def follow(client: AsyncClient) -> list[float]:
         return [await follow_one(client) for _ in range(generations)]
@@ -42,14 +42,17 @@ async def follow_all(target: str, clients: int, generations: int) -> list[float]
 
 
 async def follow_one(client: AsyncClient) -> float:
-    """Return the estimate told with the first steps over the time that it then took."""
-    told: list[tuple[float, float]] = []
+    """Run a generation; return the mean ratio of estimated to actual remaining time.
+
+    Uses the estimates of the first quarter of its steps.
+    """
+    estimates: list[tuple[float, float]] = []
     async with client.generate("a red circle", num_inference_steps=STEPS) as events:
         async for event in events:
             if isinstance(event, Progress) and event.step <= STEPS // 4:
-                told.append((time.perf_counter(), event.estimated_remaining_s))
+                estimates.append((time.perf_counter(), event.estimated_remaining_s))
     ended_at = time.perf_counter()
-    return statistics.fmean(estimate / (ended_at - at) for at, estimate in told)
+    return statistics.fmean(estimate / (ended_at - at) for at, estimate in estimates)
 
 
 if __name__ == "__main__":

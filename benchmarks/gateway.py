@@ -1,4 +1,4 @@
-"""The gateway: what it adds to an image from the cache, and many event streams at once."""
+"""Gateway: the delay it adds to a cached image, and many event streams at once."""
 
 import asyncio
 import http.client
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from safelight import Client
 
-from benchmarks.report import Percentiles, write_report
+from benchmarks.harness.report import Percentiles, write_report
 from support.running_service import run_service
 
 ROUNDS = 500
@@ -25,7 +25,7 @@ _READY = "Safelight's gateway is ready on "
 
 
 def main() -> None:
-    """Measure, print and write."""
+    """Measure, print and save."""
     cache = json.dumps({"enabled": True})
     with (
         run_service(cache=cache, queue_size=str(STREAMS), batching='{"max_width": 32}') as service,
@@ -50,7 +50,7 @@ def main() -> None:
 
 @contextmanager
 def run_gateway(target: str) -> Iterator[str]:
-    """Run a gateway in a process of its own; yield its URL."""
+    """Run a gateway in its own process; yield its URL."""
     command = [sys.executable, "-m", "safelight_gateway", "--listen", "127.0.0.1:0"]
     with subprocess.Popen(
         [*command, "--target", target], stdout=subprocess.PIPE, text=True
@@ -63,7 +63,7 @@ def run_gateway(target: str) -> Iterator[str]:
 
 
 def measure_cached_image(target: str, url: str) -> dict[str, Percentiles]:
-    """Time the same image from the cache, both ways in turns; in milliseconds."""
+    """Time one cached image over gRPC and through the gateway, in turns; in milliseconds."""
     body = json.dumps({"inputs": PROMPT, "parameters": PARAMETERS})
     host = urlsplit(url).netloc
     with Client(target) as client, closing(http.client.HTTPConnection(host)) as connection:
@@ -88,7 +88,7 @@ def measure_cached_image(target: str, url: str) -> dict[str, Percentiles]:
 
 
 async def watch_all(url: str) -> float:
-    """Watch many generations at once, each to its end; return the seconds that it took."""
+    """Watch many generations at once, each to its end; return the seconds taken."""
     begun_at = time.perf_counter()
     ends = await asyncio.gather(*(watch(url, seed) for seed in range(STREAMS)))
     assert all(end == "event: completed" for end in ends), ends
@@ -96,7 +96,7 @@ async def watch_all(url: str) -> float:
 
 
 async def watch(url: str, seed: int) -> str:
-    """Watch a generation; return the name of its last event."""
+    """Watch a generation to its end; return the name of its last event."""
     address = urlsplit(url)
     size = {"width": 64, "height": 64, "num_inference_steps": STREAM_STEPS}
     body = json.dumps({"inputs": PROMPT, "parameters": {**size, "seed": seed}}).encode()

@@ -1,8 +1,8 @@
-"""Latency: from the call to the picture, under calls that come at random.
+"""Latency: from the call to the image, for calls that arrive at random.
 
-Short generations among long ones, at shares of what the service can make of them one at a
-time, as measured before each load, with forwards merged and not. In one round, every way gets
-the same calls at the same moments.
+Mixes short and long generations, with and without merged forwards. A load is a share of the rate
+that the service sustains one at a time, measured before each load. In a round, all ways get the
+same calls at the same moments.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 
 from safelight import AsyncClient
 
-from benchmarks.report import Percentiles, Spread, compare, take_turns, write_report
+from benchmarks.harness.report import Percentiles, Spread, compare, take_turns, write_report
 from support.running_service import run_service
 
 CALLS = 20
@@ -33,7 +33,7 @@ WAYS = {
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call, and how many seconds after the first one it comes."""
+    """A call, and its start in seconds after the first one."""
 
     at_s: float
     steps: int
@@ -41,14 +41,14 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Seconds of all calls, and the ratio of a round's mean to that of calls not merged."""
+    """Seconds of all calls, and ratios of each round's mean to that without merging."""
 
     seconds: Percentiles
     ratio: Spread
 
 
 def main() -> None:
-    """Measure, print and write."""
+    """Measure, print and save."""
     figures: dict[str, dict[str, Latency]] = {}
     print(
         f"{ROUNDS} x {CALLS} calls of 5 to 60 steps{'mean':>10}{'p50':>8}{'p99':>8}   ratio of mean"
@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def measure(targets: Mapping[str, str], load: float) -> dict[str, Latency]:
-    """Let each way have the same calls, at one load."""
+    """Make the same calls in each way, at one load."""
     mean_step_s = asyncio.run(measure_step_s(targets[NOT_MERGED])) / load
     taken: dict[str, list[list[float]]] = {name: [] for name in targets}
 
@@ -92,7 +92,7 @@ def measure(targets: Mapping[str, str], load: float) -> dict[str, Latency]:
     comparisons = compare(take_turns({name: way(name) for name in targets}, ROUNDS))
     return {
         name: Latency(
-            Percentiles.of(list(itertools.chain(*taken[name][1:]))),  # the first does not count
+            Percentiles.of(list(itertools.chain(*taken[name][1:]))),  # without the warm-up
             comparison.ratio,
         )
         for name, comparison in comparisons.items()
@@ -100,7 +100,7 @@ def measure(targets: Mapping[str, str], load: float) -> dict[str, Latency]:
 
 
 async def measure_step_s(target: str) -> float:
-    """Seconds of a step of one generation alone."""
+    """Return the seconds of a step while one generation runs alone."""
     async with AsyncClient(target) as client:
         await make(client, 5)
         begun_at = time.perf_counter()
@@ -109,7 +109,7 @@ async def measure_step_s(target: str) -> float:
 
 
 def draw_calls(mean_step_s: float, seed: int) -> list[Call]:
-    """Draw calls that come, on average, every so many seconds for each of their steps."""
+    """Draw random calls that arrive, on average, every `mean_step_s` for each of their steps."""
     rng = random.Random(seed)
     mean_s = mean_step_s * sum(s * w for s, w in zip(STEPS, WEIGHTS, strict=True)) / sum(WEIGHTS)
     calls, now = [], 0.0
@@ -120,7 +120,7 @@ def draw_calls(mean_step_s: float, seed: int) -> list[Call]:
 
 
 async def run(target: str, calls: Sequence[Call]) -> list[float]:
-    """Make the calls at their moments; return the seconds that each took."""
+    """Start each call at its moment; return the seconds of each."""
     async with AsyncClient(target) as client:
         await make(client, 5)
 
@@ -134,7 +134,7 @@ async def run(target: str, calls: Sequence[Call]) -> list[float]:
 
 
 async def make(client: AsyncClient, steps: int) -> None:
-    """Make one picture."""
+    """Make one image."""
     await client.text_to_image("a red circle", num_inference_steps=steps, seed=0)
 
 

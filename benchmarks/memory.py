@@ -1,14 +1,14 @@
-"""Memory: the service's resident set over a thousand generations.
+"""Memory: resident memory of the service over a thousand generations.
 
-What is kept on purpose, embedded prompts and generations that have ended, is soon forgotten here:
-it would grow for a while, up to its limits.
+The service drops embedded prompts and ended generations early here. With the default limits
+these would grow for a while and hide a leak.
 """
 
 from typing import Any
 
 from safelight import Client
 
-from benchmarks.report import write_report
+from benchmarks.harness.report import write_report
 from support.running_service import run_service
 
 GENERATIONS = 1000
@@ -16,7 +16,7 @@ EVERY = 100
 
 
 def main() -> None:
-    """Measure, print and write."""
+    """Measure, print and save."""
     resident_mib: dict[int, float] = {}
     settings: dict[str, Any] = {
         "batching": '{"max_width": 8, "prompt_cache_mib": 1}',
@@ -31,7 +31,7 @@ def main() -> None:
                 resident_mib[number] = service.read_usage().resident_mib
                 print(f"after {number:4} generations {resident_mib[number]:8.1f} MiB")
     first, last = resident_mib[EVERY], resident_mib[GENERATIONS]
-    print(f"growth from {EVERY} on {last / first - 1:+.1%}")
+    print(f"growth after the first {EVERY}: {last / first - 1:+.1%}")
     write_report("memory", {"resident_mib": resident_mib, "growth": last / first - 1})
 
 

@@ -1,7 +1,7 @@
-"""Overhead: what a call through the service costs beyond the bare pipeline.
+"""Overhead: cost of a call through the service, compared with the bare pipeline.
 
-With arithmetic on all cores, which then has to share them with the service's events and with the
-client, and with arithmetic on one, which leaves them the others.
+Measures twice: with arithmetic on all cores, where it competes with the service's events and the
+client, and on one core.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,8 +10,8 @@ from typing import Any
 
 from safelight import Client
 
-from benchmarks.bare import PROMPT, Draw, Request, draw_one_after_another, run_bare_pipeline
-from benchmarks.report import Comparison, Spread, compare, take_turns, timed, write_report
+from benchmarks.harness.bare import PROMPT, Draw, Request, draw_one_after_another, run_bare_pipeline
+from benchmarks.harness.report import Comparison, Spread, compare, take_turns, timed, write_report
 from support.running_service import run_service
 
 SIZES = (64, 128, 256)
@@ -21,14 +21,14 @@ ROUNDS = 24
 
 @dataclass(frozen=True, slots=True)
 class Overhead:
-    """What a way takes, and how much more than the first one, in the same rounds."""
+    """Time of a way, and its difference from the first way in the same rounds."""
 
     comparison: Comparison
     more_ms: Spread
 
 
 def main() -> None:
-    """Measure, print and write."""
+    """Measure, print and save."""
     on_all = {f"{size} x {size}": figure for size, figure in measure(SIZES, None).items()}
     on_one = {
         f"{size} x {size}, one core": figure
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def measure(sizes: Sequence[int], torch_threads: int | None) -> dict[int, dict[str, Overhead]]:
-    """Compare the ways to make a picture of each size."""
+    """Compare the ways to make an image of each size, in pixels."""
     settings: dict[str, Any] = (
         {} if torch_threads is None else {"torch_threads": str(torch_threads)}
     )
@@ -54,7 +54,7 @@ def measure(sizes: Sequence[int], torch_threads: int | None) -> dict[int, dict[s
 
 
 def summarise(measured: Mapping[str, Sequence[float]]) -> dict[str, Overhead]:
-    """Compare all ways with the first, round by round."""
+    """Compare the seconds of all ways with those of the first, round by round."""
     base = next(iter(measured.values()))
     return {
         name: Overhead(
@@ -68,7 +68,7 @@ def summarise(measured: Mapping[str, Sequence[float]]) -> dict[str, Overhead]:
 
 
 def list_ways(draw: Draw, client: Client, size: int) -> dict[str, Callable[[], float]]:
-    """Return the ways to make one picture, each of which returns the seconds that it took."""
+    """Return the ways to make one image; each returns the seconds taken."""
     request = Request(size=size)
 
     def watch(preview_every: int) -> None:
@@ -92,8 +92,8 @@ def list_ways(draw: Draw, client: Client, size: int) -> dict[str, Callable[[], f
 
 
 def report(figures: Mapping[str, Mapping[str, Overhead]]) -> None:
-    """Print the table and write the results."""
-    print(f"{'one picture, 20 steps':<46}{'median':>9}   ratio                   ms more")
+    """Print the table and save the results."""
+    print(f"{'one image, 20 steps':<46}{'median':>9}   ratio                   ms more")
     for case, ways in figures.items():
         for name, figure in ways.items():
             measured, ratio = figure.comparison.measured, figure.comparison.ratio

@@ -1,4 +1,4 @@
-"""Draws docs/images/performance.svg from the results of throughput and latency."""
+"""Plot: docs/images/performance.svg, from the results of throughput and latency."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,12 +7,12 @@ from typing import Any
 import matplotlib as mpl
 
 mpl.use("svg")
-mpl.rcParams["svg.hashsalt"] = "safelight"  # the same figures give the same file
+mpl.rcParams["svg.hashsalt"] = "safelight"  # equal figures give an equal file
 
 import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 
-from benchmarks.report import read_figures  # noqa: E402
+from benchmarks.harness.report import read_figures  # noqa: E402
 from benchmarks.throughput import USUAL  # noqa: E402
 
 PICTURE = Path("docs/images/performance.svg")
@@ -20,7 +20,7 @@ SERVICE = "the service, "
 
 
 def main() -> None:
-    """Draw the picture."""
+    """Draw both halves and save the picture."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
     draw_throughput(left, read_figures("throughput")[str(USUAL)])
     draw_latency(right, read_figures("latency"))
@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def draw_throughput(axes: Axes, figures: dict[str, Any]) -> None:
-    """Pictures per second by concurrency, as multiples of plain calls."""
+    """Draw images per second by concurrency, as multiples of plain calls."""
     served = {
         int(name.removeprefix(SERVICE).split()[0]): figure["ratio"]
         for name, figure in figures.items()
@@ -47,7 +47,7 @@ def draw_throughput(axes: Axes, figures: dict[str, Any]) -> None:
 
 
 def draw_latency(axes: Axes, figures: dict[str, Any]) -> None:
-    """Mean seconds from the call to the picture by load, as multiples of those not merged."""
+    """Draw mean seconds from call to image by load, as multiples of those not merged."""
     for way in next(iter(figures.values())):
         ratios = {
             float(load.removeprefix("load ")): ways[way]["ratio"] for load, ways in figures.items()
@@ -60,7 +60,7 @@ def draw_latency(axes: Axes, figures: dict[str, Any]) -> None:
 
 
 def draw_ratios(axes: Axes, ratios: Mapping[int, Any] | Mapping[float, Any], label: str) -> None:
-    """Medians, and bars from quartile to quartile."""
+    """Draw medians with bars from quartile to quartile."""
     medians = [ratio["median"] for ratio in ratios.values()]
     spread = [
         [ratio["median"] - ratio["low"] for ratio in ratios.values()],

@@ -1,7 +1,6 @@
-"""Previews: the processor time that one takes, as a share of a denoising step's.
+"""Previews: processor time of a preview, as a share of a denoising step's.
 
-Processor time of single threads, not the clock, so that the share holds on a machine
-that others use as well.
+Measures the processor time of single threads, so other work on the machine does not count.
 """
 
 import statistics
@@ -10,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 
-from benchmarks.report import write_report
+from benchmarks.harness.report import write_report
 from safelight_service.engine.models.loading import load_model
 from safelight_service.engine.pipeline.image_file import encode_preview
 from safelight_service.engine.pipeline.preview import unpack
@@ -22,8 +21,8 @@ SIZE_PX = 128
 
 
 def main() -> None:
-    """Measure, print and write."""
-    torch.set_num_threads(1)  # so that a step's time is that of this thread
+    """Measure, print and save."""
+    torch.set_num_threads(1)  # so that this thread alone computes a step
     model = load_model(load_settings().models[0])
     colours = model.latent_colours
     assert colours is not None
@@ -56,7 +55,10 @@ def main() -> None:
 
 
 def thread_ms(work: Callable[[], object], repeats: int = REPEATS) -> float:
-    """Median processor time of this thread, in milliseconds, after a tenth to warm up."""
+    """Return the median processor time of a call in this thread, in milliseconds.
+
+    Warms up with a tenth of the repeats.
+    """
     taken = []
     for _ in range(repeats + repeats // 10):
         begun_at = time.thread_time()

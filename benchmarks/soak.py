@@ -1,7 +1,7 @@
-"""Soak: clients that read, cancel, vanish and come back, until the time is over.
+"""Soak: clients that read, cancel, vanish and come back for a given time.
 
-Afterwards the service must be as it was: nothing is made that nobody asked for, threads and
-descriptors are those of the beginning, and memory has at no time grown by 64 MiB.
+Afterwards the service must be as before: no abandoned generation still runs, no thread or
+descriptor has leaked, and memory has never grown by 64 MiB.
 """
 
 import argparse
@@ -19,14 +19,14 @@ from google.protobuf.duration_pb2 import Duration
 from safelight.v1 import text_to_image_pb2 as pb
 from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
-from benchmarks.report import write_report
+from benchmarks.harness.report import write_report
 from support.running_service import run_service
 from support.unharmed import unharmed
 
 CLIENTS = 16
 LINGER_S = 2
 WARM_UP_S = 20.0
-"""For the allocators to have seen every size at every width."""
+"""Long enough for the allocators to meet every image size at every width."""
 
 
 async def read_to_the_end(generate: Any, rng: random.Random) -> None:
@@ -42,17 +42,17 @@ async def cancel(generate: Any, rng: random.Random) -> None:
 
 
 async def vanish(generate: Any, rng: random.Random) -> None:
-    """Leave the connection to be closed, after some events."""
+    """Stop reading after some events, and leave the connection to be closed."""
     await _read(generate(_draw(rng)), rng.randrange(6))
 
 
 async def be_in_a_hurry(generate: Any, rng: random.Random) -> None:
-    """Set a deadline that may pass at any moment."""
+    """Set a deadline that may pass at any point."""
     await _read(generate(_draw(rng), timeout=rng.uniform(0.01, 2)))
 
 
 async def come_back(generate: Any, rng: random.Random) -> None:
-    """Leave a generation that lingers, and mostly join it again."""
+    """Leave a lingering generation, and usually join it again."""
     request = _draw(rng)
     request.generation_id = uuid.uuid4().hex
     request.linger.CopyFrom(Duration(seconds=LINGER_S))
@@ -64,7 +64,7 @@ async def come_back(generate: Any, rng: random.Random) -> None:
 
 
 async def ask_for_nonsense(generate: Any, rng: random.Random) -> None:
-    """Ask for what cannot be had."""
+    """Request a width that the service refuses."""
     request = _draw(rng)
     request.parameters.width = rng.choice([-1, 65, 2**30])
     await _read(generate(request))
@@ -81,9 +81,9 @@ WAYS: tuple[Callable[[Any, random.Random], Awaitable[None]], ...] = (
 
 
 def main() -> None:
-    """Measure, print and write."""
+    """Run the clients, check the service, print and save."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=10, help="how long (default: 10)")
+    parser.add_argument("--minutes", type=float, default=10, help="duration (default: 10)")
     minutes: float = parser.parse_args().minutes
     with run_service() as service:
         asyncio.run(run(service.target, WARM_UP_S))
@@ -109,7 +109,7 @@ def main() -> None:
 
 
 async def run(target: str, seconds: float) -> Counter[str]:
-    """Run all clients for so long; return how many calls of each kind ended how."""
+    """Run all clients; return the number of calls by behaviour and outcome."""
     outcomes: Counter[str] = Counter()
     ends_at = time.monotonic() + seconds
 
@@ -136,7 +136,7 @@ async def _outcome_of(
 
 
 async def _read(call: Any, count: int | None = None) -> None:
-    """Read so many events, or all."""
+    """Read `count` events, or all."""
     while count is None or count > 0:
         if await call.read() is grpc.aio.EOF:
             return

@@ -1,7 +1,7 @@
-"""Streaming: events per second with many streams, and how late they arrive.
+"""Streaming: progress events per second with many streams, and their delay.
 
-How late: an event tells how long its generation had run when the step ended. What the quickest
-event of a stream took to arrive is taken for nothing, and the others are compared with it.
+The delay of an event is its time from the end of the step to the client, beyond that of the
+quickest event of the stream.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 from safelight import AsyncClient, Progress
 
-from benchmarks.report import Percentiles, write_report
+from benchmarks.harness.report import Percentiles, write_report
 from support.running_service import run_service
 
 STREAMS = (1, 16, 128)
@@ -20,16 +20,16 @@ SIDE_PX = 64
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """Progress events a second, all streams together, and their delay in milliseconds."""
+    """Progress events per second of all streams together, and their delay in milliseconds."""
 
     per_s: float
     delay_ms: Percentiles
 
 
 def main() -> None:
-    """Measure, print and write."""
+    """Measure, print and save."""
     figures: dict[str, Figure] = {}
-    print(f"{'streams':>8}{'events a second':>18}{'p50 ms':>9}{'p99 ms':>9}")
+    print(f"{'streams':>8}{'events per second':>18}{'p50 ms':>9}{'p99 ms':>9}")
     with run_service(batching='{"max_width": 32}', queue_size=str(max(STREAMS))) as service:
         asyncio.run(watch(service.target, 1))
         for streams in STREAMS:
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 async def watch(target: str, streams: int) -> Figure:
-    """Watch so many generations at once."""
+    """Watch `streams` generations at once."""
     delays: list[float] = []
 
     async def follow(client: AsyncClient, seed: int) -> None:

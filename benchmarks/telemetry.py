@@ -1,8 +1,8 @@
-"""Telemetry: what traces and metrics cost while a collector listens.
+"""Telemetry: cost of traces and metrics while a collector listens.
 
-Two services take turns on the same requests, one of which exports all that there is. Their
-throughput differs by less than it varies. Their processor time tells more, where that of the
-threads which compute is left out: it is nearly all there is, and the same in both.
+Two services take turns on the same requests; one of them exports everything. Throughput varies
+more than they differ, so this also compares processor time. Arithmetic takes nearly all of it and
+is the same in both, so its threads count separately.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.report import Comparison, compare, take_turns, timed, write_report
+from benchmarks.harness.report import Comparison, compare, take_turns, timed, write_report
 from benchmarks.throughput import USUAL, call_service
 from support.otlp_receiver import run_receiver
 from support.running_service import RunningService, run_service
@@ -19,22 +19,22 @@ from support.running_service import RunningService, run_service
 ROUNDS = 20
 CONCURRENCY = 8
 COMPUTING = os.cpu_count() or 1
-"""Threads of torch's team, which are busier than all others together."""
+"""Number of torch's arithmetic threads, the busiest of the process."""
 
 ON = {"step_spans": "true", "prometheus_listen": '"127.0.0.1:0"'}
 
 
 def main() -> None:
-    """Measure, print and write."""
+    """Measure, print and save."""
     settings = "{" + ", ".join(f'"{name}": {value}' for name, value in ON.items()) + "}"
     with (
         run_receiver() as receiver,
         run_service() as silent,
         run_service(
             otel={"exporter_otlp_endpoint": f"http://{receiver.endpoint}"}, telemetry=settings
-        ) as telling,
+        ) as exporting,
     ):
-        services = {"off": silent, "on": telling}
+        services = {"off": silent, "on": exporting}
         computing_ms: dict[str, list[float]] = {name: [] for name in services}
         other_ms: dict[str, list[float]] = {name: [] for name in services}
         picture_count = len(USUAL.requests)
@@ -58,7 +58,7 @@ def main() -> None:
             {name: timed(way(name, each)) for name, each in services.items()}, ROUNDS
         )
     for spent_ms in (*computing_ms.values(), *other_ms.values()):
-        del spent_ms[0]  # of the round that does not count
+        del spent_ms[0]  # the warm-up round
     rates = {name: [picture_count / each for each in seconds] for name, seconds in taken.items()}
     figures = {
         "pictures a second": compare(rates),
@@ -77,13 +77,13 @@ def main() -> None:
 
 
 def read_processor_ms(service: RunningService) -> dict[int, float]:
-    """Return the processor time of each of a service's threads so far."""
+    """Return the processor time of a service's threads so far, in milliseconds by thread id."""
     spent_ms = {}
     for thread in Path(f"/proc/{service.process.pid}/task").iterdir():
         try:
             spent_ms[int(thread.name)] = int((thread / "schedstat").read_text().split()[0]) / 1e6
         except FileNotFoundError:
-            continue  # it has ended meanwhile
+            continue  # the thread has just ended
     return spent_ms
 
 

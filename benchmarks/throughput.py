@@ -1,7 +1,7 @@
-"""Throughput: pictures per second of clients that always have one under way.
+"""Throughput: images per second for clients that call without a pause.
 
-The service against what one would write without it, on the same requests: short and long ones,
-with guidance and without.
+Compares the service with the usual ways to call a pipeline directly, on the same requests: short
+and long ones, with and without guidance.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 
 from safelight import AsyncClient
 
-from benchmarks.bare import (
+from benchmarks.harness.bare import (
     BATCH,
     PROMPT,
     THREADS,
@@ -28,29 +28,28 @@ from benchmarks.bare import (
     draw_with_copies,
     run_bare_pipeline,
 )
-from benchmarks.report import Comparison, compare, take_turns, timed, write_report
+from benchmarks.harness.report import Comparison, compare, take_turns, timed, write_report
 from support.running_service import run_service
 
 PLAIN = "plain calls, one after another"
 ROUNDS = 8
 ROUNDS_ALONE = 16
-"""One call at once differs from plain calls by little: those two have short rounds of their own."""
+"""Rounds for one call at once against plain calls, which differ little and need more rounds."""
 
 Mix = tuple[tuple[int, float], ...]
 """Steps and guidance scales of the requests."""
 
 MIX: Mix = ((20, 4.0), (10, 4.0), (30, 4.0), (20, 1.0), (15, 6.0), (25, 4.0), (20, 4.0), (12, 1.0))
 FEW_STEPS: Mix = ((4, 4.0), (2, 4.0), (1, 4.0), (4, 1.0)) * 6
-"""As of models that were distilled to make so many only."""
-
+"""Requests to distilled models, which need few steps."""
 
 EQUAL: Mix = ((20, 4.0),) * 2 * BATCH
-"""Requests that differ only in their seeds: static batches hold no others."""
+"""Requests that differ only in their seeds, as static batches require."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is asked for, and by how many calls of the service at once, besides one."""
+    """Requests of one size, and the numbers of simultaneous calls to measure besides one."""
 
     size: int
     concurrencies: tuple[int, ...]
@@ -69,7 +68,7 @@ class Case:
 
     @property
     def requests(self) -> Requests:
-        """The requests, each with a seed of its own."""
+        """The requests, each with its own seed."""
         return [Request(*each, seed, self.size) for seed, each in enumerate(self.mix)]
 
 
@@ -78,7 +77,7 @@ CASES = (Case(64, (8,)), USUAL, Case(256, (8,)), Case(128, (8,), FEW_STEPS), Cas
 
 
 def main() -> None:
-    """Measure, print and write; of some cases only, if their numbers are given, only print."""
+    """Measure, print and save. Numbers as arguments choose cases, which are not saved."""
     chosen = [CASES[int(number)] for number in sys.argv[1:]]
     figures = {str(case): measure(case) for case in chosen or CASES}
     report(figures)
@@ -87,7 +86,7 @@ def main() -> None:
 
 
 def measure(case: Case) -> dict[str, Comparison]:
-    """Compare all ways to make a case's pictures."""
+    """Compare all ways to make the images of a case."""
     with run_bare_pipeline() as bare, run_service(batching="{}") as service:
 
         def serve(*concurrencies: int) -> dict[str, Callable[[], float]]:
@@ -113,14 +112,14 @@ def measure(case: Case) -> dict[str, Comparison]:
 
 def report(figures: Mapping[str, Mapping[str, Comparison]]) -> None:
     """Print the table."""
-    print(f"{'pictures':<59}{'per s':>7}   ratio")
+    print(f"{'images':<59}{'per s':>7}   ratio")
     for case, ways in figures.items():
         for name, figure in ways.items():
             print(f"{case:<28}{name:<31}{figure.measured.median:>7.2f}   {figure.ratio}")
 
 
 def write(figures: Mapping[str, Mapping[str, Comparison]]) -> None:
-    """Write the results."""
+    """Save the results."""
     write_report(
         "throughput",
         {
@@ -131,16 +130,16 @@ def write(figures: Mapping[str, Mapping[str, Comparison]]) -> None:
 
 
 def rate(draw: Draw, requests: Requests) -> Callable[[], float]:
-    """Return what measures pictures per second where calls do not help each other."""
+    """Wrap a bare way into one that returns its images per second."""
     take = timed(functools.partial(draw, requests))
     return lambda: len(requests) / take()
 
 
 def rate_service(target: str, concurrency: int, requests: Requests) -> float:
-    """Return the pictures per second of so many clients that call without a pause.
+    """Return the images per second for `concurrency` clients that call without a pause.
 
-    Before those that count, each client has had one, and after them the clients go on, so all
-    of them are there all the time.
+    Each client gets an image before the count begins, and calls on after it has ended, so all
+    clients are active throughout.
     """
     count = len(requests)
 
@@ -159,7 +158,7 @@ def rate_service(target: str, concurrency: int, requests: Requests) -> float:
 async def call_service(
     target: str, concurrency: int, requests: Iterable[Request]
 ) -> AsyncGenerator[None]:
-    """Keep so many calls of the service under way; yield after each, and cancel when closed."""
+    """Keep `concurrency` calls under way; yield after each, and cancel the rest when closed."""
     waiting = iter(requests)
     async with AsyncClient(target) as client:
 

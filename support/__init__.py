@@ -1,4 +1,4 @@
-"""What tests, benchmarks and scripts share: real services, recorders, tiny pipelines, clocks.
+"""Support for tests, benchmarks and scripts: real services, recorders, tiny pipelines, clocks.
 
 No distribution contains this package.
 """

@@ -1,4 +1,4 @@
-"""The stream of a generation, as a plain gRPC client reads it."""
+"""Generation stream: helpers to read its responses from the generated stubs."""
 
 from collections.abc import Iterable
 
@@ -6,12 +6,16 @@ from safelight.v1 import text_to_image_pb2 as pb
 
 
 def kinds(responses: Iterable[pb.GenerateResponse]) -> list[str]:
-    """Return the name of each event."""
+    """Return the kind of each event."""
     return [response.event.WhichOneof("kind") or "" for response in responses]
 
 
 def wait_for(responses: Iterable[pb.GenerateResponse], kind: str) -> pb.GenerationEvent:
-    """Read events until one of that kind comes, and return it."""
+    """Read events up to the first of a kind, and return it.
+
+    Raises:
+        AssertionError: the stream ends before.
+    """
     for response in responses:
         if response.event.WhichOneof("kind") == kind:
             return response.event
@@ -21,6 +25,6 @@ def wait_for(responses: Iterable[pb.GenerateResponse], kind: str) -> pb.Generati
 def image_bytes(
     responses: Iterable[pb.GenerateResponse | pb.WatchGenerationResponse], index: int = 0
 ) -> bytes:
-    """Return the bytes of an image, its chunks put together."""
+    """Join the chunks of an image."""
     chunks = (response.event.chunk for response in responses if response.event.HasField("chunk"))
     return b"".join(chunk.data for chunk in chunks if chunk.image_index == index)

@@ -1,7 +1,7 @@
-"""A collector in a process of its own: takes OTLP over gRPC and prints each export as a line.
+"""OTLP receiver: a collector in its own process that accepts OTLP over gRPC.
 
-`python -m support.otlp_receiver` prints its address first, then for each export its signal and the
-request, in base64.
+`python -m support.otlp_receiver` first prints its address. It then prints a line for each export:
+the signal, and the request in base64.
 """
 
 import base64
@@ -36,7 +36,7 @@ _TIMEOUT_S = 20
 
 
 def main() -> None:
-    """Receive until killed."""
+    """Receive exports until killed."""
     server = grpc.server(ThreadPoolExecutor(4))
     lock = Lock()
     for service, (signal, _, response) in _SERVICES.items():
@@ -61,29 +61,29 @@ def main() -> None:
 
 
 class Receiver:
-    """What a collector has received so far."""
+    """Exports that a collector has received so far."""
 
     def __init__(self, endpoint: str, lines: IO[str]) -> None:
         self.endpoint = endpoint
         self.spans: list[Span] = []
         self.metrics: set[str] = set()
         self.raw: list[bytes] = []
-        """Every request, as it came."""
+        """All requests, serialised, in order of arrival."""
         self._changed = Condition()
         self._thread = Thread(target=self._read, args=[lines], daemon=True)
         self._thread.start()
 
     def wait_for_spans(self, is_enough: Callable[[list[Span]], bool]) -> list[Span]:
-        """Wait until what has come is enough, and return it."""
+        """Wait until the received spans are enough, and return them."""
         with self._changed:
             has_come = self._changed.wait_for(lambda: is_enough(self.spans), _TIMEOUT_S)
             assert has_come, sorted(span.name for span in self.spans)
             return list(self.spans)
 
     def wait_for_trace(self, trace_id: str, *names: str) -> list[Span]:
-        """Wait until spans of all these names have come, and return all spans of the trace.
+        """Wait for spans of all these names, and return all spans of the trace.
 
-        A name that is given twice is waited for twice: a client's span has that of the service's.
+        Give a name twice to wait for two: the spans of client and service have the same name.
         """
         trace = bytes.fromhex(trace_id)
 
@@ -97,7 +97,7 @@ class Receiver:
         )
 
     def wait_for_metrics(self, *names: str) -> None:
-        """Wait until metrics of all these names have come."""
+        """Wait for metrics of all these names."""
         with self._changed:
             has_come = self._changed.wait_for(lambda: set(names) <= self.metrics, _TIMEOUT_S)
             assert has_come, self.metrics
@@ -128,7 +128,7 @@ class Receiver:
 
 @contextmanager
 def run_receiver() -> Iterator[Receiver]:
-    """Run a collector."""
+    """Run a collector in its own process."""
     command = [sys.executable, "-m", "support.otlp_receiver"]
     with Popen(command, stdout=PIPE, text=True) as process:
         try:

@@ -1,4 +1,4 @@
-"""A real gateway on a socket of its own, behind a proxy that notes what passes."""
+"""Running gateway: a real gateway on its own socket, behind a proxy that records requests."""
 
 import re
 import threading
@@ -21,10 +21,10 @@ _SEEN = re.compile(r"(/seen-by/[\w-]+)?(/.*)?")
 
 
 class Recorder:
-    """A reverse proxy that takes a prefix `/seen-by/NAME` off and tells it to the gateway.
+    """Reverse proxy that moves a prefix `/seen-by/NAME` from the path into a header.
 
-    `GET /seen-by/NAME/recorded` returns the requests below it since the last such call, each
-    as method, path and status; `GET /recorded` does so for those without a prefix.
+    `GET /seen-by/NAME/recorded` returns the requests below the prefix since the last such call,
+    each as method, path and status. `GET /recorded` returns those without a prefix.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -32,7 +32,7 @@ class Recorder:
         self._seen: dict[str, list[tuple[str, str, int]]] = defaultdict(list)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer with the requests that were seen."""
+        """Forward a request, or answer with the recorded ones."""
         match = _SEEN.fullmatch(scope["path"]) if scope["type"] == "http" else None
         if match is None:
             await self._app(scope, receive, send)
@@ -55,7 +55,7 @@ class Recorder:
 
 @dataclass(frozen=True, slots=True)
 class RunningGateway:
-    """A gateway that takes requests at `url`."""
+    """Gateway that accepts requests at `url`."""
 
     url: str
 
@@ -81,7 +81,7 @@ def run_gateway(
     key: str | None = None,
     **settings: Any,
 ) -> Iterator[RunningGateway]:
-    """Run a gateway to the service at `target` on a free port, in a thread of its own."""
+    """Run a gateway to the service at `target`, on a free port and in its own thread."""
     app = build_app(Settings(target=target, **settings), dialects)
     has_started = threading.Event()
     server = _Server(
@@ -92,7 +92,7 @@ def run_gateway(
             log_config=None,
             lifespan="on",
             proxy_headers=False,
-            timeout_graceful_shutdown=10,  # as the command: an abandoned stream ends then
+            timeout_graceful_shutdown=10,  # as in the command: ends abandoned streams
             ssl_certfile=certificate,
             ssl_keyfile=key,
         ),

@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback whose connections a test can cut or stall."""
+"""TCP proxy on loopback whose connections a test can cut or stall."""
 
 import contextlib
 import socket
@@ -9,19 +9,20 @@ from typing import Self
 class TcpProxy:
     """Passes bytes both ways between its own port and `target`, HOST:PORT."""
 
-    def __init__(self, target: str) -> None:
-        host, _, port = target.rpartition(":")
-        self._upstream = (host, int(port))
-        self._listener = socket.create_server(("127.0.0.1", 0))
+    def __init__(self, target: str, *, port: int = 0) -> None:
+        host, _, upstream_port = target.rpartition(":")
+        self._upstream = (host, int(upstream_port))
+        self._listener = socket.create_server(("127.0.0.1", port))
         self._sockets: list[socket.socket] = []
         self._lock = threading.Lock()
         self._flows = threading.Event()
         self._flows.set()
         self.connection_count = 0
-        self.target = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self.port: int = self._listener.getsockname()[1]
+        self.target = f"127.0.0.1:{self.port}"
 
     def cut(self) -> None:
-        """Break all connections at once, with a reset; new ones are taken."""
+        """Reset all connections; new ones are still accepted."""
         with self._lock:
             broken, self._sockets = self._sockets, []
         for each in broken:
@@ -30,18 +31,23 @@ class TcpProxy:
                 each.shutdown(socket.SHUT_RDWR)
 
     def stall(self) -> None:
-        """Pass nothing on any more, and tell nobody, like a cable that was pulled."""
+        """Silently stop forwarding, like a pulled cable."""
         self._flows.clear()
+
+    def close(self) -> None:
+        """Break all connections, and take no new ones."""
+        with contextlib.suppress(OSError):  # closed before
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+        self._flows.set()
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self.cut()
-        self._flows.set()
+        self.close()
 
     def _accept(self) -> None:
         while True:

@@ -1,7 +1,7 @@
-"""A clock that a test sets, for its own thread alone.
+"""Thread clock: a clock that a test sets for its own thread alone.
 
-Servers of other tests run in threads of the same process. Their event loops would plan timers by
-a clock that is hours ahead, and wait for hours.
+Servers of other tests run in other threads. With a clock hours ahead, the timers of their event
+loops would wait for hours.
 """
 
 import threading
@@ -12,7 +12,7 @@ import pytest
 
 
 def set_clock(patch: pytest.MonkeyPatch, read: Callable[[], float]) -> None:
-    """Let time.monotonic return what `read` returns, in this thread."""
+    """Make time.monotonic call `read` in this thread."""
     own_thread, real = threading.get_ident(), time.monotonic
 
     def monotonic() -> float:

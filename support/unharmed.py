@@ -1,4 +1,4 @@
-"""What must be true of a service again after any fault."""
+"""Unharmed: checks that a service has recovered from a fault."""
 
 import subprocess
 import time
@@ -23,7 +23,7 @@ LONG = pb.GenerateRequest(
     parameters=pb.TextToImageParameters(num_inference_steps=150, width=64, height=64, seed=2),
     image_count=4,
 )
-"""Makes many times the steps that the controls make, which would share its forwards."""
+"""Runs for many more steps than the controls, so that controls would share its forwards."""
 
 _Value = TypeVar("_Value")
 
@@ -33,11 +33,11 @@ _PATIENCE_S = 60
 
 @contextmanager
 def unharmed(service: RunningService) -> Iterator[pb_grpc.TextToImageServiceStub]:
-    """Do something to a service that has nothing else to do, and hold it to what follows.
+    """Check that an otherwise idle service recovers from the actions of the block.
 
-    Its process soon has no more threads and descriptors than before; its memory never grew by
-    64 MiB; the device is free, so that a control generation shares forwards with nothing; and the
-    image of that one is to the byte what it was before.
+    Afterwards its process soon has no more threads and descriptors than before, and its memory has
+    never grown by 64 MiB. A control generation shares no forward, so nothing else runs, and its
+    image equals that from before, byte for byte.
     """
     with grpc.insecure_channel(service.target) as channel:
         stub = pb_grpc.TextToImageServiceStub(channel)
@@ -52,15 +52,15 @@ def unharmed(service: RunningService) -> Iterator[pb_grpc.TextToImageServiceStub
 
 
 def make_control(stub: pb_grpc.TextToImageServiceStub) -> bytes:
-    """Return the image of a control generation beside which nothing else is made."""
-    # The service may still be about to learn that a caller is gone.
+    """Repeat a control generation until nothing else runs beside it; return its image."""
+    # The service may not have noticed yet that a caller is gone.
     ends_at = time.monotonic() + _PATIENCE_S
     while time.monotonic() < ends_at:
         responses = list(stub.Generate(CONTROL, metadata=(("x-use-cache", "false"),)))
         completed = responses[-1].event.completed
         if {width.image_count for width in completed.batch_widths} == {1}:
             return image_bytes(responses)
-    raise AssertionError("something else is made, which nobody has asked for")
+    raise AssertionError("an abandoned generation still runs")
 
 
 def exceeds(usage: Usage, before: Usage) -> bool:
@@ -71,19 +71,19 @@ def exceeds(usage: Usage, before: Usage) -> bool:
 
 
 def _wait_until_at_rest(service: RunningService, before: Usage) -> None:
-    """Leave it alone until it holds no more than before: gRPC keeps threads that have work."""
+    """Wait until it holds no more than before; gRPC keeps threads for some time."""
     ends_at = time.monotonic() + _PATIENCE_S
     while exceeds(usage := service.read_usage(), before):
         assert time.monotonic() < ends_at, (
-            f"it still has {usage}, and had {before}; threads: {service.name_threads()}"
+            f"the service still has {usage}, had {before}; threads: {service.name_threads()}"
         )
         with suppress(subprocess.TimeoutExpired):
             service.process.wait(0.1)
-            raise AssertionError("it has ended")
+            raise AssertionError("the service has ended")
 
 
 def is_serving(channel: grpc.Channel) -> bool:
-    """Whether the service's health says so."""
+    """Whether the health service reports SERVING."""
     health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
     is_serving: bool = health.status == health_pb2.HealthCheckResponse.SERVING
     return is_serving
@@ -92,8 +92,8 @@ def is_serving(channel: grpc.Channel) -> bool:
 def wait_until(
     channel: grpc.Channel, read: Callable[[], _Value], is_right: Callable[[_Value], bool]
 ) -> None:
-    """Ask for the service's health until what is read is right."""
+    """Poll `read` until `is_right` accepts its value, while the service stays healthy."""
     ends_at = time.monotonic() + _PATIENCE_S
     while not is_right(value := read()):
         assert is_serving(channel)
-        assert time.monotonic() < ends_at, f"it is still {value}"
+        assert time.monotonic() < ends_at, f"the value is still {value}"

@@ -1,7 +1,7 @@
-"""Processes forked from one that has imported the service's libraries, which takes seconds.
+"""Warm process: a fork of a process that has imported the service's libraries.
 
-A process that is started so differs from one of its own by that only: each has its environment,
-its arguments, its standard output and its standard error.
+This saves seconds of imports. Otherwise it resembles a new process, with its own environment,
+arguments, standard output and standard error.
 """
 
 import multiprocessing
@@ -9,6 +9,7 @@ import os
 import runpy
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
@@ -26,13 +27,13 @@ _LIBRARIES = (
 
 
 class WarmProcess:
-    """A module that is run with arguments, with what of `subprocess.Popen` the tests use."""
+    """Running module, with the part of `subprocess.Popen` that the tests use."""
 
     is_prepared: ClassVar[bool] = False
 
     @classmethod
     def prepare(cls, environment: Mapping[str, str]) -> None:
-        """Begin to import the libraries, in a process of their own, with these variables."""
+        """Start to import the libraries in a separate process, with these variables."""
         _CONTEXT.set_forkserver_preload(list(_LIBRARIES))
         with pytest.MonkeyPatch.context() as patch:
             for name, value in environment.items():
@@ -41,7 +42,7 @@ class WarmProcess:
         cls.is_prepared = True
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], stderr: str) -> None:
-        """Run what would follow `python -m`; `stderr` is the path of a file that it appends to."""
+        """Run the arguments of `python -m`; append standard error to the file `stderr`."""
         receiver, sender = _CONTEXT.Pipe(duplex=False)
         with sender:
             self._process = _CONTEXT.Process(
@@ -52,7 +53,7 @@ class WarmProcess:
         receiver.close()
 
     def __enter__(self) -> Self:
-        """Return it."""
+        """Return the process."""
         return self
 
     def __exit__(
@@ -61,31 +62,51 @@ class WarmProcess:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Wait until it has ended."""
+        """Wait until the process has ended."""
         self.stdout.close()
         self._process.join()
         self._process.close()
 
     @property
     def pid(self) -> int:
-        """Its number."""
+        """Id of the process."""
         assert self._process.pid is not None
         return self._process.pid
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal."""
+        """Send a signal to the process."""
         os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill the process."""
         self._process.kill()
 
     def wait(self, timeout: float | None = None) -> int:
-        """Return its exit code; `subprocess.TimeoutExpired` if it runs for longer, in seconds."""
+        """Wait up to `timeout` seconds, and return the exit code.
+
+        Raises:
+            subprocess.TimeoutExpired: the process is still running.
+        """
         self._process.join(timeout)
         if self._process.exitcode is None:
             raise subprocess.TimeoutExpired(str(self._process), timeout or 0)
         return self._process.exitcode
+
+
+def run_warm(
+    command: Sequence[str], environment: Mapping[str, str], timeout_s: float = 60
+) -> "subprocess.CompletedProcess[str]":
+    """Run what would follow `python -m` to its end; return its output."""
+    with (
+        tempfile.NamedTemporaryFile("r+") as stderr,
+        WarmProcess(command, environment, stderr.name) as process,
+    ):
+        try:
+            output = process.stdout.read()
+            code = process.wait(timeout_s)
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess(command, code, output, stderr.read())
 
 
 def _run(

@@ -1,4 +1,4 @@
-"""Fixtures that the tests of all packages share."""
+"""Fixtures shared by the tests of all packages."""
 
 import os
 from collections.abc import Iterator
@@ -7,13 +7,13 @@ import pytest
 
 from support.running_service import RunningService, prepare_services, run_service
 
-# Of this process and of all that it starts: several services at once would fight for the
-# processors, each of them with a team whose threads spin while they wait.
+# For this process and its children: each service would otherwise have a team of threads that spin
+# while they wait, and several teams would compete for the cores.
 os.environ["OMP_NUM_THREADS"] = "1"
 prepare_services()
 
 MAX_CONNECTIONS = 100
-"""That the service shared by all tests takes, so that one of them can reach the limit."""
+"""Connection limit of the shared service, low enough for a test to reach it."""
 
 
 @pytest.fixture(scope="session")

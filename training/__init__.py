@@ -1,1 +1,1 @@
-"""Training of the embedded text-to-image model, from nothing, on a processor."""
+"""Training: the embedded text-to-image model, from random weights, on a CPU."""

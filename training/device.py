@@ -1,17 +1,17 @@
-"""The device that training runs on, and the precision that is quick there."""
+"""Device: where training runs, and the precision that is fast there."""
 
 import torch
 
 
 def best_device() -> torch.device:
-    """The graphics card where there is one, else the processor."""
+    """Return the GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def autocast(device: torch.device) -> torch.autocast:
-    """Brain floats where they are quick: on a card, and on processors with AMX.
+    """Use bfloat16 where it is fast: on a GPU, and on CPUs with AMX.
 
-    Other processors only emulate them, at a third of the speed of single precision.
+    Other CPUs emulate it, at a third of the speed of float32.
     """
     is_quick = device.type == "cuda" or torch.cpu._is_amx_tile_supported()
     return torch.autocast(device.type, torch.bfloat16, enabled=is_quick)

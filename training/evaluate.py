@@ -1,4 +1,4 @@
-"""The evaluation: how often a model draws what the fixed prompts ask for."""
+"""Evaluation: the share of fixed prompts that a model draws correctly."""
 
 import argparse
 import time
@@ -15,9 +15,9 @@ from diffusers import (
 from PIL import Image
 from torch import Tensor
 
-from training.judge import Verdict, find_background, judge, judge_pair
-from training.prompts import PairPrompt, Prompt, evaluation_pairs, evaluation_prompts
-from training.scenes import SHAPES
+from training.scenes.judge import Verdict, find_background, judge, judge_pair
+from training.scenes.prompts import PairPrompt, Prompt, evaluation_pairs, evaluation_prompts
+from training.scenes.scene import SHAPES
 
 SCHEDULERS = {
     "ddim": DDIMScheduler,
@@ -29,7 +29,7 @@ BATCH = 12
 
 
 def load_pipeline(folder: Path, scheduler: str = "ddim") -> DiffusionPipeline:
-    """A model folder as a pipeline, in single precision, with one of SCHEDULERS."""
+    """Load a model folder as a pipeline, in float32, with one of SCHEDULERS."""
     pipeline = DiffusionPipeline.from_pretrained(
         folder, use_safetensors=True, dtype=torch.float32, local_files_only=True
     )
@@ -41,7 +41,7 @@ def load_pipeline(folder: Path, scheduler: str = "ddim") -> DiffusionPipeline:
 def draw(
     pipeline: DiffusionPipeline, texts: list[str], steps: int, guidance_scale: float, seed: int
 ) -> Tensor:
-    """Pictures of prompts, with seeds counted up from one: (batch, 3, height, width), in [0, 1]."""
+    """Draw prompts, with seeds counted up from `seed`: (batch, 3, height, width), in [0, 1]."""
     generators = [torch.Generator().manual_seed(seed + number) for number in range(len(texts))]
     pictures: Tensor = pipeline(
         texts,
@@ -54,7 +54,7 @@ def draw(
 
 
 def report(prompts: list[Prompt], verdicts: list[Verdict]) -> str:
-    """The shares of prompts with the right colour, background and shape, and shapes one by one."""
+    """Return the shares with the right colour, background and shape, then each shape's score."""
     pairs = list(zip(prompts, verdicts, strict=True))
     colours = sum(prompt.colour == seen.colour for prompt, seen in pairs)
     backgrounds = sum(prompt.background == seen.background for prompt, seen in pairs)
@@ -76,7 +76,7 @@ def report(prompts: list[Prompt], verdicts: list[Verdict]) -> str:
 
 
 def report_pairs(prompts: list[PairPrompt], pictures: list[Tensor]) -> str:
-    """The shares of pairs in which both things, and the background, are as the prompt has them."""
+    """Return the shares of pairs with both colours, both shapes and the background right."""
     rights: Counter[str] = Counter()
     for prompt, picture in zip(prompts, pictures, strict=True):
         seen = judge_pair(picture, prompt.is_upright)
@@ -90,7 +90,7 @@ def report_pairs(prompts: list[PairPrompt], pictures: list[Tensor]) -> str:
 
 
 def contact_sheet(pictures: list[Tensor]) -> Image.Image:
-    """The first pictures of one size in rows; none that would leave a row unfilled."""
+    """Arrange the first pictures, all of one size, in full rows."""
     rows = min(len(pictures) // SHEET_COLUMNS, SHEET_ROWS)
     grid = torch.stack(pictures[: rows * SHEET_COLUMNS])
     height, width = grid.shape[2:]
@@ -100,16 +100,16 @@ def contact_sheet(pictures: list[Tensor]) -> Image.Image:
 
 
 def main() -> None:
-    """Draw the prompts, judge the pictures and print the shares."""
+    """Draw the prompts, judge the pictures and print the shares that are right."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True, help="a model folder")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guidance-scale", type=float, default=4.0)
     parser.add_argument("--scheduler", choices=SCHEDULERS, default="ddim")
-    parser.add_argument("--limit", type=int, help="only so many prompts")
-    parser.add_argument("--sheet", type=Path, help="write a contact sheet to this PNG")
-    parser.add_argument("--pairs", action="store_true", help="prompts of two things instead")
-    parser.add_argument("--misses", action="store_true", help="print single things gone wrong")
+    parser.add_argument("--limit", type=int, help="number of prompts (default: all)")
+    parser.add_argument("--sheet", type=Path, help="PNG file for a contact sheet")
+    parser.add_argument("--pairs", action="store_true", help="use prompts of two things")
+    parser.add_argument("--misses", action="store_true", help="print the prompts drawn wrong")
     arguments = parser.parse_args()
     prompts = evaluation_prompts()[: arguments.limit]
     pairs = evaluation_pairs()[: arguments.limit]
@@ -120,7 +120,7 @@ def main() -> None:
     for start in range(0, len(texts), BATCH):
         batch = texts[start : start + BATCH]
         pictures += draw(pipeline, batch, arguments.steps, arguments.guidance_scale, start)
-    print(f"{(time.monotonic() - started) / len(texts):.2f} s a picture, {BATCH} at a time")
+    print(f"{(time.monotonic() - started) / len(texts):.2f} s per picture, {BATCH} at a time")
     if arguments.pairs:
         print(report_pairs(pairs, pictures))
     else:

@@ -1,4 +1,4 @@
-"""The export: trained parts to an ordinary pipeline folder in half precision."""
+"""Export: trained parts as an ordinary pipeline folder, in half precision."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ from pathlib import Path
 from diffusers import AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
-from training.scheduler import build_scheduler
+from training.networks.scheduler import build_scheduler
 
 MAX_BYTES = 15_000_000
 
@@ -20,10 +20,12 @@ def export(
     autoencoder: AutoencoderTiny,
     denoiser: UNet2DConditionModel,
 ) -> None:
-    """Replace a model folder, leaving a README.md there in its place.
+    """Replace a model folder, but keep its README.md.
 
-    The folder is written aside and renamed, so that a reader never finds half a model.
-    Raises ValueError above MAX_BYTES.
+    Writes a new folder and renames it, so that a reader never finds half a model.
+
+    Raises:
+        ValueError: the model is larger than MAX_BYTES.
     """
     pipeline = StableDiffusionPipeline(
         vae=autoencoder.half(),
@@ -51,20 +53,19 @@ def export(
 
 
 def _tidy(folder: Path) -> None:
-    """Drop what loading would complain of, and name the tokenizer as every transformers does."""
+    """Drop entries that loading warns about, and write a tokenizer class of all transformers."""
     for path in folder.rglob("*.json"):
         text = path.read_text().replace("TokenizersBackend", "PreTrainedTokenizerFast")
         content = json.loads(text)
-        for trace in (
-            "_name_or_path",
-            "is_local",
-            "local_files_only",
-        ):  # of where it was loaded from
-            content.pop(trace, None)
+        for origin in ("_name_or_path", "is_local", "local_files_only"):
+            content.pop(origin, None)
         if path.parent.name == "vae":
-            # A copy of decoder_block_out_channels, which AutoencoderTiny writes and does not take.
+            # AutoencoderTiny writes this copy of decoder_block_out_channels but does not accept it.
             content.pop("block_out_channels", None)
+        if path.parent.name == "text_encoder":
+            # The precision that it loads in unasked, which must be that of the other parts.
+            content["dtype"] = "float32"
         path.write_text(json.dumps(content, indent=2) + "\n")
     for path in folder.rglob("*.safetensors"):
-        # Written for the owner alone, which a service that runs as somebody else cannot read.
+        # save_pretrained makes it readable for the owner only; a service may run as another user.
         path.chmod(0o644)

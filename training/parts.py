@@ -1,4 +1,4 @@
-"""The parts of a model, as they lie in a working folder between the stages of training."""
+"""Parts: the components of a model in a working folder, between the stages of training."""
 
 from pathlib import Path
 
@@ -6,15 +6,15 @@ import torch
 from diffusers import AutoencoderTiny, UNet2DConditionModel
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
-from training.autoencoder import build_autoencoder
-from training.denoiser import Training, build_denoiser
+from training.networks.autoencoder import build_autoencoder
+from training.networks.denoiser import Training, build_denoiser
 
 
 class Parts:
-    """Reads and names what the stages leave in a working folder.
+    """Paths and components in a working folder.
 
-    What is not there yet is taken from `start`, a model folder, where one is given: so a
-    finished model can be trained further.
+    Missing components come from `start`, a model folder, if given: this trains a finished
+    model further.
     """
 
     def __init__(self, folder: Path, start: Path | None = None) -> None:
@@ -26,18 +26,18 @@ class Parts:
         self._start = start
 
     def autoencoder(self) -> AutoencoderTiny:
-        """The autoencoder; its encoder needs no training, its decoder may be untrained."""
+        """Load the autoencoder, or build it with an untrained decoder."""
         folder = self._latest(self.autoencoder_folder)
         if not folder.exists():
             return build_autoencoder()
         return AutoencoderTiny.from_pretrained(folder, dtype=torch.float32)
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
-        """The tokenizer that the text encoder was trained with."""
+        """Load the tokenizer of the text encoder."""
         return PreTrainedTokenizerFast.from_pretrained(self._latest(self.tokenizer_folder))
 
     def training(self) -> Training:
-        """The denoiser and its text encoder, as far as they are trained."""
+        """Load the denoiser and the text encoder, in their latest state of training."""
         text_encoder = CLIPTextModel.from_pretrained(
             self._latest(self.text_encoder_folder), dtype=torch.float32
         )

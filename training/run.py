@@ -1,23 +1,23 @@
-"""All stages of the training, from nothing to a model folder."""
+"""Run: all stages of the training, from random weights to a model folder."""
 
 import argparse
 from pathlib import Path
 
 import torch
 
-from training.autoencoder import train_decoder
-from training.denoiser import BATCH, PEAK_RATE, SCENE_COUNT, SIDES, train_denoiser
 from training.export import export
+from training.networks.autoencoder import train_decoder
+from training.networks.denoiser import BATCH, PEAK_RATE, SCENE_COUNT, SIDES, train_denoiser
+from training.networks.text_encoder import train_text_encoder
+from training.networks.tokenizer import build_tokenizer
 from training.parts import Parts
-from training.text_encoder import train_text_encoder
-from training.tokenizer import build_tokenizer
 
 STAGES = ("text", "denoiser", "decoder", "export")
 DEFAULT_MINUTES = {"text": 4.0, "denoiser": 110.0, "decoder": 8.0}
 
 
 def main() -> None:
-    """Run the stages asked for; each takes what the earlier ones left in the working folder."""
+    """Run the chosen stages; each continues from the working folder of the earlier ones."""
     arguments = parse_arguments()
     stages = arguments.stages
     parts = Parts(arguments.work, arguments.start)
@@ -59,38 +59,40 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
+    parser.add_argument("--work", type=Path, default=Path("build/training"), help="working folder")
     parser.add_argument(
-        "--work", type=Path, default=Path("build/training"), help="the working folder"
+        "--model", type=Path, default=Path("build/shapes"), help="folder to export to"
     )
-    parser.add_argument("--model", type=Path, default=Path("build/shapes"), help="where to export")
-    parser.add_argument("--start", type=Path, help="a model folder to train further")
-    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="what to run")
+    parser.add_argument("--start", type=Path, help="model folder to train further")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="stages to run")
     for name, minutes in DEFAULT_MINUTES.items():
         parser.add_argument(
-            f"--{name}-minutes", type=float, default=minutes, help=f"for the {name} stage"
+            f"--{name}-minutes", type=float, default=minutes, help=f"length of the {name} stage"
         )
     parser.add_argument(
-        "--peak-rate", type=float, default=PEAK_RATE, help="the denoiser's highest learning rate"
+        "--peak-rate", type=float, default=PEAK_RATE, help="highest learning rate of the denoiser"
     )
-    parser.add_argument("--batch", type=int, default=BATCH, help="pictures a step of the denoiser")
     parser.add_argument(
-        "--scenes", type=int, default=SCENE_COUNT, help="scenes that the denoiser learns from"
+        "--batch", type=int, default=BATCH, help="pictures per step of the denoiser"
+    )
+    parser.add_argument(
+        "--scenes", type=int, default=SCENE_COUNT, help="training scenes of the denoiser"
     )
     parser.add_argument(
         "--largest-side",
         type=int,
         choices=SIDES,
         default=max(SIDES),
-        help="of the denoiser's pictures, in pixels",
+        help="largest side of the denoiser's pictures, in pixels",
     )
     parser.add_argument(
         "--new-schedule",
         action="store_true",
-        help="count the denoiser's minutes, and its learning rate, from now on",
+        help="restart the denoiser's minutes and learning rate",
     )
     return parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""A learning rate that follows the wall clock, so that a shared machine ends on time."""
+"""Schedule: a learning rate that follows the clock, so that training ends on time."""
 
 import math
 import time
@@ -8,9 +8,9 @@ from torch.optim import Optimizer
 
 
 class Schedule:
-    """Warm-up to `peak`, then a cosine down to nothing after `minutes`.
+    """Learning rate that warms up to `peak`, then follows a cosine to zero at `minutes`.
 
-    `spent_s` is what an earlier, interrupted run used of the minutes.
+    `spent_s` counts the seconds of an earlier, interrupted run.
     """
 
     def __init__(
@@ -23,14 +23,14 @@ class Schedule:
 
     @property
     def spent_s(self) -> float:
-        """Seconds used so far, earlier runs included."""
+        """Seconds used so far, including earlier runs."""
         return time.monotonic() - self._started
 
     def steps(self) -> Iterator[int]:
-        """Numbers of steps until the time is up; sets the learning rate before each."""
+        """Yield step numbers until the time is up; set the learning rate before each."""
         step = 0
         while (done := self.spent_s / self._total_s) < 1:
-            # The first three in a hundred of the time warm up.
+            # The first 3 % of the time is the warm-up.
             rate = min(done / 0.03, 0.5 + 0.5 * math.cos(math.pi * done))
             for group in self._optimizer.param_groups:
                 group["lr"] = self._peak * rate

@@ -1,4 +1,4 @@
-"""`make bench-gpu`: the service on a GPU, in stages that cannot harm each other.
+"""GPU benchmarks: the service on a GPU, in isolated stages.
 
 `python -m benchmarks.gpu` measures and writes JSON lines; `python -m benchmarks.gpu.report` turns
 these into the tables and the plot of docs/performance.md.
@@ -7,6 +7,6 @@ these into the tables and the plot of docs/performance.md.
 import sys
 from pathlib import Path
 
-# A machine with a GPU may have the libraries and this checkout, but none of its distributions.
+# Run from a bare checkout: a machine with a GPU may lack this project's distributions.
 _CHECKOUT = Path(__file__).parents[2]
 sys.path += [str(_CHECKOUT / folder) for folder in ("service", "settings", "clients/python")]

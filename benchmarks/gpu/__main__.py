@@ -1,7 +1,7 @@
-"""`make bench-gpu`: measures the service on a GPU in stages, or rehearses that on the CPU.
+"""`make bench-gpu`: measures the service on a GPU in stages, or rehearses on the CPU.
 
-Figures go to OUT/results.jsonl as they come, and what the stages print to OUT/log.txt.
-`python -m benchmarks.gpu.report OUT` makes the tables and the plot of docs/performance.md of them.
+Writes each figure to OUT/results.jsonl at once, and the stages' output to OUT/log.txt.
+`python -m benchmarks.gpu.report OUT` then updates the tables and the plot of docs/performance.md.
 """
 
 import argparse
@@ -21,18 +21,18 @@ from benchmarks.gpu.session import Session
 from benchmarks.gpu.stages import STAGES
 
 _ENVIRONMENT = {
-    # No call of the CUDA runtime by an import: CUDA would not survive the forks.
+    # Keeps imports from initialising CUDA, which would not survive the forks.
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
     "PYTORCH_ALLOC_CONF": "expandable_segments:True",
     "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",  # its name before torch 2.10
     "HF_HUB_OFFLINE": "1",
-    "OPENBLAS_NUM_THREADS": "1",  # no thread may be there when the stages are forked
+    "OPENBLAS_NUM_THREADS": "1",  # a process with threads cannot fork safely
     "TRANSFORMERS_VERBOSITY": "error",
     "DIFFUSERS_VERBOSITY": "error",
 }
 _REHEARSAL_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",  # layers this small are slower on several
-    "TORCH_COMPILE_DISABLE": "1",  # minutes on a CPU
+    "OMP_NUM_THREADS": "1",  # layers this small run slower on several threads
+    "TORCH_COMPILE_DISABLE": "1",  # takes minutes on a CPU
 }
 _DEADLINE_S, _REHEARSAL_DEADLINE_S = 480.0, 290.0
 _OUT, _REHEARSAL_OUT = Path("benchmarks/results/gpu"), Path("build/gpu-rehearsal")
@@ -53,11 +53,11 @@ def main() -> None:
     stages = _choose(arguments.only, is_rehearsal=is_rehearsal)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tempfile.TemporaryDirectory() as scratch:
-        tempfile.tempdir = scratch  # also for stages, which may be killed before they tidy up
+        tempfile.tempdir = scratch  # also cleans up after killed stages
         if run_in_fork(lambda: _look_at_machine(session), session, _LOOK_LIMIT_S) != "done":
             sys.exit(
                 "python -m benchmarks.gpu: there is no GPU that torch can use "
-                f"({session.log} says why); --rehearse measures nothing, but runs on the CPU"
+                f"(see {session.log}); --rehearse tries the benchmark on the CPU"
             )
         _import(stages)
         run_stages(stages, session, deadline_s)
@@ -71,32 +71,32 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         nargs="+",
         choices=names,
         metavar="STAGE",
-        help=f"stages to run, in their own order: {', '.join(names)}; all without",
+        help=f"stages to run, always in this order: {', '.join(names)} (default: all)",
     )
     parser.add_argument(
         "--deadline",
         type=_positive,
         metavar="S",
-        help=f"seconds for everything; what there is no time for is skipped ({_DEADLINE_S:.0f}, "
-        f"{_REHEARSAL_DEADLINE_S:.0f} to rehearse)",
+        help="seconds for all stages together; stages that no longer fit are skipped "
+        f"(default: {_DEADLINE_S:.0f}, or {_REHEARSAL_DEADLINE_S:.0f} with --rehearse)",
     )
     parser.add_argument(
         "--out",
         type=Path,
         metavar="FOLDER",
-        help=f"where figures are added to those of earlier runs ({_OUT}, {_REHEARSAL_OUT} to "
-        "rehearse)",
+        help="folder of results, kept from run to run "
+        f"(default: {_OUT}, or {_REHEARSAL_OUT} with --rehearse)",
     )
     parser.add_argument(
         "--rehearse",
         action="store_true",
-        help="run everything shrunk on the CPU, which proves the stages and measures nothing",
+        help="try all stages on the CPU with shrunk models; the figures mean nothing",
     )
     parser.add_argument(
         "--torchao",
         type=Path,
         metavar="FOLDER",
-        help="where torchao is, which flux-fp8 needs, if it is not installed",
+        help="folder to import torchao from if it is not installed; flux-fp8 needs it",
     )
     return parser.parse_args(arguments)
 
@@ -119,21 +119,21 @@ def _choose(only: Sequence[str] | None, *, is_rehearsal: bool) -> list[Stage]:
 
 
 def _import(stages: Sequence[Stage]) -> None:
-    """Import what the stages need, once for all."""
+    """Import the libraries of all stages before they fork, once."""
     warnings.filterwarnings("ignore", category=FutureWarning)
     for stage in stages:
         load(stage)
 
 
 def _look_at_machine(session: Session) -> None:
-    """Write down which machine this is, in a process of its own, which may ask CUDA.
+    """Record the machine. Initialises CUDA, so it runs in its own process.
 
     Raises:
-        AssertionError, RuntimeError: there is no GPU, and this is no rehearsal.
+        AssertionError, RuntimeError: there is no GPU and this is not a rehearsal.
     """
     import torch
 
-    from benchmarks.report import describe_machine
+    from benchmarks.harness.report import describe_machine
 
     facts = describe_machine()
     if not session.is_rehearsal:

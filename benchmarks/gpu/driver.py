@@ -1,8 +1,8 @@
-"""Driver: runs stages one after another, each in a forked process with a limit of its own.
+"""Driver: stages one after another, each in a forked process with its own time limit.
 
-A stage that raises, hangs or dies costs only itself, and CUDA begins anew in each. Fork is what
-makes that cheap: the libraries, seconds to import, are imported once, in the process that forks.
-That process must never ask CUDA for anything, since CUDA does not survive a fork.
+A stage that raises, hangs or dies loses only its own figures, and CUDA starts afresh in each.
+Forking is cheap, because the parent has already imported the libraries, which takes seconds.
+The parent must never use CUDA, which does not survive a fork.
 """
 
 import os
@@ -19,18 +19,18 @@ from benchmarks.gpu.recorder import Recorder, describe_error
 from benchmarks.gpu.session import Session
 
 Measure = Callable[[Session, Recorder], None]
-"""Called with a session and a recorder."""
+"""Function that measures, given a session and a recorder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A part of the run."""
+    """A part of the run, in its own process."""
 
     name: str
     measure: str
-    """A `Measure` as MODULE:FUNCTION; a name, so that a list of stages imports none of them."""
+    """Name of a `Measure`, MODULE:FUNCTION, so that listing stages imports none of them."""
     expected_s: float
-    """Seconds that it takes on an H100; it does not begin with less."""
+    """Seconds it takes on an H100; it is skipped if fewer are left."""
     limit_s: float
     """Seconds after which it is killed."""
 
@@ -42,11 +42,11 @@ def load(stage: Stage) -> Measure:
 
 
 def run_stages(stages: Iterable[Stage], session: Session, deadline_s: float) -> None:
-    """Run the stages that there is time for, counted from the session's beginning.
+    """Run the stages that fit into `deadline_s`, counted from the start of the session.
 
-    Writes down when each began, how it ended, and which were skipped.
+    Records the start and the ending of each stage, and those that were skipped.
     """
-    terminal = os.dup(sys.stdout.fileno())  # where figures go, too, while stages write to the log
+    terminal = os.dup(sys.stdout.fileno())  # stages redirect stdout, but figures go here, too
     for stage in stages:
         recorder = Recorder(session.results, stage.name, session.began_at, terminal)
         left_s = deadline_s - (time.monotonic() - session.began_at)
@@ -62,10 +62,10 @@ def run_stages(stages: Iterable[Stage], session: Session, deadline_s: float) -> 
 
 
 def run_in_fork(work: Callable[[], None], session: Session, limit_s: float) -> str:
-    """Run a function in a process of its own, with its output in the session's log.
+    """Run a function in a forked process, with its output in the session's log.
 
-    Returns "done", "failed", "timed out" or "killed by SIGNAL". All processes that it has begun
-    have been killed by then.
+    Kills all processes that it started, then returns "done", "failed", "timed out" or
+    "killed by SIGNAL".
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -73,12 +73,12 @@ def run_in_fork(work: Callable[[], None], session: Session, limit_s: float) -> s
     process = os.fork()
     if process == 0:
         _become_a_stage(work, session, before)
-    with suppress(OSError):  # the child does the same; whichever comes first
+    with suppress(OSError):  # the child does this, too; either may be first
         os.setpgid(process, process)
     try:
         has_ended = _wait(process, limit_s)
     finally:
-        # Before the process is reaped, as long as nobody else can have its number.
+        # Before the process is reaped: until then, no other process can get its number.
         with suppress(ProcessLookupError):
             os.killpg(process, signal.SIGKILL)
         _, status = os.waitpid(process, 0)
@@ -104,7 +104,7 @@ def _work_of(stage: Stage, session: Session, recorder: Recorder) -> Callable[[],
 def _become_a_stage(
     work: Callable[[], None], session: Session, mask: Iterable[signal.Signals | int]
 ) -> None:
-    """Run a function in the forked process, and end it."""
+    """Run a function in the forked process, and exit."""
     code = 1
     try:
         os.setpgid(0, 0)
@@ -124,7 +124,7 @@ def _become_a_stage(
 
 
 def _wait(process: int, limit_s: float) -> bool:
-    """Return whether a child ends in time; it is not reaped."""
+    """Return whether a child process ends in time, without reaping it."""
     until = time.monotonic() + limit_s
     while os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
         left_s = until - time.monotonic()

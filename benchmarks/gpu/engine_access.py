@@ -1,4 +1,4 @@
-"""Engine access: all that the stages use of the service's internals."""
+"""Engine access: the only part of the benchmarks that uses the service's internals."""
 
 import asyncio
 import os
@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from diffusers import DiffusionPipeline
 
-from benchmarks.architectures import make_pipeline
+from benchmarks.gpu.architectures import make_pipeline
 from benchmarks.gpu.session import Session
 from safelight_service.app import make_server
 from safelight_service.engine import Engine
 from safelight_service.engine.event_relay import PendingEvent
 from safelight_service.engine.job import Job
+from safelight_service.engine.models import loading
 from safelight_service.engine.models.loading import LoadedModel, load_model, silence_libraries
 from safelight_service.engine.operations import Forward
 from safelight_service.logs import configure_logs
@@ -33,7 +33,7 @@ from support.engine.job_runs import Recorder, make_batcher, make_job, run_jobs
 from support.engine.tiny_models import TinyModels
 
 Model: TypeAlias = LoadedModel
-"""A model that the service has loaded."""
+"""A model loaded by the service."""
 
 _NAME = "model"
 
@@ -41,29 +41,29 @@ _BATCHING = BatchingSettings(profiles_file=None)
 _NO_CACHE = CacheSettings(enabled=False)
 _MAX_WIDTH = 16
 _ENCODER_THREADS = 2
-"""As many as the engine has."""
+"""Equal to the engine's own number."""
 
 
 def use_random_weights(session: Session) -> None:
-    """Have diffusers build an architecture with random weights in place of loading it.
+    """Make the service build architectures with random weights instead of loading files.
 
-    In this process, from now on, the architecture is the one that the folder is named after.
-    Twenty gigabytes of random weights would otherwise be written and read first.
+    From now on, `load_model` in this process builds the architecture that the folder is
+    named after. This saves writing and reading up to twenty gigabytes of random weights.
     """
 
-    def build(folder: str, **_: object) -> Any:
+    def build(_index: object, _components: object, folder: Path, *_: object) -> Any:
         device = torch.device(session.device)
-        return make_pipeline(Path(folder).name, device, shrunk=session.is_rehearsal)
+        return make_pipeline(folder.name, device, shrunk=session.is_rehearsal)
 
-    DiffusionPipeline.from_pretrained = build
+    vars(loading)["assemble"] = build
 
 
 def describe_model(
     session: Session, architecture: str, acceleration: Mapping[str, object]
 ) -> ModelSettings:
-    """Return the settings of an architecture for `use_random_weights`.
+    """Return settings that load an architecture by `use_random_weights`.
 
-    Their folder has the index that the service looks at first, and nothing else.
+    Their folder holds only the index, which the service reads first.
     """
     folder = Path(tempfile.mkdtemp()) / architecture
     folder.mkdir()
@@ -73,7 +73,7 @@ def describe_model(
             "name": _NAME,
             "source": str(folder),
             "device": session.device,
-            "warm_up": not session.is_rehearsal,  # in its own size, seconds a step on a CPU
+            "warm_up": not session.is_rehearsal,  # at full size, seconds a step on a CPU
             "acceleration": acceleration,
         }
     )
@@ -83,8 +83,8 @@ def load(session: Session, architecture: str, **acceleration: object) -> Model:
     """Load an architecture with random weights as the service loads a model.
 
     Raises:
-        ValueError: there is no such acceleration.
-        AccelerationError: the architecture or the device cannot have it.
+        ValueError: the acceleration is unknown.
+        AccelerationError: the architecture or the device does not support it.
     """
     silence_libraries()
     use_random_weights(session)
@@ -93,12 +93,12 @@ def load(session: Session, architecture: str, **acceleration: object) -> Model:
 
 
 def pipeline_of(model: Model) -> Any:
-    """Return the pipeline that a model is."""
+    """Return the diffusers pipeline of a model."""
     return model.adapter.pipeline
 
 
 def load_tiny(models: TinyModels, family: str, device: str, dtype: str) -> Model:
-    """Load a family's tiny model from its files, onto that device."""
+    """Load the tiny model of a family from its files onto a device."""
     silence_libraries()
     settings = models.settings(family).model_copy(update={"device": device, "dtype": dtype})
     return load_model(settings, BatchingSettings(max_width=_MAX_WIDTH))
@@ -106,7 +106,7 @@ def load_tiny(models: TinyModels, family: str, device: str, dtype: str) -> Model
 
 @asynccontextmanager
 async def run_embedded(device: str, dtype: str) -> AsyncIterator[Engine]:
-    """Run an engine with the embedded model on that device."""
+    """Run an engine with the embedded model on a device."""
     model = ModelSettings.model_validate(
         {"name": EMBEDDED_MODEL, "source": EMBEDDED_MODEL, "device": device, "dtype": dtype}
     )
@@ -119,32 +119,32 @@ async def run_embedded(device: str, dtype: str) -> AsyncIterator[Engine]:
 
 
 def first_forward(model: Model, side_px: int, steps: int) -> Forward:
-    """Return the call of the denoiser at an image's first step."""
+    """Return the denoiser's forward at the first step of an image."""
     with torch.no_grad():
         [image] = _make_job(model, Recorder(), side_px, steps, 0).images
         image.start()
         assert isinstance(image.operation, Forward)
-        while not model.is_ready_for(image.operation):  # a width of graphs after the other
+        while not model.is_ready_for(image.operation):  # captures graphs, one width at a time
             model.prepare(image.job.cost_model, image.operation)
     return image.operation
 
 
 def run_forward(model: Model, call: Forward, width: int) -> None:
-    """Run a call of the denoiser merged with itself, as that many images would share it."""
+    """Run a forward merged with copies of itself, as `width` images would share it."""
     with torch.no_grad():
         model.merger.run(model.forward, [call.arguments] * width)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an image ended: nothing or an error's type, and its forwards by their width."""
+    """Result of an image: the type of its error, if any, and its forwards by width."""
 
     error: str | None
     widths: Mapping[int, int]
 
 
 def draw(model: Model, side_px: int, steps: int, count: int = 1) -> list[Outcome]:
-    """Make that many images, all asked for at once, by a batcher in this thread."""
+    """Make `count` images, all submitted at once, with a batcher in this thread."""
     recorders = [Recorder() for _ in range(count)]
     jobs = [
         _make_job(model, recorder, side_px, steps, seed) for seed, recorder in enumerate(recorders)
@@ -157,7 +157,7 @@ def draw(model: Model, side_px: int, steps: int, count: int = 1) -> list[Outcome
 
 
 class Callers:
-    """Callers that ask for one image after another, served by a batcher in this thread."""
+    """Callers that request one image after another, served by a batcher in this thread."""
 
     def __init__(self, model: Model, side_px: int, steps: int, count: int) -> None:
         self._model = model
@@ -167,14 +167,14 @@ class Callers:
         self._encoders = ThreadPoolExecutor(_ENCODER_THREADS)
         self._waiting: list[_Caller] = []
         self._image_count = 0
-        for number in range(count):  # as if they had come one by one
+        for number in range(count):  # start at different steps, as after a while of service
             self._ask(max(1, steps * (number + 1) // count))
 
     def turn(self) -> None:
-        """Run one forward, and all that comes between two.
+        """Run one forward, and the work between it and the next.
 
         Raises:
-            SafelightError: a caller's image has failed.
+            SafelightError: the image of a caller has failed.
         """
         with torch.no_grad():
             self._batcher.step()
@@ -185,7 +185,7 @@ class Callers:
             self._ask(self._steps)
 
     def close(self) -> None:
-        """End all images that have been begun."""
+        """Stop all unfinished images."""
         with torch.no_grad():
             self._batcher.stop()
         self._encoders.shutdown()
@@ -193,14 +193,14 @@ class Callers:
     def _ask(self, steps: int) -> None:
         caller = _Caller()
         job = _make_job(self._model, caller, self._side_px, steps, self._image_count)
-        job.encoders = self._encoders  # or the images would be compressed in this thread
+        job.encoders = self._encoders  # compress images outside this thread
         self._batcher.add(job)
         self._waiting.append(caller)
         self._image_count += 1
 
 
 class _Caller(Recorder):
-    """Waits for nothing but the end."""
+    """Recorder that ignores all events but the end."""
 
     def post(self, event: PendingEvent) -> None:
         pass
@@ -210,7 +210,7 @@ def _make_job(model: Model, recorder: Recorder, side_px: int, steps: int, seed: 
     return make_job(
         model,
         recorder,
-        inputs=f"a lighthouse {seed}",  # no embedding is known from before
+        inputs=f"a lighthouse {seed}",  # never in the prompt cache
         width=side_px,
         height=side_px,
         num_inference_steps=steps,
@@ -221,9 +221,9 @@ def _make_job(model: Model, recorder: Recorder, side_px: int, steps: int, seed: 
 def serve(
     session: Session, architecture: str, acceleration: Mapping[str, object], ready: int
 ) -> None:
-    """Serve an architecture with random weights, until its device is lost.
+    """Serve an architecture with random weights until its device is lost.
 
-    Writes HOST:PORT and a newline to the file descriptor `ready` once it is ready.
+    Writes HOST:PORT and a newline to the file descriptor `ready` once it accepts calls.
     """
     use_random_weights(session)
     settings = Settings(

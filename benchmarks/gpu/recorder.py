@@ -1,4 +1,4 @@
-"""Recorder: figures as JSON lines, each on disk as soon as it is known."""
+"""Recorder: figures as JSON lines, each written to disk at once."""
 
 import json
 import os
@@ -15,7 +15,8 @@ _FRAMES = 4
 class Recorder:
     """Appends the figures of one stage to a file, and shows them on the terminal.
 
-    `began_at` is when the run began, by `time.monotonic`; `echo_to` is a file descriptor.
+    `began_at` is the start of the run by `time.monotonic`; `echo_to` is the terminal's file
+    descriptor.
     """
 
     def __init__(self, file: Path, stage: str, began_at: float, echo_to: int | None = None) -> None:
@@ -25,11 +26,11 @@ class Recorder:
         self._echo_to = echo_to
 
     def write(self, name: str, **values: object) -> None:
-        """Append a line: seconds since the run began, the stage, the figure's name and values."""
+        """Append a line: seconds since the start of the run, stage, name and values."""
         t = round(time.monotonic() - self._began_at, 2)
         figure = {"t": t, "stage": self.stage, "name": name, **values}
         line = (json.dumps(figure, default=str) + "\n").encode()
-        # One write, unbuffered: lines of two processes never mix, and a kill loses none.
+        # A single unbuffered write: lines of two processes never mix, and a kill loses none.
         descriptor = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             os.write(descriptor, line)
@@ -40,10 +41,9 @@ class Recorder:
 
     @contextmanager
     def figure(self, name: str, **conditions: object) -> Iterator[dict[str, object]]:
-        """Yield a dictionary for what is measured under these conditions, and write it at the end.
+        """Yield a dictionary for measurements under these conditions; write it at the end.
 
-        An exception is written down with it and goes no further, so that the next figure is
-        measured all the same.
+        Records an exception in it and suppresses it, so that the next figure is still measured.
         """
         measured: dict[str, object] = {}
         began_at = time.monotonic()
@@ -56,7 +56,7 @@ class Recorder:
 
     @contextmanager
     def attempt(self, name: str, **conditions: object) -> Iterator[None]:
-        """Do what figures need; write nothing but the exception that prevents it."""
+        """Run a preparation for figures; record only an exception, and suppress it."""
         try:
             yield
         except Exception as error:
@@ -64,7 +64,7 @@ class Recorder:
 
 
 def describe_error(error: BaseException) -> dict[str, object]:
-    """Return an exception's type, the beginning of its text, and where it was raised."""
+    """Return the type of an exception, the start of its text, and its innermost frames."""
     frames = traceback.extract_tb(error.__traceback__)[-_FRAMES:]
     return {
         "error": type(error).__name__,

@@ -1,13 +1,13 @@
-"""`make bench-gpu-report`: puts the figures of a run into docs/performance.md, and draws them."""
+"""`make bench-gpu-report`: writes the figures of a run into docs/performance.md and plots them."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.gpu.figures import Figures
-from benchmarks.gpu.plot import draw
-from benchmarks.gpu.tables import render
+from benchmarks.gpu.reporting.figures import Figures
+from benchmarks.gpu.reporting.plot import draw
+from benchmarks.gpu.reporting.tables import render
 
 _RESULTS = Path("benchmarks/results/gpu")
 _PAGE = Path("docs/performance.md")
@@ -22,7 +22,7 @@ def main() -> None:
     try:
         figures = Figures.read(arguments.folder / "results.jsonl")
         if figures.is_rehearsal and _PAGE.resolve() == arguments.page.resolve():
-            raise ValueError(f"a rehearsal's figures do not belong into {_PAGE}; give --page")
+            raise ValueError(f"figures of a rehearsal do not belong into {_PAGE}; give --page")
         text = insert(arguments.page.read_text(), render(figures), arguments.plot.name)
     except (OSError, ValueError) as error:
         sys.exit(f"python -m benchmarks.gpu.report: {error}")
@@ -31,10 +31,10 @@ def main() -> None:
 
 
 def insert(page: str, tables: str, plot: str) -> str:
-    """Return a page with these tables, and a plot in images/, between its marks.
+    """Replace the text between a page's marks with a plot from images/ and the tables.
 
     Raises:
-        ValueError: the page does not have both marks.
+        ValueError: the page lacks a mark.
     """
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
@@ -47,10 +47,10 @@ def insert(page: str, tables: str, plot: str) -> str:
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.report", description=__doc__)
     parser.add_argument(
-        "folder", type=Path, nargs="?", default=_RESULTS, help=f"of a run ({_RESULTS})"
+        "folder", type=Path, nargs="?", default=_RESULTS, help=f"results (default: {_RESULTS})"
     )
-    parser.add_argument("--page", type=Path, default=_PAGE, help=f"page to write into ({_PAGE})")
-    parser.add_argument("--plot", type=Path, default=_PLOT, help=f"picture to draw ({_PLOT})")
+    parser.add_argument("--page", type=Path, default=_PAGE, help=f"page (default: {_PAGE})")
+    parser.add_argument("--plot", type=Path, default=_PLOT, help=f"plot (default: {_PLOT})")
     return parser.parse_args(arguments)
 
 

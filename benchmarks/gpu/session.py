@@ -1,4 +1,4 @@
-"""Session: what all stages of a run share."""
+"""Session: the folder and scale shared by all stages of a run."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,26 +9,26 @@ _REHEARSED_COUNT = 2
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Where a run writes, and whether it measures on a GPU or rehearses on the CPU.
+    """Folder and scale of a run, which measures on a GPU or rehearses on the CPU.
 
-    A rehearsal takes the same path with shrunk architectures, small images and few steps.
+    A rehearsal runs the same code with shrunk architectures, small images and few steps.
     """
 
     folder: Path
     is_rehearsal: bool
     began_at: float
-    """By `time.monotonic`."""
+    """Start of the run, by `time.monotonic`."""
     torchao: Path | None = None
-    """Folder to import torchao from; None: from where everything else is."""
+    """Folder to import torchao from; None if it is installed."""
 
     @property
     def results(self) -> Path:
-        """The file of figures, one JSON object a line."""
+        """File of figures, one JSON object a line."""
         return self.folder / "results.jsonl"
 
     @property
     def log(self) -> Path:
-        """The file that stages print to."""
+        """File for the output of the stages."""
         return self.folder / "log.txt"
 
     @property
@@ -37,13 +37,13 @@ class Session:
         return "cpu" if self.is_rehearsal else "cuda"
 
     def side(self, side_px: int) -> int:
-        """Return the side of an image in pixels, as it is or for a rehearsal."""
+        """Return an image side in pixels, reduced in a rehearsal."""
         return side_px // _SHRINK if self.is_rehearsal else side_px
 
     def few(self, count: int) -> int:
-        """Return a count of steps, rounds or runs, as it is or at most a rehearsal's few."""
+        """Return a count of steps, rounds or runs, capped in a rehearsal."""
         return min(count, _REHEARSED_COUNT) if self.is_rehearsal else count
 
     def crowd(self, count: int) -> int:
-        """Return a count of callers or images at once, as it is or a third of it."""
+        """Return a count of simultaneous callers or images, divided by three in a rehearsal."""
         return -(-count // 3) if self.is_rehearsal else count

@@ -1,5 +1,5 @@
 """`python -m safelight_service` is the command `safelight-service`."""
 
-from safelight_service.cli import main
+from safelight_service.entry import main
 
 main()

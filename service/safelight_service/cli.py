@@ -1,13 +1,12 @@
 """The command `safelight-service`: load the settings, then serve until a signal."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import secrets
 import signal
-import sys
 from collections.abc import Coroutine, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -15,12 +14,12 @@ import structlog
 import typer
 from pydantic import ValidationError
 
-from safelight_service import __version__
 from safelight_service.auth.tokens import Caller, digest_token
 from safelight_service.core.errors import ModelFailedError
 from safelight_service.logs import configure_logs
 from safelight_service.settings import ConfigurationError, Settings, load_settings
-from safelight_settings import describe_problems
+from safelight_service.version import __version__
+from safelight_settings import announce, describe_problems, open_standard_streams
 
 _EXIT_FAILURE, _EXIT_USAGE = 1, 2
 _TOKEN_BYTES = 32
@@ -28,6 +27,7 @@ QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
     "DIFFUSERS_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "GRPC_VERBOSITY": "NONE",  # its threads write to standard error themselves, and would block
 }
 """Variables that silence libraries, which read them on import."""
 _ALLOCATORS = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
@@ -82,12 +82,13 @@ def serve(
         settings = load_settings({"listen": listen} if listen is not None else {}, config)
     except ConfigurationError as error:
         _fail(str(error), _EXIT_USAGE)
-    configure_logs(settings)
+    open_standard_streams()
+    log_writer = configure_logs(settings)
     os.environ |= choose_variables(os.environ)
-    code = asyncio.run(_serve(settings))
+    # The runner stays open: its end would bring back the default handlers of signals.
+    code = asyncio.Runner().run(_serve(settings))
+    log_writer.close()
     # Not sys.exit, which waits for threads: one may hang on the device or load a model.
-    sys.stdout.flush()
-    sys.stderr.flush()
     os._exit(code)
 
 
@@ -118,27 +119,28 @@ async def _serve(settings: Settings) -> int:
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _request_stop, stop)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, _request_stop, stop)
     log = structlog.get_logger()
     try:
         server = make_server(settings)
     except ConfigurationError as error:
-        _fail(str(error), _EXIT_USAGE)
+        return _report(str(error), _EXIT_USAGE)
     try:
         if await _ends_before(stop, server.start()):
-            typer.echo(f"Safelight is ready on {server.address}")
+            announce(f"Safelight is ready on {server.address}")
             await _ends_before(stop, server.wait_until_lost())
         log.info("stopping", grace_s=settings.grace_s)
     except (AddressInUseError, ModelFailedError) as error:
-        _fail(str(error), _EXIT_FAILURE)
+        return _report(str(error), _EXIT_FAILURE)
     finally:
         await server.stop()
     log.info("stopped")
     return _EXIT_FAILURE if server.is_lost else 0
 
 
-@contextmanager
+@contextlib.contextmanager
 def kept_for_good() -> Iterator[None]:
     """Exempt objects created in this block from garbage collection.
 
@@ -172,6 +174,12 @@ def _request_stop(stop: asyncio.Event) -> None:
     stop.set()
 
 
+def _report(message: str, code: int) -> int:
+    """Print an error; return the exit code."""
+    with contextlib.suppress(OSError):
+        typer.echo(f"safelight-service: {message}", err=True)
+    return code
+
+
 def _fail(message: str, code: int) -> NoReturn:
-    typer.echo(f"safelight-service: {message}", err=True)
-    raise typer.Exit(code)
+    raise typer.Exit(_report(message, code))

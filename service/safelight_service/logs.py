@@ -1,21 +1,30 @@
 """Logs: one line per event on standard error, as text or JSON, with trace ids.
 
-Log records of libraries take the same form.
+Log records and warnings of libraries take the same form.
 """
 
+import atexit
 import logging
+import os
 import sys
+from typing import TextIO, cast
 
 import structlog
 
 from safelight_service.settings import Settings
+from safelight_settings import LogWriter
+
+_STANDARD_ERROR = 2
 
 
-def configure_logs(settings: Settings) -> None:
-    """Configure structlog and the standard library's logging for the process."""
+def configure_logs(settings: Settings) -> LogWriter:
+    """Configure structlog and the standard library's logging for the process.
+
+    Returns the writer of the lines. The interpreter closes it at exit; `os._exit` does not.
+    """
     renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
     if settings.log_format == "console":
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        renderer = structlog.dev.ConsoleRenderer(colors=os.isatty(_STANDARD_ERROR))
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     processors: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -23,13 +32,15 @@ def configure_logs(settings: Settings) -> None:
         _add_trace,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    writer = LogWriter()
+    atexit.register(writer.close)
     structlog.configure(
         processors=[*processors, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, writer)),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(writer)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, _shorten, *processors],
@@ -40,6 +51,10 @@ def configure_logs(settings: Settings) -> None:
     # These log baggage or metadata that they cannot parse, in full.
     logging.getLogger("opentelemetry.baggage").setLevel(logging.CRITICAL)
     logging.getLogger("grpc").propagate = False
+    logging.captureWarnings(True)
+    log = structlog.get_logger()
+    writer.on_dropped = lambda count: log.warning("log_lines_dropped", count=count)
+    return writer
 
 
 def _shorten(

@@ -1,15 +1,18 @@
-"""Settings of Safelight's programs: read and checked once, at start; immutable afterwards.
+"""Basis of Safelight's programs: their settings, their log, their standard streams.
 
-`load` merges the options of the command line, environment variables and a TOML file. Programs
-declare their settings as a subclass of `ProgramSettings`, with a `Table` for each nested part.
+Settings are read and checked once, at start, and immutable afterwards. `load` merges the options of
+the command line, environment variables and a TOML file. Programs declare their settings as a
+subclass of `ProgramSettings`, with a `Table` for each nested part.
 """
 
 from safelight_settings.address import Address
 from safelight_settings.errors import ConfigurationError
 from safelight_settings.keys import suggest
 from safelight_settings.loading import load
-from safelight_settings.paths import ConfigPath, OptionalPath, PathField, expand_home
+from safelight_settings.log_writer import LogWriter
+from safelight_settings.paths import ConfigPath, OptionalPath, PathField, default_cache, expand_home
 from safelight_settings.problems import describe_problems
+from safelight_settings.standard_streams import announce, open_standard_streams
 from safelight_settings.tables import ProgramSettings, Table
 from safelight_settings.toml_file import TomlFile
 
@@ -17,13 +20,17 @@ __all__ = [
     "Address",
     "ConfigPath",
     "ConfigurationError",
+    "LogWriter",
     "OptionalPath",
     "PathField",
     "ProgramSettings",
     "Table",
     "TomlFile",
+    "announce",
+    "default_cache",
     "describe_problems",
     "expand_home",
     "load",
+    "open_standard_streams",
     "suggest",
 ]

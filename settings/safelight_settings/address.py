@@ -1,4 +1,4 @@
-"""Address: where a program listens."""
+"""Address: HOST:PORT that a program listens on."""
 
 import re
 from typing import Annotated

@@ -1,6 +1,6 @@
 """Paths: settings that name files and folders."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
@@ -29,6 +29,18 @@ def _require(path: Path) -> Path:
 
 def _allow_empty(path: Path | None) -> Path | None:
     return None if path in (None, Path()) else expand_home(path)
+
+
+def default_cache(name: str) -> Callable[[], Path | None]:
+    """Return the default factory of a path in `~/.cache/safelight`: None without a home folder."""
+
+    def find() -> Path | None:
+        try:
+            return expand_home(Path("~/.cache/safelight", name))
+        except ValueError:
+            return None
+
+    return find
 
 
 class PathField:
@@ -62,7 +74,9 @@ def _resolve_value(field: FieldInfo, value: Any, folder: Path) -> Any:
     if isinstance(value, list):
         return [_resolve_value(field, each, folder) for each in value]
     if isinstance(value, Mapping):
-        return resolve_paths(table, value, folder) if table else value
+        if table:
+            return resolve_paths(table, value, folder)
+        return {key: _resolve_value(field, each, folder) for key, each in value.items()}
     marker = next(_find_markers(field), None)
     return marker.resolve(value, folder) if marker and isinstance(value, str) else value
 

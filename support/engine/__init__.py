@@ -1,1 +1,1 @@
-"""Run the engine inside a test: jobs, loaded tiny models, a simulated GPU."""
+"""Engine support: runs of jobs, loaded tiny models, a simulated GPU."""

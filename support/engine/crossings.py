@@ -1,4 +1,4 @@
-"""Crossings: what is copied between the host and a device, seen without one."""
+"""Crossings: copies between the host and a device, observed without a device."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class Crossings(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes what is copied between devices; on one without contents, reading it fails."""
+    """Records the shapes of copies between devices. Use it with "meta", where reads fail."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

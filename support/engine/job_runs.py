@@ -1,4 +1,4 @@
-"""Runs jobs in the test's own thread, by a batcher as on a device, and keeps their events."""
+"""Job runs: jobs on a batcher in the test's own thread, with their events."""
 
 import io
 from collections.abc import Callable, Iterator, Sequence
@@ -24,11 +24,11 @@ from safelight_service.engine.job import Job
 from safelight_service.engine.models.loading import LoadedModel
 
 SMALL: dict[str, Any] = {"width": 64, "height": 96, "num_inference_steps": 3, "seed": 7}
-"""Parameters that all families make a picture of quickly."""
+"""Parameters of an image that all families make quickly."""
 
 
 class Recorder:
-    """A relay that keeps all events in their order."""
+    """Event relay that keeps all events in order."""
 
     def __init__(self, on_event: Callable[[Event], None] | None = None) -> None:
         self.events: list[Event] = []
@@ -37,7 +37,7 @@ class Recorder:
         self._on_event = on_event
 
     def post(self, event: PendingEvent) -> None:
-        """Record an event, and wait for it if it is not ready."""
+        """Record an event; wait for it if it is pending."""
         if isinstance(event, Future):
             event = event.result()
         self.events.append(event)
@@ -45,16 +45,16 @@ class Recorder:
             self._on_event(event)
 
     def close(self, error: BaseException | None = None) -> None:
-        """Record the end; a second one is an error."""
+        """Record the end; fail on a second one."""
         assert not self.is_closed
         self.is_closed, self.error = True, error
 
 
 class InlineExecutor(Executor):
-    """Runs what is submitted at once."""
+    """Executor that runs functions at once, in the calling thread."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Call the function; return a future that is done."""
+        """Call the function; return a completed future."""
         future: Future[Any] = Future()
         future.set_result(fn(*args, **kwargs))
         return future
@@ -69,7 +69,7 @@ def make_job(
     preview_interval: int = 0,
     **parameters: Any,
 ) -> Job:
-    """Make a job of a small request, resolved as the engine does."""
+    """Make a job for a small request, resolved as by the engine."""
     request = GenerationRequest(
         inputs,
         Parameters(**{**SMALL, **parameters}),
@@ -81,12 +81,12 @@ def make_job(
 
 
 def make_batcher(policy: SchedulingPolicy = first_come_first_served) -> StepBatcher:
-    """Make a batcher whose errors quote the fault."""
+    """Make a batcher whose errors quote the exception."""
     return StepBatcher(policy, lambda fault: InternalError(repr(fault)))
 
 
 def run_jobs(*jobs: Job) -> None:
-    """Run jobs, all submitted at once, until they have ended."""
+    """Submit jobs together and run them to the end."""
     batcher = make_batcher()
     for job in jobs:
         batcher.add(job)
@@ -94,7 +94,7 @@ def run_jobs(*jobs: Job) -> None:
 
 
 def take_steps(batcher: StepBatcher, count: int | None = None) -> None:
-    """Bring a batcher's jobs on by so many steps, or to their end."""
+    """Run `count` steps of a batcher, or all steps of its jobs."""
     with torch.no_grad():
         while batcher.jobs and count != 0:
             batcher.step()
@@ -111,7 +111,7 @@ def run_job(model: LoadedModel, **request: Any) -> list[Event]:
 
 
 def draw(model: LoadedModel, **request: Any) -> bytes:
-    """Return the pixels of a small request's only image."""
+    """Run a small request; return the pixels of its only image."""
     [image] = images_of(run_job(model, **request))
     return pixels_of(image)
 
@@ -119,7 +119,7 @@ def draw(model: LoadedModel, **request: Any) -> bytes:
 async def collect(
     engine: Engine, request: GenerationRequest, on_event: Callable[[Event], object] = lambda _: None
 ) -> list[Event]:
-    """Run a request on an engine; return its events, after `on_event` has been called with each."""
+    """Run a request on an engine, call `on_event` with each event, and return all events."""
     events: list[Event] = []
 
     def record(event: Event) -> None:
@@ -132,29 +132,29 @@ async def collect(
 
 
 def images_of(events: Sequence[Event]) -> list[Image]:
-    """Return the images among the events."""
+    """Return the image events."""
     return [event for event in events if isinstance(event, Image)]
 
 
 def steps_of(events: Sequence[Event]) -> list[int]:
-    """Return the numbers of the steps that were reported."""
+    """Return the step numbers of the progress events."""
     return [event.step for event in events if isinstance(event, Progress)]
 
 
 def pixels_of(image: Image) -> bytes:
-    """Decode an image event."""
+    """Decode an image event to raw pixels."""
     return np.asarray(PIL.Image.open(io.BytesIO(image.data))).tobytes()
 
 
 def difference(pixels: bytes, others: bytes) -> int:
-    """Return the largest difference between two pictures, in levels of 0 to 255."""
+    """Return the largest difference between two images, in levels of 0 to 255."""
     first, second = (np.frombuffer(data, np.uint8).astype(int) for data in (pixels, others))
     return int(np.abs(first - second).max())
 
 
 @dataclass
 class Forwards:
-    """How often a denoiser was run."""
+    """Number of forwards of a denoiser."""
 
     count: int = 0
 
@@ -163,7 +163,7 @@ class Forwards:
 def count_forwards(
     model: LoadedModel, on_forward: Callable[[], object] = lambda: None
 ) -> Iterator[Forwards]:
-    """Count the forwards of the model's denoiser, and have `on_forward` called in each."""
+    """Count the forwards of the model's denoiser, and call `on_forward` in each."""
     forwards = Forwards()
 
     def note(*_: Any) -> None:

@@ -1,10 +1,10 @@
-"""A simulated GPU: computes on the CPU, and records each time the host would wait for a real one.
+"""Simulated GPU: computes on the CPU, and records when the host would wait for a real GPU.
 
-Its tensors wrap ordinary ones and report another device ("lazy", which every build of torch knows
-and no code of ours or diffusers' treats specially). A dispatch mode sees every operation, keeps
-track of which results live on the device, refuses operands that CUDA would refuse, and notes the
+Its tensors wrap ordinary ones and report the device "lazy". Every build of torch knows it, and
+neither this project nor diffusers treats it specially. A dispatch mode sees every operation. It
+tracks which results live on the device and refuses operands that CUDA would refuse. It records
 operations that would synchronise: values read by the host, shapes that depend on values, and
-copies between host and device that block.
+blocking copies between host and device.
 """
 
 import traceback
@@ -32,20 +32,20 @@ _SOURCES = ("/diffusers/", "/transformers/", "/safelight_service/")
 
 
 class Wait(NamedTuple):
-    """A time when the host waits for the device: what for, and the innermost lines that asked."""
+    """Wait of the host for the device: its kind, and the innermost lines that caused it."""
 
     kind: str
     where: str
 
 
 class DeviceTensor(torch.Tensor):
-    """A tensor of the simulated GPU, computed on the host."""
+    """Tensor of the simulated GPU, computed on the host."""
 
     on_host: torch.Tensor
 
     @staticmethod
     def __new__(cls: Any, values: torch.Tensor) -> "DeviceTensor":
-        """Wrap values of the CPU."""
+        """Wrap a CPU tensor."""
         made: DeviceTensor = torch.Tensor._make_wrapper_subclass(
             cls,
             values.shape,
@@ -63,18 +63,18 @@ class DeviceTensor(torch.Tensor):
         return f"DeviceTensor({self.on_host})"
 
     def tolist(self) -> Any:
-        """Copy to the host first: torch's own refuses subclasses."""
+        """Copy to the host first; torch's own method refuses subclasses."""
         return self.cpu().tolist()
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
-        raise AssertionError(f"{func} outside of the simulation")
+        raise AssertionError(f"{func} ran outside of the simulation")
 
 
 class SimulatedGpu(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Runs operations, and notes the waits; belongs to one thread."""
+    """Runs operations in one thread, and records the waits."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -83,7 +83,7 @@ class SimulatedGpu(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @property
     def kinds(self) -> Counter[str]:
-        """How many waits there were of each kind."""
+        """Number of waits by kind."""
         return Counter(wait.kind for wait in self.waits)
 
     def __torch_dispatch__(
@@ -119,7 +119,7 @@ class SimulatedGpu(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _note_copy(
         self, name: str, args: Sequence[Any], named: Mapping[str, Any], target: Any
     ) -> bool:
-        """Note a copy that blocks; return whether it ends on the device."""
+        """Record a copy if it blocks; return whether its target is on the device."""
         source = args[0] if name == "_to_copy" else args[1]
         from_device = isinstance(source, DeviceTensor)
         if name == "copy_":
@@ -166,7 +166,7 @@ class SimulatedGpu(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @dataclass
 class SimulatedEvent:
-    """In the place of torch.cuda.Event: all work is done at once."""
+    """Replacement for torch.cuda.Event on a device that finishes all work at once."""
 
     enable_timing: bool = False
 
@@ -177,18 +177,18 @@ class SimulatedEvent:
         """Do nothing."""
 
     def elapsed_time(self, other: "SimulatedEvent") -> float:
-        """Milliseconds between two events."""
+        """Return a constant number of milliseconds."""
         return 1.0
 
 
 @contextmanager
 def simulate_gpu(patch: pytest.MonkeyPatch) -> Iterator[SimulatedGpu]:
-    """Let the engine take the simulated device for one that works asynchronously."""
+    """Simulate a GPU that the engine treats as an asynchronous device."""
     patch.setattr(hardware, "is_asynchronous", lambda device: device.type == DEVICE.type)
     patch.setattr(hardware, "make_event", lambda device: SimulatedEvent())
     patch.setattr(hardware, "describe", lambda device: "simulated")
     before = torch._C._only_lift_cpu_tensors()
-    torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=...) is a copy, too
+    torch._C._set_only_lift_cpu_tensors(True)  # make torch.tensor(..., device=...) a copy
     try:
         with SimulatedGpu() as gpu:
             yield gpu

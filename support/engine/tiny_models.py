@@ -1,4 +1,4 @@
-"""The tiny pipelines as models that the service has loaded."""
+"""Tiny models: the tiny pipelines, loaded as the service loads models."""
 
 from pathlib import Path
 from typing import Any
@@ -18,27 +18,27 @@ from safelight_service.settings import (
 from support.pipelines.families import make_pipeline
 
 MERGING = BatchingSettings(max_width=8)
-"""Merges as wide as the tests need, with no width measured."""
+"""Widths that suffice for the tests, without measuring."""
 
 DEFAULTS = {"hidream": DefaultSettings(width=256, height=256)}
-"""Where the pipeline's own size is more than the tiny denoiser makes."""
+"""Default sizes for families whose own default is too large for the tiny denoiser."""
 
 
 class TinyModels:
-    """Loaded models by family, each saved and loaded only once."""
+    """Loaded models by family, each saved and loaded once."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._loaded: dict[str, LoadedModel] = {}
 
     def __getitem__(self, family: str) -> LoadedModel:
-        """The family's model."""
+        """Return a family's model."""
         if family not in self._loaded:
             self._loaded[family] = load_model(self.settings(family), MERGING)
         return self._loaded[family]
 
     def settings(self, family: str) -> ModelSettings:
-        """Settings that serve the family's model."""
+        """Return settings that serve a family's model."""
         return ModelSettings(
             name=family,
             source=str(self.folder(family)),
@@ -48,7 +48,7 @@ class TinyModels:
         )
 
     def folder(self, family: str) -> Path:
-        """The folder that the family's pipeline was saved to."""
+        """Return the folder of a family's saved pipeline."""
         folder = self._folder / family
         if not folder.exists():
             make_pipeline(family).save_pretrained(folder)
@@ -62,6 +62,6 @@ def reload(
     identity: str = "",
     graphs: BucketedForward | None = None,
 ) -> LoadedModel:
-    """Load a pipeline that is in memory once more, with nothing known of it."""
+    """Load a pipeline from memory as a new model, without anything measured before."""
     adapter = PipelineAdapter(pipeline, LimitSettings(), DefaultSettings())
     return LoadedModel("tiny", "", identity, adapter, batching, store or ProfileStore(None), graphs)

@@ -1,1 +1,1 @@
-"""Tiny pipelines with random weights, one of each family that is served."""
+"""Tiny pipelines with random weights, one for each supported family."""

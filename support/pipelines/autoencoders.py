@@ -1,4 +1,4 @@
-"""Autoencoders of a few channels that shrink pictures as much as the real ones do."""
+"""Autoencoders with few channels and the downscale factors of the real ones."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def make_autoencoder(latent_channels: int, **config: Any) -> AutoencoderKL:
 
 
 def make_shifted_autoencoder() -> AutoencoderKL:
-    """Make the f8 autoencoder of 16 channels that FLUX and many others take."""
+    """Make the f8 autoencoder with 16 channels of FLUX and many others."""
     return make_autoencoder(
         16,
         scaling_factor=0.3611,
@@ -50,7 +50,7 @@ def make_deep_autoencoder(latent_channels: int) -> AutoencoderDC:
 
 
 def make_video_autoencoder(latent_channels: int) -> AutoencoderKLQwenImage:
-    """Make Qwen-Image's f8 autoencoder, which takes pictures as videos of one frame."""
+    """Make Qwen-Image's f8 autoencoder, which treats an image as a video of one frame."""
     return AutoencoderKLQwenImage(
         base_dim=4,
         z_dim=latent_channels,

@@ -1,4 +1,4 @@
-"""Text encoders of one or two small layers, one of each class that a pipeline takes."""
+"""Text encoders with one or two small layers, one of each class that pipelines use."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ from transformers import (
 )
 
 TEXT_WIDTH = 16
-"""Width of every encoder's states."""
+"""Width of the hidden states of all encoders."""
 
 _SIZES: dict[str, Any] = {
     "hidden_size": TEXT_WIDTH,
@@ -46,7 +46,7 @@ def make_clip_encoder(tokenizer: Any) -> CLIPTextModel:
 
 
 def make_clip_projection_encoder(tokenizer: Any) -> CLIPTextModelWithProjection:
-    """Make the encoder with a projected sentence that SDXL, SD3 and HiDream take."""
+    """Make the encoder with a pooled projection of SDXL, SD3 and HiDream."""
     return CLIPTextModelWithProjection(_make_clip_config(tokenizer)).eval()
 
 
@@ -57,7 +57,7 @@ def make_bert_encoder(tokenizer: Any) -> BertModel:
 
 
 def make_t5_encoder(tokenizer: Any, width: int = TEXT_WIDTH) -> T5EncoderModel:
-    """Make the encoder that SD3, FLUX, PixArt, Chroma, HiDream and Hunyuan-DiT take."""
+    """Make the encoder of SD3, FLUX, PixArt, Chroma, HiDream and Hunyuan-DiT."""
     config = T5Config(vocab_size=len(tokenizer), d_model=width, **_T5_SIZES)
     return T5EncoderModel(config).eval()
 
@@ -69,19 +69,19 @@ def make_umt5_encoder(tokenizer: Any) -> UMT5EncoderModel:
 
 
 def make_gemma_encoder(tokenizer: Any) -> Gemma2Model:
-    """Make the encoder that Sana and Lumina take."""
+    """Make the encoder of Sana and Lumina."""
     config = Gemma2Config(
         vocab_size=len(tokenizer),
         head_dim=8,
         query_pre_attn_scalar=8,
-        attn_logit_softcapping=None,  # twice as slow on Sana's long instruction
+        attn_logit_softcapping=None,  # would take twice as long on Sana's long instruction
         **_CAUSAL_SIZES,
     )
     return Gemma2Model(config).eval()
 
 
 def make_qwen_vl_encoder(tokenizer: Any) -> Qwen2_5_VLForConditionalGeneration:
-    """Make Qwen-Image's encoder; its eyes are there but see nothing."""
+    """Make Qwen-Image's encoder, with an unused vision part."""
     config = Qwen2_5_VLConfig(
         text_config={
             **_CAUSAL_SIZES,
@@ -102,7 +102,7 @@ def make_qwen_vl_encoder(tokenizer: Any) -> Qwen2_5_VLForConditionalGeneration:
 
 
 def make_mistral3_encoder(tokenizer: Any) -> Mistral3ForConditionalGeneration:
-    """Make FLUX.2-dev's encoder, of whose layers the pipeline reads the 10th, 20th and 30th."""
+    """Make FLUX.2-dev's encoder; the pipeline reads its 10th, 20th and 30th layers."""
     config = Mistral3Config(
         text_config={
             **_CAUSAL_SIZES,
@@ -132,7 +132,7 @@ def make_qwen3_encoder(tokenizer: Any) -> Qwen3Model:
 
 
 def make_deep_qwen3_encoder(tokenizer: Any) -> Qwen3ForCausalLM:
-    """Make FLUX.2-klein's encoder, of whose layers the pipeline reads the 9th, 18th and 27th."""
+    """Make FLUX.2-klein's encoder; the pipeline reads its 9th, 18th and 27th layers."""
     sizes = {**_CAUSAL_SIZES, "num_hidden_layers": 27}
     config = Qwen3Config(vocab_size=len(tokenizer), head_dim=8, **sizes)
     return Qwen3ForCausalLM(config).eval()

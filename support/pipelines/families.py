@@ -1,7 +1,7 @@
-"""Tiny pipelines with random weights, one of each family: real classes, a second to run.
+"""Families: a tiny pipeline of each, with the real classes; each runs in a second.
 
-A family is one function in `FAMILIES`. What can be told from outside is as in the
-real models: latent layout, patch and downscale factors, schedulers, tokenizers.
+A family is one function in `FAMILIES`. Visible traits equal those of the real models: latent
+layout, patch and downscale factors, schedulers, tokenizers.
 """
 
 from collections.abc import Callable
@@ -66,7 +66,7 @@ _UNCHECKED: dict[str, Any] = {
 
 
 def make_sd15() -> DiffusionPipeline:
-    """Stable Diffusion 1.5."""
+    """Make Stable Diffusion 1.5."""
     tokenizer = tokenizers.make_clip_tokenizer()
     return StableDiffusionPipeline(
         vae=autoencoders.make_autoencoder(4),
@@ -81,7 +81,7 @@ def make_sd15() -> DiffusionPipeline:
 
 
 def make_lcm() -> DiffusionPipeline:
-    """Latent Consistency Model, which takes its guidance as an input."""
+    """Make a Latent Consistency Model, whose denoiser takes the guidance as an input."""
     tokenizer = tokenizers.make_clip_tokenizer()
     return LatentConsistencyModelPipeline(
         vae=autoencoders.make_autoencoder(4),
@@ -94,7 +94,7 @@ def make_lcm() -> DiffusionPipeline:
 
 
 def make_sdxl() -> DiffusionPipeline:
-    """Stable Diffusion XL."""
+    """Make Stable Diffusion XL."""
     tokenizer, tokenizer_2 = (tokenizers.make_clip_tokenizer() for _ in range(2))
     return StableDiffusionXLPipeline(
         vae=autoencoders.make_autoencoder(4, scaling_factor=0.13025, force_upcast=False),
@@ -114,7 +114,7 @@ def make_sdxl() -> DiffusionPipeline:
 
 
 def make_sd3() -> DiffusionPipeline:
-    """Stable Diffusion 3."""
+    """Make Stable Diffusion 3."""
     tokenizer, tokenizer_2 = (tokenizers.make_clip_tokenizer() for _ in range(2))
     tokenizer_3 = tokenizers.make_t5_tokenizer()
     return StableDiffusion3Pipeline(
@@ -139,7 +139,7 @@ def make_sd3() -> DiffusionPipeline:
 
 
 def make_flux_dev() -> DiffusionPipeline:
-    """FLUX.1-dev, which takes its guidance as an input."""
+    """Make FLUX.1-dev, whose denoiser takes the guidance as an input."""
     return _make_flux(
         guidance_embeds=True,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
@@ -147,12 +147,12 @@ def make_flux_dev() -> DiffusionPipeline:
 
 
 def make_flux_schnell() -> DiffusionPipeline:
-    """FLUX.1-schnell, which knows no guidance but the classifier-free one."""
+    """Make FLUX.1-schnell, which supports only classifier-free guidance."""
     return _make_flux(guidance_embeds=False, scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0))
 
 
 def make_flux2_dev() -> DiffusionPipeline:
-    """FLUX.2-dev, which takes its guidance as an input, and whose tokenizer knows images."""
+    """Make FLUX.2-dev: guidance is an input of the denoiser, and the tokenizer accepts images."""
     processor = tokenizers.make_mistral_processor()
     return Flux2Pipeline(
         vae=autoencoders.make_normalising_autoencoder(32),
@@ -164,7 +164,7 @@ def make_flux2_dev() -> DiffusionPipeline:
 
 
 def make_flux2_klein() -> DiffusionPipeline:
-    """FLUX.2-klein, before its distillation."""
+    """Make FLUX.2-klein, before its distillation."""
     tokenizer = tokenizers.make_qwen_tokenizer()
     return Flux2KleinPipeline(
         vae=autoencoders.make_normalising_autoencoder(32),
@@ -177,7 +177,7 @@ def make_flux2_klein() -> DiffusionPipeline:
 
 
 def make_chroma() -> DiffusionPipeline:
-    """Chroma."""
+    """Make Chroma."""
     tokenizer = tokenizers.make_t5_tokenizer()
     return ChromaPipeline(
         vae=autoencoders.make_shifted_autoencoder(),
@@ -198,7 +198,7 @@ def make_chroma() -> DiffusionPipeline:
 
 
 def make_pixart_sigma() -> DiffusionPipeline:
-    """PixArt-Sigma."""
+    """Make PixArt-Sigma."""
     tokenizer = tokenizers.make_t5_tokenizer()
     return PixArtSigmaPipeline(
         tokenizer=tokenizer,
@@ -220,7 +220,7 @@ def make_pixart_sigma() -> DiffusionPipeline:
 
 
 def make_sana() -> DiffusionPipeline:
-    """Sana."""
+    """Make Sana."""
     tokenizer = tokenizers.make_gemma_tokenizer()
     return SanaPipeline(
         tokenizer=tokenizer,
@@ -244,7 +244,7 @@ def make_sana() -> DiffusionPipeline:
 
 
 def make_lumina2() -> DiffusionPipeline:
-    """Lumina-Image 2.0."""
+    """Make Lumina-Image 2.0."""
     tokenizer = tokenizers.make_gemma_tokenizer()
     return Lumina2Pipeline(
         tokenizer=tokenizer,
@@ -265,7 +265,7 @@ def make_lumina2() -> DiffusionPipeline:
 
 
 def make_aura_flow() -> DiffusionPipeline:
-    """AuraFlow."""
+    """Make AuraFlow."""
     tokenizer = tokenizers.make_t5_tokenizer()
     transformer = AuraFlowTransformer2DModel(
         num_mmdit_layers=1,
@@ -276,7 +276,7 @@ def make_aura_flow() -> DiffusionPipeline:
         caption_projection_dim=16,
         pos_embed_max_size=96**2,
     )
-    transformer.time_step_proj.linear_2.weight.data *= 30  # or its gates would hide the text
+    transformer.time_step_proj.linear_2.weight.data *= 30  # else its gates would hide the text
     return AuraFlowPipeline(
         tokenizer=tokenizer,
         text_encoder=encoders.make_umt5_encoder(tokenizer),
@@ -287,7 +287,7 @@ def make_aura_flow() -> DiffusionPipeline:
 
 
 def make_cogview4() -> DiffusionPipeline:
-    """CogView4."""
+    """Make CogView4."""
     tokenizer = tokenizers.make_glm_tokenizer()
     return CogView4Pipeline(
         tokenizer=tokenizer,
@@ -308,7 +308,7 @@ def make_cogview4() -> DiffusionPipeline:
 
 
 def make_hidream() -> DiffusionPipeline:
-    """HiDream-I1."""
+    """Make HiDream-I1."""
     tokenizer, tokenizer_2 = (tokenizers.make_clip_tokenizer(248) for _ in range(2))
     tokenizer_3, tokenizer_4 = tokenizers.make_t5_tokenizer(), tokenizers.make_llama_tokenizer()
     return HiDreamImagePipeline(
@@ -343,7 +343,7 @@ def make_hidream() -> DiffusionPipeline:
 
 
 def make_hunyuan_dit() -> DiffusionPipeline:
-    """Hunyuan-DiT."""
+    """Make Hunyuan-DiT."""
     tokenizer, tokenizer_2 = tokenizers.make_bert_tokenizer(), tokenizers.make_t5_tokenizer()
     return HunyuanDiTPipeline(
         vae=autoencoders.make_autoencoder(4, scaling_factor=0.13025),
@@ -356,7 +356,7 @@ def make_hunyuan_dit() -> DiffusionPipeline:
             patch_size=2,
             sample_size=128,
             hidden_size=16,
-            num_layers=4,  # the fewest with a skip
+            num_layers=4,  # the fewest with a skip connection
             cross_attention_dim=TEXT_WIDTH,
             cross_attention_dim_t5=TEXT_WIDTH,
             pooled_projection_dim=TEXT_WIDTH,
@@ -375,7 +375,7 @@ def make_hunyuan_dit() -> DiffusionPipeline:
 
 
 def make_qwen_image() -> DiffusionPipeline:
-    """Qwen-Image."""
+    """Make Qwen-Image."""
     tokenizer = tokenizers.make_qwen_tokenizer()
     return QwenImagePipeline(
         tokenizer=tokenizer,
@@ -402,7 +402,7 @@ def make_qwen_image() -> DiffusionPipeline:
 
 
 def make_z_image() -> DiffusionPipeline:
-    """Z-Image."""
+    """Make Z-Image."""
     tokenizer = tokenizers.make_qwen_tokenizer()
     return ZImagePipeline(
         tokenizer=tokenizer,
@@ -445,7 +445,7 @@ FAMILIES: dict[str, Callable[[], DiffusionPipeline]] = {
 
 
 def make_pipeline(family: str) -> DiffusionPipeline:
-    """Make a family's pipeline, always with the same weights; the global seed stays."""
+    """Make a family's pipeline, always with the same weights; keep the global random state."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         pipeline = FAMILIES[family]()

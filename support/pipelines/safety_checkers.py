@@ -1,4 +1,4 @@
-"""Safety checkers of one small layer, and what prepares pictures for them."""
+"""Safety checkers with one small layer, and pipelines that have one."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ _WIDTH = 16
 
 
 def make_safety_checker() -> StableDiffusionSafetyChecker:
-    """Make the checker of SD 1.5, LCM and Hunyuan-DiT; its concepts are at random."""
+    """Make the checker of SD 1.5, LCM and Hunyuan-DiT, with random concepts."""
     vision: dict[str, Any] = {
         "hidden_size": _WIDTH,
         "intermediate_size": 2 * _WIDTH,

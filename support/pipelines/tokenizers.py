@@ -1,4 +1,4 @@
-"""Tokenizers of one token a character, of the classes that each pipeline expects."""
+"""Tokenizers with one token per character or byte, of the classes that pipelines expect."""
 
 import string
 
@@ -42,7 +42,7 @@ _CHAT_WORDS = [
     "Ġand",
     "Ġbackground",
 ]
-"""Words of Qwen-Image's template, whose first 34 tokens the pipeline drops; Ġ is a space."""
+"""Words of Qwen-Image's template; the pipeline drops its first 34 tokens. Ġ is a space."""
 
 _CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -60,34 +60,34 @@ _MISTRAL_TEMPLATE = (
 
 
 def make_clip_tokenizer(length: int = 77) -> CLIPTokenizer:
-    """Reads so many tokens: the start, characters without the spaces, the end."""
+    """Make a tokenizer of `length` tokens: start, characters without spaces, end."""
     tokens = [*_BYTES, *(f"{byte}</w>" for byte in _BYTES), "<|startoftext|>", "<|endoftext|>"]
     return CLIPTokenizer(vocab=_number(tokens), merges=[], model_max_length=length)
 
 
 def make_bert_tokenizer() -> BertTokenizer:
-    """Reads 77 tokens: the start, characters without the spaces, the end."""
+    """Make a tokenizer of 77 tokens: start, characters without spaces, end."""
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_CHARACTERS]
     tokens += [f"##{character}" for character in _CHARACTERS]
     return BertTokenizer(vocab=_number(tokens), model_max_length=77)
 
 
 def make_t5_tokenizer() -> T5Tokenizer:
-    """Makes a token of each character and of each space, and one of the end."""
+    """Make a tokenizer with a token per character, spaces included, and one for the end."""
     scores = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -10.0), ("▁", -1.0)]
     scores += [(character, -1.0) for character in _CHARACTERS]
     return T5Tokenizer(vocab=scores, extra_ids=0, model_max_length=512)
 
 
 def make_gemma_tokenizer() -> GemmaTokenizer:
-    """Make a tokenizer of one token for the start and one for each byte."""
+    """Make a tokenizer with a token for the start and one for each byte."""
     tokens = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", *_CHARACTERS]
     tokens += [f"<0x{byte:02X}>" for byte in range(256)]
     return GemmaTokenizer(vocab=_number(tokens), merges=[], add_bos_token=True)
 
 
 def make_qwen_tokenizer() -> Qwen2Tokenizer:
-    """Makes a token of each byte, but one of each word of Qwen-Image's template."""
+    """Make a tokenizer with a token per byte, or per word of Qwen-Image's template."""
     merges = [(word[:end], word[end]) for word in _CHAT_WORDS for end in range(1, len(word))]
     merges = list(dict.fromkeys(merges))
     tokens = [*_BYTES, *(left + right for left, right in merges)]
@@ -103,22 +103,22 @@ def make_qwen_tokenizer() -> Qwen2Tokenizer:
 
 
 def make_glm_tokenizer() -> PreTrainedTokenizerFast:
-    """Make a tokenizer of two tokens for the start and one for each byte."""
+    """Make a tokenizer with two tokens for the start and one for each byte."""
     return _make_byte_tokenizer(
         ["[gMASK]", "<sop>"], eos_token="<|endoftext|>", pad_token="<|endoftext|>"
     )
 
 
 def make_llama_tokenizer() -> PreTrainedTokenizerFast:
-    """Make a tokenizer of one token for the start and one for each byte."""
+    """Make a tokenizer with a token for the start and one for each byte."""
     start = "<|begin_of_text|>"
     return _make_byte_tokenizer([start], bos_token=start, eos_token="<|end_of_text|>")
 
 
 def make_mistral_processor() -> LlavaProcessor:
-    """Make a reader of texts and images, as FLUX.2-dev has one; a token of each byte of texts.
+    """Make the text and image processor of FLUX.2-dev, with a token for each byte of text.
 
-    Its own class, PixtralProcessor, is as good as this one for texts, but needs torchvision.
+    The real class, PixtralProcessor, treats text the same way but needs torchvision.
     """
     marks = ["[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[IMG]"]
     tokenizer = _make_byte_tokenizer(

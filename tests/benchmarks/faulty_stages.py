@@ -1,4 +1,4 @@
-"""Stages that fail in all ways; run as a module, with a folder and the name of a plan."""
+"""Stages that fail in all ways. As a module, runs a plan: FOLDER PLAN."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from benchmarks.gpu.recorder import Recorder
 from benchmarks.gpu.session import Session
 
 PIPE_VARIABLE = "FAULTY_STAGES_PIPE"
-"""Holds the file descriptor that stages write a byte to once they have done what they do."""
+"""Variable with the file descriptor to which the hanging stage writes a byte."""
 
 
 def fail_once(session: Session, recorder: Recorder) -> None:
@@ -32,7 +32,7 @@ def die(session: Session, recorder: Recorder) -> None:
 
 def hang(session: Session, recorder: Recorder) -> None:
     recorder.write("measured", value=1)
-    tell_the_test()
+    notify_test()
     signal.pause()
 
 
@@ -46,7 +46,7 @@ def talk(session: Session, recorder: Recorder) -> None:
     recorder.write("measured", value=2)
 
 
-def tell_the_test() -> None:
+def notify_test() -> None:
     if PIPE_VARIABLE in os.environ:
         os.write(int(os.environ[PIPE_VARIABLE]), b".")
 
@@ -69,7 +69,7 @@ PLANS = {
 }
 
 if __name__ == "__main__":
-    # Stages are found by the module's name, which this process does not have it under.
+    # Stages are looked up by module name, under which this process must import the module first.
     from tests.benchmarks import faulty_stages
 
     _, folder, plan = sys.argv

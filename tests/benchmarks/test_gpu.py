@@ -1,4 +1,4 @@
-"""The benchmark that seldom runs, for want of a GPU, still does; its faults stay in their stage."""
+"""GPU benchmarks: a rehearsal on the CPU, isolated stages, and the report."""
 
 import json
 import os
@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.architectures import ARCHITECTURES, make_pipeline
-from benchmarks.gpu.figures import Figures
-from benchmarks.gpu.goals import GOALS
+from benchmarks.gpu.architectures import ARCHITECTURES, make_pipeline
+from benchmarks.gpu.measurements.trace import Gap, Interval, Usage
 from benchmarks.gpu.report import BEGIN, END
+from benchmarks.gpu.reporting.figures import Figures
+from benchmarks.gpu.reporting.goals import GOALS
+from benchmarks.gpu.reporting.tables import render, render_goals
 from benchmarks.gpu.stages import STAGES
-from benchmarks.gpu.tables import render, render_goals
-from benchmarks.gpu.trace import Gap, Interval, Usage
 from safelight_service.engine.models.loading import load_model
 from safelight_service.settings import ModelSettings
 from tests.benchmarks.faulty_stages import PIPE_VARIABLE
@@ -84,7 +84,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 @pytest.fixture(scope="module")
 def faulty(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
-    """A run of stages that fail in all ways: its folder, and the lines that it wrote."""
+    """A run of stages that fail in all ways: its folder and its lines."""
     folder = tmp_path_factory.mktemp("faulty")
     return folder, run_faulty(folder, "faulty")
 
@@ -140,7 +140,7 @@ def test_processes_of_a_stage_end_with_it(tmp_path: Path) -> None:
             command, cwd=ROOT, pass_fds=[writer], stdout=subprocess.DEVNULL, check=True, timeout=60
         )
         os.close(writer)
-        # Its end comes when the last process that holds the other side has ended.
+        # End of file comes once the last process with the other end has ended.
         assert select.select([reader], [], [], 60)[0]
         assert os.read(reader, 1) == b""
 
@@ -159,7 +159,7 @@ def test_figures_are_on_disk_while_their_stage_still_runs(tmp_path: Path) -> Non
             assert os.read(reader, 1) == b"."
             assert [line["name"] for line in read(tmp_path)] == ["began", "measured"]
             driver.send_signal(signal.SIGINT)
-        assert os.read(reader, 1) == b""  # the stage has ended, too
+        assert os.read(reader, 1) == b""  # the stage has also ended
 
 
 def test_a_stage_that_there_is_no_time_for_is_skipped_and_a_shorter_one_is_not(
@@ -230,7 +230,7 @@ def test_a_rehearsal_is_not_written_into_the_documentation(rehearsal: Path) -> N
 
 
 def figures_of(tmp_path: Path, *lines: Mapping[str, object]) -> Figures:
-    """Read made-up lines; none of the numbers in these tests was measured."""
+    """Read made-up lines; no number in these tests is a measurement."""
     file = tmp_path / "results.jsonl"
     file.write_text("".join(json.dumps({"t": 0, **line}) + "\n" for line in lines))
     return Figures.read(file)

@@ -1,4 +1,4 @@
-"""Envoy with the configuration of this repository: gRPC-Web and Connect, over HTTP/1.1."""
+"""Envoy with this repository's configuration: gRPC-Web and Connect, over HTTP/1.1."""
 
 import base64
 import http.client
@@ -70,7 +70,7 @@ def call(
 def web_call(
     envoy: Envoy, method: str, message: bytes, **headers: str
 ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-    """Call as browsers do with gRPC-Web."""
+    """Call with gRPC-Web, as browsers do."""
     content_type = {"content-type": "application/grpc-web+proto", "x-grpc-web": "1"}
     return call(envoy, method, pack(message), content_type | headers)
 
@@ -78,7 +78,7 @@ def web_call(
 def connect_call(
     envoy: Envoy, method: str, body: bytes, **headers: str
 ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-    """Call as browsers do with Connect."""
+    """Call with Connect, as browsers do."""
     return call(envoy, method, body, {"connect-protocol-version": "1", **headers})
 
 
@@ -117,7 +117,7 @@ def test_a_generation_by_grpc_web_as_text(envoy: Envoy) -> None:
     connection, response = call(envoy, "Generate", body, headers)
     with closing(connection):
         text = response.read()
-    # Each piece that is flushed is padded by itself.
+    # Each flushed piece has its own padding.
     data = b"".join(base64.b64decode(piece) for piece in re.findall(rb"[^=]+=*", text))
     assert b"\x89PNG" in data
     assert b"grpc-status:0" in data
@@ -145,7 +145,7 @@ def test_a_browser_reads_events_as_they_come_and_cancels_by_leaving(envoy: Envoy
     assert next(frames).event.progress.step == 1
     response.close()
     connection.close()
-    gives_up_at = time.monotonic() + 10  # it would run for a minute
+    gives_up_at = time.monotonic() + 10  # the generation would run for a minute
     while envoy.count("cluster.safelight.upstream_rq_tx_reset") == resets:
         assert time.monotonic() < gives_up_at
 

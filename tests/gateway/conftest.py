@@ -40,5 +40,5 @@ def failing_gateway(failing_service: FailingService) -> Iterator[RunningGateway]
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """Run async tests on asyncio, the only loop that gRPC knows."""
+    """Run async tests on asyncio, the only loop that gRPC supports."""
     return "asyncio"

@@ -19,7 +19,7 @@ class ServerSentEvent:
 
 
 def read_events(response: http.client.HTTPResponse) -> Iterator[ServerSentEvent]:
-    """Yield the events of a stream as they come."""
+    """Yield the events of a stream as they arrive."""
     assert response.status == 200, response.read()
     assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
     fields: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""A scripted service whose models fail, each in its own way, with the real service's statuses."""
+"""Scripted service: each model fails in its own way, with a status of the real service."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -28,20 +28,20 @@ FAILURES: dict[str, errors.SafelightError] = {
 """The failure of each model."""
 
 LOADING = "loading"
-"""A model that is being loaded: it is ready for whoever waits."""
+"""Model that is still loading, and ready for callers that wait."""
 READY = "shapes"
-"""A model that is ready, called like that of the real service; it supports no negative prompt."""
+"""Ready model with the name of the real one, but without support for negative prompts."""
 ENDLESS = "endless"
-"""A model that accepts, and never ends."""
+"""Model whose generations are accepted and never end."""
 
 _SUPPORTED = [field.name for field in pb.TextToImageParameters.DESCRIPTOR.fields]
 
 
 class FailingService(ScriptedService):
-    """Lists the models above; its tokens are all but `BAD_TOKEN`.
+    """Lists the models above; accepts all tokens except `BAD_TOKEN`.
 
     Attributes:
-        has_arrived: Set when somebody has called the endless model.
+        has_arrived: Set when a caller has started the endless model.
         has_left: Set when that call has ended.
     """
 
@@ -68,7 +68,7 @@ class FailingService(ScriptedService):
     def Generate(
         self, request: pb.GenerateRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.GenerateResponse]:
-        """Do what the model does."""
+        """Fail, or generate, as the model does."""
         self._check_token(context)
         self.requests.append(request)
         self._note(context)

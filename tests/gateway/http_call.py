@@ -1,4 +1,4 @@
-"""Plain HTTP requests, for what no client's library shows."""
+"""Plain HTTP requests, for details that client libraries hide."""
 
 import http.client
 import io
@@ -14,7 +14,7 @@ import PIL.Image
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A response; the names of its headers are lower case."""
+    """Response, with lower-case header names."""
 
     status: int
     headers: Mapping[str, str]
@@ -44,9 +44,9 @@ def opened(
     headers: Mapping[str, str] | None = None,
     timeout_s: float = 60.0,
 ) -> Iterator[http.client.HTTPResponse]:
-    """Send a request, with a body of JSON or of bytes.
+    """Send a request with a body of JSON or bytes; yield the response.
 
-    Leaving the block closes the connection, whatever is still to come.
+    Leaving the block closes the connection, even in the middle of the response.
     """
     parts = urlsplit(url)
     path = f"{parts.path}?{parts.query}" if parts.query else parts.path

@@ -1,4 +1,4 @@
-"""The command: what it says, how it is told what to do, how it stops."""
+"""The command `safelight-gateway`: its output, its options, and how it stops."""
 
 import os
 import signal
@@ -31,7 +31,7 @@ def environment(settings: Mapping[str, str]) -> dict[str, str]:
 
 @contextmanager
 def started(*arguments: str, **settings: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
-    """Start the command; yield the URL that it says and its process."""
+    """Start the command; yield the URL it prints, and its process."""
     with subprocess.Popen(
         command("--listen", "127.0.0.1:0", *arguments),
         stdout=subprocess.PIPE,
@@ -48,11 +48,11 @@ def started(*arguments: str, **settings: str) -> Iterator[tuple[str, "subprocess
             process.kill()
 
 
-def test_it_serves_below_its_prefix_until_it_is_told_to_stop(
+def test_it_serves_below_its_prefix_until_a_signal(
     failing_service: FailingService,
 ) -> None:
     with started("--target", failing_service.target, "--root-path", "/images") as (url, process):
-        # A proxy in front may take the prefix off, or leave it.
+        # A proxy in front may remove the prefix or keep it.
         for prefix in ("", "/images"):
             result = post(f"{url}{prefix}/fal-ai/shapes", {"prompt": "x"}).json
             assert result["images"][0]["url"].startswith(f"{url}/images/files/")

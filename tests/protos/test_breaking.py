@@ -1,4 +1,4 @@
-"""scripts/check-breaking, in repositories of its own: within v1 the contract only grows."""
+"""scripts/check-breaking, in temporary repositories: within v1 the contract only grows."""
 
 import os
 import shutil
@@ -18,12 +18,12 @@ NEW_FIELD = f"{FIELD}\n  // How it was made.\n  string recipe = 99;\n"
 
 @dataclass(frozen=True)
 class Repository:
-    """A git repository with the contract in it, whose first commit is that of this one."""
+    """Git repository with this project's contract as the first commit."""
 
     root: Path
 
     def run(self, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run a command in it, with this project's buf and none of the caller's settings of git."""
+        """Run a command in it with this project's buf, without the user's git settings."""
         inherited = {name: value for name, value in os.environ.items() if name[:4] != "GIT_"}
         names = {f"GIT_{who}_{what}": "a@b.example" for who, what in NAMES}
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -48,12 +48,12 @@ class Repository:
         self.git("commit", "--quiet", "--allow-empty", "--message", "Change it")
 
     def check(self, **variables: str) -> tuple[int, str]:
-        """Return the exit status of the script, and what it said."""
+        """Run the script; return its exit status and its output."""
         result = self.run("scripts/check-breaking", **variables)
         return result.returncode, result.stdout + result.stderr
 
     def clone(self, name: str, *options: str) -> "Repository":
-        """Return a clone of it."""
+        """Return a clone of the repository."""
         source = f"file://{self.root}"
         self.git("clone", "--quiet", *options, source, str(self.root.parent / name))
         return Repository(self.root.parent / name)
@@ -109,7 +109,7 @@ def test_a_branch_is_compared_with_where_it_left_main(repository: Repository) ->
     branch.git("checkout", "--quiet", "-b", "work")
     branch.edit(FIELD, "")
     branch.commit()
-    branch.commit()  # a commit that leaves the contract as it is
+    branch.commit()  # a commit that does not change the contract
     assert branch.check()[0] == 1
 
 

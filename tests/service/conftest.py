@@ -11,8 +11,8 @@ from support.engine.tiny_models import TinyModels
 
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyModels]:
-    """A tiny model of each family, saved and loaded when a test first asks for it."""
+    """A tiny model of each family, saved and loaded on first use."""
     thread_count = torch.get_num_threads()
-    torch.set_num_threads(1)  # layers this small are slower on several
+    torch.set_num_threads(1)  # layers this small run slower on several threads
     yield TinyModels(Path(tmp_path_factory.mktemp("models")))
     torch.set_num_threads(thread_count)

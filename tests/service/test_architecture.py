@@ -1,4 +1,4 @@
-"""The layout shows the architecture, and these tests hold it."""
+"""Architecture: the allowed imports between packages."""
 
 import ast
 import re
@@ -28,7 +28,7 @@ def imported_names_of(node: ast.AST) -> Iterator[str]:
 
 
 def importers(*packages: str) -> set[str]:
-    """Modules that import one of the packages, as paths below the service's package."""
+    """Return the modules that import one of the packages, as paths below the service's package."""
     return {
         module.relative_to(PACKAGE).as_posix()
         for module in MODULES
@@ -44,7 +44,7 @@ def test_torch_and_diffusers_are_imported_below_engine_only() -> None:
 
 
 def test_all_but_the_engine_and_its_composition_root_start_without_torch() -> None:
-    """Also indirectly: each takes seconds, and a front has no use for them."""
+    """Indirect imports count, too: they take seconds, and most parts do not need them."""
     names = [
         ".".join(("safelight_service", *module.relative_to(PACKAGE).with_suffix("").parts))
         for module in MODULES
@@ -92,7 +92,7 @@ def test_opentelemetry_is_imported_by_telemetry_and_the_tracing_of_calls_only() 
 
 
 def test_telemetry_is_imported_at_need_only() -> None:
-    """So it costs nothing where nobody asked for it: `signals.py` alone is looked at."""
+    """Telemetry that is off then costs nothing; only `signals.py` is imported."""
     free = {"safelight_service.telemetry.signals"}
     for module in MODULES:
         if module.relative_to(PACKAGE).as_posix().startswith(OBSERVED):
@@ -106,7 +106,7 @@ def test_telemetry_is_imported_at_need_only() -> None:
 
 
 def test_the_service_starts_no_process() -> None:
-    """Fault 50: gRPC does not survive a fork, so there is none: work is given to threads."""
+    """Fault 50: gRPC does not survive a fork, so the service uses threads."""
     assert not importers("multiprocessing", "subprocess", "concurrent.futures.process")
     assert not any("os.fork" in module.read_text() for module in MODULES)
 

@@ -1,4 +1,4 @@
-"""The command `safelight-service`, as an operator types it."""
+"""The command `safelight-service`, as operators run it."""
 
 import gc
 import subprocess
@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-import safelight_service
 from safelight_service.auth.tokens import Tokens
 from safelight_service.cli import choose_variables, kept_for_good
 from safelight_service.grpc_server.probe import is_serving
+from safelight_service.version import __version__
 from support.running_service import RunningService, service_environment
+from support.warm_process import run_warm
 
 
 def run_command(
@@ -27,6 +28,13 @@ def run_command(
         check=False,
         env=service_environment(settings or {}),
     )
+
+
+def run_server(
+    *arguments: str, settings: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command that imports torch, in a process that has done so."""
+    return run_warm(["safelight_service", *arguments], service_environment(settings or {}))
 
 
 def test_what_is_imported_for_good_is_not_searched_for_garbage() -> None:
@@ -64,7 +72,7 @@ def test_variables_of_the_operator_stay(name: str) -> None:
 
 def test_version_is_that_of_the_package() -> None:
     result = run_command("--version")
-    assert result.stdout == f"safelight-service {safelight_service.__version__}\n"
+    assert result.stdout == f"safelight-service {__version__}\n"
 
 
 def test_a_mistyped_setting_is_a_usage_error() -> None:
@@ -104,14 +112,14 @@ def test_a_token_needs_a_name_that_can_be_written_anywhere() -> None:
 
 def test_a_port_that_is_taken_is_an_error(service: RunningService) -> None:
     """Fault 40: a second service on the same port."""
-    result = run_command("--listen", service.target)
+    result = run_server("--listen", service.target)
     assert result.returncode == 1
     assert f"cannot listen on {service.target}: the port is taken" in result.stderr
 
 
 def test_a_model_that_cannot_be_loaded_stops_the_start() -> None:
     models = '[{"name": "broken", "source": "/nonexistent/folder"}]'
-    result = run_command("--listen", "127.0.0.1:0", settings={"SAFELIGHT_MODELS": models})
+    result = run_server("--listen", "127.0.0.1:0", settings={"SAFELIGHT_MODELS": models})
     assert result.returncode == 1
     assert "model 'broken' cannot be loaded" in result.stderr
     assert "ready" not in result.stdout
@@ -120,7 +128,7 @@ def test_a_model_that_cannot_be_loaded_stops_the_start() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_device_that_is_not_there_is_a_usage_error_that_says_why() -> None:
     models = '[{"name": "a", "source": "shapes", "device": "cuda"}]'
-    result = run_command("--listen", "127.0.0.1:0", settings={"SAFELIGHT_MODELS": models})
+    result = run_server("--listen", "127.0.0.1:0", settings={"SAFELIGHT_MODELS": models})
     assert result.returncode == 2
     assert "safelight-service: model 'a': device: cannot use \"cuda\", since " in result.stderr
     assert "Traceback" not in result.stderr

@@ -1,4 +1,4 @@
-"""An event is one line, whatever it tells."""
+"""Logs: one line for each event, with any text."""
 
 import json
 from collections.abc import Iterator
@@ -20,9 +20,10 @@ def reset() -> Iterator[None]:
 
 @pytest.mark.parametrize("log_format", ["console", "json"])
 def test_control_characters_are_escaped(log_format: str, capfd: pytest.CaptureFixture[str]) -> None:
-    """Fault 46: what is told, such as the reason of a library, forges no lines."""
-    configure_logs(Settings(log_format=log_format))
+    """Fault 46: logged text, such as an error of a library, cannot forge lines."""
+    writer = configure_logs(Settings(log_format=log_format))
     structlog.get_logger().error("model_failed", error=ODD, model="x")
+    writer.close()
     line = capfd.readouterr().err
     assert line.endswith("\n")
     assert line[:-1].isprintable()

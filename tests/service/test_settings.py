@@ -1,24 +1,13 @@
-"""A setting that is wrong stops the service at start, with its name."""
+"""Settings: a wrong one stops the service at start, by name."""
 
+import json
 import pwd
-import re
 from pathlib import Path
 
 import pytest
 
 from safelight_service.settings import (
-    AccelerationSettings,
-    BatchingSettings,
-    CacheSettings,
     ConfigurationError,
-    ConnectionSettings,
-    DefaultSettings,
-    GenerationSettings,
-    LimitSettings,
-    ModelSettings,
-    Settings,
-    TelemetrySettings,
-    TlsSettings,
     load_settings,
 )
 
@@ -74,6 +63,16 @@ ON_HUB = '[[models]]\nname = "a"\nsource = "owner/a"\n'
         ('default_model = "b"\n' + MODEL, ":1: default_model: must be one of a, not 'b'"),
         (MODEL + "[models.limits]\nmin_side_px = 64\nmax_side_px = 32", ":4: .*min_side_px"),
         ('[[models]]\nname = "a b"\nsource = "x"', "name"),
+        (
+            MODEL + "components = {vae = true}",
+            r":4: models\[0\].components.vae: must be false, .*or",
+        ),
+        (MODEL + "components = {vae = 1}", r":4: models\[0\].components.vae: must be false, .*or"),
+        (MODEL + "components = {vae = ''}", r":4: models\[0\].components.vae: must be false, .*or"),
+        (
+            MODEL + "components = {vae = 'owner/vae@main'}",
+            ":1: .*components.vae of model 'a': 'owner/vae@main' is not a folder, .*append @ and",
+        ),
         (ON_HUB, ":1: .*must be pinned: set revision"),
         (ON_HUB + 'revision = "main"', ":1: .*must be pinned: set revision"),
     ],
@@ -149,6 +148,44 @@ def test_sources_in_a_file_start_at_its_folder(tmp_path: Path) -> None:
     ]
 
 
+def test_components_are_left_out_or_read_from_folders_and_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    (tmp_path / "owner/here").mkdir(parents=True)
+    pinned = f"owner/vae@{'0123456789' * 4}"
+    sources = {
+        "safety_checker": False,
+        "vae": pinned,
+        "unet": "plain/vae/folder",
+        "text_encoder": "owner/here",
+        "tokenizer": "~/clip",
+        "scheduler": "shapes",
+    }
+    lines = "".join(f"{name} = {json.dumps(source)}\n" for name, source in sources.items())
+    config = write(tmp_path, f"{MODEL}[models.components]\n{lines}")
+    [model] = load_settings({}, config).models
+    assert model.components == {
+        "safety_checker": False,
+        "vae": pinned,
+        "unet": str(tmp_path / "plain/vae/folder"),
+        "text_encoder": str(tmp_path / "owner/here"),
+        "tokenizer": "/home/somebody/clip",
+        "scheduler": str(tmp_path / "shapes"),
+    }
+    assert model.component_hub_id("vae") == tuple(pinned.split("@"))
+    assert not any(map(model.component_hub_id, ("safety_checker", "unet", "text_encoder")))
+
+
+def test_components_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    components = {"safety_checker": False, "vae": "owner/vae"}
+    models = [{"name": "a", "source": "a", "allow_unpinned": True, "components": components}]
+    monkeypatch.setenv("SAFELIGHT_MODELS", json.dumps(models))
+    [model] = load_settings().models
+    assert model.components == components
+    assert model.component_hub_id("vae") == ("owner/vae", "")
+
+
 def test_a_tilde_in_a_source_is_the_home_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,21 +208,18 @@ def test_an_empty_tokens_file_does_not_turn_tokens_off(monkeypatch: pytest.Monke
         load_settings()
 
 
-def test_defaults_below_a_home_folder_that_is_missing_are_errors_that_name_the_settings(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_without_a_home_folder_nothing_is_kept_there(monkeypatch: pytest.MonkeyPatch) -> None:
     def find_nobody(user_id: int) -> None:
         raise KeyError(user_id)
 
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.setattr(pwd, "getpwuid", find_nobody)
-    with pytest.raises(ConfigurationError) as raised:
+    settings = load_settings()
+    assert settings.batching.profiles_file is None
+    assert settings.compile_cache is None
+    monkeypatch.setenv("SAFELIGHT_COMPILE_CACHE", "~/inductor")
+    with pytest.raises(ConfigurationError, match=r"^SAFELIGHT_COMPILE_CACHE: cannot expand ~"):
         load_settings()
-    lines = str(raised.value).splitlines()
-    assert [line.split(": ")[0] for line in lines] == ["batching.profiles_file", "compile_cache"]
-    monkeypatch.setenv("SAFELIGHT_BATCHING__PROFILES_FILE", "")
-    monkeypatch.setenv("SAFELIGHT_COMPILE_CACHE", "")
-    assert load_settings().batching.profiles_file is None
 
 
 def test_the_embedded_model_brings_its_limits_under_any_name(tmp_path: Path) -> None:
@@ -194,32 +228,10 @@ def test_the_embedded_model_brings_its_limits_under_any_name(tmp_path: Path) -> 
     assert (model.limits.max_side_px, model.defaults.num_inference_steps) == (512, 20)
 
 
-def test_an_error_does_not_tell_the_password_of_redis(tmp_path: Path) -> None:
+def test_an_error_does_not_reveal_the_password_of_redis(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="redis_url") as raised:
         load_settings({}, write(tmp_path, "[cache]\nredis_url = 'http://:hunter2@host'"))
     assert "hunter2" not in str(raised.value)
-
-
-def test_every_setting_is_documented_with_its_default() -> None:
-    text = Path("docs/settings.md").read_text()
-    tables = (
-        Settings,
-        TlsSettings,
-        BatchingSettings,
-        GenerationSettings,
-        ConnectionSettings,
-        TelemetrySettings,
-        CacheSettings,
-        ModelSettings,
-        AccelerationSettings,
-        LimitSettings,
-        DefaultSettings,
-    )
-    for table in tables:
-        for name, field in table.model_fields.items():
-            assert f"`{name}`" in text
-            if type(field.default) in (int, float):
-                assert re.search(rf"\| `{name}` \| {field.default:.10g} \|", text), name
 
 
 def test_variables_of_the_gateway_are_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:

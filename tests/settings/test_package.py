@@ -1,8 +1,7 @@
-"""The package: light enough for every program, and typed."""
+"""The package: light imports, and types."""
 
 import ast
 import sys
-import tomllib
 from importlib.resources import files
 from pathlib import Path
 from subprocess import run
@@ -33,13 +32,6 @@ def test_it_brings_neither_grpc_nor_the_client() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
     assert not {"grpc", "safelight", "typer", "rich", "torch", "PIL"} & {*modules}
-
-
-def test_both_programs_declare_it_at_its_own_version() -> None:
-    version = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]["version"]
-    for program in ("service", "clients/gateway"):
-        project = tomllib.loads(Path(program, "pyproject.toml").read_text())["project"]
-        assert f"safelight-settings=={version}" in project["dependencies"]
 
 
 def test_package_is_marked_as_typed() -> None:

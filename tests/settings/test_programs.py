@@ -1,4 +1,4 @@
-"""Both programs load their settings in the same way, from the same kinds of sources."""
+"""Programs: service and gateway load their settings alike, from the same kinds of sources."""
 
 import pwd
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from safelight_settings import ConfigurationError
 
 
 class Program(NamedTuple):
-    """A program, and settings that it has: `size` is a number in `table`."""
+    """Program, and one of its settings: `size`, a number in `table`."""
 
     load: Callable[..., Any]
     prefix: str
@@ -22,7 +22,7 @@ class Program(NamedTuple):
 
     @property
     def variable(self) -> str:
-        """Of the number."""
+        """Environment variable of the number."""
         return f"{self.prefix}{self.table}__{self.size}".upper()
 
     def load_size(self, file: Path | None = None) -> int:
@@ -221,7 +221,7 @@ def test_a_mistyped_key_names_the_line_and_the_closest_key(program: Program, fil
     )
 
 
-def test_a_key_in_the_wrong_table_is_told_the_right_one(program: Program, file: Path) -> None:
+def test_a_key_in_the_wrong_table_names_the_right_one(program: Program, file: Path) -> None:
     file.write_text(f"[{program.table}]\ngrace_s = 4\n")
     assert error_of(program, file) == (
         f"{file}:2: {program.table}.grace_s is not a setting; did you mean grace_s?"

@@ -1,4 +1,4 @@
-"""A TOML file says where each of its values is, and what is wrong with it as a whole."""
+"""TOML files: the line of each value, and errors of the whole file."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from safelight_settings import ConfigurationError, TomlFile
 from safelight_settings.keys import Path as KeyPath
 
 TEXT = '''\
-# A comment, and = signs that give nothing.
+# A comment, and = signs that assign nothing.
 queue_size = 3
 text = """
 not_a_key = 1

@@ -1,4 +1,4 @@
-"""Tests, benchmarks and the support package use the public side of the product."""
+"""Boundaries: tests, benchmarks and support use only the public side of the product."""
 
 import ast
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ PRODUCT = (
     "clients/python/safelight",
     "clients/gateway/safelight_gateway",
 )
-USERS = ("benchmarks", "scripts", "support", "tests", "training")
+USERS = ("benchmarks", "docsite", "scripts", "support", "tests", "training")
 
 
 def parse(*folders: str) -> Iterator[tuple[str, ast.Module]]:
@@ -25,7 +25,7 @@ def is_own(node: ast.expr) -> bool:
 
 
 def private_attributes() -> set[str]:
-    """Names of the attributes that the product's classes keep to themselves."""
+    """Return the names of private attributes of the product's classes."""
     return {
         node.attr
         for _, module in parse(*PRODUCT)
@@ -52,7 +52,7 @@ def test_no_private_attribute_of_the_product_is_read_from_outside() -> None:
 def test_nothing_but_tests_imports_tests() -> None:
     importers = {
         path
-        for path, module in parse(*PRODUCT, "benchmarks", "support", "training")
+        for path, module in parse(*PRODUCT, "benchmarks", "docsite", "support", "training")
         for node in ast.walk(module)
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "tests"
     }

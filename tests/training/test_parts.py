@@ -1,4 +1,4 @@
-"""A finished model can be trained further."""
+"""Parts: further training of a finished model."""
 
 from pathlib import Path
 

@@ -1,18 +1,18 @@
-"""The model that is shipped: its size, what it draws, and that every parameter matters."""
+"""The shipped model: its size, its pictures, and the effect of each parameter."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from torch import Tensor
 
 import safelight_service
 from training.evaluate import SCHEDULERS
 from training.export import MAX_BYTES
-from training.judge import find_background, judge
-from training.scenes import SHAPES
+from training.scenes.judge import find_background, judge
+from training.scenes.scene import SHAPES
 
 FOLDER = Path(safelight_service.__file__).parent / "models" / "shapes"
 
@@ -27,7 +27,7 @@ def pipeline() -> DiffusionPipeline:
 
 
 def draw(pipeline: DiffusionPipeline, prompt: str, seed: int = 0, **settings: object) -> Tensor:
-    """One picture: (3, height, width), in [0, 1]."""
+    """Draw a picture: (3, height, width), in [0, 1]."""
     defaults: dict[str, object] = {"num_inference_steps": 4, "guidance_scale": 4.0}
     picture: Tensor = pipeline(
         prompt,
@@ -45,6 +45,16 @@ def circle(pipeline: DiffusionPipeline) -> Tensor:
 
 def test_the_folder_is_small_enough_to_be_shipped() -> None:
     assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) <= MAX_BYTES
+
+
+def test_it_loads_in_one_precision_and_into_other_pipelines(pipeline: DiffusionPipeline) -> None:
+    unasked = DiffusionPipeline.from_pretrained(FOLDER, local_files_only=True)
+    unasked.set_progress_bar_config(disable=True)
+    switched = StableDiffusionPipeline.from_pipe(unasked, vae=unasked.vae)
+    settings = {"num_inference_steps": 1, "width": 64, "height": 64}
+    expected = draw(pipeline, "a ring", **settings)
+    for each in (unasked, switched):
+        assert torch.equal(draw(each, "a ring", **settings), expected)
 
 
 def test_the_weights_are_in_half_precision_and_safe() -> None:

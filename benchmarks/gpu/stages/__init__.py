@@ -1,4 +1,4 @@
-"""The stages, in their order: first whether the figures can be trusted, then the figures."""
+"""Stages, in order: first checks that the results are right, then the measurements."""
 
 from benchmarks.gpu.driver import Stage
 
@@ -11,13 +11,13 @@ STAGES = tuple(
         ("embedded", "correctness:check_embedded", 20, 45),
         ("memory", "correctness:exhaust_memory", 15, 40),
         ("card", "card:measure", 6, 20),
-        ("sd15", "sd15:eager", 25, 50),
-        ("sd15-graphs", "sd15:graphs", 30, 80),
-        ("sd15-served", "sd15:served", 35, 70),
-        ("sd15-served-graphs", "sd15:served_graphs", 30, 80),
-        ("sdxl", "sdxl:eager", 30, 60),
-        ("sdxl-graphs", "sdxl:graphs", 30, 70),
-        ("sdxl-served", "sdxl:served", 45, 80),
+        ("sd15", "unet:SD15.eager", 25, 50),
+        ("sd15-graphs", "unet:SD15.graphs", 30, 80),
+        ("sd15-served", "unet:SD15.served", 35, 70),
+        ("sd15-served-graphs", "unet:SD15.served_graphs", 30, 80),
+        ("sdxl", "unet:SDXL.eager", 30, 60),
+        ("sdxl-graphs", "unet:SDXL.graphs", 30, 70),
+        ("sdxl-served", "unet:SDXL.served", 45, 80),
         ("flux", "flux:eager", 40, 75),
         ("flux-regional", "flux:regional", 35, 90),
         ("flux-fp8", "flux:fp8", 40, 90),
@@ -26,4 +26,4 @@ STAGES = tuple(
         ("flux-graphs", "flux:graphs", 25, 60),
     )
 )
-"""Estimates and limits in seconds are for an H100."""
+"""All stages. Expected times and limits are seconds on an H100."""

@@ -1,8 +1,8 @@
-"""Card: what the GPU can do at most, to compare the figures with."""
+"""Card: the limits of the GPU, for comparison."""
 
 import torch
 
-from benchmarks.gpu import timing
+from benchmarks.gpu.measurements import timing
 from benchmarks.gpu.recorder import Recorder
 from benchmarks.gpu.session import Session
 
@@ -12,7 +12,7 @@ _LAUNCHES = 1000
 
 
 def measure(session: Session, recorder: Recorder) -> None:
-    """Measure arithmetic in bfloat16, memory bandwidth, and the host's time for one operation."""
+    """Measure bfloat16 arithmetic, memory bandwidth, and the host's time to launch an operation."""
     device = session.device
     shrink = 16 if session.is_rehearsal else 1
     with recorder.figure("arithmetic") as figure:

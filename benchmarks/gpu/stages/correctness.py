@@ -1,4 +1,4 @@
-"""Correctness: a GPU draws what the CPU draws, heeds cancellation and survives a lack of memory."""
+"""Correctness: images equal to the CPU's, cancellation, and too little memory."""
 
 import asyncio
 import tempfile
@@ -23,31 +23,31 @@ from support.engine.tiny_models import TinyModels
 from support.pipelines.families import FAMILIES
 
 _PRECISIONS = ("float32", "bfloat16")
-"""Each has noise of its own, so images of one cannot be compared with those of the other."""
+"""The initial noise differs between precisions, so their images are not comparable."""
 
 _REHEARSED_FAMILIES = ("sd15", "flux-dev", "z-image")
 _IMAGES = 4
 _GENERATIONS = 8
 _CANCELLED = (0, 5)
-"""Of these generations."""
+"""Numbers of the generations to cancel."""
 
 _SIDE_PX = 1024
 _CROWD = 16
-"""Images that share a forward unless memory is short."""
+"""Images that share a forward when memory suffices."""
 
 _ROOM = 1.15
-"""Memory for one image alone, as a multiple of what it took before there was a limit."""
+"""Memory limit for one image alone, as a multiple of its need without a limit."""
 
 _NO_ROOM_GIB = 0.3
 _GIB = 2**30
 
 
 def compare_families(session: Session, recorder: Recorder) -> None:
-    """Draw with each family's tiny pipeline: merged, alone, and on the CPU in the same precision.
+    """Draw with the tiny pipeline of each family: merged, alone, and merged on the CPU.
 
     Figures are the largest differences between two images, in levels of 0 to 255.
     """
-    torch.set_num_threads(1)  # layers this small are slower on several
+    torch.set_num_threads(1)  # layers this small run slower on several threads
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     families = _REHEARSED_FAMILIES if session.is_rehearsal else tuple(FAMILIES)
@@ -59,14 +59,14 @@ def compare_families(session: Session, recorder: Recorder) -> None:
                     model = engine_access.load_tiny(models, family, session.device, dtype)
                     merged = _draw_merged(model)
                     alone = [_draw(model, number) for number in range(_IMAGES)]
-                    figure["levels"] = len(set(merged[0]))  # 1, where the image is black
+                    figure["levels"] = len(set(merged[0]))  # 1 if the image is black
                     figure["merged_to_alone"] = _difference(merged, alone)
                     model = engine_access.load_tiny(models, family, "cpu", dtype)
                     figure["to_cpu"] = _difference(merged, _draw_merged(model))
 
 
 def check_embedded(session: Session, recorder: Recorder) -> None:
-    """Draw with the embedded model through the whole engine, and cancel some of its work."""
+    """Draw with the embedded model through the whole engine, and cancel some generations."""
     for dtype in _PRECISIONS:
         with recorder.figure("embedded", dtype=dtype) as figure:
             image, figure["previews"] = asyncio.run(_draw_embedded(session.device, dtype))
@@ -79,9 +79,9 @@ def check_embedded(session: Session, recorder: Recorder) -> None:
 
 
 def exhaust_memory(session: Session, recorder: Recorder) -> None:
-    """Draw many images at once where only some of them fit into memory, and where none does.
+    """Draw many images at once with memory for some of them, for none, and for all again.
 
-    On a CPU there is no limit to set.
+    A CPU has no limit to set.
     """
     model = engine_access.load(session, "sd15")
     side_px, steps, crowd = session.side(_SIDE_PX), session.few(3), session.crowd(_CROWD)
@@ -127,7 +127,7 @@ def _difference(pictures: list[bytes], others: list[bytes]) -> int:
 
 
 async def _draw_embedded(device: str, dtype: str) -> tuple[Image, int]:
-    """Return the picture, and how many previews came before it."""
+    """Return the image and the number of its previews."""
     async with engine_access.run_embedded(device, dtype) as engine:
         request = GenerationRequest(
             "a large red circle and a small blue square",
@@ -140,7 +140,7 @@ async def _draw_embedded(device: str, dtype: str) -> tuple[Image, int]:
 
 
 async def _cancel_some(device: str) -> dict[str, object]:
-    """Cancel some of many generations at their first step; return what became of all."""
+    """Cancel some of many generations at their first step; return the outcomes of all."""
     async with engine_access.run_embedded(device, "auto") as engine:
         tasks: list[asyncio.Task[list[Event]]] = []
 
@@ -164,7 +164,7 @@ async def _cancel_some(device: str) -> dict[str, object]:
 def _measure_need(
     session: Session, model: engine_access.Model, side_px: int, steps: int, crowd: int
 ) -> tuple[float, float]:
-    """Return what one image takes from its prompt to its pixels, and what a crowd's forward."""
+    """Return the GiB for one image from prompt to pixels, and for a forward of `crowd` images."""
     call = engine_access.first_forward(model, side_px, steps)
     return (
         _peak_gib(session, lambda: engine_access.draw(model, side_px, steps)),
@@ -173,7 +173,7 @@ def _measure_need(
 
 
 def _peak_gib(session: Session, run: Callable[[], object]) -> float:
-    """Return the memory that something takes beside what is there; 0 on a CPU."""
+    """Return the GiB that a function allocates at most; 0 on a CPU."""
     if session.device == "cpu":
         run()
         return 0.0
@@ -185,7 +185,7 @@ def _peak_gib(session: Session, run: Callable[[], object]) -> float:
 
 
 def _limit_memory(session: Session, gib: float | None) -> None:
-    """Let no more than so much memory be taken beside what is there; None: all of it."""
+    """Limit further memory to `gib`; None removes the limit."""
     if session.device == "cpu":
         return
     torch.cuda.empty_cache()

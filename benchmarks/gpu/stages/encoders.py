@@ -1,4 +1,4 @@
-"""Encoders: what the text encoders of well-known models take for a prompt, at their real sizes."""
+"""Encoders: time of well-known text encoders for a prompt, at their real sizes."""
 
 import functools
 from collections.abc import Callable
@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
-from benchmarks.gpu import timing
+from benchmarks.gpu.measurements import timing
+from benchmarks.gpu.measurements.timing import ms
 from benchmarks.gpu.recorder import Recorder
 from benchmarks.gpu.session import Session
-from benchmarks.gpu.timing import ms
 
 _SHRINK = 16
 _VOCABULARY = 1000
-"""Words; their number does not matter to the speed."""
+"""Number of words, which does not affect the speed."""
 
 
 def measure(session: Session, recorder: Recorder) -> None:

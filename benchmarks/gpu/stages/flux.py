@@ -1,19 +1,24 @@
-"""FLUX.1-dev at 1024 x 1024 and at 512 x 512, in 28 steps."""
+"""FLUX.1-dev at 1024 x 1024 and 512 x 512, in 28 steps."""
 
 import sys
 
 from benchmarks.gpu import engine_access
-from benchmarks.gpu.denoising import record_curve, record_decodes, record_image, record_usage
+from benchmarks.gpu.measurements.denoising import (
+    record_curve,
+    record_decodes,
+    record_image,
+    record_usage,
+)
+from benchmarks.gpu.measurements.service import Callers, Images, run_service
+from benchmarks.gpu.measurements.serving import record_callers, record_overhead
 from benchmarks.gpu.recorder import Recorder
-from benchmarks.gpu.service import Callers, Images, run_service
-from benchmarks.gpu.serving import record_callers, record_overhead
 from benchmarks.gpu.session import Session
 
 _NAME = "flux-dev"
 _LARGE_PX, _SMALL_PX = 1024, 512
 _STEPS = 28
 _FEW_STEPS = 8
-"""Of images at 1024 x 1024, many of which would take minutes."""
+"""Steps where many images are 1024 x 1024, which would otherwise take minutes."""
 
 _LARGE_WIDTHS = (1, 2, 4)
 _SMALL_WIDTHS = (1, 2, 4, 8)
@@ -22,7 +27,7 @@ _ATTENTION_BACKENDS = ("_native_cudnn", "_native_flash")
 
 
 def eager(session: Session, recorder: Recorder) -> None:
-    """Measure forwards, the device's usage and decodes as diffusers runs them."""
+    """Measure forwards, an image, the device's usage and decodes, without acceleration."""
     model = engine_access.load(session, _NAME)
     record_curve(session, recorder, model, "eager", _LARGE_PX, _LARGE_WIDTHS)
     record_curve(session, recorder, model, "eager", _SMALL_PX, _SMALL_WIDTHS)
@@ -36,14 +41,14 @@ def eager(session: Session, recorder: Recorder) -> None:
 
 
 def regional(session: Session, recorder: Recorder) -> None:
-    """Measure forwards and an image with its blocks compiled."""
+    """Measure forwards and an image with compiled blocks."""
     _measure_variant(session, recorder, "regional", compile="regional")
 
 
 def fp8(session: Session, recorder: Recorder) -> None:
-    """Measure forwards and an image with its blocks compiled and in 8-bit floats.
+    """Measure forwards and an image with compiled blocks in 8-bit floats.
 
-    A CPU has 8-bit integers in their place.
+    A rehearsal uses 8-bit integers instead.
     """
     if session.torchao is not None:
         sys.path.append(str(session.torchao))
@@ -52,13 +57,13 @@ def fp8(session: Session, recorder: Recorder) -> None:
 
 
 def graphs(session: Session, recorder: Recorder) -> None:
-    """Measure forwards with CUDA graphs, at 512 x 512: larger ones leave the host time enough."""
+    """Measure forwards with CUDA graphs at 512 x 512; larger images leave the host enough time."""
     model = engine_access.load(session, _NAME, compile="graphs")
     record_curve(session, recorder, model, "graphs", _SMALL_PX, (1, 4))
 
 
 def served(session: Session, recorder: Recorder) -> None:
-    """Measure the service next to the bare pipeline."""
+    """Measure the service's overhead over the bare pipeline, then several callers."""
     with run_service(session, recorder, _NAME, {}) as target, Callers(target) as callers:
         record_overhead(session, recorder, callers, _NAME, _LARGE_PX, _FEW_STEPS, 3)
         for side_px, steps, count, images in (

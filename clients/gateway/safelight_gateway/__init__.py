@@ -1,3 +1,1 @@
 """HTTP gateway of Safelight: text-to-image APIs of other providers over the gRPC service."""
-
-__version__ = "0.1.0"

@@ -1,5 +1,5 @@
 """Run `safelight-gateway` as `python -m safelight_gateway`."""
 
-from safelight_gateway.cli import main
+from safelight_gateway.entry import main
 
 main()

@@ -2,20 +2,22 @@
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, TextIO, cast
 
 import typer
 import uvicorn
 
-from safelight_gateway import __version__
 from safelight_gateway.app import build_app
 from safelight_gateway.settings import Settings, TlsSettings, load_settings
+from safelight_gateway.version import __version__
+from safelight_settings import LogWriter, announce, open_standard_streams
 
 _EXIT_FAILURE, _EXIT_USAGE = 1, 2
 _TICKS_PER_CHECK = 10
@@ -67,13 +69,28 @@ def serve(
     given = {"listen": listen, "target": target, "root_path": root_path}
     try:
         settings = load_settings({k: v for k, v in given.items() if v is not None}, config)
+        open_standard_streams()
+        log_writer = _configure_logs(settings)
         server = _Server(settings)
     except (ValueError, OSError) as error:
         _fail(str(error), _EXIT_USAGE)
     with suppress(SystemExit):  # from uvicorn, after it has logged that it cannot bind
-        asyncio.run(server.run_until_stopped())
-    if not server.started:
-        raise typer.Exit(_EXIT_FAILURE)
+        # The runner stays open: its end would bring back the default handlers of signals.
+        asyncio.Runner().run(server.run_until_stopped())
+    log_writer.close()
+    os._exit(0 if server.started else _EXIT_FAILURE)
+
+
+def _configure_logs(settings: Settings) -> LogWriter:
+    writer = LogWriter()
+    logging.basicConfig(
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        level=settings.log_level.upper(),
+        stream=cast(TextIO, writer),
+    )
+    logging.captureWarnings(True)
+    writer.on_dropped = lambda count: _log.warning("%d log lines were dropped", count)
+    return writer
 
 
 class _Server(uvicorn.Server):
@@ -82,10 +99,6 @@ class _Server(uvicorn.Server):
     def __init__(self, settings: Settings) -> None:
         host, _, port = settings.listen.rpartition(":")
         tls = settings.tls
-        logging.basicConfig(
-            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-            level=settings.log_level.upper(),
-        )
         config = uvicorn.Config(
             build_app(settings),
             host=host.strip("[]"),
@@ -109,7 +122,9 @@ class _Server(uvicorn.Server):
     async def run_until_stopped(self) -> None:
         """Serve until SIGTERM or SIGINT; a second one exits at once."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_IGN:
+                continue
             loop.add_signal_handler(number, self.handle_exit, signal.SIGINT, None)
         await self.serve()
 
@@ -124,7 +139,7 @@ class _Server(uvicorn.Server):
         if self.started:
             port = self.servers[0].sockets[0].getsockname()[1]
             scheme = "https" if self._tls else "http"
-            typer.echo(f"Safelight's gateway is ready on {scheme}://{self._host}:{port}")
+            announce(f"Safelight's gateway is ready on {scheme}://{self._host}:{port}")
 
     async def on_tick(self, counter: int) -> bool:
         """Reload changed certificates; uvicorn calls this ten times a second."""

@@ -75,7 +75,9 @@ class Settings(ProgramSettings):
     target: str = Field(
         "127.0.0.1:50051", min_length=1, description="gRPC target of the Safelight service."
     )
-    tls: TlsSettings | None = Field(None, description="Certificates. Unset: plain HTTP.")
+    tls: TlsSettings | None = Field(
+        None, description="Certificates, reloaded when they change. Unset: plain HTTP."
+    )
     target_tls: TargetTlsSettings | None = Field(
         None, description="Encryption towards the service; may be empty. Unset: none."
     )
@@ -84,16 +86,20 @@ class Settings(ProgramSettings):
         description="Token for listing the service's models when a caller of the model mapping "
         "sends none. The gateway never generates with it.",
     )
-    root_path: str = Field("", description="Path prefix in front of the gateway, such as /images.")
+    root_path: str = Field(
+        "",
+        description="Path prefix in front of the gateway, such as `/images`, whether or not the "
+        "proxy strips it. `X-Forwarded-Prefix` takes precedence.",
+    )
     public_url: str = Field(
         "",
         description="Base URL of links, as callers reach the gateway, prefix included. Empty: from "
-        "the request (X-Forwarded-Proto, -Host and -Prefix, or Host).",
+        "the request (`X-Forwarded-Proto`, `-Host` and `-Prefix`, or `Host`).",
     )
     aliases: dict[str, str] = Field(
         {},
         description="Served model for each id that callers use, of the Hub or of a provider. "
-        '"*" stands for any other id.',
+        "`*` stands for any other id. A variable takes JSON.",
     )
     max_request_s: float = Field(
         3600.0, gt=0, description="Longest time of a generation in seconds; the gRPC deadline."
@@ -102,9 +108,13 @@ class Settings(ProgramSettings):
     files: FileSettings = Field(default_factory=FileSettings)
     jobs: JobSettings = Field(default_factory=JobSettings)
     grace_s: float = Field(
-        30.0, ge=0, description="Seconds that running requests have to finish after SIGTERM."
+        30.0,
+        ge=0,
+        description="Seconds that running requests have to finish after a signal to stop.",
     )
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least important level that is logged."
+    )
 
     @field_validator("target")
     @classmethod

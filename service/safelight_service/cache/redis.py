@@ -13,7 +13,7 @@ from redis.exceptions import ResponseError
 from safelight_service.cache.results import Result, pack, unpack
 
 TIMEOUT_S = 0.1
-"""Longest command, connecting included; a slower one is worth less than the time it takes."""
+"""Longest command, including the connection; a slower answer is not worth the wait."""
 
 RETRY_S = 5.0
 """Pause after a server has failed to answer."""

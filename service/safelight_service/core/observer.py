@@ -21,11 +21,11 @@ class Compilation(NamedTuple):
 
 
 CompilationReason = Literal["new_shape", "recompile"]
-"""`new_shape`: not prepared before, such as another size. `recompile`: prepared, but in vain."""
+"""`new_shape`: not prepared, such as another size. `recompile`: prepared, but compiled again."""
 
 
 class Observer:
-    """Receives what happens in the service, and ignores it."""
+    """Receives notifications of the service; these methods ignore them."""
 
     note_forward: Callable[[SharedForward], None] | None = None
     """Called by the device thread; must only hand the forward to another thread."""
@@ -40,7 +40,7 @@ class Observer:
         """The current call has joined a generation that exists already."""
 
     def generation_shares(self, generation: "Generation", timeline: Timeline) -> None:
-        """A generation gets its images from an execution that another one began."""
+        """A generation gets its images from the execution of another one."""
 
     def generation_ended(self, generation: "Generation") -> Mapping[str, str]:
         """A generation has ended; return further fields for its log line."""
@@ -65,7 +65,7 @@ class Observer:
         """Newer previews have replaced this many unread ones."""
 
     def model_loaded(self, name: str, seconds: float) -> None:
-        """A model has been loaded and warmed up, in so many seconds."""
+        """A model has been loaded and warmed up, in `seconds`."""
 
 
 NULL_OBSERVER = Observer()

@@ -147,7 +147,7 @@ class Engine:
         return self._registry.describe(name)
 
     def find_loaded(self, name: str = "") -> LoadedModel | None:
-        """Return a model as it is loaded, or None; an empty name stands for the default one.
+        """Return a model if it is loaded, else None; an empty name stands for the default one.
 
         Raises:
             ModelNotFoundError: no such model is served.

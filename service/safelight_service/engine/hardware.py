@@ -64,7 +64,7 @@ def indexed(device: torch.device) -> torch.device:
 
 
 def explain_absence(device: torch.device) -> str | None:
-    """Say why torch cannot use a device on this machine; None: it can. Initialises no GPU."""
+    """Return the reason why torch cannot use a device, or None. Initialises no GPU."""
     if device.type == "mps" and not torch.backends.mps.is_available():
         return "torch finds no Metal GPU"
     if device.type != "cuda":
@@ -79,7 +79,7 @@ def explain_absence(device: torch.device) -> str | None:
 
 @contextlib.contextmanager
 def current(device: torch.device) -> Iterator[None]:
-    """Make a device current in this thread, with a stream of its own."""
+    """Make a device current in this thread, with its own stream."""
     if device.type != "cuda":
         yield
         return
@@ -165,7 +165,7 @@ class RunAhead:
         self._this_step: list[Span] = []
 
     def begin(self, device: torch.device, note: NoteSeconds, uses: object = None) -> Span:
-        """Begin a span of work on a device, and keep what it uses."""
+        """Begin a span of work on a device, and keep its tensors in memory."""
         event = mark(device) if is_asynchronous(device) else None
         return Span(device, note, uses, event, time.monotonic())
 
@@ -209,13 +209,13 @@ def is_answering(device: torch.device) -> bool:
 
 _OUT_OF_MEMORY = re.compile(
     r"\bout of memory\b(?! bounds)"  # CUDA, its driver, HIP, XPU and MPS
-    r"|_ALLOC(ATION)?_FAILED\b"  # cuBLAS, cuDNN, cuSOLVER, cuFFT and their kin of HIP
+    r"|_ALLOC(ATION)?_FAILED\b"  # cuBLAS, cuDNN, cuSOLVER, cuFFT, and HIP's equivalents
     r"|\bDefaultCPUAllocator\b"
     # An assertion that fails while torch describes how full the device is.
     r"|NVML_SUCCESS == .* INTERNAL ASSERT FAILED at .*CUDACachingAllocator",
     re.IGNORECASE,
 )
-"""Texts of out-of-memory errors without a class of their own. Excludes cuDNN's "unable to find an
+"""Texts of out-of-memory errors that have no class. Excludes cuDNN's "unable to find an
 engine" and cuBLAS's NOT_INITIALIZED, which have other causes as well."""
 
 
@@ -250,7 +250,7 @@ def run_with_room(run: Callable[[], T]) -> T:
 
 
 _SHARE_FOR_WEIGHTS = 0.8
-"""Of a GPU's free memory; the rest is for the activations of forwards and decodes."""
+"""Share of a GPU's free memory; the rest is for the activations of forwards and decodes."""
 
 
 def memory_for_weights(device: torch.device) -> float:

@@ -1,4 +1,4 @@
-"""Execution: makes images once, for all generations that ask for the same ones.
+"""Execution: makes images once, for all generations that request the same ones.
 
 Generations with equal requests and seeds share an execution. It runs as long as any of them is
 RUNNING, in whichever order they end.

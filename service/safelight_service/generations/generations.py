@@ -208,7 +208,7 @@ class Generations:
         return Completed(execution.timeline.end(), result.step_count, {}, CacheUse.HIT)
 
     def _store(self, key: str, result: Result) -> None:
-        """Put a result into the cache, in a task of its own."""
+        """Put a result into the cache, in a separate task."""
         storing = asyncio.create_task(self._cache.put(key, result))
         self._storing.add(storing)
         storing.add_done_callback(self._storing.discard)

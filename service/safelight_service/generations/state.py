@@ -138,7 +138,7 @@ class Generation:
         self.watchers.clear()
 
     def set_timer(self, seconds: float, on_timeout: "Callable[[Generation], None]") -> None:
-        """Call `on_timeout` with this generation in so many seconds; replaces the last timer."""
+        """Call `on_timeout` with this generation after `seconds`; replaces the last timer."""
         self.cancel_timer()
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(seconds, on_timeout, self)

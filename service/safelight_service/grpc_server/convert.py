@@ -126,7 +126,7 @@ def to_cancel_response(state: State) -> pb.CancelGenerationResponse:
 
 
 def to_model(info: model.ModelInfo) -> pb.Model:
-    """Convert a model; what it takes stays unset until it has been loaded."""
+    """Convert a model; its capabilities stay unset until it has been loaded."""
     return pb.Model(
         name=info.name,
         revision=info.revision,

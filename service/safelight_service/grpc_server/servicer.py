@@ -44,7 +44,7 @@ class TextToImageServicer(pb_grpc.TextToImageServiceServicer):
         )
         async with aclosing(self._generations.generate(generation)) as events:
             async for event in events:
-                _tell_cache(event, context)
+                _report_cache(event, context)
                 began_at = time.monotonic()
                 for message in convert.to_generation_events(event):
                     yield pb.GenerateResponse(event=message)
@@ -57,7 +57,7 @@ class TextToImageServicer(pb_grpc.TextToImageServiceServicer):
         """Join a generation, and stream its events."""
         async with aclosing(self._generations.watch(request.generation_id)) as events:
             async for event in events:
-                _tell_cache(event, context)
+                _report_cache(event, context)
                 began_at = time.monotonic()
                 for message in convert.to_generation_events(event):
                     yield pb.WatchGenerationResponse(event=message)
@@ -92,7 +92,7 @@ class TextToImageServicer(pb_grpc.TextToImageServiceServicer):
         return pb.GetModelResponse(model=convert.to_model(self._backend.get_model(name)))
 
 
-def _tell_cache(event: Event, context: Context) -> None:
-    """Tell in the trailing metadata what the cache had to do with it."""
+def _report_cache(event: Event, context: Context) -> None:
+    """Report the use of the cache in the trailing metadata."""
     if isinstance(event, Completed):
         context.set_trailing_metadata((("x-cache", event.cache.value),))

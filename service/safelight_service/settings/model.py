@@ -2,9 +2,9 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from safelight_settings import PathField, Table, expand_home
 
@@ -12,6 +12,7 @@ EMBEDDED_MODEL = "shapes"
 """Name, and `source`, of the model that ships with the service."""
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_HUB_REVISION = re.compile(rf"({_HUB_ID.pattern})(?:@([\w./-]+))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -36,13 +37,13 @@ class LimitSettings(Table):
 
 
 class DefaultSettings(Table):
-    """Values of parameters that a request leaves unset. None: the pipeline's default."""
+    """Values of parameters that a request leaves unset. Unset here, too: the pipeline's default."""
 
-    guidance_scale: float | None = Field(None, ge=0)
-    num_inference_steps: int | None = Field(None, ge=1)
-    width: int | None = Field(None, ge=8)
-    height: int | None = Field(None, ge=8)
-    scheduler: str | None = None
+    guidance_scale: float | None = Field(None, ge=0, description="Guidance scale.")
+    num_inference_steps: int | None = Field(None, ge=1, description="Number of denoising steps.")
+    width: int | None = Field(None, ge=8, description="Width in pixels.")
+    height: int | None = Field(None, ge=8, description="Height in pixels.")
+    scheduler: str | None = Field(None, description="Class or short name of the scheduler.")
 
 
 class AccelerationSettings(Table):
@@ -50,24 +51,28 @@ class AccelerationSettings(Table):
 
     compile: Literal["off", "regional", "full", "graphs"] = Field(
         "off",
-        description="torch.compile of the denoiser. regional: its repeated blocks. full: all of "
-        "it, which takes minutes for the first image. graphs: all of it, ahead of time, for a few "
-        "fixed widths at each size; on a GPU each is a CUDA graph.",
+        description="torch.compile of the denoiser. `regional`: its repeated blocks. `full`: all "
+        "of it. `graphs`: all of it, ahead of time, for a few fixed widths at each size; on a GPU "
+        "each is a CUDA graph.",
     )
     attention_backend: str | None = Field(
-        None, description="A backend of diffusers: native, flash, _flash_3, sage, xformers, ..."
+        None,
+        description="Attention backend of diffusers, such as `native`, `flash`, `_flash_3`, `sage` "
+        "or `xformers`. Unset: diffusers' default.",
     )
-    channels_last: bool = Field(False, description="Channels-last memory layout for a UNet.")
+    channels_last: bool = Field(
+        False, description="Channels-last memory layout for the convolutions of a UNet."
+    )
     vae_tiling: bool = Field(False, description="Decode large images in tiles, to save memory.")
     quantization: Literal["none", "int8", "fp8"] = Field(
         "none",
-        description="Quantize the denoiser's linear layers with torchao. int8: weights. fp8: "
-        "weights and activations, with row-wise scales.",
+        description="Quantize the denoiser's linear layers with torchao 0.17 or newer. `int8`: "
+        "weights. `fp8`: weights and activations, with row-wise scales.",
     )
     offload: Literal["none", "model", "group"] = Field(
         "none",
-        description="Keep weights in host memory until they are needed, by whole models or groups "
-        "of layers. Disables batching.",
+        description="Keep weights in host memory until they are needed. `model`: whole models. "
+        "`group`: groups of layers. Disables batching.",
     )
 
     @model_validator(mode="after")
@@ -90,6 +95,31 @@ class _Source(PathField):
         return super().resolve(value, folder) if is_path and value != EMBEDDED_MODEL else value
 
 
+class _ComponentSource(PathField):
+    """Metadata of the source of a component: a path, unless it is a Hub id."""
+
+    def resolve(self, value: str, folder: Path) -> str:
+        is_path = not _HUB_REVISION.fullmatch(value) or (folder / value).is_dir()
+        return super().resolve(value, folder) if is_path else value
+
+
+def _check_component(value: Any) -> Any:
+    if value is False:
+        return value
+    if not isinstance(value, str) or not value:
+        raise ValueError(
+            "must be false, to leave the component out, or a folder or Hub id (owner/name@COMMIT)"
+        )
+    return str(expand_home(Path(value))) if value.startswith("~") else value
+
+
+class HubId(NamedTuple):
+    """A repository of the Hub, and its revision: a commit, a tag, a branch, or empty."""
+
+    repository: str
+    revision: str
+
+
 class ModelSettings(Table):
     """One served model."""
 
@@ -98,26 +128,48 @@ class ModelSettings(Table):
     )
     source: Annotated[str, _Source()] = Field(
         min_length=1,
-        description='Folder, Hub id ("owner/name"), or "shapes" for the embedded model.',
+        description="Folder, Hub id (`owner/name`), or `shapes` for the embedded model. A folder "
+        "takes precedence over a Hub id of its name.",
     )
-    revision: str = Field("", description="Hub commit. For a folder, a label.")
+    revision: str = Field(
+        "",
+        description="Hub commit, all 40 digits. For a folder, a label that callers see.",
+    )
     allow_unpinned: bool = Field(
         False,
-        description="Allow a Hub id with a tag, a branch or no revision. Anyone who can push there "
-        "then decides what is served.",
+        description="Allow Hub ids with a tag, a branch or no revision, also in `components`. "
+        "Anyone who can push there then decides what is served.",
     )
-    variant: str | None = Field(None, description='Weights variant, such as "fp16".')
+    variant: str | None = Field(
+        None,
+        description="Weights variant, such as `fp16`. Components without weights of it are read "
+        "without a variant.",
+    )
+    components: Annotated[
+        dict[str, Annotated[str | Literal[False], BeforeValidator(_check_component)]],
+        _ComponentSource(),
+    ] = Field(
+        {},
+        description="Components to leave out (`false`), or to read from another folder or Hub id "
+        "(`owner/name@COMMIT`).",
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
-        description="Precision. auto: bfloat16 on a GPU, float32 on a CPU. With float16, a VAE "
-        "that overflows in it (SDXL, AuraFlow) stays in float32.",
+        description="Precision. `auto`: bfloat16 on a GPU, float32 on a CPU. With float16, a VAE "
+        "that overflows in it (`force_upcast` in its configuration: SDXL, AuraFlow) stays in "
+        "float32, as in diffusers.",
     )
     device: str = Field(
         "auto",
         pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
-        description="Torch device. auto: cuda if there is a GPU, else cpu.",
+        description="Torch device: `cpu`, `cuda`, `cuda:N` or `mps`. `auto`: cuda if there is a "
+        "GPU, else cpu. A device that does not exist stops the start.",
     )
-    preload: bool = Field(True, description="Load before the service is ready.")
+    preload: bool = Field(
+        True,
+        description="Load the model before the service is ready. False: the first request loads "
+        "it.",
+    )
     warm_up: bool = Field(True, description="Run one step after loading, before the first request.")
     acceleration: AccelerationSettings = AccelerationSettings()
     limits: LimitSettings = LimitSettings()
@@ -143,7 +195,18 @@ class ModelSettings(Table):
     @property
     def is_pinned(self) -> bool:
         """Whether the revision is a commit, or may be anything."""
-        return self.allow_unpinned or bool(_COMMIT.fullmatch(self.revision))
+        return self._allows(self.revision)
+
+    def component_hub_id(self, name: str) -> HubId | None:
+        """Return the Hub id that `components` names for a component; None if it is no Hub id."""
+        source = self.components.get(name)
+        found = _HUB_REVISION.fullmatch(source) if source else None
+        if not source or not found or Path(source).is_dir():
+            return None
+        return HubId(found[1], found[2] or "")
+
+    def _allows(self, revision: str) -> bool:
+        return self.allow_unpinned or bool(_COMMIT.fullmatch(revision))
 
     @model_validator(mode="after")
     def _check_pin(self) -> "ModelSettings":
@@ -153,6 +216,14 @@ class ModelSettings(Table):
                 "revision to the commit's 40 hexadecimal digits (under Files, History on the "
                 "model's page), or set allow_unpinned = true to trust everyone who can push to it"
             )
+        for name in self.components:
+            hub_id = self.component_hub_id(name)
+            if hub_id is not None and not self._allows(hub_id.revision):
+                raise ValueError(
+                    f"components.{name} of model {self.name!r}: {self.components[name]!r} is not a "
+                    "folder, so it is a Hub id and must be pinned: append @ and the commit's 40 "
+                    "hexadecimal digits, or set allow_unpinned = true"
+                )
         return self
 
 

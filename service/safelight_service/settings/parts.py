@@ -1,11 +1,10 @@
 """Settings of the service's parts, one table each."""
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator
 
-from safelight_settings import Address, ConfigPath, OptionalPath, Table
+from safelight_settings import Address, ConfigPath, OptionalPath, Table, default_cache
 
 _DAY_S = 86_400
 
@@ -47,8 +46,10 @@ class BatchingSettings(Table):
         256, ge=0, description="Memory for the embeddings of recent prompts, for each model."
     )
     profiles_file: OptionalPath = Field(
-        Path("~/.cache/safelight/profiles.json"),
-        description="File that stores measured widths. Empty: measure again after each start.",
+        default_factory=default_cache("profiles.json"),
+        description="File that stores measured widths. Default: "
+        "`~/.cache/safelight/profiles.json`, or unset without a home folder. Empty: measure again "
+        "after each start.",
     )
 
 
@@ -56,17 +57,19 @@ class CacheSettings(Table):
     """Where results are kept, to answer equal requests later."""
 
     enabled: bool = Field(True, description="Keep results.")
-    memory_mib: int = Field(256, ge=0, description="Memory for results. 0 disables the tier.")
+    memory_mib: int = Field(
+        256, ge=0, description="Memory for results. 0 disables the memory tier."
+    )
     folder: OptionalPath = Field(
         None,
-        description="Folder for results, which survive a restart. Replicas on one host may "
-        "share it. Unset or empty: no disk tier.",
+        description="Folder for results, which survive a restart. Replicas on one host may share "
+        "it, on a local file system. Unset or empty: no disk tier.",
     )
     disk_mib: int = Field(4096, ge=1, description="Disk space for results in the folder.")
     redis_url: SecretStr | None = Field(
         None,
-        description="redis://, rediss:// or unix:// URL of a Redis server that replicas share. "
-        "Unset: no Redis tier.",
+        description="`redis://`, `rediss://` or `unix://` URL of a Redis server that replicas "
+        "share. It may contain a password; no log line or error shows it. Unset: no Redis tier.",
     )
     redis_ttl_s: int = Field(86_400, ge=1, description="Seconds that Redis keeps a result.")
     replay_unseeded: bool = Field(
@@ -91,15 +94,20 @@ class GenerationSettings(Table):
         3600.0, gt=0, description="Longest time of a generation in seconds, including its wait."
     )
     keep_s: float = Field(
-        60.0, ge=0, description="Seconds for which callers can watch a finished one by its id."
+        60.0,
+        ge=0,
+        description="Seconds for which callers can watch a finished generation by its id.",
     )
     keep_mib: int = Field(
-        256, ge=0, description="Memory for finished ones. Beyond it, the oldest is dropped."
+        256,
+        ge=0,
+        description="Memory for finished generations. Beyond it, the oldest is dropped.",
     )
     stall_s: float = Field(
         60.0,
         gt=0,
-        description="Seconds after which a caller that reads nothing is disconnected.",
+        description="Seconds after which a caller that reads nothing from its stream is "
+        "disconnected.",
     )
 
 
@@ -107,21 +115,26 @@ class ConnectionSettings(Table):
     """Limits on the number and the age of connections."""
 
     max_count: int = Field(
-        1000, ge=1, description="Most open connections. Further ones are closed on arrival."
+        1000,
+        ge=1,
+        description="Most open connections. Further ones are closed on arrival, and their clients "
+        "see UNAVAILABLE. Each takes a file descriptor.",
     )
     max_stream_count: int = Field(
         500,
         ge=1,
         description="Most concurrent calls on one connection, including abandoned calls until the "
-        "service notices. Clients queue further calls. gRPC drops calls of any connection once "
-        "1000 wait for the service, so keep this below.",
+        "service notices. Clients queue further calls silently. The HTTP gateway uses one "
+        "connection for all its callers. gRPC drops calls of any connection once 1,000 wait for "
+        "the service, so keep this limit below that.",
     )
     max_age_s: float | None = Field(
         None,
         gt=0,
         le=_DAY_S,
-        description="Seconds after which the service asks clients to reconnect, so that load "
-        "balancers find new replicas. Running calls continue. Unset: never.",
+        description="Seconds, give or take a tenth, after which the service asks clients to "
+        "reconnect, so that load balancers find new replicas. Running calls continue. Unset: "
+        "never.",
     )
     keepalive_s: float = Field(
         30.0,
@@ -133,7 +146,7 @@ class ConnectionSettings(Table):
         10.0,
         gt=0,
         le=_DAY_S,
-        description="Seconds to wait for the answer to a ping before disconnecting.",
+        description="Seconds to wait for the answer to a ping before closing the connection.",
     )
 
 
@@ -143,9 +156,9 @@ class TelemetrySettings(Table):
     prometheus_listen: Address | None = Field(
         None,
         description="HOST:PORT of a Prometheus endpoint, unencrypted and open to everyone who can "
-        "reach it. Port 0 picks a free one. Unset: none.",
+        "reach it. Port 0 picks a free one; the log shows it. Unset: none.",
     )
     step_spans: bool = Field(
-        False, description="Record each step as a span, not as an event of `denoise`."
+        False, description="Record each step as a span, not as an event of the span `denoise`."
     )
     prompts: bool = Field(False, description="Record prompts in spans.")

@@ -18,7 +18,14 @@ from safelight_service.settings.parts import (
     TelemetrySettings,
     TlsSettings,
 )
-from safelight_settings import Address, ConfigPath, OptionalPath, ProgramSettings, load
+from safelight_settings import (
+    Address,
+    ConfigPath,
+    OptionalPath,
+    ProgramSettings,
+    default_cache,
+    load,
+)
 
 _FOREIGN_VARIABLES = re.compile(r"SAFELIGHT_(TARGET|TOKEN|GATEWAY_\w+)")
 """Read by the client's command line and by the gateway."""
@@ -31,18 +38,22 @@ class Settings(ProgramSettings):
 
     tls: TlsSettings | None = Field(None, description="Certificates. Unset: no encryption.")
     tokens_file: ConfigPath | None = Field(
-        None, description="TOML file of accepted tokens. Unset: calls need none."
+        None,
+        description="TOML file of accepted tokens, reloaded when it changes. Unset: calls need no "
+        "token.",
     )
     allow_anonymous: bool = Field(
         False,
-        description="Serve callers without token or certificate on addresses other than loopback.",
+        description="Serve callers without token or certificate on addresses other than loopback. "
+        "False: such a start is refused.",
     )
     listen: Address = Field(
-        "127.0.0.1:50051", description="HOST:PORT to listen on. Port 0 picks a free one."
+        "127.0.0.1:50051",
+        description="HOST:PORT to listen on. Port 0 picks a free one; the ready line shows it.",
     )
     models: tuple[ModelSettings, ...] = Field(
         (ModelSettings(name=EMBEDDED_MODEL, source=EMBEDDED_MODEL),),
-        description="Models to serve.",
+        description="Models to serve. Unset: the embedded model.",
     )
     model_memory_gib: float | None = Field(
         None,
@@ -60,10 +71,11 @@ class Settings(ProgramSettings):
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
     cache: CacheSettings = Field(default_factory=CacheSettings)
     compile_cache: OptionalPath = Field(
-        Path("~/.cache/safelight/inductor"),
-        description="Folder for compiled code, shared by all models. TORCHINDUCTOR_CACHE_DIR takes "
-        "precedence. Anyone who can write there can run code in the service. Empty: torch's "
-        "default, below /tmp.",
+        default_factory=default_cache("inductor"),
+        description="Folder for code compiled by `acceleration.compile`, shared by all models; "
+        "makes later starts fast. Default: `~/.cache/safelight/inductor`, or unset without a home "
+        "folder. `TORCHINDUCTOR_CACHE_DIR` takes precedence. Anyone who can write there can run "
+        "code in the service. Empty: torch's default, below `/tmp`.",
     )
     queue_size: int = Field(
         64,
@@ -75,10 +87,13 @@ class Settings(ProgramSettings):
         5.0,
         gt=0,
         description="Seconds without an event after which a waiting caller receives its queue "
-        "position again. The default is below the idle timeouts of common proxies.",
+        "position again. Keep it below the idle timeout of proxies.",
     )
     grace_s: float = Field(
-        30.0, ge=0, description="Seconds that running generations have to finish after SIGTERM."
+        30.0,
+        ge=0,
+        description="Seconds that running generations have to finish after a signal to stop. A "
+        "second signal ends the process at once.",
     )
     step_timeout_s: float = Field(
         600.0,
@@ -90,14 +105,18 @@ class Settings(ProgramSettings):
         None, ge=1, description="Threads for CPU inference. Unset: torch's default."
     )
     reflection: bool = Field(True, description="Enable gRPC server reflection.")
-    log_format: Literal["console", "json"] = "console"
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["console", "json"] = Field(
+        "console", description="Format of the log: one line per event, on standard error."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least important level that is logged."
+    )
 
     @field_validator("listen")
     @classmethod
     def _check_exposure(cls, listen: str, info: ValidationInfo) -> str:
         if not {"tls", "tokens_file", "allow_anonymous"} <= info.data.keys():
-            return listen  # one of them is wrong, and has an error of its own
+            return listen  # one of them is wrong, and reported separately
         tls = info.data["tls"]
         knows_callers = info.data["tokens_file"] is not None or (
             tls is not None and tls.client_authorities is not None

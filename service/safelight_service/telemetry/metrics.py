@@ -26,7 +26,7 @@ _PAGE_BYTES = 4096
 
 
 class Metrics:
-    """Records what the observer receives, and measures the rest when metrics are collected."""
+    """Records notifications of the observer, and measures the rest when metrics are collected."""
 
     def __init__(
         self,

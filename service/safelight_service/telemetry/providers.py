@@ -17,9 +17,9 @@ from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from prometheus_client import CollectorRegistry, start_http_server
 
-from safelight_service import __version__
 from safelight_service.settings import ConfigurationError
 from safelight_service.telemetry.signals import Signals
+from safelight_service.version import __version__
 
 _FLUSH_S = 2.0
 """Longest wait for the last export; the process must end soon even without a collector."""

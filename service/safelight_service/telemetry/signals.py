@@ -53,8 +53,10 @@ def _is_exported(signal: str, environment: Mapping[str, str]) -> bool:
     endpoints = (_ENDPOINT, f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
     if not exporter and not any(environment.get(endpoint) for endpoint in endpoints):
         return False
-    for variable in ("OTEL_EXPORTER_OTLP_PROTOCOL", f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL"):
-        protocol = environment.get(variable, "").strip().lower()
-        if protocol not in ("", "grpc"):
-            raise ConfigurationError(f"{variable} must be grpc, not {protocol!r}")
+    # The signal's own variable takes precedence over that of all signals.
+    for variable in (f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        if protocol := environment.get(variable, "").strip().lower():
+            if protocol != "grpc":
+                raise ConfigurationError(f"{variable} must be grpc, not {protocol!r}")
+            break
     return True

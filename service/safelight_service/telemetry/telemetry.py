@@ -1,4 +1,4 @@
-"""Telemetry: an observer that turns what happens in a service into spans and measurements."""
+"""Telemetry: an observer that turns notifications of the service into spans and measurements."""
 
 import asyncio
 import time
@@ -15,7 +15,6 @@ from opentelemetry.trace import (
     get_current_span,
 )
 
-from safelight_service import __version__
 from safelight_service.cache import ResultCache
 from safelight_service.core.backend import Backend
 from safelight_service.core.events import Completed, Image
@@ -27,6 +26,7 @@ from safelight_service.telemetry.metrics import Metrics
 from safelight_service.telemetry.providers import Providers
 from safelight_service.telemetry.signals import Signals
 from safelight_service.telemetry.traces import Traces
+from safelight_service.version import __version__
 
 if TYPE_CHECKING:
     from safelight_service.generations.state import Generation

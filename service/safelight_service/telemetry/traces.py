@@ -17,12 +17,12 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, Span, SpanContext, Status, StatusCode, get_current_span
 from opentelemetry.util.types import AttributeValue
 
-from safelight_service import __version__
 from safelight_service.core.errors import GenerationCancelledError, SafelightError
 from safelight_service.core.events import Accepted, Completed, Image
 from safelight_service.core.request import GenerationRequest
 from safelight_service.core.timeline import ImageTimeline, SharedForward, Timeline
 from safelight_service.telemetry import names
+from safelight_service.version import __version__
 
 Attributes = dict[str, AttributeValue]
 

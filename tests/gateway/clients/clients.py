@@ -1,7 +1,7 @@
-"""Runs third-party Python clients against a gateway, in an environment of their own.
+"""Third-party Python clients that run against a gateway, in their own environment.
 
-Reads a JSON object from standard input and writes one line of JSON for each of its `cases`: the
-image's bytes in base64 or the exception, and the requests that the gateway has seen.
+Reads a JSON object from standard input. Writes a line of JSON for each of its `cases`: the bytes of
+the image in base64 or the exception, and the requests that the gateway has received.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ parameters: dict[str, Any] = {}
 
 
 def begin(case: dict[str, Any]) -> None:
-    """Take the settings of a case."""
+    """Apply the settings of a case."""
     global base, token, model, parameters
     base, token, model, parameters = (
         case[name] for name in ("base", "token", "model", "parameters")
@@ -45,7 +45,7 @@ def steps() -> int:
 
 
 if job["is_impatient"]:
-    # How often a client asks again is of interest, not how long it waits in between.
+    # The tests count retries; the waits between them do not matter.
     time.sleep = lambda _: None
 
 
@@ -99,7 +99,7 @@ def hub_async() -> Any:
     return asyncio.run(inference.text_to_image(prompt, model=model, **parameters))
 
 
-# the examples for `requests`, word for word but for the address
+# the documented examples with `requests`, unchanged except for the address
 
 
 @client
@@ -184,6 +184,16 @@ def fal_subscribe() -> Any:
 
 
 @client
+def fal_cancel() -> Any:
+    handle = import_fal().submit(model, arguments=fal_arguments())
+    handle.cancel()
+    for _ in handle.iter_events():
+        pass
+    assert handle.status().error_type == "client_cancelled"
+    return handle.get()
+
+
+@client
 def fal_submit() -> Any:
     handle = import_fal().submit(model, arguments=fal_arguments())
     for _ in handle.iter_events(with_logs=True):
@@ -207,13 +217,13 @@ def replicate_input() -> dict[str, Any]:
 @client
 def replicate_run() -> Any:
     [output] = replicate().run(model, input=replicate_input())
-    return output.read() if hasattr(output, "read") else download(output)
+    return output.read()
 
 
 @client
 def replicate_version() -> Any:
     [output] = replicate().run(f"{model}:{job['version']}", input=replicate_input())
-    return output.read() if hasattr(output, "read") else download(output)
+    return output.read()
 
 
 @client
@@ -267,7 +277,24 @@ def openai_nebius_url() -> Any:
     return download(openai("/nebius/v1", response_format="url").url)
 
 
-# what the test reads
+@client
+def openai_stream() -> Any:
+    import openai as module
+
+    api = module.OpenAI(api_key=token, base_url=f"{base}/v1")
+    assert [each.id for each in api.models.list()] == ["shapes"]
+    assert api.models.retrieve(model).id == model
+    extra = {"num_inference_steps": steps(), **others()}
+    text = f"{parameters['width']}x{parameters['height']}"
+    stream = api.images.generate(
+        model=model, prompt=prompt, size=text, stream=True, partial_images=1, extra_body=extra
+    )
+    events = list(stream)
+    assert events[-1].type == "image_generation.completed"
+    return base64.b64decode(events[-1].b64_json)
+
+
+# output for the test
 
 
 def recorded() -> Any:

@@ -1,4 +1,4 @@
-"""A call: what its handler reads of the request."""
+"""Calls: the parts of a request that handlers read."""
 
 import pytest
 from starlette.requests import Request

@@ -1,4 +1,4 @@
-"""Models: which served one the id of a caller means."""
+"""Models: the served model that a caller's id refers to."""
 
 import pytest
 from safelight import AsyncClient, Model, ModelState

@@ -114,9 +114,7 @@ def test_a_model_may_be_named_by_an_alias(gateway: RunningGateway) -> None:
     assert generate(f"{gateway.url}/v1/generate", request)[0].data["model"] == "shapes"
 
 
-def test_a_caller_who_leaves_cancels(
-    scripted: ScriptedService, scripted_gateway: RunningGateway
-) -> None:
+def test_a_disconnect_cancels(scripted: ScriptedService, scripted_gateway: RunningGateway) -> None:
     scripted.play(accepted(), HOLD)
     with opened(f"{scripted_gateway.url}/v1/generate", "POST", REQUEST) as response:
         assert next(read_events(response)).kind == "accepted"
@@ -125,7 +123,7 @@ def test_a_caller_who_leaves_cancels(
     assert scripted.cancelled_ids == [scripted.requests[0].generation_id]
 
 
-def test_a_caller_who_leaves_before_the_first_event_cancels(
+def test_a_disconnect_before_the_first_event_cancels(
     scripted: ScriptedService, scripted_gateway: RunningGateway
 ) -> None:
     scripted.play(HOLD)
@@ -174,7 +172,7 @@ def test_a_named_generation_lingers_only_if_asked_to(
     assert not scripted.requests[0].HasField("linger")
 
 
-def test_who_lingers_comes_back_and_is_told_no_image_twice(
+def test_a_lingering_generation_repeats_no_image_after_a_reconnect(
     gateway: RunningGateway, service: RunningService
 ) -> None:
     url = f"{gateway.url}/v1/generations/native-lingers"
@@ -190,7 +188,7 @@ def test_who_lingers_comes_back_and_is_told_no_image_twice(
         ("accepted", "1"),
         ("completed", "end"),
     ]
-    # An EventSource that comes back after the end is told to stay away.
+    # A 204 stops an EventSource that reconnects after the end.
     assert call(url, headers={"last-event-id": "end"}).status == 204
 
 
@@ -313,7 +311,7 @@ BROKEN = {
     "chunks of two images": ([header(DATA), chunk(DATA, index=1)], "a chunk of image 1"),
     "no image": ([progress(1)], "the generation ended with 0 images"),
 }
-"""Streams that break the contract, and what is said of each."""
+"""Streams that break the contract, each with its error message."""
 
 
 @pytest.mark.parametrize(("steps", "detail"), BROKEN.values(), ids=BROKEN)
@@ -354,7 +352,7 @@ def test_a_stream_that_ends_early_fails(
     assert events[-1].data["reason"] == "PROTOCOL"
 
 
-def test_a_broken_image_is_found_also_by_who_comes_back(
+def test_a_broken_image_is_found_after_a_reconnect_too(
     scripted: ScriptedService, scripted_gateway: RunningGateway
 ) -> None:
     scripted.play(accepted(2), image(0), header(DATA, 1), chunk(DATA[:5], 0, 1), completed())
@@ -375,7 +373,7 @@ def test_headers_become_metadata(
     assert scripted.metadata["x-use-cache"] == "false"
 
 
-def test_models_tell_what_they_take(gateway: RunningGateway) -> None:
+def test_models_describe_their_parameters(gateway: RunningGateway) -> None:
     (model,) = call(f"{gateway.url}/v1/models").json["models"]
     assert (model["name"], model["is_default"]) == ("shapes", True)
     assert model["capabilities"]["limits"]["size_multiple_px"] == 8

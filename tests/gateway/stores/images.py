@@ -4,7 +4,7 @@ from safelight import Image
 
 
 def image(data: bytes) -> Image:
-    """Return an image of these bytes, which nobody decodes."""
+    """Return an image with these bytes, which need not be decodable."""
     return Image(
         image_index=0,
         mime_type="image/png",

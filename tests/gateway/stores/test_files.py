@@ -1,4 +1,4 @@
-"""Images that answers link to, within bounds of memory and time."""
+"""Files: images that answers link to, within bounds of memory and time."""
 
 from safelight_gateway.settings import FileSettings
 from safelight_gateway.stores.files import FileStore

@@ -1,4 +1,4 @@
-"""Jobs stay within their bounds."""
+"""Jobs, within bounds of number and time."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The third-party clients: scripts in environments of their own, one process for many clients."""
+"""Client process: third-party clients in their own environment, many to a process."""
 
 import base64
 import io
@@ -13,14 +13,14 @@ from typing import Any
 import PIL.Image
 
 _TOP = Path(__file__).parents[3]
-_INSTALLED = Path(os.environ.get("SAFELIGHT_TEST_CLIENTS") or _TOP / "build" / "gateway-clients")
+INSTALLED = Path(os.environ.get("SAFELIGHT_TEST_CLIENTS") or _TOP / "build" / "gateway-clients")
 _SCRIPTS = Path(__file__).parents[1] / "clients"
 _COMMANDS = {
-    "python": [str(_INSTALLED / "python/bin/python"), str(_SCRIPTS / "clients.py")],
-    "python-nebius": [str(_INSTALLED / "python-nebius/bin/python"), str(_SCRIPTS / "clients.py")],
+    "python": [str(INSTALLED / "python/bin/python"), str(_SCRIPTS / "clients.py")],
+    "python-nebius": [str(INSTALLED / "python-nebius/bin/python"), str(_SCRIPTS / "clients.py")],
     "node": ["node", str(_SCRIPTS / "clients.mjs")],
 }
-ARE_INSTALLED = all((_INSTALLED / name / ".installed").is_file() for name in _COMMANDS)
+ARE_INSTALLED = all((INSTALLED / name / ".installed").is_file() for name in _COMMANDS)
 """Whether `scripts/install-gateway-clients` has run."""
 
 PROMPT = "a red circle on a blue background"
@@ -34,17 +34,17 @@ PARAMETERS: dict[str, Any] = {
     "seed": 7,
 }
 VERSION = "5c7d5dc6dd8bf75c1acaa8565735e7986bc5b66206b55cca93cb72c9bf15ccaa"
-"""A version of a model on Replicate, to give an alias."""
+"""Version of a model on Replicate, to use as an alias."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One client's call.
+    """Call of one client.
 
     Attributes:
         client: Its name in the script.
-        url: Of the gateway.
-        model: Id of the model, as the client is told it.
+        url: URL of the gateway.
+        model: Id of the model, in the client's spelling.
     """
 
     client: str
@@ -56,12 +56,12 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How it went for one client.
+    """Result of one client.
 
     Attributes:
-        data: The image's bytes; empty where there is an exception.
-        exception: Name of the exception's class, and its words.
-        requests: Method, path and status of each request that the gateway has seen.
+        data: Bytes of the image; empty after an exception.
+        exception: Class name and text of the exception.
+        requests: Method, path and status of each request that the gateway received.
     """
 
     data: bytes
@@ -75,7 +75,7 @@ class Outcome:
         return PIL.Image.open(io.BytesIO(self.data)).convert("RGB")
 
     def statuses(self, method: str) -> list[int]:
-        """Return the statuses of the requests with this method, in their order."""
+        """Return the statuses of the requests with this method, in order."""
         return [status for used, _, status in self.requests if used == method]
 
 
@@ -87,10 +87,10 @@ def start_clients(
     is_impatient: bool = False,
     environment: Mapping[str, str] | None = None,
 ) -> "ClientProcess":
-    """Start to run the cases one after the other, below a path prefix of their own.
+    """Start to run the cases one after another, below their own path prefix.
 
-    Another `prefix`, such as none, is for one runtime at a time. Impatient clients do not
-    wait before they ask again.
+    Use another `prefix`, such as an empty one, for one runtime at a time. Impatient clients retry
+    without waiting.
     """
     if prefix is None:
         prefix = f"/seen-by/{runtime}"
@@ -99,7 +99,7 @@ def start_clients(
         "version": VERSION,
         "prompt": PROMPT,
         "is_impatient": is_impatient,
-        "modules": str(_INSTALLED / "node/node_modules"),
+        "modules": str(INSTALLED / "node/node_modules"),
     }
     process = subprocess.Popen(
         _COMMANDS[runtime],
@@ -119,28 +119,28 @@ def start_clients(
 _ENVIRONMENT = {
     "PATH": os.environ["PATH"],
     "HOME": os.environ.get("HOME", "/"),
-    "HF_HOME": str(_INSTALLED / "hf-home"),
+    "HF_HOME": str(INSTALLED / "hf-home"),
     "NO_PROXY": "*",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class ClientProcess:
-    """Clients that run."""
+    """Process with running clients."""
 
     process: "subprocess.Popen[str]"
     case_count: int
 
     def outcomes(self) -> list[Outcome]:
-        """Wait for all of them; return how it went for each case."""
+        """Wait for all clients; return the outcome of each case."""
         written, complaints = self.process.communicate(timeout=120)
-        told = [json.loads(line) for line in written.splitlines()]
-        assert len(told) == self.case_count, complaints
+        answers = [json.loads(line) for line in written.splitlines()]
+        assert len(answers) == self.case_count, complaints
         return [
             Outcome(
                 data=base64.b64decode(case.get("image", "")),
                 exception=f"{case['exception']}: {case['message']}" if "exception" in case else "",
                 requests=[(method, path, status) for method, path, status in case["requests"]],
             )
-            for case in told
+            for case in answers
         ]

@@ -1,11 +1,11 @@
-"""Third-party clients that are refused: what each is told, and how often each asks."""
+"""Third-party clients when refused: their exceptions and their retries."""
 
 from collections.abc import Mapping
 
 import pytest
 
 from support.running_gateway import RunningGateway
-from tests.gateway.failing_service import BAD_TOKEN, LOADING
+from tests.gateway.failing_service import BAD_TOKEN, ENDLESS, LOADING
 from tests.gateway.third_party.client_process import (
     ARE_INSTALLED,
     PARAMETERS,
@@ -34,7 +34,7 @@ REASONS = {
     "loading": "is being loaded",
 }
 WAITS = 0
-"""Instead of a number of requests: the client is held until the model is loaded."""
+"""In place of a number of requests: the client waits until the model is loaded."""
 
 EXPECTED: dict[tuple[str, str], Mapping[str, int]] = {
     (runtime, name): dict(zip(SITUATIONS, counts, strict=True))
@@ -67,14 +67,14 @@ CASES = [(*client, situation) for client in EXPECTED for situation in SITUATIONS
 UNTOLD = {
     ("node", "huggingface_together"),
 }
-"""Clients whose exceptions hold the status and, elsewhere, the body, but not the words."""
+"""Clients whose exception text lacks the error message; they hold status and body separately."""
 
 
 @pytest.fixture(scope="module")
 def outcomes(
     gateway: RunningGateway, failing_gateway: RunningGateway
 ) -> dict[tuple[str, str, str], Outcome]:
-    """How every client took every situation, all of one runtime in one process."""
+    """The outcome of each client in each situation, with one process for each runtime."""
 
     def case(name: str, situation: str) -> Case:
         match situation:
@@ -106,7 +106,7 @@ def outcomes(
 
 
 @pytest.mark.parametrize(("runtime", "name", "situation"), CASES)
-def test_refused_client_is_told_why_and_gives_up(
+def test_a_refused_client_gets_the_reason_and_gives_up(
     runtime: str, name: str, situation: str, outcomes: dict[tuple[str, str, str], Outcome]
 ) -> None:
     outcome = outcomes[runtime, name, situation]
@@ -121,3 +121,11 @@ def test_refused_client_is_told_why_and_gives_up(
         assert outcome.statuses("GET") == [404]
     elif (runtime, name) not in UNTOLD:
         assert REASONS[situation] in outcome.exception
+
+
+def test_cancelled_client_of_fal_asks_for_the_result_once(failing_gateway: RunningGateway) -> None:
+    case = Case("fal_cancel", failing_gateway.url, f"safelight/{ENDLESS}")
+    [outcome] = start_clients("python", [case], prefix="/seen-by/fal-cancel").outcomes()
+    assert "the request was cancelled" in outcome.exception
+    assert outcome.statuses("PUT") == [202]
+    assert outcome.statuses("GET").count(499) == 1

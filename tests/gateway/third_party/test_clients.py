@@ -1,4 +1,4 @@
-"""Third-party clients, unmodified: each gets the image that was asked for."""
+"""Third-party clients, unmodified: each gets the image it requested."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +50,7 @@ CLIENTS = {
         "together_url",
         "openai_b64",
         "openai_nebius_url",
+        "openai_stream",
     ),
     "python-nebius": ("hub_hf-inference", "hub_fal-ai", NEBIUS),
     "node": (
@@ -76,6 +77,10 @@ CLIENTS = {
         "together_url",
         "openai_b64",
         "openai_nebius",
+        "openai_stream",
+        "ai_sdk_openai",
+        "ai_sdk_replicate",
+        "ai_sdk_fal",
     ),
 }
 TLS_CLIENTS = {
@@ -87,7 +92,7 @@ CASES = [(runtime, name) for runtime, names in CLIENTS.items() for name in names
 
 @pytest.fixture(scope="module")
 def outcomes(gateway: RunningGateway) -> dict[tuple[str, str], Outcome]:
-    """What every client got, all of one runtime in one process."""
+    """The outcome of each client, with one process for each runtime."""
     started = {
         runtime: start_clients(runtime, [Case(name, gateway.url) for name in names])
         for runtime, names in CLIENTS.items()
@@ -101,7 +106,7 @@ def outcomes(gateway: RunningGateway) -> dict[tuple[str, str], Outcome]:
 
 @pytest.fixture
 def tls_outcomes(service: RunningService, tmp_path: Path) -> list[Outcome]:
-    """What some clients got over TLS, without a prefix."""
+    """The outcomes of some clients over TLS, without a prefix."""
     authority, (authorities, certificate, key) = trustme.CA(), (tmp_path / name for name in "abc")
     issued = authority.issue_cert("localhost")
     authority.cert_pem.write_to_path(str(authorities))
@@ -142,9 +147,9 @@ def test_client_gets_the_image_that_it_asked_for(
 ) -> None:
     image = np.asarray(outcomes[runtime, name].image).astype(int)
     assert image.shape == (64, 96, 3)
-    # That client does not send the guidance to Nebius.
+    # This client does not send the guidance to Nebius.
     pixels = expected[name != NEBIUS]
-    # But for rounding: clients of several runtimes share forwards.
+    # Equal up to rounding: clients of several runtimes share forwards.
     assert np.abs(image - pixels).max() <= 2
     assert all(status < 300 for _, _, status in outcomes[runtime, name].requests)
 

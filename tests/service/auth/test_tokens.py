@@ -1,4 +1,4 @@
-"""The tokens file: what it may say, who is found in it, and what happens when it changes."""
+"""The tokens file: its format, looking up callers, and its changes."""
 
 import hmac
 import re
@@ -15,7 +15,7 @@ OTHER = f'[[tokens]]\nname = "other"\nsha256 = "{digest_token("other secret")}"\
 
 
 class Clock:
-    """A clock that is set by hand."""
+    """Clock that tests set."""
 
     now_s = 0.0
 
@@ -29,7 +29,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def write(file: Path, text: str) -> Path:
-    """Replace the file as a careful operator does, at once."""
+    """Replace the file atomically, as a careful operator does."""
     new = file.with_suffix(".new")
     new.write_text(text)
     return new.replace(file)
@@ -63,7 +63,7 @@ def test_another_token_is_not_found(token: str, file: Path) -> None:
 def test_every_entry_is_compared_in_constant_time(
     token: str, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fault 2: compare_digest is used, on all entries whichever matches."""
+    """Fault 2: compares all entries by compare_digest, even after a match."""
     compared = []
     compare = hmac.compare_digest
 

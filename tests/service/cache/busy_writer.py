@@ -1,4 +1,4 @@
-"""A process that fills a folder that others fill as well: `python -m ... FOLDER NAME`."""
+"""Process that fills a folder together with others: `python -m ... FOLDER NAME`."""
 
 import asyncio
 import sys
@@ -14,7 +14,7 @@ COUNT = 30
 
 
 def result_of(key: str) -> Result:
-    """One image that all results share, and one of the key's own."""
+    """Return a result with an image that all results share, and one of its own."""
     return make_result(b"shared" * 10, key.encode() * 100)
 
 

@@ -16,7 +16,7 @@ def anyio_backend() -> str:
 
 
 class RedisServer:
-    """A real redis-server on a socket of its own, which can be stopped and paused."""
+    """A real redis-server on its own socket, which tests can stop and pause."""
 
     def __init__(self, folder: Path) -> None:
         self._socket = folder / "redis.sock"
@@ -24,33 +24,33 @@ class RedisServer:
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        """Start it, empty, and return when it takes connections."""
+        """Start the server without data; return when it accepts connections."""
         command = ["redis-server", "--port", "0", "--unixsocket", str(self._socket), "--save", ""]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         assert any("ready to accept" in line.lower() for line in self._process.stdout)
 
     def stop(self) -> None:
-        """End it at once."""
+        """Kill the server."""
         if self._process is not None:
             with self._process as process:
                 process.kill()
             self._process = None
 
     def pause(self) -> None:
-        """Have it keep its connections and answer nothing."""
+        """Pause the server; it keeps its connections and answers nothing."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Have it answer what has come in since."""
+        """Resume the server; it answers the requests received meanwhile."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
 
 @pytest.fixture
 def redis_server() -> Iterator[RedisServer]:
-    """A server that has not been started."""
+    """A server that is not running yet."""
     if shutil.which("redis-server") is None:
         pytest.skip("redis-server is not installed: scripts/install-test-servers installs it")
     with tempfile.TemporaryDirectory() as folder:  # a socket's path must be short

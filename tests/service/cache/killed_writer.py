@@ -1,7 +1,7 @@
-"""A process that dies in the middle of writing: `python -m ... FOLDER EVENT COUNT`.
+"""Process that dies in the middle of writing: `python -m ... FOLDER EVENT COUNT`.
 
-It puts a result of two images, and kills itself at the COUNTth EVENT that the interpreter
-reports to audit hooks, before that is carried out.
+Stores a result of two images, and kills itself just before the COUNTth EVENT that the interpreter
+reports to audit hooks.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Results made up for tests: any bytes for images, with what is told of them true."""
+"""Sample results: arbitrary bytes as images, with correct sizes and hashes."""
 
 import hashlib
 
@@ -7,11 +7,11 @@ from safelight_service.core.events import Image
 
 
 def make_result(*images: bytes) -> Result:
-    """A result of such images."""
+    """Return a result with these images."""
     return Result(tuple(make_image(index, data) for index, data in enumerate(images)), 20)
 
 
 def make_image(index: int, data: bytes) -> Image:
-    """An image of such bytes."""
+    """Return an image with these bytes."""
     sha256 = hashlib.sha256(data).hexdigest()
     return Image(index, "image/png", 64, 96, 7 + index, False, sha256, data)

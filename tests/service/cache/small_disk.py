@@ -1,4 +1,4 @@
-"""A disk that can be filled to the last byte: a small tmpfs, or else a limit on files."""
+"""Small disk to fill to the last byte: a tmpfs, or else a limit on file sizes."""
 
 import errno
 import os
@@ -12,10 +12,10 @@ from pathlib import Path
 
 @contextmanager
 def mounted(folder: Path) -> Iterator[None]:
-    """Have a tmpfs of 4 MiB on a folder.
+    """Mount a tmpfs of 4 MiB on a folder.
 
     Raises:
-        PermissionError: we may not mount.
+        PermissionError: this user may not mount.
     """
     command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
     if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
@@ -27,13 +27,13 @@ def mounted(folder: Path) -> Iterator[None]:
 
 
 def remount(folder: Path, option: str) -> None:
-    """Change an option of what is mounted there."""
+    """Remount a folder with another option."""
     subprocess.run(["mount", "-o", f"remount,{option}", str(folder)], check=True)
 
 
 @contextmanager
 def filled(folder: Path) -> Iterator[None]:
-    """Leave no room on the disk that is mounted there."""
+    """Fill the disk mounted on a folder."""
     filler = folder / "filler"
     free_bytes = shutil.disk_usage(folder).free
     filler.write_bytes(bytes(free_bytes))
@@ -46,7 +46,7 @@ def filled(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def files_limited() -> Iterator[None]:
-    """Have every write of this process to a file fail."""
+    """Make all file writes of this process fail."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
     try:

@@ -1,4 +1,4 @@
-"""The folder survives whatever happens to it; at worst something is made again."""
+"""The folder survives any damage; at worst, an image is made again."""
 
 import asyncio
 import shutil
@@ -192,7 +192,7 @@ async def test_a_damaged_image_is_a_miss_that_is_counted_removed_and_made_again(
 
 
 async def test_a_row_that_was_changed_is_a_miss(tmp_path: Path) -> None:
-    """Fault 24: what is told of the image is damaged, not the image."""
+    """Fault 24: the metadata of the image is damaged, not the image."""
     async with open_tier(tmp_path) as tier:
         await tier.put("key", OTHER)
     with closing(sqlite3.connect(tmp_path / "index.sqlite")) as index, index:
@@ -322,7 +322,7 @@ async def test_a_full_disk_costs_what_does_not_fit_and_one_warning(small_disk: P
 async def test_a_failing_write_costs_what_was_to_be_written_and_one_warning(
     tmp_path: Path,
 ) -> None:
-    """Fault 26: EFBIG, where nothing can be mounted."""
+    """Fault 26: EFBIG, if the user may not mount."""
     await fill_and_free(tmp_path, files_limited())
 
 

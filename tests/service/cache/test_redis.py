@@ -1,4 +1,4 @@
-"""A Redis server that is there, gone, paused or full of garbage."""
+"""A Redis server that is up, down, paused or full of garbage."""
 
 import asyncio
 import time
@@ -25,12 +25,12 @@ NAME = "safelight:v1:key"
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy machine may take longer than a service that works has time for."""
+    """Give the server more time: a busy machine may exceed the service's own limit."""
     monkeypatch.setattr(redis_tier, "TIMEOUT_S", 60)
 
 
 class Clock:
-    """A clock that stands still until it is moved on."""
+    """Clock that stands still until a test advances it."""
 
     now = 1000.0
 
@@ -95,7 +95,7 @@ async def test_an_absent_server_is_left_alone_for_a_while_and_then_found(
     assert (stats.hits, stats.misses, stats.errors) == (1, 4, 4)
 
 
-async def test_a_paused_server_holds_up_one_call_and_its_late_answer_is_nobody_s(
+async def test_a_paused_server_delays_one_call_and_its_late_answer_is_dropped(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fault 25: SIGSTOP."""

@@ -17,7 +17,7 @@ RESULT = make_result(b"picture", b"second")
 
 
 class BrokenTier:
-    """A tier that fails while it is broken, and otherwise keeps nothing."""
+    """Tier that fails while it is broken, and otherwise stores nothing."""
 
     name = "broken"
     size_bytes = 0

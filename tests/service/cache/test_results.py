@@ -89,7 +89,7 @@ def test_a_value_under_another_key_is_noticed() -> None:
         unpack("key", pack("another", make_result(b"picture")))
 
 
-def test_everything_that_is_told_of_an_image_is_written() -> None:
+def test_all_fields_of_an_image_are_written() -> None:
     [image] = make_result(b"picture").images
     header = pack("key", Result((image,), 20)).partition(b"\n")[0].decode()
     for name in {field.name for field in dataclasses.fields(Image)} - {"data"}:

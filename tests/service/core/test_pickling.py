@@ -1,4 +1,4 @@
-"""Errors and events cross the borders of processes unchanged."""
+"""Errors and events, unchanged by pickling."""
 
 import inspect
 import pickle

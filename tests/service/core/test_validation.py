@@ -109,7 +109,7 @@ def test_set_fields_are_kept_as_they_are() -> None:
     assert resolved.image_count == 4
 
 
-def test_all_violations_are_told_at_once() -> None:
+def test_all_violations_are_reported_at_once() -> None:
     violations = violations_of(
         inputs=" ",
         generation_id="with space",

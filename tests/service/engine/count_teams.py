@@ -1,4 +1,4 @@
-"""Makes a picture in a fresh process, and prints how many teams of OpenMP threads it has then."""
+"""Script that makes an image in a fresh process, and prints the number of its OpenMP teams."""
 
 import asyncio
 import sys
@@ -13,17 +13,17 @@ from safelight_service.settings import Settings
 from support.engine.job_runs import collect
 
 THREADS = 65
-"""So large a team cannot be taken for anything else."""
+"""Size of a team, larger than any other group of threads."""
 
 
 def count_native_threads() -> int:
-    """Count the threads of which Python knows nothing."""
+    """Count the threads that Python does not know."""
     return len(list(Path("/proc/self/task").iterdir())) - threading.active_count()
 
 
 async def main() -> None:
-    """Load the embedded model, and draw at a size at which copying is worth a team to torch."""
-    # Makes a pool of its own, for what is not OpenMP.
+    """Load the embedded model, and draw at a size for which torch copies with a team."""
+    # Starts its own thread pool, which is not OpenMP's.
     torch.set_num_threads(THREADS)
     before = count_native_threads()
     engine = Engine(Settings())

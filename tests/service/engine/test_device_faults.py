@@ -1,4 +1,4 @@
-"""A device that fails for good ends everything at once; one that fails once harms one image."""
+"""Device faults: a permanent one ends everything at once, a single one fails one image."""
 
 import asyncio
 import threading
@@ -24,7 +24,7 @@ CUDA_ERROR = "CUDA error: an illegal memory access was encountered"
 def with_engine(
     tiny_models: TinyModels, act: Callable[[Engine], Awaitable[None]], **settings: Any
 ) -> None:
-    """Act on an engine that runs one image after another; close it, whatever has happened."""
+    """Run a test on an engine that makes one image at a time; always close it."""
 
     async def run() -> None:
         models = (tiny_models.settings("sd15"),)
@@ -41,7 +41,7 @@ def with_engine(
 
 @contextmanager
 def on_forward(engine: Engine, fault: Callable[..., None]) -> Iterator[None]:
-    """Have every forward of the denoiser fail."""
+    """Call `fault` in every forward of the denoiser."""
     model = engine.find_loaded()
     assert model is not None
     hook = model.denoiser.register_forward_pre_hook(fault)
@@ -52,7 +52,7 @@ def on_forward(engine: Engine, fault: Callable[..., None]) -> Iterator[None]:
 
 
 async def expect_lost(engine: Engine) -> None:
-    """What runs, what waits and what comes afterwards ends alike, and the engine tells it."""
+    """Expect the same error for running, waiting and new requests, and from the engine."""
     running_and_waiting = [asyncio.ensure_future(collect(engine, REQUEST)) for _ in range(2)]
     await engine.wait_until_lost()
     for generation in running_and_waiting:
@@ -113,10 +113,10 @@ def test_a_call_that_does_not_return_ends_everything(tiny_models: TinyModels) ->
         is_over.set()
 
 
-def test_a_dead_device_thread_keeps_nobody_waiting(
+def test_a_dead_device_thread_leaves_no_caller_waiting(
     tiny_models: TinyModels, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Fault 34: the device thread ends by an error that nobody expects."""
+    """Fault 34: an unexpected error ends the device thread."""
 
     def fail(*_: Any) -> None:
         raise SystemExit

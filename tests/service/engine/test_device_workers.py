@@ -1,4 +1,4 @@
-"""Devices work side by side, each by a thread of its own."""
+"""Device workers: devices run in parallel, each with its own thread."""
 
 import asyncio
 import threading
@@ -30,7 +30,7 @@ def request(family: str) -> GenerationRequest:
 
 
 def with_two_devices(tiny_models: TinyModels, act: Callable[[Engine], Awaitable[None]]) -> None:
-    """Act on an engine whose second model is on a device that has another name."""
+    """Run a test on an engine whose second model is on a device with another name."""
 
     async def run() -> None:
         models = tuple(map(tiny_models.settings, FAMILIES))
@@ -46,7 +46,7 @@ def with_two_devices(tiny_models: TinyModels, act: Callable[[Engine], Awaitable[
 
 
 def test_models_on_two_devices_run_at_the_same_time(tiny_models: TinyModels) -> None:
-    """A forward of either model lasts until one of the other has begun."""
+    """A forward of either model lasts until one of the other has started."""
     begun = {family: threading.Event() for family in FAMILIES}
 
     def meet(own: str, other: str) -> None:

@@ -89,7 +89,7 @@ def test_generations_at_the_same_time_do_not_disturb_each_other(tiny_models: Tin
         together = await asyncio.gather(*(collect(engine, REQUEST) for _ in range(3)))
         for events in together:
             [image] = images_of(events)
-            # But for rounding: a wider batch adds up in another order.
+            # Equal up to rounding: a wider batch sums in another order.
             assert difference(pixels_of(image), pixels_of(alone)) <= 1
             completed = events[-1]
             assert isinstance(completed, Completed)
@@ -98,7 +98,7 @@ def test_generations_at_the_same_time_do_not_disturb_each_other(tiny_models: Tin
     with_engine(tiny_models, "flux-dev", act)
 
 
-def test_a_deterministic_engine_makes_the_same_bytes_whatever_runs_beside(
+def test_a_deterministic_engine_makes_the_same_bytes_beside_other_work(
     tiny_models: TinyModels,
 ) -> None:
     async def act(engine: Engine) -> None:
@@ -109,23 +109,23 @@ def test_a_deterministic_engine_makes_the_same_bytes_whatever_runs_beside(
     with_engine(tiny_models, "flux-dev", act, BatchingSettings(deterministic=True))
 
 
-def test_who_waits_in_silence_is_told_the_position_again(tiny_models: TinyModels) -> None:
+def test_a_waiting_caller_gets_its_position_again(tiny_models: TinyModels) -> None:
     has_heard_enough = threading.Event()
 
     async def act(engine: Engine) -> None:
         model = engine.find_loaded()
         assert model is not None
-        told: list[Event] = []
+        received: list[Event] = []
 
         def hear(event: Event) -> None:
-            told.append(event)
-            if told[-4:] == [Queued(1, None)] * 4:
+            received.append(event)
+            if received[-4:] == [Queued(1, None)] * 4:
                 has_heard_enough.set()
 
         with count_forwards(model, lambda: has_heard_enough.wait(30)):
             await asyncio.gather(collect(engine, REQUEST), collect(engine, REQUEST, hear))
         assert has_heard_enough.is_set()
-        assert isinstance(told[-1], Completed)
+        assert isinstance(received[-1], Completed)
 
     with_engine(tiny_models, "sd15", act, BatchingSettings(max_width=1), heartbeat_s=0.01)
 
@@ -157,7 +157,7 @@ def test_cancelling_the_run_stops_the_generation(tiny_models: TinyModels) -> Non
 def test_jobs_that_come_at_the_same_time_start_together(
     tiny_models: TinyModels, expected: Expectation
 ) -> None:
-    """An idle device waits a little for those it expects back, and for one more after each."""
+    """An idle device waits briefly for the callers it expects back, and for one more after each."""
 
     async def act(engine: Engine) -> None:
         with pytest.MonkeyPatch.context() as patch:
@@ -172,7 +172,7 @@ def test_jobs_that_come_at_the_same_time_start_together(
 
 
 def test_the_device_thread_alone_has_a_team_of_openmp_threads() -> None:
-    """With a second one, both would wait for work asleep, which slows steps down."""
+    """With a second team, both would sleep while they wait for work, which slows steps."""
     command = [sys.executable, "-m", "tests.service.engine.count_teams"]
     counted = subprocess.run(command, capture_output=True, text=True, check=True)
     assert counted.stderr.splitlines()[-1] == "1"

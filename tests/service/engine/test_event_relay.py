@@ -1,4 +1,4 @@
-"""What threads post is told on the event loop, all of it and in order, and then how it ended."""
+"""Event relay: posts of threads reach the event loop completely, in order, and then the end."""
 
 import asyncio
 import threading
@@ -20,21 +20,21 @@ def progress(step: int) -> Progress:
 
 
 def listen(act: Callable[[LoopEventRelay, list[Any]], Awaitable[None]]) -> list[Any]:
-    """Return what was told, and the end, if there was one, with its error."""
-    told: list[Any] = []
+    """Return the delivered events, and the end with its error, if it came."""
+    received: list[Any] = []
 
     async def run() -> None:
-        relay = LoopEventRelay(told.append)
-        relay.ended.add_done_callback(lambda ended: told.extend([END, ended.result()]))
-        await act(relay, told)
+        relay = LoopEventRelay(received.append)
+        relay.ended.add_done_callback(lambda ended: received.extend([END, ended.result()]))
+        await act(relay, received)
         await asyncio.sleep(0)
 
     asyncio.run(run())
-    return told
+    return received
 
 
-def test_all_that_other_threads_post_is_told_in_order() -> None:
-    async def act(relay: LoopEventRelay, told: list[Any]) -> None:
+def test_events_of_other_threads_arrive_in_order() -> None:
+    async def act(relay: LoopEventRelay, received: list[Any]) -> None:
         def post() -> None:
             for step in range(1000):
                 relay.post(progress(step))
@@ -46,7 +46,7 @@ def test_all_that_other_threads_post_is_told_in_order() -> None:
 
 
 def test_nothing_overtakes_an_image_that_is_still_being_encoded() -> None:
-    async def act(relay: LoopEventRelay, told: list[Any]) -> None:
+    async def act(relay: LoopEventRelay, received: list[Any]) -> None:
         encoding: Future[Event] = Future()
         relay.post(progress(1))
         relay.post(encoding)
@@ -54,7 +54,7 @@ def test_nothing_overtakes_an_image_that_is_still_being_encoded() -> None:
         relay.close()
         for _ in range(3):
             await asyncio.sleep(0)
-        assert told == [progress(1)]
+        assert received == [progress(1)]
         await asyncio.to_thread(encoding.set_result, IMAGE)
         await relay.ended
 
@@ -64,7 +64,7 @@ def test_nothing_overtakes_an_image_that_is_still_being_encoded() -> None:
 def test_only_the_first_end_counts() -> None:
     error = ValueError("first")
 
-    async def act(relay: LoopEventRelay, told: list[Any]) -> None:
+    async def act(relay: LoopEventRelay, received: list[Any]) -> None:
         relay.close(error)
         relay.post(progress(1))
         relay.close()
@@ -76,7 +76,7 @@ def test_only_the_first_end_counts() -> None:
 def test_an_image_that_cannot_be_encoded_is_the_end() -> None:
     error = ValueError("no such format")
 
-    async def act(relay: LoopEventRelay, told: list[Any]) -> None:
+    async def act(relay: LoopEventRelay, received: list[Any]) -> None:
         encoding: Future[Event] = Future()
         encoding.set_exception(error)
         relay.post(encoding)
@@ -87,7 +87,7 @@ def test_an_image_that_cannot_be_encoded_is_the_end() -> None:
 
 
 def test_a_listener_that_fails_is_the_end() -> None:
-    """Nobody is left waiting for an end that was never told."""
+    """No caller waits for an end that is never delivered."""
     error = ValueError("a listener's")
 
     async def run() -> BaseException | None:
@@ -102,11 +102,11 @@ def test_a_listener_that_fails_is_the_end() -> None:
     assert asyncio.run(run()) is error
 
 
-def test_who_wants_to_hear_no_more_is_told_no_more() -> None:
-    told: list[Any] = []
+def test_no_event_arrives_after_deliveries_are_stopped() -> None:
+    received: list[Any] = []
 
     async def run() -> None:
-        relay = LoopEventRelay(told.append)
+        relay = LoopEventRelay(received.append)
         relay.post(progress(1))
         relay.ended.cancel()
         relay.close()
@@ -114,11 +114,11 @@ def test_who_wants_to_hear_no_more_is_told_no_more() -> None:
             await asyncio.sleep(0)
 
     asyncio.run(run())
-    assert told == []
+    assert received == []
 
 
 def test_posting_wakes_the_loop_once_for_all_that_comes_before_it_looks() -> None:
-    """Each waking takes the interpreter's lock from the device thread."""
+    """Each wake-up takes the interpreter's lock from the device thread."""
 
     async def run() -> int:
         loop, count = asyncio.get_running_loop(), 0

@@ -1,4 +1,4 @@
-"""What is known of devices; of asynchronous ones by a GPU that works by a clock of the test's."""
+"""Hardware: properties of devices, with a fake GPU on the test's clock as the asynchronous one."""
 
 import contextlib
 import math
@@ -21,27 +21,27 @@ LAUNCH_S = 0.01
 
 
 class FakeGpu:
-    """Does one thing after another, while the host goes on."""
+    """GPU that does one piece of work after another, while the host continues."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
         self.free_at = 0.0
         self._ahead = RunAhead()
         self.noted: list[float] = []
-        """Seconds of pieces of work."""
+        """Seconds of each piece of work."""
         set_clock(patch, lambda: self.now)
         patch.setattr(torch.cuda, "current_stream", lambda device: None)
         patch.setattr(torch.cuda, "Event", lambda enable_timing: _Mark(self))
 
     def work(self, seconds: float, uses: object = None) -> None:
-        """Give it work of so many seconds."""
+        """Submit work of some seconds."""
         span = self._ahead.begin(torch.device("cuda"), self.noted.append, uses)
         self.now += LAUNCH_S
         self.free_at = max(self.now, self.free_at) + seconds
         self._ahead.end(span)
 
     def end_step(self) -> None:
-        """Wait as at the end of a turn."""
+        """Wait as the device thread does at the end of a turn."""
         self._ahead.end_step()
 
     def catch_up(self) -> None:
@@ -50,7 +50,7 @@ class FakeGpu:
 
     @property
     def behind_s(self) -> float:
-        """Seconds of work that it has still to do."""
+        """Seconds of unfinished work."""
         return self.free_at - self.now
 
 
@@ -91,7 +91,7 @@ def test_a_gpu_has_work_while_the_host_prepares_more(monkeypatch: pytest.MonkeyP
 
 
 def test_seconds_of_work_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither those of launching it, nor those of the work before it."""
+    """They include neither the launch nor earlier work."""
     gpu = FakeGpu(monkeypatch)
     for seconds in (1.0, 3.0, 2.0):
         gpu.work(seconds)
@@ -206,7 +206,7 @@ def test_weights_may_take_most_of_a_gpu_and_all_of_the_host(
 
 
 def test_a_thread_keeps_its_side_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch has 32 streams: further ones would be those of device threads and of captures."""
+    """torch has 32 streams: further ones would be those of device threads and captures."""
     made: list[object] = []
 
     class Stream:

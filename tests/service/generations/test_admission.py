@@ -1,4 +1,4 @@
-"""What a caller may generate: which models, how often and how many at once."""
+"""Admission: a caller's models, rate and number of generations at once."""
 
 from contextlib import ExitStack
 
@@ -45,7 +45,7 @@ def test_another_model_is_refused_with_those_that_are_allowed() -> None:
         admit(Admission(), caller(models=("shapes", "toys")), "sdxl")
 
 
-def test_a_caller_over_its_rate_is_told_when_to_come_back() -> None:
+def test_a_caller_over_its_rate_gets_a_retry_delay() -> None:
     admission, limited = Admission(), caller(requests_per_minute=2)
     admit(admission, limited)
     admit(admission, limited)

@@ -1,4 +1,4 @@
-"""The life of generations, on an engine that does what the test tells it to, when it is told."""
+"""The life of generations, on an engine that follows a script."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
@@ -61,7 +61,7 @@ def progress(step: int) -> Progress:
 
 
 class ScriptedEngine:
-    """Runs what it is asked for by one script each, an event whenever the test gives one."""
+    """Engine that runs each request by its own script; tests give the events."""
 
     def __init__(self) -> None:
         self.started: list[GenerationRequest] = []
@@ -130,7 +130,7 @@ class Watcher:
 
 
 async def settle() -> None:
-    """Let everything happen that can happen now."""
+    """Run the event loop until nothing more can happen."""
     for _ in range(20):
         await asyncio.sleep(0)
 
@@ -169,7 +169,7 @@ def play(act: Callable[[Scene], Coroutine[Any, Any, None]], **settings: Any) -> 
     asyncio.run(run())
 
 
-def test_the_same_request_joins_and_is_told_the_present_state_first() -> None:
+def test_an_equal_request_joins_and_gets_the_present_state_first() -> None:
     async def act(scene: Scene) -> None:
         first = await scene.generate()
         await scene.happen(Queued(1, None), progress(1), progress(2))
@@ -188,7 +188,7 @@ def test_the_same_request_joins_and_is_told_the_present_state_first() -> None:
     play(act)
 
 
-def test_a_finished_generation_is_told_again_while_it_is_kept() -> None:
+def test_a_finished_generation_is_replayed_while_it_is_kept() -> None:
     async def act(scene: Scene) -> None:
         await scene.generate()
         await scene.happen(progress(4), IMAGE, COMPLETED)
@@ -261,7 +261,7 @@ def test_it_goes_on_until_the_last_watcher_has_left() -> None:
     play(act)
 
 
-def test_it_lingers_for_those_who_come_back() -> None:
+def test_it_lingers_for_watchers_that_return() -> None:
     async def act(scene: Scene) -> None:
         first = await scene.generate(linger_s=3600)
         await scene.happen(progress(1))
@@ -299,7 +299,7 @@ def test_cancelling_reaches_all_watchers_and_can_be_repeated() -> None:
     play(act)
 
 
-def test_what_failed_is_told_to_watchers_and_started_anew_by_the_same_request() -> None:
+def test_a_failure_reaches_watchers_and_an_equal_request_restarts_it() -> None:
     async def act(scene: Scene) -> None:
         first = await scene.generate()
         await scene.happen(OutOfMemoryError())
@@ -427,7 +427,7 @@ def test_a_deadline_is_that_of_its_caller_alone() -> None:
     play(act)
 
 
-def test_what_was_made_is_told_again_from_the_cache() -> None:
+def test_a_made_result_is_replayed_from_the_cache() -> None:
     async def act(scene: Scene) -> None:
         await scene.generate("a", **SEED)
         await scene.happen(IMAGE, COMPLETED)
@@ -443,7 +443,7 @@ def test_what_was_made_is_told_again_from_the_cache() -> None:
     play(act)
 
 
-def test_other_previews_are_made_for_those_who_want_them() -> None:
+def test_a_request_for_other_previews_gets_its_own_execution() -> None:
     async def act(scene: Scene) -> None:
         await scene.generate("a", **SEED)
         await scene.generate("b", preview=PreviewOptions(interval_steps=1), **SEED)
@@ -476,7 +476,7 @@ def test_open_seeds_are_replayed_where_the_operator_wants_it() -> None:
 
 
 class Lives(RuleBasedStateMachine):
-    """Whatever callers and the engine do, each id runs at most once, and only while watched."""
+    """State machine: each id runs at most once, and only while watched, in any order of calls."""
 
     IDS = ("a", "b")
 

@@ -1,4 +1,4 @@
-"""The life of a generation is the one that its table and the docs show."""
+"""State: transitions of a generation, as in its table and in the docs."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A subscription is bounded for any reader, and loses nothing that matters."""
+"""Subscription: bounded for any reader, without losing important events."""
 
 import asyncio
 
@@ -63,7 +63,7 @@ def test_a_quick_reader_gets_everything_in_order() -> None:
     assert asyncio.run(read_at_once()) == [progress(1), progress(2), progress(3)]
 
 
-def test_a_waiting_reader_is_told_of_events_and_of_the_end() -> None:
+def test_a_waiting_reader_gets_events_and_the_end() -> None:
     async def read_first() -> list[Event]:
         subscription = Subscription()
         reading = asyncio.ensure_future(drain(subscription))

@@ -1,4 +1,4 @@
-"""What a caller is told of a call that has failed."""
+"""Failures: the rich status of a failed call."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from safelight.v1 import text_to_image_pb2 as pb
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A rich status: its code, the reason in its ErrorInfo, whether it says when to try again."""
+    """Rich status: its code, the reason in its ErrorInfo, and whether it has a RetryInfo."""
 
     code: grpc.StatusCode
     reason: str
@@ -33,7 +33,7 @@ def failure_of(events: Iterable[pb.GenerateResponse]) -> Failure:
 
 
 def read_failure(error: grpc.RpcError) -> Failure:
-    """Take a call's rich status apart."""
+    """Parse the rich status of a call."""
     assert isinstance(error, grpc.Call | grpc.aio.AioRpcError)
     status = rpc_status.from_call(cast(grpc.Call, error))
     assert status is not None, error

@@ -1,4 +1,4 @@
-"""The service, whose device or loading fails the way that its first argument names."""
+"""Faulty service: its device or loading fails in the way named by the first argument."""
 
 import sys
 import threading
@@ -13,24 +13,24 @@ from safelight_service.engine.models import loading
 
 
 def hang(*_: Any) -> None:
-    """Never return, as a kernel that waits for ever."""
+    """Never return, like a kernel that waits forever."""
     threading.Event().wait()
 
 
 def hang_while_loading(*_: Any, **__: Any) -> None:
-    """Tell that loading has begun, and never return."""
+    """Report the start of loading, and never return."""
     print("loading", flush=True)
     hang()
 
 
 def lose_device(*_: Any) -> None:
-    """Fail as after an illegal memory access: from now on nothing works on the device."""
+    """Fail as after an illegal memory access, after which nothing works on the device."""
     hardware.is_answering = lambda device: False
     raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
 
 
 def on_forward(fault: Callable[..., None]) -> Callable[..., Any]:
-    """Load models as ever, but have their denoisers fail."""
+    """Call a function in each forward of the models loaded from now on."""
 
     def load_faulty(*arguments: Any, **options: Any) -> Any:
         model = loading.load_model(*arguments, **options)

@@ -1,7 +1,7 @@
-"""Fuzzing of the request path by atheris: bytes, as they come from the wire.
+"""Fuzzing of the request path with atheris, from the bytes of the wire.
 
-Run as a command, it takes the options of libFuzzer: `-max_total_time=20`, or a file that it has
-left of a failure.
+As a command, it takes the options of libFuzzer: `-max_total_time=20`, or the file of an earlier
+failure.
 """
 
 import sys
@@ -16,7 +16,7 @@ with atheris.instrument_imports(include=["safelight_service"]):
 
 
 def main() -> None:
-    """Run until told to stop, or until something fails that must not."""
+    """Fuzz until the options stop it, or until an unexpected failure."""
     model = load_model(ModelSettings(name=EMBEDDED_MODEL, source=EMBEDDED_MODEL), MERGING)
 
     def take_one(data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""A gRPC call made frame by frame, for what no well-behaved client does."""
+"""HTTP/2 client: gRPC calls frame by frame, to misbehave as no gRPC client does."""
 
 import socket
 import struct
@@ -30,16 +30,16 @@ HEADERS = {
     "content-type": "application/grpc",
     "te": "trailers",
 }
-"""Those of a call of Generate."""
+"""Headers of a call of Generate."""
 
 
 def frame_message(message: bytes, *, is_compressed: bool = False, size: int | None = None) -> bytes:
-    """Put a message's prefix before it, with another `size` than its own where one is given."""
+    """Prefix a message with its length, or with another `size`."""
     return struct.pack(">?I", is_compressed, len(message) if size is None else size) + message
 
 
 class H2Client:
-    """A connection that grants its streams `window` bytes, and no more until it is asked to."""
+    """Connection that grants its streams `window` bytes, and more only by `open_window`."""
 
     def __init__(self, target: str, window: int = 65535) -> None:
         host, _, port = target.rpartition(":")
@@ -48,7 +48,7 @@ class H2Client:
             H2Configuration(header_encoding=None, validate_outbound_headers=False)
         )
         self._unread: deque[Event] = deque()
-        # As an initial value: a later one would count from the service's acknowledgement on only.
+        # Set initially: a later value would apply only after the service's acknowledgement.
         self.connection.local_settings = Settings(
             client=True, initial_values={SettingCodes.INITIAL_WINDOW_SIZE: window}
         )
@@ -56,7 +56,7 @@ class H2Client:
         self.flush()
 
     def flush(self) -> None:
-        """Send what the connection has ready."""
+        """Send the pending bytes of the connection."""
         self.socket.sendall(self.connection.data_to_send())
 
     def call(self, method: str, request: Message, **metadata: bytes) -> int:
@@ -69,9 +69,9 @@ class H2Client:
         path: str = f"{METHOD}Generate",
         metadata: Mapping[str, bytes] = MappingProxyType({}),
     ) -> int:
-        """Send the body of a call, as much of it as the service takes; return its stream.
+        """Send as much of a call's body as the service accepts; return its stream.
 
-        A service that refuses the call answers and closes the stream before the body is over.
+        A service that refuses the call answers and closes the stream before the end of the body.
         """
         stream = self.connection.get_next_available_stream_id()
         headers = {
@@ -89,18 +89,18 @@ class H2Client:
         self.flush()
 
     def abort(self) -> None:
-        """Close the connection by a TCP reset, as a kernel does for a process that is gone."""
+        """Close the connection with a TCP reset, as the kernel does for a dead process."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
 
     def open_window(self, stream: int, size: int = 1 << 24) -> None:
-        """Let the service send so many bytes."""
+        """Allow the service to send more bytes."""
         self.connection.increment_flow_control_window(size)
         self.connection.increment_flow_control_window(size, stream)
         self.flush()
 
     def read_metadata(self, stream: int) -> dict[str, str]:
-        """Read to the end of the stream; return its metadata, the trailing ones included."""
+        """Read to the end of the stream; return its metadata, including trailers."""
         metadata: dict[str, str] = {}
         while not isinstance(event := self.read(), StreamEnded):
             if isinstance(event, DataReceived):
@@ -111,7 +111,7 @@ class H2Client:
         return metadata
 
     def read(self) -> Event:
-        """Return what the service sends next."""
+        """Return the next bytes or events from the service."""
         while not self._unread:
             self._receive()
         return self._unread.popleft()
@@ -135,7 +135,7 @@ class H2Client:
         self.flush()
 
     def _has_ended(self, stream: int) -> bool:
-        """Whether what has not been read yet tells of the stream's end."""
+        """Whether the unread data includes the end of the stream."""
         return any(
             isinstance(event, StreamEnded | StreamReset) and event.stream_id == stream
             for event in self._unread

@@ -1,4 +1,4 @@
-"""A client that reads a long generation until it is killed; its argument is the target."""
+"""Client that reads a long generation until it is killed; its argument is the target."""
 
 import sys
 

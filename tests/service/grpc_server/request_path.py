@@ -1,4 +1,4 @@
-"""The way of a request from its bytes to what is settled, for tests that send anything."""
+"""Request path: from bytes to a resolved request, for tests with arbitrary input."""
 
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError
@@ -12,14 +12,14 @@ from safelight_service.grpc_server.status import to_status
 from safelight_service.grpc_server.unknown_fields import refuse_unknown_fields
 
 _MAX_STATUS_BYTES = 8 * 1024
-"""Of metadata, which clients take by default."""
+"""Largest metadata that clients accept by default."""
 
 
 def take(data: bytes, model: LoadedModel) -> list[str]:
-    """Deserialise, convert and resolve a request; return the paths of the fields that are wrong.
+    """Deserialise, convert and resolve a request; return the paths of the wrong fields.
 
-    Bytes that are no message at all have the path "". A status that tells of it can be received,
-    and names fields that exist.
+    The path is "" for bytes that are no message. Checks that clients can receive the status,
+    and that its fields exist.
     """
     try:
         request = pb.GenerateRequest.FromString(data)
@@ -36,7 +36,7 @@ def take(data: bytes, model: LoadedModel) -> list[str]:
         assert paths
         assert all(not path or _is_field(path, pb.GenerateRequest.DESCRIPTOR) for path in paths)
         status = to_status(error)
-        # gRPC writes what is not printable ASCII as three characters a byte.
+        # gRPC encodes bytes other than printable ASCII as three characters.
         size = sum(len(value) for _, value in status.trailing_metadata or ())
         size += sum(1 if " " <= char <= "~" else 3 * len(char.encode()) for char in status.details)
         assert size < _MAX_STATUS_BYTES, size

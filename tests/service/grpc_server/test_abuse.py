@@ -1,4 +1,4 @@
-"""Bytes that no client sends, floods and idle connections: the service stays as it was."""
+"""Abuse: malformed bytes, floods and idle connections leave the service unharmed."""
 
 import contextlib
 import random
@@ -33,7 +33,7 @@ IDLE, HALF_OPEN = 500, 200
 
 
 def bomb(size_mib: int) -> bytes:
-    """Compress so many MiB of zeros by gzip."""
+    """Compress some MiB of zeros with gzip."""
     gzip = zlib.compressobj(wbits=31)
     return b"".join(gzip.compress(bytes(MIB)) for _ in range(size_mib)) + gzip.flush()
 
@@ -43,7 +43,7 @@ def code_of(metadata: dict[str, str]) -> grpc.StatusCode:
 
 
 def call_raw(channel: grpc.Channel, method: str, request: bytes) -> grpc.StatusCode:
-    """Send bytes as a request, read the answer to its end, and return the status."""
+    """Send bytes as a request, read the answer to the end, and return the status."""
     calls: grpc.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(method)
     call = calls(request)
     with contextlib.suppress(grpc.RpcError):
@@ -71,7 +71,7 @@ def test_a_message_that_is_too_large_is_refused_without_being_held(
 
 
 def test_a_message_that_ends_early_holds_nothing_up(service: RunningService) -> None:
-    """Fault 5: a length that is a lie, but within the limit; gRPC waits for the rest."""
+    """Fault 5: a wrong length within the limit; gRPC waits for the rest."""
     with unharmed(service) as stub, H2Client(service.target) as raw:
         raw.send(frame_message(b"short", size=100))
         make_control(stub)
@@ -111,12 +111,12 @@ def test_a_method_that_does_not_exist_is_unimplemented(
 def test_calls_beyond_those_that_a_connection_may_hold_are_refused(
     service: RunningService,
 ) -> None:
-    """Fault 43: gRPC drops calls of others from 1,000 on that nobody has looked at yet."""
+    """Fault 43: with 1,000 pending calls, gRPC drops calls of other connections."""
     with unharmed(service), H2Client(service.target) as raw:
         streams = [raw.send(b"") for _ in range(ConnectionSettings().max_stream_count + 1)]
         reset = next(event for event in iter(raw.read, None) if isinstance(event, StreamReset))
         assert reset.stream_id == streams[-1]
-        # Before the client has acknowledged the limit, and after.
+        # Before and after the client acknowledges the limit.
         assert reset.error_code in {ErrorCodes.ENHANCE_YOUR_CALM, ErrorCodes.REFUSED_STREAM}
 
 
@@ -144,8 +144,8 @@ FLOODS = {
 
 
 @pytest.mark.parametrize("flood", FLOODS)
-def test_a_flood_keeps_nobody_else_waiting(flood: str, service: RunningService) -> None:
-    """Fault 43: GOAWAY, or ignored; health answers before the flood is over."""
+def test_a_flood_delays_no_other_caller(flood: str, service: RunningService) -> None:
+    """Fault 43: GOAWAY, or ignored; health checks succeed during the flood."""
     with unharmed(service), grpc.insecure_channel(service.target) as channel:
         host, _, port = service.target.rpartition(":")
         with socket.create_connection((host, int(port)), timeout=60) as flooding:
@@ -157,7 +157,7 @@ def test_a_flood_keeps_nobody_else_waiting(flood: str, service: RunningService) 
 def test_connections_beyond_the_limit_are_closed_and_the_others_served(
     service: RunningService,
 ) -> None:
-    """Fault 44: 500 idle and 200 half-open connections; who was there before is served."""
+    """Fault 44: 500 idle and 200 half-open connections; earlier connections still work."""
     host, _, port = service.target.rpartition(":")
     with unharmed(service) as stub, contextlib.ExitStack() as connections:
         before = service.read_usage().descriptor_count

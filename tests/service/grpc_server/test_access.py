@@ -1,4 +1,4 @@
-"""Who may call, which models they see and how much they may ask, on a service with tokens."""
+"""Access by token: calls, visible models and quotas."""
 
 import json
 from collections.abc import Iterator
@@ -67,7 +67,7 @@ def request(model: str = "", step_count: int = 1) -> pb.GenerateRequest:
 
 
 def call(channel: Any, method: str, metadata: Any) -> None:
-    """Call a method of any kind, and read its responses to the end."""
+    """Call any kind of method, and read its responses to the end."""
     stub = pb_grpc.TextToImageServiceStub(channel)
     match method:
         case "Generate":
@@ -88,7 +88,7 @@ METHODS = pytest.mark.parametrize(
 
 
 def status_of(error: grpc.RpcError) -> tuple[grpc.StatusCode, str, status_pb2.Status]:
-    """The code, the reason and the rich status."""
+    """Return the code, the reason and the rich status."""
     assert isinstance(error, grpc.Call)
     status = rpc_status.from_call(error)
     assert status is not None
@@ -152,7 +152,7 @@ def test_a_wrong_token_is_refused_with_the_same_text(
 def test_a_token_beyond_ascii_is_refused_with_the_same_text(
     wrong: bytes, guarded: RunningService
 ) -> None:
-    """Fault 2: non-ASCII, which gRPC's own clients do not send."""
+    """Fault 2: non-ASCII tokens, which gRPC's own clients do not send."""
     with H2Client(guarded.target) as raw:
         stream = raw.call("ListModels", pb.ListModelsRequest(), authorization=b"Bearer " + wrong)
         metadata = raw.read_metadata(stream)
@@ -170,7 +170,7 @@ def test_metadata_beyond_16_kib_is_refused(method: str, channel: grpc.Channel) -
 
 
 def test_metadata_below_16_kib_is_never_refused(stub: pb_grpc.TextToImageServiceStub) -> None:
-    """Fault 3: gRPC's default is to refuse at random from 8 KiB on."""
+    """Fault 3: by default, gRPC refuses metadata above 8 KiB at random."""
     metadata = (*bearer("full"), ("x-long", "x" * 15 * 1024))
     for _ in range(20):
         stub.ListModels(pb.ListModelsRequest(), metadata=metadata)
@@ -200,7 +200,7 @@ def test_reflection_is_for_callers_with_a_token(channel: grpc.Channel) -> None:
 def test_a_model_that_the_token_does_not_allow_is_refused(
     model: str, stub: pb_grpc.TextToImageServiceStub
 ) -> None:
-    """Fault 8: served or not, and also as the default; what else is served is not told."""
+    """Fault 8: served or not, or the default model; the error does not list other models."""
     with pytest.raises(grpc.RpcError) as raised:
         list(stub.Generate(request(model), metadata=bearer("toys_only")))
     code, reason, status = status_of(raised.value)
@@ -286,7 +286,7 @@ def test_what_lingers_counts_as_running(stub: pb_grpc.TextToImageServiceStub) ->
     with pytest.raises(grpc.RpcError) as raised:
         list(stub.Generate(request(), metadata=bearer("one_at_a_time")))
     assert status_of(raised.value)[1] == "TOO_MANY_GENERATIONS"
-    # To come back to it is to start nothing.
+    # Rejoining it starts no generation.
     back = stub.Generate(lingering, metadata=bearer("one_at_a_time"))
     assert kinds(back)[-1] == "completed"
 
@@ -304,7 +304,7 @@ def test_a_generation_is_that_of_its_token(stub: pb_grpc.TextToImageServiceStub)
         with pytest.raises(grpc.RpcError) as raised:
             ask()
         assert status_of(raised.value)[1] == "GENERATION_NOT_FOUND"
-    mine.inputs = "a blue star"  # under the same id, and yet another generation
+    mine.inputs = "a blue star"  # the same id, but another generation
     other = list(stub.Generate(mine, metadata=bearer("one_at_a_time")))
     assert kinds(other)[-1] == "completed"
     seeds = {responses[0].event.accepted.parameters.seed for responses in (first, other)}

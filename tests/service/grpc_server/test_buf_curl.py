@@ -1,4 +1,4 @@
-"""`buf curl`, a third-party client that knows the contract by reflection only."""
+"""`buf curl`, a third-party client that gets the contract by reflection."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""The converter and the rules behind it, with requests that no test would think of."""
+"""Conversion and validation of random requests."""
 
 from typing import Any
 
@@ -43,11 +43,11 @@ OUTSIDE: dict[str, st.SearchStrategy[Any]] = {
     "preview.max_side_px": INT32.filter(lambda side: not 16 <= side <= 512),
     "linger": st.builds(Duration, seconds=INT64.filter(lambda s: not 0 <= s <= 3600)),
 }
-"""By its path, what each field refuses whatever else a request asks."""
+"""Values that each field refuses in any request, by path."""
 
 
 def messages(kind: Descriptor) -> st.SearchStrategy[Message]:
-    """Draw a message whose fields are set or not, and hold anything that their type can."""
+    """Draw a message with any fields set, to any values of their types."""
     fields = {
         field.name: messages(field.message_type) if field.message_type else VALUES[field.cpp_type]
         for field in kind.fields
@@ -57,7 +57,7 @@ def messages(kind: Descriptor) -> st.SearchStrategy[Message]:
 
 
 def request_with(path: str, value: Any) -> bytes:
-    """Serialise a good request but for one field."""
+    """Serialise a request that is good except for one field."""
     request = pb.GenerateRequest(inputs="a red circle")
     *parents, name = path.split(".")
     message: Message = getattr(request, parents[0]) if parents else request
@@ -101,7 +101,7 @@ def test_a_value_outside_its_rule_is_named_and_no_other(
 def test_however_long_a_value_is_its_refusal_can_be_received(
     path: str, shapes: LoadedModel
 ) -> None:
-    """Fault 4: gRPC clients take 8 KiB of metadata, which a status is part of."""
+    """Fault 4: gRPC clients accept 8 KiB of metadata, including the status."""
     request = pb.GenerateRequest(inputs="a red circle")
     *parents, name = path.split(".")
     setattr(

@@ -1,4 +1,4 @@
-"""Whatever goes wrong in a handler, the caller gets a rich status and no inner detail."""
+"""Faults in a handler: callers get a rich status without internal details."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -33,7 +33,7 @@ async def cancel_an_inner_task() -> None:
 
 
 class FaultyServicer(pb_grpc.TextToImageServiceServicer):
-    """Fails in every method, the way it is told to."""
+    """Servicer whose methods all raise a given exception."""
 
     def __init__(self, fail: Callable[[], Awaitable[None]]) -> None:
         self.fail = fail
@@ -74,7 +74,7 @@ async def read(stub: Any) -> None:
 
 
 def failure_of(method: str, fail: Callable[[], Awaitable[None]]) -> grpc.aio.AioRpcError:
-    """Call a method whose handler fails so, and return what the caller sees."""
+    """Call a method whose handler fails; return the caller's error."""
 
     async def run() -> grpc.aio.AioRpcError:
         faults = FaultInterceptor(SERVICE, OngoingCalls(), stall_s=60)
@@ -97,7 +97,7 @@ METHODS = pytest.mark.parametrize("method", ["Generate", "GetModel"])
 
 
 @METHODS
-def test_an_unexpected_exception_tells_an_id_and_nothing_else(
+def test_an_unexpected_exception_reveals_only_an_id(
     method: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Fault 35: the handler raises."""
@@ -117,7 +117,7 @@ def test_an_unexpected_exception_tells_an_id_and_nothing_else(
 
 @METHODS
 def test_a_cancellation_that_leaks_from_inside_is_internal(method: str) -> None:
-    """Fault 36: an inner task is cancelled, and nobody has cancelled the call."""
+    """Fault 36: an inner task is cancelled, but not the call."""
     assert failure_of(method, cancel_an_inner_task).code() is grpc.StatusCode.INTERNAL
 
 
@@ -136,7 +136,7 @@ def with_broken_forwards(
     breaks: Callable[..., None],
     act: Callable[[Any], Awaitable[None]],
 ) -> None:
-    """Act on a real server in this process, whose denoiser calls `breaks` before each forward."""
+    """Run a test on a real server in this process; its denoiser calls `breaks` in each forward."""
 
     async def run() -> None:
         models = (tiny_models.settings("sd15"),)
@@ -171,7 +171,7 @@ async def last_event(call: Any) -> str:
 def test_out_of_memory_fails_the_request_that_is_too_large_and_no_other(
     tiny_models: TinyModels,
 ) -> None:
-    """Fault 31: too large an image, beside one that is small enough and before another."""
+    """Fault 31: an image that is too large, beside a small one and before another."""
 
     def refuse_large(_: Any, __: Any, arguments: dict[str, torch.Tensor]) -> None:
         if arguments["sample"].shape[-2] > SMALL["height"] // 8:
@@ -188,7 +188,7 @@ def test_out_of_memory_fails_the_request_that_is_too_large_and_no_other(
     with_broken_forwards(tiny_models, refuse_large, act)
 
 
-def test_an_unexpected_exception_on_the_device_tells_an_id_and_nothing_else(
+def test_an_unexpected_exception_on_the_device_reveals_only_an_id(
     tiny_models: TinyModels, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Fault 35: the pipeline raises."""

@@ -33,7 +33,7 @@ def request(steps: int = 4, seed: int = 1, **fields: object) -> pb.GenerateReque
 
 
 def long_request() -> pb.GenerateRequest:
-    """A generation that takes far longer than any test may."""
+    """A generation that takes far longer than any test."""
     parameters = pb.TextToImageParameters(
         num_inference_steps=LONG_STEP_COUNT, width=512, height=512, seed=1
     )
@@ -56,7 +56,7 @@ def test_events_come_in_the_promised_order(stub: pb_grpc.TextToImageServiceStub)
     assert set(events[1:-3]) <= {"queued", "progress"}
 
 
-def test_accepted_tells_every_parameter_as_resolved(stub: pb_grpc.TextToImageServiceStub) -> None:
+def test_accepted_holds_every_resolved_parameter(stub: pb_grpc.TextToImageServiceStub) -> None:
     accepted = next(iter(stub.Generate(pb.GenerateRequest(inputs=PROMPT)))).event.accepted
     assert accepted.model == "shapes"
     assert accepted.parameters.num_inference_steps == 20
@@ -88,7 +88,7 @@ def test_each_image_of_a_request_has_a_seed_of_its_own(
     seeds = [response.event.image.seed for response in pair if response.event.HasField("image")]
     alone = list(stub.Generate(request(seed=6)))
     assert seeds == [5, 6]
-    # But for rounding: the images of one request share forwards.
+    # Equal up to rounding: the images of one request share forwards.
     second, single = (
         PIL.Image.open(io.BytesIO(data))
         for data in (image_bytes(pair, index=1), image_bytes(alone))
@@ -129,7 +129,7 @@ def test_previews_come_at_the_interval_asked_for(stub: pb_grpc.TextToImageServic
     preview = pb.PreviewOptions(interval_steps=2, max_side_px=64)
     events = [response.event for response in stub.Generate(request(steps=6, preview=preview))]
     previews = [event.preview for event in events if event.HasField("preview")]
-    # A reader that falls behind gets the latest only, so not all of them need to arrive.
+    # A slow reader gets only the latest ones, so some may be missing.
     assert {preview.step for preview in previews} <= {2, 4}
     assert previews
     for preview_event in previews:
@@ -172,7 +172,7 @@ def test_a_flag_that_is_none_is_an_invalid_argument(stub: pb_grpc.TextToImageSer
     assert "x-wait-for-model" in violations(raised.value)
 
 
-def test_a_generation_behind_another_is_told_its_position(
+def test_a_generation_behind_another_gets_its_position(
     stub: pb_grpc.TextToImageServiceStub,
 ) -> None:
     running = stub.Generate(long_request())
@@ -225,5 +225,5 @@ def test_concurrent_generations_all_get_their_own_image(
         thread.join()
     for seed, data in together.items():
         first, second = (np.asarray(PIL.Image.open(io.BytesIO(d))) for d in (data, alone[seed]))
-        # But for rounding: a wider batch adds up in another order.
+        # Equal up to rounding: a wider batch sums in another order.
         assert np.abs(first.astype(int) - second).max() <= 1

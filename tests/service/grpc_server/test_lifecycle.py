@@ -1,4 +1,4 @@
-"""Generations that are joined, watched, told again, cancelled and left, over the wire."""
+"""Lifecycle over the wire: joining, watching, replaying, cancelling and leaving generations."""
 
 import asyncio
 import hashlib
@@ -61,7 +61,7 @@ def test_the_same_request_joins_and_all_get_the_same_image(
     wait_for(first, "progress")
     again = list(stub.Generate(request("joined")))
     watched = list(stub.WatchGeneration(pb.WatchGenerationRequest(generation_id="joined")))
-    # The seed was left open, and is that of the generation.
+    # The request sets no seed; it is that of the generation.
     assert again[0].event == watched[0].event
     assert again[0].event.accepted == accepted
     assert image_bytes(again) == image_bytes(watched) == image_bytes(first)
@@ -92,7 +92,7 @@ def test_what_is_not_known_is_not_found(stub: pb_grpc.TextToImageServiceStub) ->
     assert reason_of(raised.value) == not_found
 
 
-def test_what_lingers_is_finished_for_who_comes_back(
+def test_a_lingering_generation_is_finished_for_a_returning_caller(
     stub: pb_grpc.TextToImageServiceStub,
 ) -> None:
     left = stub.Generate(request("lingering", linger=LINGER))
@@ -106,8 +106,8 @@ def test_what_lingers_is_finished_for_who_comes_back(
 def test_a_deadline_that_cannot_be_met_is_refused_at_once(
     stub: pb_grpc.TextToImageServiceStub,
 ) -> None:
-    """Fault 18: what cannot be ready in time never starts."""
-    list(stub.Generate(request("measured")))  # from now on the cost of a step is known
+    """Fault 18: a generation that cannot be ready in time never starts."""
+    list(stub.Generate(request("measured")))  # measures the cost of a step
     with pytest.raises(grpc.RpcError) as raised:
         list(stub.Generate(request("late", steps=150, image_count=8), timeout=3))
     assert reason_of(raised.value) == (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE")
@@ -132,11 +132,11 @@ def test_what_was_made_comes_from_the_cache_to_the_byte() -> None:
             seeded.generation_id = generation_id
             call = stub.Generate(seeded, metadata=(("x-use-cache", use_cache),))
             responses = list(call)
-            told = dict(call.trailing_metadata())["x-cache"]
-            return image_bytes(responses), responses[-1].event.completed.cache, str(told)
+            reported = dict(call.trailing_metadata())["x-cache"]
+            return image_bytes(responses), responses[-1].event.completed.cache, str(reported)
 
-        image, *told = generate("first", "true")
-        assert told == [pb.CACHE_STATUS_MISS, "miss"]
+        image, *reported = generate("first", "true")
+        assert reported == [pb.CACHE_STATUS_MISS, "miss"]
         assert generate("second", "1") == (image, pb.CACHE_STATUS_HIT, "hit")
         assert generate("third", "False") == (image, pb.CACHE_STATUS_BYPASS, "bypass")
 
@@ -161,14 +161,14 @@ def test_equal_requests_of_many_clients_at_once_are_made_once() -> None:
 
 @pytest.fixture(scope="module")
 def impatient() -> Iterator[RunningService]:
-    """A service with little patience."""
+    """A service with short time limits."""
     connections = '{"max_age_s": 0.5, "keepalive_s": 0.5, "keepalive_timeout_s": 0.5}'
     with run_service(generations='{"max_s": 5}', connections=connections) as running:
         yield running
 
 
 def test_a_call_that_is_cancelled_frees_the_device(service: RunningService) -> None:
-    """Fault 10: in mid-step; test_batcher.py holds that no other step is made."""
+    """Fault 10: in mid-step; test_step_batcher.py proves that no further step runs."""
     with unharmed(service) as stub:
         call = stub.Generate(LONG)
         wait_for(call, "progress")
@@ -190,7 +190,7 @@ def test_calls_that_are_cancelled_right_after_an_event_all_free_the_device(
 
 
 def test_a_slow_reader_that_cancels_leaves_nothing_behind(service: RunningService) -> None:
-    """Fault 13: nor is a failure logged."""
+    """Fault 13: no failure is logged, either."""
     logged = service.read_log()
     with unharmed(service) as stub, H2Client(service.target, window=0) as slow:
         stream = slow.call("Generate", LONG)
@@ -228,7 +228,7 @@ def test_a_channel_that_is_closed_frees_the_device(service: RunningService) -> N
 def test_a_connection_that_went_dead_is_closed_and_frees_the_device(
     impatient: RunningService,
 ) -> None:
-    """Fault 17: nothing comes through any more, and nobody says so."""
+    """Fault 17: a silent connection that passes no data."""
     with (
         TcpProxy(impatient.target) as proxy,
         grpc.insecure_channel(proxy.target) as channel,
@@ -242,7 +242,7 @@ def test_a_connection_that_went_dead_is_closed_and_frees_the_device(
 def test_a_deadline_that_passes_in_mid_generation_frees_the_device(
     service: RunningService,
 ) -> None:
-    """Fault 19: at a size that nothing is known about, or it would have been refused."""
+    """Fault 19: at a size without measurements, since otherwise the service would refuse it."""
     unknown = request("", steps=150, image_count=4)
     unknown.parameters.width = 72
     with unharmed(service) as stub:
@@ -254,7 +254,7 @@ def test_a_deadline_that_passes_in_mid_generation_frees_the_device(
 
 
 def test_no_generation_takes_longer_than_any_may(impatient: RunningService) -> None:
-    """Fault 20: not without a deadline, nor with one in 24 hours."""
+    """Fault 20: without a deadline, and with one in 24 hours."""
     with unharmed(impatient) as stub:
         for events in [stub.Generate(LONG, timeout=timeout) for timeout in (None, 86_400)]:
             with pytest.raises(grpc.RpcError) as raised:
@@ -265,7 +265,7 @@ def test_no_generation_takes_longer_than_any_may(impatient: RunningService) -> N
 def test_a_connection_that_grows_old_is_left_by_the_next_call_only(
     impatient: RunningService,
 ) -> None:
-    """Fault 41: what it carries comes to its end."""
+    """Fault 41: its running calls still finish."""
     with (
         TcpProxy(impatient.target) as proxy,
         grpc.insecure_channel(proxy.target) as channel,
@@ -304,7 +304,7 @@ def test_an_image_larger_than_a_message_reaches_a_client_with_default_limits(
 
 
 def test_a_reader_that_stops_is_cut_off_and_holds_up_nobody() -> None:
-    """Fault 14: who comes after it is served, and it is told why it was not."""
+    """Fault 14: later callers are served, and the stopped reader gets an error with the reason."""
     with (
         run_service(generations='{"stall_s": 0.5}') as service,
         H2Client(service.target, window=0) as stalled,

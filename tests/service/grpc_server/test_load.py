@@ -1,4 +1,4 @@
-"""Many clients at once, with all sorts of requests, a third of which leave halfway."""
+"""Load: many clients with all kinds of requests, a third of which leave halfway."""
 
 import random
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +14,7 @@ CLIENTS = 32
 
 
 def draw_request(rng: random.Random) -> dict[str, Any]:
-    """Everything that may differ between requests differs."""
+    """Draw a request that differs from others in all ways it may."""
     return {
         "prompt": rng.choice(["a red circle", "two blue stars at night", "a", "heart " * 6]),
         "num_inference_steps": rng.randint(3, 9),
@@ -55,5 +55,5 @@ def test_every_image_is_its_own_while_others_come_and_go(service: RunningService
                 alone = client.text_to_image(**request)
                 assert picture is not None
                 difference = np.asarray(alone).astype(int) - np.asarray(picture)
-                # But for rounding: a wider batch adds up in another order.
+                # Equal up to rounding: a wider batch sums in another order.
                 assert np.abs(difference).max() <= 1

@@ -23,7 +23,7 @@ def channel(service: RunningService) -> Iterator[grpc.Channel]:
         yield channel
 
 
-def test_the_list_tells_what_a_model_takes(channel: grpc.Channel) -> None:
+def test_the_list_describes_the_parameters_of_a_model(channel: grpc.Channel) -> None:
     models = pb_grpc.TextToImageServiceStub(channel).ListModels(pb.ListModelsRequest()).models
     assert [model.name for model in models] == ["shapes"]
     assert models[0].is_default

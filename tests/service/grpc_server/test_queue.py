@@ -1,4 +1,4 @@
-"""A full queue, and a model that is loaded on demand, on services of their own."""
+"""A full queue, and a model that loads on demand, each on its own service."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -20,14 +20,14 @@ ONE = pb.GenerateRequest(
     inputs="a red circle",
     parameters=pb.TextToImageParameters(num_inference_steps=60, width=64, height=64),
 )
-"""Takes longer than it takes to refuse a call."""
+"""A generation that outlasts the refusal of a call."""
 
 ALONE = json.dumps({"max_width": 1})
 WAITS = (("x-wait-for-model", "true"),)
 
 
 def status_of(error: grpc.RpcError) -> tuple[grpc.StatusCode, float | None]:
-    """The code, and the seconds after which to try again, if it says so."""
+    """Return the code, and the seconds of the RetryInfo, if there is one."""
     assert isinstance(error, grpc.Call)
     status = rpc_status.from_call(error)
     assert status is not None
@@ -69,7 +69,7 @@ def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
 
 
 def test_a_model_that_is_not_preloaded_is_loaded_on_demand() -> None:
-    """Fault 37: UNAVAILABLE with RetryInfo, or signs of life for who waits."""
+    """Fault 37: UNAVAILABLE with RetryInfo, or signs of life for a caller that waits."""
     models = json.dumps([{"name": "lazy", "source": "shapes", "preload": False}])
     with run_service(models=models) as service, grpc.insecure_channel(service.target) as channel:
         stub = pb_grpc.TextToImageServiceStub(channel)
@@ -101,7 +101,7 @@ def test_a_model_that_cannot_be_loaded_fails_its_own_calls_only(tmp_path: Path) 
     )
     with run_service(models=models) as service, grpc.insecure_channel(service.target) as channel:
         stub = pb_grpc.TextToImageServiceStub(channel)
-        for _ in range(2):  # each call tries anew
+        for _ in range(2):  # each call tries again
             with pytest.raises(grpc.RpcError) as raised:
                 list(stub.Generate(pb.GenerateRequest(inputs="x", model="broken"), metadata=WAITS))
             assert status_of(raised.value) == (grpc.StatusCode.FAILED_PRECONDITION, None)

@@ -1,9 +1,8 @@
-"""SIGTERM, and a device that is lost: callers are told when to come back, then all ends."""
+"""Stopping, by SIGTERM or after a lost device: callers learn when to retry, then all ends."""
 
 import json
 import signal
-import subprocess
-import sys
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -14,6 +13,7 @@ from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
 from support.generation_stream import wait_for
 from support.running_service import RunningService, run_service, service_environment
+from support.warm_process import WarmProcess
 from tests.service.grpc_server.failures import DEVICE_LOST, STOPPING, failure_of, read_failure
 
 LONG = pb.GenerateRequest(
@@ -21,7 +21,7 @@ LONG = pb.GenerateRequest(
     parameters=pb.TextToImageParameters(num_inference_steps=150, width=512, height=512),
     image_count=8,
 )
-"""Takes far longer than any test may."""
+"""A generation that takes far longer than any test."""
 
 SHORT = pb.GenerateRequest(inputs="a red circle")
 COLD = json.dumps([{"name": "shapes", "source": "shapes", "warm_up": False}])
@@ -32,7 +32,7 @@ TIMEOUT_S = 60
 
 
 def watch_health(channel: grpc.Channel) -> Any:
-    """The health of the server, as it changes."""
+    """Yield the health of the server as it changes."""
     return health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
 
 
@@ -42,13 +42,13 @@ def wait_until_not_serving(watch: Any) -> None:
 
 
 def request_stop(service: RunningService, channel: grpc.Channel) -> None:
-    """Send SIGTERM, and return once health tells it."""
+    """Send SIGTERM, and return once the health status shows it."""
     service.process.send_signal(signal.SIGTERM)
     wait_until_not_serving(watch_health(channel))
 
 
 def test_what_runs_goes_on_and_all_else_is_refused() -> None:
-    """Fault 38: SIGTERM while one generation runs and another one waits."""
+    """Fault 38: SIGTERM while one generation runs and another waits."""
     with (
         run_service(batching=ALONE, grace_s=FOR_EVER) as service,
         grpc.insecure_channel(service.target) as channel,
@@ -82,7 +82,7 @@ def test_a_running_generation_finishes() -> None:
         assert code == 0
 
 
-def test_what_has_not_finished_in_the_grace_time_is_told_so() -> None:
+def test_generations_unfinished_in_the_grace_time_are_unavailable() -> None:
     """Fault 38: SIGTERM during a long generation ends it with UNAVAILABLE, not CANCELLED."""
     with (
         run_service(grace_s="0.2") as service,
@@ -94,29 +94,27 @@ def test_what_has_not_finished_in_the_grace_time_is_told_so() -> None:
         assert failure_of(events) == STOPPING
 
 
-def test_an_idle_service_ends_at_once() -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_an_idle_service_ends_at_once(number: signal.Signals) -> None:
     """Fault 38: there is nothing to wait for, however long the grace time."""
     with run_service(grace_s=FOR_EVER) as service:
-        assert service.stop() == 0
+        service.process.send_signal(number)
+        assert service.process.wait(timeout=TIMEOUT_S) == 0
 
 
-def test_a_service_that_still_loads_its_models_ends_at_once() -> None:
+def test_a_service_that_still_loads_its_models_ends_at_once(tmp_path: Path) -> None:
     """Fault 38: SIGTERM before the service is ready."""
-    command = [sys.executable, "-m", FAULTY_SERVICE, "hang-while-loading"]
-    with subprocess.Popen(
-        [*command, "--listen", "127.0.0.1:0"],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=service_environment({}),
-    ) as process:
-        assert process.stdout is not None
+    command = [FAULTY_SERVICE, "hang-while-loading", "--listen", "127.0.0.1:0"]
+    log = tmp_path / "log"
+    log.touch()
+    with WarmProcess(command, service_environment({}), str(log)) as process:
         assert process.stdout.readline() == "loading\n"
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=TIMEOUT_S) == 0
 
 
 def test_a_second_sigterm_ends_the_service_at_once() -> None:
-    """Fault 39: whoever sends it has no more patience, and the exit code says so."""
+    """Fault 39: the second signal skips the grace time, as the exit code shows."""
     with (
         run_service(grace_s=FOR_EVER) as service,
         grpc.insecure_channel(service.target) as channel,
@@ -129,7 +127,7 @@ def test_a_second_sigterm_ends_the_service_at_once() -> None:
 
 @pytest.mark.parametrize("fault", ["lose-device", "hang"])
 def test_a_lost_device_ends_the_service_for_its_supervisor_to_start_it_anew(fault: str) -> None:
-    """Fault 32 and 34: a sticky error of the device, and a call on it that does not return."""
+    """Fault 32 and 34: a sticky error of the device, and a device call that does not return."""
     with (
         run_service(FAULTY_SERVICE, fault, models=COLD, step_timeout_s="2") as service,
         grpc.insecure_channel(service.target) as channel,

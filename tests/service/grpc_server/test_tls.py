@@ -1,4 +1,4 @@
-"""TLS: who is let in, and how certificates are replaced while the service runs."""
+"""TLS: accepted clients, and certificates that change while the service runs."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ OURS, THEIRS = trustme.CA(), trustme.CA()
 
 
 def write_pair(folder: Path, authority: trustme.CA = OURS) -> TlsSettings:
-    """Write a certificate of localhost and its key."""
+    """Write a certificate for localhost and its key."""
     issued = authority.issue_cert("localhost", "127.0.0.1")
     settings = TlsSettings(certificate=folder / "cert.pem", private_key=folder / "key.pem")
     settings.certificate.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
@@ -29,14 +29,14 @@ def write_pair(folder: Path, authority: trustme.CA = OURS) -> TlsSettings:
 
 
 def write_authorities(folder: Path, settings: TlsSettings) -> TlsSettings:
-    """Ask clients for certificates of ours."""
+    """Write the authority whose certificates clients must have."""
     file = folder / "authorities.pem"
     file.write_bytes(OURS.cert_pem.bytes())
     return settings.model_copy(update={"client_authorities": file})
 
 
 def identity(authority: trustme.CA) -> Tls:
-    """A client that trusts us and has a certificate of the authority."""
+    """Credentials of a client that trusts the service and has a certificate of the authority."""
     issued = authority.issue_cert("client.example")
     return Tls(
         root_certificates=OURS.cert_pem.bytes(),
@@ -47,7 +47,7 @@ def identity(authority: trustme.CA) -> Tls:
 
 @asynccontextmanager
 async def serve_health(settings: TlsSettings) -> AsyncIterator[str]:
-    """A server that answers health checks only."""
+    """Run a server that answers health checks only."""
     server = grpc.aio.server()
     health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), server)
     port = server.add_secure_port("127.0.0.1:0", server_credentials(settings))
@@ -57,7 +57,7 @@ async def serve_health(settings: TlsSettings) -> AsyncIterator[str]:
 
 
 async def is_trusted(target: str, authority: trustme.CA) -> bool:
-    """Whether a client that trusts only this authority gets through, on a connection of its own."""
+    """Whether a client that trusts only this authority can connect."""
     credentials = grpc.ssl_channel_credentials(authority.cert_pem.bytes())
     options = [("grpc.use_local_subchannel_pool", 1)]
     async with grpc.aio.secure_channel(target, credentials, options) as channel:
@@ -71,7 +71,7 @@ async def is_trusted(target: str, authority: trustme.CA) -> bool:
 
 
 def test_only_clients_with_a_certificate_of_ours_are_let_in(tmp_path: Path) -> None:
-    """Fault 45: plaintext, no and a foreign client certificate are UNAVAILABLE."""
+    """Fault 45: plaintext, no client certificate, or a foreign one is UNAVAILABLE."""
     tls = write_authorities(tmp_path, write_pair(tmp_path))
     strangers = (False, Tls(root_certificates=OURS.cert_pem.bytes()), identity(THEIRS))
     with run_service(tls=tls.model_dump_json()) as service:

@@ -1,4 +1,4 @@
-"""One service that is traced and measured, and the collector that it exports to."""
+"""A service with traces and metrics, and the collector that it exports to."""
 
 import json
 import secrets
@@ -25,7 +25,7 @@ COLD = [
 
 @dataclass(frozen=True)
 class Traced:
-    """A service, its collector, and a channel to it that knows nothing of traces."""
+    """Service, its collector, and a channel without OpenTelemetry."""
 
     service: RunningService
     receiver: Receiver
@@ -38,7 +38,7 @@ class Traced:
     def generate(
         self, trace_id: str = "", *metadata: tuple[str, str], timeout: float = 60, **changes: Any
     ) -> Any:
-        """Call Generate as part of a trace, by a hand-made traceparent; return the call."""
+        """Call Generate within a trace, with a hand-made traceparent; return the call."""
         parameters = {name: changes.pop(name) for name in tuple(changes) if name in _PARAMETERS}
         request = pb.GenerateRequest(
             inputs=PROMPT_CANARY,

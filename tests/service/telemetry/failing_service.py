@@ -1,4 +1,4 @@
-"""The service, whose denoiser fails on pictures of one shape."""
+"""Failing service: its denoiser fails on images of one size."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What is measured where there is a GPU, or a reader that does not read."""
+"""Measurements that need a GPU, or a reader that does not read."""
 
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -20,14 +20,14 @@ def test_rare_things_are_measured_too() -> None:
     metrics.forward_compiled(Compilation("shapes", "recompile"))
     data = reader.get_metrics_data()
     assert data is not None
-    told = {
+    reported = {
         (metric.name, *(str(value) for _, value in sorted((point.attributes or {}).items()))): point
         for resource in data.resource_metrics
         for scope in resource.scope_metrics
         for metric in scope.metrics
         for point in metric.data.data_points
     }
-    values = {key: getattr(point, "value", None) for key, point in told.items()}
+    values = {key: getattr(point, "value", None) for key, point in reported.items()}
     del values[("process.memory.usage",)]
     assert values == {
         ("safelight.device.memory", "cuda:0", "allocated"): 5,

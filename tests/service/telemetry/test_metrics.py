@@ -1,4 +1,4 @@
-"""What Prometheus is told, parsed by its own client, and what is made of it."""
+"""Metrics of the Prometheus endpoint, parsed by Prometheus's client; dashboard and alerts."""
 
 import json
 import re
@@ -44,11 +44,11 @@ LABELS = {
     "safelight_step_duration_seconds": {"gen_ai_request_model"},
     "safelight_steps": {"gen_ai_request_model"},
 }
-"""Every metric of a service without a GPU, once it has been used, and the labels it may have."""
+"""Labels by metric, for all metrics of a service without a GPU after some use."""
 
 DEVICE_LABELS = {"safelight_device", "safelight_device_memory_state"}
 RARE = {"safelight_device_memory_bytes", "safelight_previews_dropped", "safelight_readers_stalled"}
-"""Those that are there only where there is something to tell."""
+"""Metrics that appear only after certain events."""
 
 
 def scrape(traced: Traced) -> dict[str, Metric]:
@@ -72,7 +72,7 @@ def test_every_metric_is_there_with_labels_of_few_values(traced: Traced) -> None
     list(traced.generate())
     with pytest.raises(grpc.RpcError):
         list(traced.generate(model=f"unheard-of-{secrets.token_hex(4)}"))
-    # Those that are measured every now and then, not by a call.
+    # These are measured periodically, not by calls.
     traced.receiver.wait_for_metrics("safelight.event_loop.lag", "safelight.forward.width")
     metrics = scrape(traced)
     ours = {name for name in metrics if name != "target_info"} - RARE

@@ -1,4 +1,4 @@
-"""Spans that settings ask for, made of a timeline written by hand."""
+"""Optional spans, from a handwritten timeline."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ PROMPT = "a canary in a coal mine"
 
 
 def make_spans(**options: bool) -> list[ReadableSpan]:
-    """The spans of one image of two steps, begun at 100 s."""
+    """Return the spans of an image of two steps that started at 100 s."""
     exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
     processor = SimpleSpanProcessor(exporter)
     provider.add_span_processor(processor)
@@ -52,7 +52,7 @@ def test_steps_are_spans_of_their_own_if_asked_for() -> None:
     assert all(step.parent == denoising.context for step in steps)
 
 
-def test_the_prompt_is_told_only_if_asked_for() -> None:
+def test_the_prompt_is_recorded_only_by_request() -> None:
     for span in make_spans():
         assert PROMPT not in span.to_json()
     [generation] = [span for span in make_spans(prompts=True) if "generate" in span.name]

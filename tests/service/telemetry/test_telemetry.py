@@ -1,4 +1,4 @@
-"""Telemetry costs nothing when it is off, and nobody waits for a collector."""
+"""Telemetry costs nothing when it is off, and never waits for a collector."""
 
 import asyncio
 import re
@@ -34,7 +34,7 @@ SMALL = pb.TextToImageParameters(width=64, height=64, num_inference_steps=2)
 
 @pytest.fixture
 def black_hole() -> Iterator[str]:
-    """An address that takes connections, and never says anything."""
+    """An address that accepts connections but never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
@@ -62,7 +62,7 @@ def test_compilations_after_the_warm_up_are_counted() -> None:
         telemetry.start(engine, ResultCache.open(CacheSettings()))
         assert telemetry.note_compilation is not None
         telemetry.note_compilation(Compilation("shapes", "new_shape"))
-        telemetry.execution_ended(Timeline(model="shapes"))  # when what was noted is looked at
+        telemetry.execution_ended(Timeline(model="shapes"))  # evaluates the recorded timeline
         address = telemetry.prometheus_address
         with await asyncio.to_thread(urlopen, f"http://{address}/metrics") as response:
             text: str = response.read().decode()
@@ -100,6 +100,16 @@ def test_the_variables_of_opentelemetry_decide(
 def test_what_there_is_not_is_refused_by_name(name: str, value: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{name}.*{value}"):
         find_signals(OFF, {**ENDPOINT, name: value})
+
+
+def test_a_protocol_of_the_signal_wins_over_that_of_all() -> None:
+    variables = {
+        **ENDPOINT,
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc",
+        "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "grpc",
+    }
+    assert find_signals(OFF, variables) == Signals(True, True, None)
 
 
 def test_prometheus_needs_no_collector() -> None:

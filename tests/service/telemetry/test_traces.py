@@ -1,4 +1,4 @@
-"""What a collector in another process is told of calls and generations."""
+"""Traces of calls and generations, as a collector in another process receives them."""
 
 import json
 import secrets
@@ -25,7 +25,7 @@ from tests.service.telemetry.failing_service import HEIGHT, WIDTH
 GENERATE = "safelight.v1.TextToImageService/Generate"
 GENERATION = "generate_content shapes"
 MADE = ("queue", "text_encode", "denoise", "decode", "image_encode")
-"""Below a generation that has made its image."""
+"""Spans below a generation that made its image."""
 
 
 def attributes(span: Span) -> dict[str, object]:
@@ -36,18 +36,18 @@ def attributes(span: Span) -> dict[str, object]:
 
 
 def shape(spans: Iterable[Span], top: str = PARENT) -> list[str]:
-    """A trace as a list of lines: names, indented by depth, with codes and errors."""
+    """Return a trace as lines: names, indented by depth, with codes and errors."""
     ordered = sorted(spans, key=lambda span: (span.start_time_unix_nano, span.name != "queue"))
 
     def draw(parent: str, depth: int) -> Iterable[str]:
         for span in ordered:
             if span.parent_span_id.hex() == parent:
-                told = attributes(span)
+                reported = attributes(span)
                 words = [
                     span.name,
-                    told.get("rpc.response.status_code"),
-                    told.get("safelight.generation.state"),
-                    told.get("error.type") and f"error={told['error.type']}",
+                    reported.get("rpc.response.status_code"),
+                    reported.get("safelight.generation.state"),
+                    reported.get("error.type") and f"error={reported['error.type']}",
                     span.status.code == Status.STATUS_CODE_ERROR and "ERROR",
                 ]
                 yield "  " * depth + " ".join(str(word) for word in words if word)
@@ -72,8 +72,8 @@ def test_a_generation_is_one_trace_whose_times_are_those_of_completed(traced: Tr
     assert shape(spans)[1] == f"  {GENERATION} completed"
     timings = last.event.completed.timings
     for name in MADE:
-        told = getattr(timings, name).ToNanoseconds() / 1e9
-        assert seconds(named(spans, name)) == pytest.approx(told, abs=1e-3), name
+        reported = getattr(timings, name).ToNanoseconds() / 1e9
+        assert seconds(named(spans, name)) == pytest.approx(reported, abs=1e-3), name
     total = timings.total.ToNanoseconds() / 1e9
     assert seconds(named(spans, GENERATION)) == pytest.approx(total, abs=1e-3)
     assert len(named(spans, "send")) == 2
@@ -109,18 +109,18 @@ def test_attributes_follow_the_conventions(traced: Traced) -> None:
     spans = traced.receiver.wait_for_trace(trace_id, GENERATE)
     [call], [generation] = named(spans, GENERATE), named(spans, GENERATION)
     assert call.kind == Span.SPAN_KIND_SERVER
-    told = attributes(call)
-    assert told["rpc.system.name"] == "grpc"
-    assert told["rpc.method"] == GENERATE
-    assert told["network.peer.address"] == "127.0.0.1"
-    told = attributes(generation)
-    assert told["gen_ai.operation.name"] == "generate_content"
-    assert told["gen_ai.output.type"] == "image"
-    assert told["gen_ai.request.model"] == told["gen_ai.response.model"] == "shapes"
-    assert told["gen_ai.response.id"] == "attributes-1"
-    assert told["gen_ai.request.seed"] == 11
-    assert told["safelight.image.width"] == 64
-    assert told["safelight.cache.use"] == "miss"
+    reported = attributes(call)
+    assert reported["rpc.system.name"] == "grpc"
+    assert reported["rpc.method"] == GENERATE
+    assert reported["network.peer.address"] == "127.0.0.1"
+    reported = attributes(generation)
+    assert reported["gen_ai.operation.name"] == "generate_content"
+    assert reported["gen_ai.output.type"] == "image"
+    assert reported["gen_ai.request.model"] == reported["gen_ai.response.model"] == "shapes"
+    assert reported["gen_ai.response.id"] == "attributes-1"
+    assert reported["gen_ai.request.seed"] == 11
+    assert reported["safelight.image.width"] == 64
+    assert reported["safelight.cache.use"] == "miss"
 
 
 def test_a_wait_in_the_queue_is_a_span(traced: Traced) -> None:
@@ -159,7 +159,7 @@ def test_a_shared_forward_is_seen_from_both_sides(traced: Traced) -> None:
 
 def test_the_shape_of_a_cancel_which_is_no_error(traced: Traced) -> None:
     trace_id = new_trace()
-    # Long, and not refused either where a machine is too slow for the usual time-out.
+    # Long, but short enough that a slow machine does not refuse it for its deadline.
     call = traced.generate(trace_id, num_inference_steps=150, timeout=3600)
     assert any(each.event.HasField("progress") for each in call)
     call.cancel()
@@ -187,7 +187,7 @@ def test_the_shape_of_a_deadline_that_passes(traced: Traced) -> None:
 
 
 def test_the_shape_of_a_deadline_that_cannot_be_met(traced: Traced) -> None:
-    list(traced.generate())  # from now on it is known what a step takes
+    list(traced.generate())  # measures the cost of a step
     trace_id = new_trace()
     with pytest.raises(grpc.RpcError):
         list(traced.generate(trace_id, num_inference_steps=150, image_count=8, timeout=0.5))
@@ -262,7 +262,7 @@ def test_the_shape_of_a_join_by_the_id(traced: Traced) -> None:
     assert [link.span_id for link in call.links] == [generation.span_id]
     assert [link.span_id for link in generation.links] == [call.span_id]
     again = new_trace()
-    list(traced.generate(again, **request))  # it has ended, and is told again
+    list(traced.generate(again, **request))  # ended, so this replays it
     [call] = named(traced.receiver.wait_for_trace(again, GENERATE), GENERATE)
     assert [link.span_id for link in call.links] == [generation.span_id]
     assert "ended span" not in traced.service.read_log()
@@ -373,7 +373,7 @@ def test_neither_prompts_nor_tokens_are_told(traced: Traced) -> None:
         list(traced.generate(trace_id, negative_prompt=PROMPT_CANARY, width=65))
     traced.receiver.wait_for_trace(trace_id, GENERATE, "send")
     traced.receiver.wait_for_metrics("safelight.images")
-    told = b"".join(traced.receiver.raw) + traced.service.read_log().encode()
-    assert trace_id in told.hex()
+    reported = b"".join(traced.receiver.raw) + traced.service.read_log().encode()
+    assert trace_id in reported.hex()
     for canary in (PROMPT_CANARY, TOKEN_CANARY):
-        assert canary.encode() not in told
+        assert canary.encode() not in reported

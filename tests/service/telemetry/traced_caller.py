@@ -1,4 +1,4 @@
-"""A program with OpenTelemetry that uses both clients: TARGET ENDPOINT. Prints its trace ids."""
+"""Program with OpenTelemetry that uses both clients: TARGET ENDPOINT. Prints its trace ids."""
 
 import asyncio
 import json

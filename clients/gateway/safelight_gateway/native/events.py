@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from safelight_gateway.errors import GatewayError, from_service
 
 END_ID = "end"
-"""Id of the last event: who comes back with it has missed nothing."""
+"""Id of the last event; a client that reconnects with it has missed nothing."""
 
 _SIGN_OF_LIFE_S = 10.0
 _SIGN_OF_LIFE = ": the service is at work\n\n"
@@ -36,7 +36,7 @@ def to_json(message: Message) -> dict[str, Any]:
 
 
 def to_problem(error: GatewayError) -> dict[str, Any]:
-    """Return an error as problem details (RFC 9457), with what the service said of it."""
+    """Return an error as problem details (RFC 9457), with the service's details."""
     problem: dict[str, Any] = {
         "type": "about:blank",
         "title": error.title,
@@ -55,7 +55,7 @@ def to_problem(error: GatewayError) -> dict[str, Any]:
 
 
 class EventStreamResponse(StreamingResponse):
-    """The events of a generation. A caller that leaves closes it."""
+    """Events of a generation; a disconnect leaves its block."""
 
     media_type = "text/event-stream"
 
@@ -88,7 +88,7 @@ class EventStreamResponse(StreamingResponse):
         super().__init__(self._frames, headers=headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events until they end or the caller leaves."""
+        """Send the events until they end or the client disconnects."""
         try:
             await super().__call__(scope, receive, send)
         finally:

@@ -1,4 +1,4 @@
-"""The native routes: the gRPC contract over HTTP, for people of the web.
+"""The native routes: the gRPC contract as JSON over HTTP.
 
 Requests and events are the contract's messages in protobuf JSON; generations stream as
 server-sent events (`events.py`), and errors are problem details (RFC 9457).
@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from safelight_gateway.dialects.openai_models import list_models
 from safelight_gateway.edge.call import Call
 from safelight_gateway.edge.endpoint import endpoint
 from safelight_gateway.errors import GatewayError, bad_request, from_service, invalid_field
@@ -60,7 +61,7 @@ def routes(state: AppState) -> list[Route]:
     """Return the routes of the contract, of its description and of health."""
 
     async def readiness(request: Request) -> Response:
-        return await _tell_readiness(state)
+        return await _report_readiness(state)
 
     document = JSONResponse(describe_api()).body
 
@@ -76,7 +77,7 @@ def routes(state: AppState) -> list[Route]:
         route("/v1/generations/{generation_id}", _cancel, "DELETE"),
         route("/v1/models", _list_models, "GET"),
         Route("/openapi.json", description, methods=["GET"]),
-        Route("/healthz", _tell_health, methods=["GET"]),
+        Route("/healthz", _report_health, methods=["GET"]),
         Route("/readyz", readiness, methods=["GET"]),
     ]
 
@@ -87,7 +88,7 @@ def render_error(error: GatewayError) -> Response:
 
 
 def parse_request(body: dict[str, Any]) -> pb.GenerateRequest:
-    """Return the request that a body of protobuf JSON means.
+    """Parse a body of protobuf JSON as a request.
 
     Raises:
         GatewayError: a field does not exist, or its value has another type.
@@ -107,7 +108,7 @@ def parse_request(body: dict[str, Any]) -> pb.GenerateRequest:
 
 
 def _describe_field(path: Sequence[str]) -> tuple[str, str]:
-    """Return a field's path in the contract's names, and what it must be."""
+    """Return a field's path in the contract's names, and its required type."""
     message: Descriptor | None = pb.GenerateRequest.DESCRIPTOR
     names: list[str] = []
     description = ""
@@ -144,7 +145,7 @@ async def _generate(call: Call) -> Response:
 
 async def _watch(call: Call) -> Response:
     if call.headers.get("last-event-id") == END_ID:
-        return Response(status_code=204)  # the status that ends the retries of an EventSource
+        return Response(status_code=204)  # stops an EventSource from reconnecting
     request = pb.WatchGenerationRequest(generation_id=call.request.path_params["generation_id"])
     metadata = call.context.call_metadata
     generation = call.state.client.stream(request, metadata=metadata, timeout=_timeout_s(call))
@@ -152,7 +153,7 @@ async def _watch(call: Call) -> Response:
 
 
 async def _stream(call: Call, generation: AsyncGeneration) -> Response:
-    """Answer with the events of a generation.
+    """Stream the events of a generation.
 
     Raises:
         GatewayError: the query is invalid.
@@ -186,7 +187,10 @@ async def _cancel(call: Call) -> Response:
 
 async def _list_models(call: Call) -> Response:
     method = call.state.client.stub.ListModels
-    return JSONResponse(to_json(await _call(call, method, pb.ListModelsRequest())))
+    response = await _call(call, method, pb.ListModelsRequest())
+    # OpenAI's clients ask the same route, and read `data`.
+    openai = list_models([model.name for model in response.models])
+    return JSONResponse({**openai, **to_json(response)})
 
 
 async def _call(call: Call, method: Callable[..., Awaitable[_M]], request: Message) -> _M:
@@ -198,13 +202,13 @@ def _timeout_s(call: Call) -> float | None:
     return call.context.timeout_s(call.state.settings.max_request_s)
 
 
-async def _tell_health(request: Request) -> Response:
-    """Answer as long as the gateway itself lives."""
+async def _report_health(request: Request) -> Response:
+    """Answer 200 as long as the gateway runs."""
     return JSONResponse({"status": "ok"})
 
 
-async def _tell_readiness(state: AppState) -> Response:
-    """Answer whether the service takes generations."""
+async def _report_readiness(state: AppState) -> Response:
+    """Answer whether the service accepts generations."""
     stub = health_pb2_grpc.HealthStub(state.client.channel)
     try:
         with service_errors():

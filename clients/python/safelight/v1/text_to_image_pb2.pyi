@@ -6,11 +6,11 @@ cancellation, deadlines and errors as first-class citizens.
 
 The request mirrors the Hugging Face text-to-image task: `inputs` and
 `parameters` keep its names, and its headers are metadata keys with the same
-names. Every rule that a field states is enforced: a value outside it is
-refused by name, never rounded or ignored.
+names. The service enforces every rule that a field states: it refuses a
+value outside the rule by name, and rounds or ignores nothing.
 
-Within v1 the contract only grows: methods, messages, fields, enum values and
-kinds of events are added, and nothing that is here changes.
+Within v1 the contract only grows: later versions add methods, messages,
+fields, enum values and kinds of events, and change none of these.
 """
 
 from collections import abc as _abc
@@ -39,23 +39,27 @@ class _CacheStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CacheStat
     CACHE_STATUS_UNSPECIFIED: _CacheStatus.ValueType  # 0
     """Never sent."""
     CACHE_STATUS_HIT: _CacheStatus.ValueType  # 1
-    """It had the images."""
+    """The cache had the images."""
     CACHE_STATUS_MISS: _CacheStatus.ValueType  # 2
-    """It did not have the images, and has them now."""
+    """The cache did not have the images, and has them now."""
     CACHE_STATUS_BYPASS: _CacheStatus.ValueType  # 3
-    """It was not asked: `x-use-cache` is false, or the seed is left open."""
+    """The generation did not use the cache: `x-use-cache` is false, or the seed is
+    unset.
+    """
 
 class CacheStatus(_CacheStatus, metaclass=_CacheStatusEnumTypeWrapper):
-    """What the cache of results had to do with a generation."""
+    """Use of the result cache by a generation."""
 
 CACHE_STATUS_UNSPECIFIED: CacheStatus.ValueType  # 0
 """Never sent."""
 CACHE_STATUS_HIT: CacheStatus.ValueType  # 1
-"""It had the images."""
+"""The cache had the images."""
 CACHE_STATUS_MISS: CacheStatus.ValueType  # 2
-"""It did not have the images, and has them now."""
+"""The cache did not have the images, and has them now."""
 CACHE_STATUS_BYPASS: CacheStatus.ValueType  # 3
-"""It was not asked: `x-use-cache` is false, or the seed is left open."""
+"""The generation did not use the cache: `x-use-cache` is false, or the seed is
+unset.
+"""
 Global___CacheStatus: _TypeAlias = CacheStatus  # noqa: Y015
 
 class _GenerationState:
@@ -67,23 +71,23 @@ class _GenerationStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Gener
     GENERATION_STATE_UNSPECIFIED: _GenerationState.ValueType  # 0
     """Never sent."""
     GENERATION_STATE_COMPLETED: _GenerationState.ValueType  # 1
-    """All its images have been made."""
+    """All images are ready."""
     GENERATION_STATE_FAILED: _GenerationState.ValueType  # 2
-    """It was refused, or something went wrong; watching it says what."""
+    """The service refused it, or an error ended it; watching it returns the error."""
     GENERATION_STATE_CANCELLED: _GenerationState.ValueType  # 3
-    """It was cancelled, or nobody watched it any more."""
+    """A caller cancelled it, or it lost its last watcher."""
 
 class GenerationState(_GenerationState, metaclass=_GenerationStateEnumTypeWrapper):
-    """How a generation has ended."""
+    """Final state of a generation."""
 
 GENERATION_STATE_UNSPECIFIED: GenerationState.ValueType  # 0
 """Never sent."""
 GENERATION_STATE_COMPLETED: GenerationState.ValueType  # 1
-"""All its images have been made."""
+"""All images are ready."""
 GENERATION_STATE_FAILED: GenerationState.ValueType  # 2
-"""It was refused, or something went wrong; watching it says what."""
+"""The service refused it, or an error ended it; watching it returns the error."""
 GENERATION_STATE_CANCELLED: GenerationState.ValueType  # 3
-"""It was cancelled, or nobody watched it any more."""
+"""A caller cancelled it, or it lost its last watcher."""
 Global___GenerationState: _TypeAlias = GenerationState  # noqa: Y015
 
 class _ModelState:
@@ -95,27 +99,27 @@ class _ModelStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ModelState
     MODEL_STATE_UNSPECIFIED: _ModelState.ValueType  # 0
     """Never sent."""
     MODEL_STATE_NOT_LOADED: _ModelState.ValueType  # 1
-    """Not in memory; the first request for it loads it."""
+    """Not in memory; the next request loads it."""
     MODEL_STATE_LOADING: _ModelState.ValueType  # 2
-    """Being loaded."""
+    """Loading."""
     MODEL_STATE_READY: _ModelState.ValueType  # 3
     """In memory and ready."""
     MODEL_STATE_FAILED: _ModelState.ValueType  # 4
-    """Could not be loaded; the next request for it tries again."""
+    """Loading failed; the next request tries again."""
 
 class ModelState(_ModelState, metaclass=_ModelStateEnumTypeWrapper):
-    """Whether a model can be used at once."""
+    """State of loading of a model."""
 
 MODEL_STATE_UNSPECIFIED: ModelState.ValueType  # 0
 """Never sent."""
 MODEL_STATE_NOT_LOADED: ModelState.ValueType  # 1
-"""Not in memory; the first request for it loads it."""
+"""Not in memory; the next request loads it."""
 MODEL_STATE_LOADING: ModelState.ValueType  # 2
-"""Being loaded."""
+"""Loading."""
 MODEL_STATE_READY: ModelState.ValueType  # 3
 """In memory and ready."""
 MODEL_STATE_FAILED: ModelState.ValueType  # 4
-"""Could not be loaded; the next request for it tries again."""
+"""Loading failed; the next request tries again."""
 Global___ModelState: _TypeAlias = ModelState  # noqa: Y015
 
 @_typing.final
@@ -133,26 +137,26 @@ class GenerateRequest(_message.Message):
     PREVIEW_FIELD_NUMBER: _builtins.int
     LINGER_FIELD_NUMBER: _builtins.int
     inputs: _builtins.str
-    """What to draw. Required; at most as long as the model's limits allow.
-    Tokens past what the model can read are refused, not cut off.
+    """The prompt: a description of the image. Required; within the model's limits
+    of characters and tokens. A longer prompt is refused, not truncated.
     """
     model: _builtins.str
-    """Name of the model, as ListModels gives it. Empty: the default model.
-    Any other name is NOT_FOUND.
+    """Name of the model, as ListModels returns it. Empty: the default model.
+    Unknown names return NOT_FOUND.
     """
     generation_id: _builtins.str
     """The caller's name for this generation: 1 to 128 letters, digits and
-    `-_.:`, unique among those of its token that run or have ended lately.
-    Empty: the service makes one.
+    `-_.:`, unique among the running and recently ended ones of its token.
+    Empty: the service generates one.
     """
     image_count: _builtins.int
     """Number of images, from 1 to the model's `max_image_count`. Unset: 1.
-    Image i is made with seed + i and equals the image that a request of its
-    own with that seed would get.
+    Image i has seed + i, and equals the image of a separate request with that
+    seed.
     """
     @_builtins.property
     def parameters(self) -> Global___TextToImageParameters:
-        """How to draw it. Unset fields take the model's defaults."""
+        """Parameters of the model. Unset fields take the model's defaults."""
 
     @_builtins.property
     def output(self) -> Global___OutputOptions:
@@ -160,12 +164,12 @@ class GenerateRequest(_message.Message):
 
     @_builtins.property
     def preview(self) -> Global___PreviewOptions:
-        """Which previews to send. Unset: none."""
+        """Previews to send. Unset: none."""
 
     @_builtins.property
     def linger(self) -> _duration_pb2.Duration:
-        """How long the generation goes on when nobody watches it any more, up to one
-        hour, so that a connection can break and come back. Unset: not at all.
+        """Time for which the generation continues without watchers, up to one hour, so
+        that a caller can return after a broken connection. Unset: 0.
         """
 
     def __init__(
@@ -199,7 +203,7 @@ class GenerateResponse(_message.Message):
     EVENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def event(self) -> Global___GenerationEvent:
-        """What happened."""
+        """The event."""
 
     def __init__(
         self,
@@ -222,7 +226,7 @@ class WatchGenerationRequest(_message.Message):
 
     GENERATION_ID_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
-    """Name of the generation, as `accepted` told it."""
+    """Name of the generation, from `accepted`."""
     def __init__(
         self,
         *,
@@ -238,14 +242,14 @@ Global___WatchGenerationRequest: _TypeAlias = WatchGenerationRequest  # noqa: Y0
 
 @_typing.final
 class WatchGenerationResponse(_message.Message):
-    """The next event of a generation that is watched."""
+    """The next event of a watched generation."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     EVENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def event(self) -> Global___GenerationEvent:
-        """What happened: the same events, in the same order, as Generate streams."""
+        """The event; the same events in the same order as from Generate."""
 
     def __init__(
         self,
@@ -262,13 +266,13 @@ Global___WatchGenerationResponse: _TypeAlias = WatchGenerationResponse  # noqa: 
 
 @_typing.final
 class CancelGenerationRequest(_message.Message):
-    """Asks for a generation to be cancelled."""
+    """Asks to cancel a generation."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     GENERATION_ID_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
-    """Name of the generation, as `accepted` told it."""
+    """Name of the generation, from `accepted`."""
     def __init__(
         self,
         *,
@@ -284,13 +288,13 @@ Global___CancelGenerationRequest: _TypeAlias = CancelGenerationRequest  # noqa: 
 
 @_typing.final
 class CancelGenerationResponse(_message.Message):
-    """The generation does not run any more."""
+    """The generation has ended."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     STATE_FIELD_NUMBER: _builtins.int
     state: Global___GenerationState.ValueType
-    """What it ended as: CANCELLED, now or before, unless it had ended otherwise."""
+    """Final state: CANCELLED, unless the generation had ended otherwise before."""
     def __init__(
         self,
         *,
@@ -306,7 +310,7 @@ Global___CancelGenerationResponse: _TypeAlias = CancelGenerationResponse  # noqa
 
 @_typing.final
 class ListModelsRequest(_message.Message):
-    """Asks for the models that are served."""
+    """Asks for the served models."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -323,14 +327,14 @@ Global___ListModelsRequest: _TypeAlias = ListModelsRequest  # noqa: Y015
 
 @_typing.final
 class ListModelsResponse(_message.Message):
-    """The models that are served."""
+    """The served models."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MODELS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___Model]:
-        """Every model, the default one first, the others by name."""
+        """All models: the default one first, the others by name."""
 
     def __init__(
         self,
@@ -369,7 +373,7 @@ Global___GetModelRequest: _TypeAlias = GetModelRequest  # noqa: Y015
 
 @_typing.final
 class GetModelResponse(_message.Message):
-    """One model that is served."""
+    """One served model."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -395,9 +399,8 @@ Global___GetModelResponse: _TypeAlias = GetModelResponse  # noqa: Y015
 class TextToImageParameters(_message.Message):
     """The parameters of the Hugging Face text-to-image task, names unchanged.
 
-    Presence is meaningful: seed 0 and guidance 0 are values. A parameter that
-    the model does not support (see ModelCapabilities.supported_parameters) is
-    refused.
+    Presence is meaningful: seed 0 and guidance 0 are values. The service refuses
+    a parameter that is not in ModelCapabilities.supported_parameters.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -410,12 +413,13 @@ class TextToImageParameters(_message.Message):
     SCHEDULER_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     guidance_scale: _builtins.float
-    """How strongly the image follows the prompt, from 0 to the model's limit;
-    1 and below turn classifier-free guidance off. Unset: the model's default.
+    """Strength with which the image follows the prompt, from 0 to the model's
+    limit; 1 and below turn classifier-free guidance off. Unset: the model's
+    default.
     """
     negative_prompt: _builtins.str
-    """What the image should not show. Unset: nothing. Refused where
-    `guidance_scale` turns guidance off, since it would then have no effect.
+    """Description of content to avoid. Unset: none. Refused if `guidance_scale`
+    turns guidance off, because it would have no effect.
     """
     num_inference_steps: _builtins.int
     """Number of denoising steps, from 1 to the model's limit. More steps take
@@ -430,12 +434,12 @@ class TextToImageParameters(_message.Message):
     scheduler: _builtins.str
     """Scheduler (sampler) to denoise with: a name or an alias from the model's
     `schedulers`, such as EulerDiscreteScheduler or dpm++_2m_karras.
-    Unset: the one that the model comes with.
+    Unset: the model's own.
     """
     seed: _builtins.int
-    """Seed of the noise, from 0 to 2^63 - 1; the seed of the last image of the
-    request must not pass that bound either. The same request with the same
-    seed gives the same image. Unset: random; `accepted` tells it.
+    """Seed of the noise, from 0 to 2^63 - 1, which also bounds the seed of the
+    request's last image. The same request with the same seed gives the same
+    image. Unset: random; `accepted` has the value.
     """
     def __init__(
         self,
@@ -485,7 +489,7 @@ Global___TextToImageParameters: _TypeAlias = TextToImageParameters  # noqa: Y015
 
 @_typing.final
 class OutputOptions(_message.Message):
-    """Format of the images that are sent."""
+    """Format of the images."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -495,7 +499,7 @@ class OutputOptions(_message.Message):
     """MIME type: image/png, image/jpeg or image/webp. Empty: image/png."""
     quality: _builtins.int
     """Quality of a lossy format, from 1 to 100. Unset: 95 for JPEG and WebP.
-    Refused for PNG, which loses nothing.
+    Refused for PNG, which is lossless.
     """
     def __init__(
         self,
@@ -515,7 +519,7 @@ Global___OutputOptions: _TypeAlias = OutputOptions  # noqa: Y015
 
 @_typing.final
 class PreviewOptions(_message.Message):
-    """Which previews of an unfinished image are sent."""
+    """Number, format and size of previews of unfinished images."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -523,8 +527,8 @@ class PreviewOptions(_message.Message):
     MIME_TYPE_FIELD_NUMBER: _builtins.int
     MAX_SIDE_PX_FIELD_NUMBER: _builtins.int
     interval_steps: _builtins.int
-    """A preview follows every step whose number this divides, from 1. The last
-    step has none: the image itself follows. Unset or 0: no previews.
+    """Steps from one preview to the next, from 1. The last step has no preview:
+    the image follows it. Unset or 0: no previews.
     """
     mime_type: _builtins.str
     """MIME type of the previews: image/jpeg or image/webp. Empty: image/jpeg."""
@@ -569,19 +573,19 @@ class GenerationEvent(_message.Message):
 
     @_builtins.property
     def queued(self) -> Global___GenerationQueued:
-        """Other generations run first."""
+        """The generation waits for others."""
 
     @_builtins.property
     def model_loading(self) -> Global___ModelLoading:
-        """The model is being loaded."""
+        """The model is loading."""
 
     @_builtins.property
     def progress(self) -> Global___StepProgress:
-        """A denoising step has been made."""
+        """A denoising step has finished."""
 
     @_builtins.property
     def preview(self) -> Global___ImagePreview:
-        """A small picture of how far the image has developed."""
+        """A small picture of the unfinished image."""
 
     @_builtins.property
     def image(self) -> Global___ImageHeader:
@@ -589,11 +593,11 @@ class GenerationEvent(_message.Message):
 
     @_builtins.property
     def chunk(self) -> Global___ImageChunk:
-        """The next bytes of the image that was announced last."""
+        """The next bytes of the latest image."""
 
     @_builtins.property
     def completed(self) -> Global___GenerationCompleted:
-        """All images have been sent; the last event."""
+        """All images are sent; the last event."""
 
     def __init__(
         self,
@@ -619,7 +623,7 @@ Global___GenerationEvent: _TypeAlias = GenerationEvent  # noqa: Y015
 
 @_typing.final
 class GenerationAccepted(_message.Message):
-    """The generation exists and its parameters are settled."""
+    """The generation exists, with all parameters resolved."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -630,20 +634,20 @@ class GenerationAccepted(_message.Message):
     IMAGE_COUNT_FIELD_NUMBER: _builtins.int
     OUTPUT_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
-    """Name of the generation: the caller's, or one that the service made."""
+    """Name of the generation: the caller's, or one from the service."""
     model: _builtins.str
-    """Name of the model that runs it."""
+    """Name of its model."""
     model_revision: _builtins.str
-    """Revision of the model: the Hub commit, or the operator's own label; empty
-    where neither is known.
+    """Revision of the model: the Hub commit, or the operator's label; empty if
+    there is neither.
     """
     image_count: _builtins.int
-    """Number of images that will be made."""
+    """Number of images."""
     @_builtins.property
     def parameters(self) -> Global___TextToImageParameters:
-        """Every parameter as it will be used, defaults filled in. Parameters that
-        the model does not support are unset. `scheduler` is a class name or the
-        alias that was asked for; `seed` is that of the first image.
+        """Every parameter, with defaults filled in. Parameters that the model does not
+        support are unset. `scheduler` is a class name or the requested alias; `seed`
+        is that of the first image.
         """
 
     @_builtins.property
@@ -670,8 +674,8 @@ Global___GenerationAccepted: _TypeAlias = GenerationAccepted  # noqa: Y015
 
 @_typing.final
 class GenerationQueued(_message.Message):
-    """The generation waits its turn. Repeated when the position changes, and as a
-    sign of life while it does not.
+    """The generation waits for others. Repeated when the position changes, and as a
+    sign of life.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -682,8 +686,8 @@ class GenerationQueued(_message.Message):
     """Place in the queue; 1 is next."""
     @_builtins.property
     def estimated_wait(self) -> _duration_pb2.Duration:
-        """Time until it starts, from measured step times. Unset while nothing
-        comparable has been measured.
+        """Time until it starts, from measured step times. Unset without comparable
+        measurements.
         """
 
     def __init__(
@@ -702,9 +706,7 @@ Global___GenerationQueued: _TypeAlias = GenerationQueued  # noqa: Y015
 
 @_typing.final
 class ModelLoading(_message.Message):
-    """The model that the generation needs is being loaded. Repeated as a sign of
-    life.
-    """
+    """The generation's model is loading. Repeated as a sign of life."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -714,8 +716,8 @@ class ModelLoading(_message.Message):
     model: _builtins.str
     """Name of the model."""
     fraction: _builtins.float
-    """Share that is done, in [0, 1], judged by the time that its last load
-    took. Unset on its first load.
+    """Finished share, in [0, 1], estimated from the time of the last load. Unset
+    on the first load.
     """
     @_builtins.property
     def elapsed(self) -> _duration_pb2.Duration:
@@ -740,7 +742,7 @@ Global___ModelLoading: _TypeAlias = ModelLoading  # noqa: Y015
 
 @_typing.final
 class StepProgress(_message.Message):
-    """A denoising step has been made."""
+    """A denoising step has finished."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -750,18 +752,18 @@ class StepProgress(_message.Message):
     ELAPSED_FIELD_NUMBER: _builtins.int
     ESTIMATED_REMAINING_FIELD_NUMBER: _builtins.int
     step: _builtins.int
-    """Steps made for this image, from 1 to `step_count`."""
+    """Finished steps of this image, from 1 to `step_count`."""
     step_count: _builtins.int
-    """Steps that this image takes."""
+    """All steps of this image."""
     image_index: _builtins.int
-    """Which image, from 0."""
+    """Index of the image, from 0."""
     @_builtins.property
     def elapsed(self) -> _duration_pb2.Duration:
         """Time since the generation started running."""
 
     @_builtins.property
     def estimated_remaining(self) -> _duration_pb2.Duration:
-        """Time until all images are ready, by the measured cost of steps."""
+        """Time until all images are ready, from measured step times."""
 
     def __init__(
         self,
@@ -795,9 +797,9 @@ class ImagePreview(_message.Message):
     HEIGHT_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     image_index: _builtins.int
-    """Which image, from 0."""
+    """Index of the image, from 0."""
     step: _builtins.int
-    """The step after which it was taken, from 1."""
+    """Number of the step that it shows, from 1."""
     mime_type: _builtins.str
     """MIME type of `data`."""
     width: _builtins.int
@@ -839,7 +841,7 @@ class ImageHeader(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     IS_FLAGGED_FIELD_NUMBER: _builtins.int
     image_index: _builtins.int
-    """Which image, from 0."""
+    """Index of the image, from 0."""
     mime_type: _builtins.str
     """MIME type of the bytes."""
     width: _builtins.int
@@ -847,13 +849,13 @@ class ImageHeader(_message.Message):
     height: _builtins.int
     """Height in pixels."""
     size_bytes: _builtins.int
-    """Number of bytes that follow."""
+    """Number of bytes in all chunks."""
     sha256: _builtins.str
     """SHA-256 of the bytes, 64 lower-case hexadecimal digits."""
     seed: _builtins.int
-    """Seed that gives this image again in a request of its own."""
+    """Seed of this image, for a separate request."""
     is_flagged: _builtins.bool
-    """Whether the model's own safety checker has blackened the image."""
+    """Whether the model's safety checker has blackened the image."""
     def __init__(
         self,
         *,
@@ -886,9 +888,9 @@ class ImageChunk(_message.Message):
     OFFSET_BYTES_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     image_index: _builtins.int
-    """Which image, from 0."""
+    """Index of the image, from 0."""
     offset_bytes: _builtins.int
-    """Number of the image's bytes that were sent before this piece."""
+    """Number of the image's bytes before this piece."""
     data: _builtins.bytes
     """The bytes, never empty."""
     def __init__(
@@ -908,7 +910,7 @@ Global___ImageChunk: _TypeAlias = ImageChunk  # noqa: Y015
 
 @_typing.final
 class GenerationCompleted(_message.Message):
-    """The generation has ended well. Nothing follows."""
+    """The generation has ended well; the last event."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -917,18 +919,20 @@ class GenerationCompleted(_message.Message):
     BATCH_WIDTHS_FIELD_NUMBER: _builtins.int
     CACHE_FIELD_NUMBER: _builtins.int
     step_count: _builtins.int
-    """Denoising steps run, all images together; from the cache, those that it took
-    to make them.
+    """Denoising steps of all images together; from the cache, those of the
+    original generation.
     """
     cache: Global___CacheStatus.ValueType
-    """Whether the images came from the cache."""
+    """Use of the cache."""
     @_builtins.property
     def timings(self) -> Global___GenerationTimings:
-        """Where the time went."""
+        """Time by phase."""
 
     @_builtins.property
     def batch_widths(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchWidth]:
-        """How many images shared the forwards of these ones, by width, narrowest first."""
+        """Forwards of these images by width, the number of images that shared each;
+        narrowest first.
+        """
 
     def __init__(
         self,
@@ -948,14 +952,14 @@ Global___GenerationCompleted: _TypeAlias = GenerationCompleted  # noqa: Y015
 
 @_typing.final
 class BatchWidth(_message.Message):
-    """Forwards of the denoiser that were shared by the same number of images."""
+    """Forwards of the denoiser with the same number of images."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     IMAGE_COUNT_FIELD_NUMBER: _builtins.int
     FORWARD_COUNT_FIELD_NUMBER: _builtins.int
     image_count: _builtins.int
-    """Images that shared a forward, this generation's own included; 1: it ran alone."""
+    """Images that shared a forward, this generation's own included."""
     forward_count: _builtins.int
     """Forwards of that width. A guided step takes one or two, and some schedulers take more."""
     def __init__(
@@ -974,7 +978,7 @@ Global___BatchWidth: _TypeAlias = BatchWidth  # noqa: Y015
 
 @_typing.final
 class GenerationTimings(_message.Message):
-    """Time that a generation took, by phase, all images together."""
+    """Time of a generation by phase, all images together."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -987,7 +991,7 @@ class GenerationTimings(_message.Message):
     TOTAL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def model_load(self) -> _duration_pb2.Duration:
-        """Waiting for the model to be loaded."""
+        """Waiting for the model to load."""
 
     @_builtins.property
     def queue(self) -> _duration_pb2.Duration:
@@ -995,7 +999,7 @@ class GenerationTimings(_message.Message):
 
     @_builtins.property
     def text_encode(self) -> _duration_pb2.Duration:
-        """Turning the prompts into embeddings, with the start of the pipeline."""
+        """Embedding the prompts, with the start of the pipeline."""
 
     @_builtins.property
     def denoise(self) -> _duration_pb2.Duration:
@@ -1011,7 +1015,7 @@ class GenerationTimings(_message.Message):
 
     @_builtins.property
     def total(self) -> _duration_pb2.Duration:
-        """From the request's arrival to the last image being ready to send."""
+        """From the request's arrival until the last image is ready to send."""
 
     def __init__(
         self,
@@ -1034,7 +1038,7 @@ Global___GenerationTimings: _TypeAlias = GenerationTimings  # noqa: Y015
 
 @_typing.final
 class Model(_message.Message):
-    """A model that is served: what it takes and whether it is ready."""
+    """A served model."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1046,16 +1050,14 @@ class Model(_message.Message):
     name: _builtins.str
     """Name to use in requests."""
     revision: _builtins.str
-    """Revision: the Hub commit, or the operator's own label; empty where neither
-    is known.
-    """
+    """Revision: the Hub commit, or the operator's label; empty if there is neither."""
     is_default: _builtins.bool
-    """Whether this is the model of requests that name none."""
+    """Whether requests without a model use this one."""
     state: Global___ModelState.ValueType
-    """Whether it can be used at once."""
+    """State of loading."""
     @_builtins.property
     def capabilities(self) -> Global___ModelCapabilities:
-        """What it takes. Unset until it has been loaded for the first time."""
+        """Parameters, defaults and limits. Unset before the first load."""
 
     def __init__(
         self,
@@ -1076,7 +1078,7 @@ Global___Model: _TypeAlias = Model  # noqa: Y015
 
 @_typing.final
 class ModelCapabilities(_message.Message):
-    """What a loaded model takes."""
+    """Parameters, defaults and limits of a loaded model."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1090,24 +1092,24 @@ class ModelCapabilities(_message.Message):
     pipeline_class: _builtins.str
     """Class of the diffusers pipeline, such as StableDiffusionXLPipeline."""
     has_previews: _builtins.bool
-    """Whether previews can be had."""
+    """Whether the model has previews."""
     device_type: _builtins.str
-    """Type of the device that runs it: cpu, cuda or mps. Empty: not told."""
+    """Type of its device: cpu, cuda or mps. Empty: unknown."""
     @_builtins.property
     def supported_parameters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of the fields of TextToImageParameters that it supports."""
+        """Names of the supported fields of TextToImageParameters."""
 
     @_builtins.property
     def defaults(self) -> Global___TextToImageParameters:
-        """What unset parameters become. `seed` is unset: it is random."""
+        """Values of unset parameters. `seed` is unset, because it is random."""
 
     @_builtins.property
     def schedulers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Scheduler]:
-        """Schedulers that it can be used with, the one it comes with first."""
+        """Supported schedulers, the model's own first."""
 
     @_builtins.property
     def limits(self) -> Global___ModelLimits:
-        """What requests may ask for."""
+        """Limits of requests."""
 
     def __init__(
         self,
@@ -1130,7 +1132,7 @@ Global___ModelCapabilities: _TypeAlias = ModelCapabilities  # noqa: Y015
 
 @_typing.final
 class Scheduler(_message.Message):
-    """A scheduler that a model can be used with."""
+    """A scheduler that a model supports."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1140,11 +1142,11 @@ class Scheduler(_message.Message):
     name: _builtins.str
     """Name of the diffusers class, such as DPMSolverMultistepScheduler."""
     max_step_count: _builtins.int
-    """Most steps that it can make. Unset: the model's `max_step_count`."""
+    """Most steps. Unset: the model's `max_step_count`."""
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Short names that give this class, each with its own settings, such as
-        dpm++_2m and dpm++_2m_karras.
+        """Short names of this class, each with its own settings, such as dpm++_2m and
+        dpm++_2m_karras.
         """
 
     def __init__(
@@ -1166,7 +1168,7 @@ Global___Scheduler: _TypeAlias = Scheduler  # noqa: Y015
 
 @_typing.final
 class ModelLimits(_message.Message):
-    """The bounds of what requests may ask of a model."""
+    """Limits of requests to a model."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1194,7 +1196,7 @@ class ModelLimits(_message.Message):
     max_image_count: _builtins.int
     """Most images in one request."""
     max_prompt_token_count: _builtins.int
-    """Most tokens of a prompt that the model reads. Unset: unlimited."""
+    """Most tokens of a prompt. Unset: unlimited."""
     max_prompt_character_count: _builtins.int
     """Most characters (Unicode code points) of a prompt."""
     def __init__(

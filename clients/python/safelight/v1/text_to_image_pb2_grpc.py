@@ -29,21 +29,20 @@ class TextToImageServiceStub:
     """Turns text into images with the models that the operator has listed.
 
     Metadata of every method: `authorization` with a token of the service, as
-    `Bearer TOKEN` or `Bearer: TOKEN`, where the operator asks for one. What a
-    token may do, and what it has started, is its own: other models are not
-    there, and other tokens' generations cannot be watched or cancelled.
+    `Bearer TOKEN` or `Bearer: TOKEN`, if the operator requires tokens. A token
+    sees only the models that it allows, and only its own generations.
 
     Every method can fail with:
 
-    - UNAUTHENTICATED (UNAUTHENTICATED): no token, or not one of the service.
+    - UNAUTHENTICATED (UNAUTHENTICATED): no token, or an unknown one.
     - UNAVAILABLE (STOPPING): the service takes no new calls.
-    - INTERNAL (INTERNAL): a fault of the service; the message holds an id that
-    its log repeats, and nothing else.
+    - INTERNAL (INTERNAL): a fault of the service; the message holds only an id,
+    under which the log has the details.
 
     Failures carry google.rpc details: ErrorInfo with a stable reason, named here
     in brackets, and the domain "safelight"; BadRequest with the path of each
-    field; QuotaFailure with the limit that was met; RetryInfo where trying again
-    makes sense.
+    field; QuotaFailure with the exceeded limit; RetryInfo with the time to wait,
+    where a retry helps.
     """
 
     def __init__(self, channel):
@@ -83,78 +82,80 @@ class TextToImageServiceServicer:
     """Turns text into images with the models that the operator has listed.
 
     Metadata of every method: `authorization` with a token of the service, as
-    `Bearer TOKEN` or `Bearer: TOKEN`, where the operator asks for one. What a
-    token may do, and what it has started, is its own: other models are not
-    there, and other tokens' generations cannot be watched or cancelled.
+    `Bearer TOKEN` or `Bearer: TOKEN`, if the operator requires tokens. A token
+    sees only the models that it allows, and only its own generations.
 
     Every method can fail with:
 
-    - UNAUTHENTICATED (UNAUTHENTICATED): no token, or not one of the service.
+    - UNAUTHENTICATED (UNAUTHENTICATED): no token, or an unknown one.
     - UNAVAILABLE (STOPPING): the service takes no new calls.
-    - INTERNAL (INTERNAL): a fault of the service; the message holds an id that
-    its log repeats, and nothing else.
+    - INTERNAL (INTERNAL): a fault of the service; the message holds only an id,
+    under which the log has the details.
 
     Failures carry google.rpc details: ErrorInfo with a stable reason, named here
     in brackets, and the domain "safelight"; BadRequest with the path of each
-    field; QuotaFailure with the limit that was met; RetryInfo where trying again
-    makes sense.
+    field; QuotaFailure with the exceeded limit; RetryInfo with the time to wait,
+    where a retry helps.
     """
 
     def Generate(self, request, context):
-        """Generates images from a prompt, streaming progress and then the images.
+        """Generates images from a prompt; streams progress, then the images.
 
-        Metadata: `x-wait-for-model` (a boolean, default false) waits for a model
-        that is not loaded yet instead of failing with UNAVAILABLE. `x-use-cache` (a
-        boolean, default true): a request with a seed that was answered before gets
-        the same bytes from the cache, without previews or progress, and equal
-        requests at the same time are made once. Trailing metadata: `x-cache` is
-        hit, miss or bypass, as in `completed`.
+        Metadata:
 
-        Events arrive in this order: `model_loading` while a model is waited for;
+        - `x-wait-for-model` (boolean, default false): wait for a model that is not
+        loaded yet, instead of failing with UNAVAILABLE.
+        - `x-use-cache` (boolean, default true): answer a request with a seed from
+        the cache, with the same bytes and without previews or progress. Equal
+        requests at the same time run once.
+        - `x-cache` in the trailing metadata: hit, miss or bypass, as in
+        `completed`.
+
+        Events arrive in this order: `model_loading` while the model loads;
         `accepted` once; `queued` while others run first; then, for each image,
-        `progress` after each step with `preview` between as asked for, then
-        `image` and its `chunk`s; `completed` once, last. Several images are made
+        `progress` after each step, with `preview` between as requested, then
+        `image` and its `chunk`s; last, `completed` once. Several images develop
         side by side, and their events alternate; only the chunks of an image
-        always follow it at once. A slow reader is sent the
-        latest progress and preview instead of all of them; nothing else is
-        dropped. A stream without `completed` has failed and its status says why.
+        follow it directly. A slow reader gets the latest progress and preview
+        instead of all of them, and everything else. A stream that ends without
+        `completed` has failed; its status gives the cause.
 
-        The same request under the same `generation_id` joins the generation that
-        runs, or tells the one that has ended lately again; one that failed or was
-        cancelled is started anew. So a stream that broke is repaired by calling
-        again, and nothing is made twice.
+        The same request with the same `generation_id` joins the running generation,
+        or replays one that has ended recently; it restarts one that failed or was
+        cancelled. So a client repairs a broken stream by calling again, and no step
+        runs twice.
 
         Cancelling the call, losing the connection or passing the deadline leaves
-        the generation. One that nobody watches is stopped within one step, or when
-        it has lingered as long as the request asked.
+        the generation. Without watchers, it stops within one step, or after the
+        `linger` of its request.
 
         Status codes:
 
-        - INVALID_ARGUMENT (INVALID_REQUEST): fields outside their rules, all of
-        them listed in one BadRequest.
-        - NOT_FOUND (MODEL_NOT_FOUND): the model is not one that is served.
+        - INVALID_ARGUMENT (INVALID_REQUEST): fields outside their rules, all in one
+        BadRequest.
+        - NOT_FOUND (MODEL_NOT_FOUND): the service does not serve the model.
         - PERMISSION_DENIED (MODEL_FORBIDDEN): the token does not allow the model.
         - RESOURCE_EXHAUSTED (RATE_LIMITED): the token has started as many
-        generations within a minute as it may; RetryInfo says when to come back.
-        - RESOURCE_EXHAUSTED (TOO_MANY_GENERATIONS): as many of the token's
-        generations run as may.
+        generations within a minute as it may; RetryInfo has the time to wait.
+        - RESOURCE_EXHAUSTED (TOO_MANY_GENERATIONS): the token runs as many
+        generations as it may.
         - ALREADY_EXISTS (GENERATION_EXISTS): `generation_id` names the generation
         of another request.
-        - RESOURCE_EXHAUSTED (QUEUE_FULL): too many generations wait; RetryInfo
-        says when to come back.
+        - RESOURCE_EXHAUSTED (QUEUE_FULL): too many generations wait; RetryInfo has
+        the time to wait.
         - RESOURCE_EXHAUSTED (OUT_OF_MEMORY): the device has too little memory for
         this request.
-        - UNAVAILABLE (MODEL_LOADING): the model is being loaded; RetryInfo says
-        when to come back.
-        - UNAVAILABLE (DEVICE_LOST): the device has failed, and the service starts
-        anew; RetryInfo says when to come back.
+        - UNAVAILABLE (MODEL_LOADING): the model is loading; RetryInfo has the time
+        to wait.
+        - UNAVAILABLE (DEVICE_LOST): the device has failed, and the service
+        restarts; RetryInfo has the time to wait.
         - FAILED_PRECONDITION (MODEL_FAILED): the model cannot be loaded.
-        - DEADLINE_EXCEEDED (DEADLINE): the deadline of the call cannot be met; the
-        message tells the estimate. Without a reason: it has passed.
-        - DEADLINE_EXCEEDED (TIME_LIMIT): the generation took longer than the service
-        lets any take.
-        - DEADLINE_EXCEEDED (READER_STALLED): nothing was read from the stream for
-        too long.
+        - DEADLINE_EXCEEDED (DEADLINE): the generation cannot finish by the call's
+        deadline; the message has the estimate. Without a reason: it has passed.
+        - DEADLINE_EXCEEDED (TIME_LIMIT): the generation exceeded the service's time
+        limit.
+        - DEADLINE_EXCEEDED (READER_STALLED): the caller read nothing from the
+        stream for too long.
         - CANCELLED (CANCELLED): by CancelGeneration. Without a reason: by the caller.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -162,22 +163,21 @@ class TextToImageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchGeneration(self, request, context):
-        """Joins a generation from anywhere: its present state first, with the images
-        that are ready, and then its events as they come. One that has ended lately
-        is told again.
+        """Joins a generation from any connection: sends its present state with all
+        finished images, then its events as they happen. Replays a generation that
+        has ended recently.
 
-        Status codes, beside those that it failed with:
+        Status codes, besides those of the generation:
 
-        - NOT_FOUND (GENERATION_NOT_FOUND): it does not run, and is not kept any more.
+        - NOT_FOUND (GENERATION_NOT_FOUND): the generation neither runs nor is kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelGeneration(self, request, context):
-        """Cancels a generation, whoever watches it: no step is made after the one that
-        runs. Those who watch it get CANCELLED. Cancelling again, or what has ended,
-        changes nothing.
+        """Cancels a generation for all watchers: its current step is the last, and
+        watchers get CANCELLED. Has no effect on a generation that has ended.
 
         Status codes: NOT_FOUND (GENERATION_NOT_FOUND) as for WatchGeneration.
         """
@@ -186,7 +186,7 @@ class TextToImageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """Lists the models that are served, the default one first.
+        """Lists the served models, the default one first.
 
         The list is short and fixed by the operator, so it is not paged.
         """
@@ -195,9 +195,9 @@ class TextToImageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """Describes one model: what it takes, its defaults and its limits.
+        """Describes one model: its parameters, defaults and limits.
 
-        Status codes: NOT_FOUND (MODEL_NOT_FOUND) when the model is not served.
+        Status codes: NOT_FOUND (MODEL_NOT_FOUND) if the service does not serve it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -243,21 +243,20 @@ class TextToImageService:
     """Turns text into images with the models that the operator has listed.
 
     Metadata of every method: `authorization` with a token of the service, as
-    `Bearer TOKEN` or `Bearer: TOKEN`, where the operator asks for one. What a
-    token may do, and what it has started, is its own: other models are not
-    there, and other tokens' generations cannot be watched or cancelled.
+    `Bearer TOKEN` or `Bearer: TOKEN`, if the operator requires tokens. A token
+    sees only the models that it allows, and only its own generations.
 
     Every method can fail with:
 
-    - UNAUTHENTICATED (UNAUTHENTICATED): no token, or not one of the service.
+    - UNAUTHENTICATED (UNAUTHENTICATED): no token, or an unknown one.
     - UNAVAILABLE (STOPPING): the service takes no new calls.
-    - INTERNAL (INTERNAL): a fault of the service; the message holds an id that
-    its log repeats, and nothing else.
+    - INTERNAL (INTERNAL): a fault of the service; the message holds only an id,
+    under which the log has the details.
 
     Failures carry google.rpc details: ErrorInfo with a stable reason, named here
     in brackets, and the domain "safelight"; BadRequest with the path of each
-    field; QuotaFailure with the limit that was met; RetryInfo where trying again
-    makes sense.
+    field; QuotaFailure with the exceeded limit; RetryInfo with the time to wait,
+    where a retry helps.
     """
 
     @staticmethod

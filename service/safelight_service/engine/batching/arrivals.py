@@ -10,15 +10,15 @@ from typing import NamedTuple
 
 _LONGEST_PAUSE_S = 0.003
 _PAUSE_SHARE = 1 / 16
-"""Of a forward: the wait of an idle device for one more job after each that has come."""
+"""Wait of an idle device for one more job after each arrival, as a share of a forward."""
 
 
 class Expectation(NamedTuple):
-    """How long an idle device waits once a job has come."""
+    """Waits of an idle device after the arrival of a job, in seconds."""
 
     job_count: int
     patience_s: float
-    """Longest wait until that many jobs have come."""
+    """Longest wait until `job_count` jobs have arrived."""
     pause_s: float
     """Longest wait for one more after each."""
 
@@ -32,7 +32,7 @@ class Arrivals:
         self._completed_at = 0.0
 
     def note_completed(self, job_count: int) -> None:
-        """Learn that a step has completed so many jobs, at least one."""
+        """Learn that a step has completed `job_count` jobs, at least one."""
         self._together_count = job_count
         self._completed_at = time.monotonic()
 

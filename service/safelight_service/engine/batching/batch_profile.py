@@ -18,7 +18,7 @@ import structlog
 _log = structlog.get_logger()
 
 ENOUGH = 0.98
-"""Of the best throughput; wider forwards cost more latency than they gain."""
+"""Share of the best throughput; beyond it, wider forwards cost more latency than they gain."""
 
 MOST_ROWS = 32
 _RUNS = 3
@@ -126,7 +126,7 @@ class ProfileStore:
                 _log.warning("profiles_unreadable", path=str(path))
 
     def get(self, model: str, pixel_count: int) -> BatchProfile | None:
-        """Return the profile of a model for images of so many pixels, if there is one."""
+        """Return the profile of a model for images of this area, if there is one."""
         area, key = _bin_area(model, pixel_count)
         with self._lock:
             profile = self._profiles.get(key)

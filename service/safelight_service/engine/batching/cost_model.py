@@ -68,17 +68,17 @@ class CostModel:
             self._forwards.setdefault(row_count, Average()).note(seconds)
 
     def set_cap(self, row_count: int) -> None:
-        """Merge at most so many rows, since no wider forwards have been prepared."""
+        """Merge at most this many rows, since no wider forwards have been prepared."""
         self._prepared_cap = row_count
 
     def note_forward(self, row_count: int, seconds: float) -> None:
-        """Record the seconds of a forward of so many rows."""
+        """Record the seconds of a forward of this many rows."""
         self._forwards.setdefault(row_count, Average()).note(seconds)
         if self._most_members is None and self._widths.note(row_count, seconds):
             self._keep_profile(self._widths.profile)
 
     def note_merged(self, member_count: int, row_count: int) -> None:
-        """Record that a forward of so many images and rows has succeeded."""
+        """Record that a forward of this many images and rows has succeeded."""
         self._room.allow(row_count)
         self._merging.allow(member_count)
 
@@ -96,7 +96,7 @@ class CostModel:
         return self._demands.get(is_guided) or Demand(1, 2 if is_guided else 1)
 
     def knows(self, row_count: int) -> bool:
-        """Whether a forward of so many rows has been measured."""
+        """Whether a forward of this many rows has been measured."""
         return row_count in self._forwards
 
     def forward_s(self, row_count: int) -> float | None:
@@ -131,7 +131,7 @@ class CostModel:
         self._merging.limit(1)
 
     def has_room(self, member_count: int, row_count: int) -> bool:
-        """Whether so many images of so many rows in total may share a forward."""
+        """Whether this many images, with this many rows in total, may share a forward."""
         if member_count == 1:
             return True
         if self._prepared_cap is not None:

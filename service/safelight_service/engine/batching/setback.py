@@ -9,7 +9,7 @@ _LONGEST_S = 3600.0
 
 
 class Setback:
-    """Limits a quantity to what last worked, and allows trials of twice as much.
+    """Limits a quantity to the last value that worked, and allows trials of twice as much.
 
     A cause such as a shortage of memory may pass. A trial that works doubles the limit; one that
     fails lowers it, and doubles the wait for the next trial.

@@ -20,7 +20,7 @@ class Seats:
         return self._count == 0 or forward.key == self._key
 
     def has_room(self, cost_model: CostModel, row_count: int) -> bool:
-        """Whether another forward of so many rows fits."""
+        """Whether another forward of this many rows fits."""
         return cost_model.has_room(self._count + 1, self._row_count + row_count)
 
     def take(self, cost_model: CostModel, forward: Forward) -> bool:

@@ -136,7 +136,7 @@ class Preparation:
 
     def advance(self) -> bool:
         """Make one more bucket; false if none is left. Logs errors instead of raising them."""
-        with self._grad_mode():  # as forwards do, which write into what is made here
+        with self._grad_mode():  # as for later forwards, which write into these tensors
             return next(self._steps, False)
 
     def _work(self) -> Iterator[bool]:

@@ -49,11 +49,11 @@ class _Shape:
         self.has_failed = False
 
     def find(self, row_count: int) -> tuple[int, Bucket] | None:
-        """Return the narrowest bucket of at least so many rows, preceded by its rows."""
+        """Return the narrowest bucket of at least this many rows, preceded by its rows."""
         return next(((n, b) for n, b in self.buckets.items() if n >= row_count), None)
 
     def is_ready(self, row_count: int) -> bool:
-        """Whether forwards of so many rows need not wait: a bucket fits, or none can be made."""
+        """Whether forwards of this many rows need not wait: a bucket fits, or none can be made."""
         if self.preparation is None and self.has_failed:
             return True
         return self.find(row_count) is not None

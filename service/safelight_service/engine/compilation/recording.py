@@ -130,7 +130,7 @@ def make_recorder(device: torch.device) -> Recorder:
 
 
 def _isolate(module: Any) -> Callable[..., Any]:
-    """Return a function that calls the module and has a code object of its own.
+    """Return a function that calls the module and has its own code object.
 
     torch ties compiled code to the code object. So the code of a shape is freed with it, and is
     found without a search. It does not count towards torch's limit on recompilations.

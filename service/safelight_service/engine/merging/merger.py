@@ -93,7 +93,7 @@ def _copy(output: Any) -> Any:
 
 
 def split(output: Any, counts: Sequence[int]) -> list[Any]:
-    """Split a denoiser's output into parts of so many rows each.
+    """Split a denoiser's output into parts with these numbers of rows.
 
     Raises:
         TypeError: the output is of a type that cannot be split.

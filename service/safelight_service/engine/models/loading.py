@@ -2,16 +2,15 @@
 
 import functools
 import hashlib
+import json
 import math
-from collections.abc import Callable
-from importlib import resources
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
 import transformers
-from diffusers import DiffusionPipeline
 
 from safelight_service.core.observer import Compilation
 from safelight_service.engine.batching.batch_profile import ProfileStore
@@ -22,8 +21,11 @@ from safelight_service.engine.hardware import describe, explain_absence, indexed
 from safelight_service.engine.merging.families import RULES
 from safelight_service.engine.merging.merger import Merger
 from safelight_service.engine.models.acceleration import accelerate
+from safelight_service.engine.models.assembly import assemble
+from safelight_service.engine.models.components import Component, find_components
+from safelight_service.engine.models.fetching import fetch_components, find_folder
 from safelight_service.engine.models.identity import find_commit, identify
-from safelight_service.engine.models.vetting import fetch, inspect
+from safelight_service.engine.models.model_index import read_index
 from safelight_service.engine.operations import Forward
 from safelight_service.engine.pipeline.adapter import PipelineAdapter
 from safelight_service.engine.pipeline.preview import LatentColours
@@ -31,7 +33,6 @@ from safelight_service.engine.pipeline.prompt_cache import Memo, count_bytes
 from safelight_service.engine.pipeline.proxies import PipelineCopies, wrap_text_encoders
 from safelight_service.engine.pipeline.safety_check import SafetyChecker
 from safelight_service.settings import (
-    EMBEDDED_MODEL,
     BatchingSettings,
     ConfigurationError,
     ModelSettings,
@@ -126,9 +127,9 @@ def load_model(
 
     Raises:
         UnsafeModelError: a file might run code.
+        ModelFolderError: the folder is not a diffusers pipeline, or a component cannot be loaded.
         ImportError: a component needs a library that is not installed.
-        OSError: a file is missing.
-        ValueError: the folder is not a diffusers pipeline.
+        OSError: a file is neither in the Hub's cache nor available.
         UnsupportedPipelineError: the pipeline is not an ordinary text-to-image pipeline.
         AccelerationError: the pipeline or the device does not support a setting.
         ConfigurationError: torch cannot use the device on this machine.
@@ -136,12 +137,12 @@ def load_model(
     batching = batching or BatchingSettings()
     device = choose_device(settings.device)
     dtype = _choose_dtype(settings.dtype, device)
-    folder = _find_folder(settings)
-    inspect(folder)
-    pipeline = DiffusionPipeline.from_pretrained(
-        str(folder), variant=settings.variant, dtype=dtype, use_safetensors=True
-    )
-    identity = identify(settings, folder, type(pipeline).__name__, dtype, device)
+    folder = find_folder(settings)
+    index = read_index(folder, settings.components)
+    fetched = fetch_components(index, settings)
+    components = find_components(index, folder, settings.components, fetched)
+    pipeline = assemble(index, components, folder, settings.variant, dtype)
+    identity = _identify(settings, folder, components, pipeline, dtype, device)
     _upcast_vae(pipeline)
     accelerate(pipeline, settings.acceleration, device)
     pipeline.set_progress_bar_config(disable=True)
@@ -185,13 +186,27 @@ def _find_most_members(batching: BatchingSettings) -> int | None:
     return 1 if batching.deterministic else batching.max_width
 
 
-def _find_folder(settings: ModelSettings) -> Path:
-    """Return the model's folder; download it if the source is an id of the Hub."""
-    if settings.source == EMBEDDED_MODEL:
-        return Path(str(resources.files("safelight_service"))) / "models" / EMBEDDED_MODEL
-    if settings.is_on_hub and settings.is_pinned:  # a missing folder is no id
-        return fetch(settings.source, settings.revision, settings.variant)
-    return Path(settings.source)
+def _identify(
+    settings: ModelSettings,
+    folder: Path,
+    components: Sequence[Component],
+    pipeline: Any,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> str:
+    """Return the identity of a model, with those of the components that are not its own."""
+
+    def identify_folder(path: Path) -> str:
+        return identify(settings, path, type(pipeline).__name__, dtype, device)
+
+    identity = identify_folder(folder)
+    if not settings.components:
+        return identity
+    facts: dict[str, object] = dict(settings.components)
+    for component in components:
+        if component.replaced_by is not None:
+            facts[component.name] = identify_folder(component.folder)
+    return json.dumps({"model": identity, "components": facts}, sort_keys=True)
 
 
 def _upcast_vae(pipeline: Any) -> None:

@@ -234,7 +234,7 @@ def _find_target(
 
 
 def _replace_known(leaves: list[Any]) -> torch.device | None:
-    """Replace device tensors by their host values; return None if any is unknown, or none there."""
+    """Replace device tensors by their host values; None if any is unknown or there are none."""
     device = None
     for place, leaf in enumerate(leaves):
         if isinstance(leaf, Tensor) and leaf.device.type != "cpu":
@@ -252,7 +252,7 @@ def _device_tensors(values: Any) -> list[Tensor]:
 
 
 def _read_known(values: Sequence[Any]) -> Sequence[Any]:
-    """Return values with the host's in place of device tensors, if it knows all of them."""
+    """Return values with device tensors replaced by host values; unchanged if any is unknown."""
     leaves, structure = pytree.tree_flatten(list(values))
     if _replace_known(leaves) is None:
         return values

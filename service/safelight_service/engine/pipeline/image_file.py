@@ -37,7 +37,7 @@ def encode_preview(picture: PIL.Image.Image, mime_type: str) -> bytes:
 def describe_parameters(request: ResolvedRequest, *, seed: int, model: str) -> str:
     """Format the parameters as AUTOMATIC1111's web UI does, for other tools to read.
 
-    The text of the key `parameters` is the prompt, the negative prompt on a line of its own, and a
+    The text of the key `parameters` has the prompt, then a line with the negative prompt, then a
     line of `Name: value` pairs.
     """
     parameters = request.parameters

@@ -65,16 +65,23 @@ class PromptTokens:
     def _find_tokenizers(self) -> tuple[list[Any], int | None]:
         """Return the tokenizers with the largest limit, and that limit.
 
+        Tokenizers of encoders that the pipeline goes without do not count: nothing reads them.
         Copies them: a tokenizer that threads share can return ids of the wrong length.
         """
         limits = [
             (tokenizer, self._limit(name, tokenizer))
             for name, tokenizer in self._pipeline.components.items()
-            if name.startswith("tokenizer") and tokenizer is not None
+            if name.startswith("tokenizer") and tokenizer is not None and self._is_read(name)
         ]
         most = max((limit for _, limit in limits if limit < _UNBOUNDED), default=None)
         longest = [copy.deepcopy(tokenizer) for tokenizer, limit in limits if limit == most]
         return longest, most
+
+    def _is_read(self, tokenizer_name: str) -> bool:
+        """Whether the pipeline has the encoder of a tokenizer; one of another name is there."""
+        encoder_name = tokenizer_name.replace("tokenizer", "text_encoder")
+        components = self._pipeline.components
+        return encoder_name not in components or components[encoder_name] is not None
 
     def _limit(self, name: str, tokenizer: Any) -> int:
         fixed = _FIXED_LIMITS.get(type(self._pipeline).__name__)

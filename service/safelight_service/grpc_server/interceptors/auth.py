@@ -30,7 +30,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
         """Authenticate the caller before anything of the call is read."""
         if not handler_call_details.method.startswith(_HEALTH):
             try:
-                # Each call has a task of its own, and so its own value.
+                # Each call has its own task, and so its own value.
                 current_caller.set(self._find_caller(handler_call_details.invocation_metadata))
             except Exception as error:
                 return refuse(error)

@@ -24,7 +24,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from safelight_service import __version__
+from safelight_service.version import __version__
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _Handler = Any
@@ -119,7 +119,7 @@ class TracingInterceptor(grpc.aio.ServerInterceptor):
             SpanKind.SERVER,
             {"rpc.system.name": "grpc", "rpc.method": method, **_peer(context.peer())},
         )
-        # Never detached: each call has a task of its own.
+        # Never detached: each call has its own task.
         otel_context.attach(set_span_in_context(span, parent))
         return span
 

@@ -7,13 +7,13 @@ import pytest
 from safelight_service.engine.batching.batch_profile import ProfileStore, WidthSearch, choose_cap
 
 AREA = 1024 * 1024
-"""In the middle of its half octave, so that what is kept of it is what was measured."""
+"""Area in the middle of its half octave, so that the profile keeps the measured values."""
 
 
 def learn(
     seconds: Callable[[int], float], rows_per_call: int = 2, most_calls: int = 100
 ) -> WidthSearch:
-    """Make forwards as wide as the search allows, until it allows the same 20 times."""
+    """Run forwards as wide as the search allows, until it allows the same width 20 times."""
     search = WidthSearch()
     before: list[int] = []
     while before[-20:] != [search.cap] * 20:
@@ -36,7 +36,7 @@ def test_a_wide_device_is_given_all_rows_that_are_for_free() -> None:
 
 
 def test_the_first_forward_of_a_width_says_nothing() -> None:
-    """It may compile for a minute."""
+    """The first forward may compile for a minute."""
     compiled: set[int] = set()
 
     def run(rows: int) -> float:
@@ -58,7 +58,7 @@ def test_a_forward_that_was_disturbed_says_nothing() -> None:
 
 
 def test_a_width_that_was_disturbed_whenever_it_was_tried_is_tried_again() -> None:
-    """As on a machine that others keep busy for a while."""
+    """As on a machine that is busy with other work for a while."""
     search = learn(lambda rows: 0.01 * max(rows, 8) + (rows == 4))
     assert search.cap == 2
     caps: set[int] = set()
@@ -79,7 +79,7 @@ def test_wider_forwards_are_rare_where_they_do_not_pay() -> None:
 
 
 def test_width_goes_as_far_as_callers_have_filled_it() -> None:
-    """With three at once, five or six may be merged when they come, and no more at first."""
+    """After three callers at once, five or six may merge next, but not more."""
     search = learn(lambda rows: 1.0, rows_per_call=1, most_calls=3)
     assert set(search.profile) == {1, 2, 3}
     assert search.cap == 6

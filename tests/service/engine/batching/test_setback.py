@@ -37,7 +37,7 @@ def test_a_trial_that_works_allows_the_next_one(clock: Clock) -> None:
 
 
 def test_trials_that_fail_become_rare(clock: Clock) -> None:
-    """A device that never has the memory loses no more than a forward an hour."""
+    """A device that always lacks the memory loses at most one forward an hour."""
     setback = Setback()
     setback.limit(2)
     trials = 0

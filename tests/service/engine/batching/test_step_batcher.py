@@ -1,4 +1,4 @@
-"""The batcher: who shares forwards, who goes first, and that no image harms another."""
+"""The batcher: shared forwards, their order, and images that do not affect each other."""
 
 import itertools
 import statistics
@@ -36,12 +36,12 @@ from support.engine.tiny_models import TinyModels, reload
 from support.thread_clock import set_clock
 
 MARK = 9.0
-"""A guidance scale by which a test recognises a job's rows: FLUX hands it to its denoiser."""
+"""Guidance scale that marks the rows of a job: FLUX passes it to the denoiser."""
 
 
 @pytest.fixture
 def model(tiny_models: TinyModels) -> LoadedModel:
-    """FLUX.1-dev, a row for each image; every test has cost models of its own."""
+    """FLUX.1-dev, with a row for each image and new cost models for each test."""
     return reload(tiny_models["flux-dev"].adapter.pipeline)
 
 
@@ -49,7 +49,7 @@ def model(tiny_models: TinyModels) -> LoadedModel:
 def on_forward(
     model: LoadedModel, look: Callable[[dict[str, Any]], Any], *, after: bool = False
 ) -> Iterator[None]:
-    """Have `look` called with the denoiser's arguments before, or with its output after."""
+    """Call `look` with the denoiser's arguments before each forward, or with its output after."""
     if after:
 
         def change(_: Any, __: Any, arguments: dict[str, Any], output: Any) -> Any:
@@ -78,7 +78,7 @@ def pixels(recorder: Recorder) -> bytes:
 
 
 def expect_alone(model: LoadedModel, requests: Sequence[dict[str, Any]]) -> list[bytes]:
-    """Pixels of requests that are run one after another."""
+    """Run requests one after another; return their pixels."""
     found = []
     for request in requests:
         jobs, [recorder] = make_jobs(model, request)
@@ -88,9 +88,9 @@ def expect_alone(model: LoadedModel, requests: Sequence[dict[str, Any]]) -> list
 
 
 def test_jobs_that_arrive_one_by_one_end_up_in_one_batch(model: LoadedModel) -> None:
-    """No cohorts: wherever the others are, a newcomer joins them at its first step.
+    """A new job joins the others at its first step, wherever they are.
 
-    It is started while the device is busy with theirs, so it joins the next one.
+    It starts while the device runs their forward, so it joins the next one.
     """
     jobs, _ = make_jobs(model, *({"seed": seed, "num_inference_steps": 6} for seed in range(4)))
     widths: list[int] = []
@@ -172,7 +172,7 @@ def test_a_failing_member_fails_alone(model: LoadedModel) -> None:
 
 
 def test_what_fails_only_because_it_is_merged_is_merged_no_more(model: LoadedModel) -> None:
-    """As some compiled models do: nobody's image is lost, nor time at every further step."""
+    """Some compiled models fail so. No image is lost, and later steps do not try again."""
     widths: list[int] = []
 
     def refuse(call: dict[str, Any]) -> None:
@@ -252,7 +252,7 @@ def run_out_of_host_memory() -> None:
 
 
 @pytest.mark.parametrize("run_out", [run_out_of_device_memory, run_out_of_host_memory])
-def test_what_is_too_large_alone_is_told_as_out_of_memory(
+def test_an_image_too_large_by_itself_is_out_of_memory(
     model: LoadedModel, run_out: Callable[[], None]
 ) -> None:
     def refuse(call: dict[str, Any]) -> None:
@@ -284,14 +284,14 @@ def test_rows_of_a_cancelled_job_are_gone_from_the_next_forward(model: LoadedMod
 
 
 class Clock:
-    """A clock that only the modules that it is given move on."""
+    """Clock that only the given modules advance."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self._now = 0.0
         set_clock(patch, lambda: self._now)
 
     def takes(self, module: Any, seconds: Callable[[dict[str, Any]], float]) -> RemovableHandle:
-        """Have each forward of a module take some seconds, by its arguments."""
+        """Make each forward of a module take some seconds, depending on its arguments."""
 
         def move_on(_: Any, __: Any, arguments: dict[str, Any]) -> None:
             self._now += seconds(arguments)
@@ -310,7 +310,7 @@ def timed(
     row_s: float = 0.0,
     decode_s: float = 0.0,
 ) -> Iterator[None]:
-    """Have a model's work take so many seconds, by a clock that nothing else moves."""
+    """Make a model's work take some seconds, by a clock that nothing else advances."""
     clock = Clock(patch)
     pipeline = model.adapter.pipeline
     hooks = [
@@ -358,7 +358,7 @@ def test_decodes_and_steps_take_steps_by_how_many_wait_for_either(
 def test_starts_and_steps_take_steps_by_how_many_wait_for_either(
     model: LoadedModel, monkeypatch: pytest.MonkeyPatch, text_s: float, expected: list[int]
 ) -> None:
-    """Those that start together share even the only step of a pipeline that makes just one."""
+    """Jobs that start together share even the single step of a one-step pipeline."""
     short = [
         {"seed": seed, "inputs": f"picture {seed}", "num_inference_steps": 1} for seed in range(3)
     ]
@@ -380,8 +380,8 @@ def test_starts_and_steps_take_steps_by_how_many_wait_for_either(
 def test_estimates_are_right_under_a_steady_load(
     model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Four are always under way, though no schedule knows of those that are still to come."""
-    told: dict[int, list[tuple[float, float]]] = {}
+    """Four jobs always run, though the forecast does not know of future ones."""
+    estimates: dict[int, list[tuple[float, float]]] = {}
     ratios: list[float] = []
 
     def make(seed: int) -> Job:
@@ -389,10 +389,12 @@ def test_estimates_are_right_under_a_steady_load(
             match event:
                 case Progress(step=step) if 5 <= step < 15:
                     moment = time.monotonic(), event.estimated_remaining_s
-                    told.setdefault(seed, []).append(moment)
+                    estimates.setdefault(seed, []).append(moment)
                 case Image():
                     now = time.monotonic()
-                    ratios.append(statistics.fmean(left / (now - at) for at, left in told[seed]))
+                    ratios.append(
+                        statistics.fmean(left / (now - at) for at, left in estimates[seed])
+                    )
 
         return make_job(model, Recorder(look), seed=seed, num_inference_steps=20)
 
@@ -411,7 +413,7 @@ def test_estimates_are_right_under_a_steady_load(
 def test_a_device_that_is_waited_for_is_seen_to_be_busy(
     model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise the watchdog would not see that it hangs."""
+    """Otherwise the watchdog would not notice a hang."""
     jobs, _ = make_jobs(model, {"num_inference_steps": 2})
     batcher = make_batcher()
     seen: list[float | None] = []
@@ -490,7 +492,7 @@ def test_prompts_are_encoded_once(model: LoadedModel) -> None:
 
 
 def count_rows(model: LoadedModel, *sizes: tuple[int, int]) -> list[list[int]]:
-    """Rows of each forward, by size, with eight images at once."""
+    """Return the rows of each forward, by size, with eight images at once."""
     made: list[list[int]] = []
     for width, height in sizes:
         made.append([])
@@ -505,7 +507,7 @@ def count_rows(model: LoadedModel, *sizes: tuple[int, int]) -> list[list[int]]:
 def test_width_is_learned_from_forwards_that_are_needed_and_kept(
     tiny_models: TinyModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No forward is made for the measurement, and another size of the area knows the width."""
+    """No forward serves measurement alone, and other sizes of the same area use the result."""
     pipeline = tiny_models["flux-dev"].adapter.pipeline
     file = tmp_path / "profiles" / "profiles.json"
 
@@ -528,7 +530,7 @@ def test_width_is_learned_from_forwards_that_are_needed_and_kept(
 def test_nothing_is_learned_from_a_forward_that_fails(
     tiny_models: TinyModels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It fails at once, and would pass for the fastest of all."""
+    """It fails at once, and would otherwise count as the fastest."""
     model = reload(tiny_models["flux-dev"].adapter.pipeline, BatchingSettings())
     with timed(model, monkeypatch, forward_s=1.0):
         count_rows(model, (64, 96))
@@ -557,7 +559,7 @@ def test_a_saturated_device_is_given_no_more_than_it_takes_at_once(
 def test_memory_that_was_short_for_a_while_is_used_again(
     model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when another model was loaded at the same time."""
+    """As after another model was loaded at the same time."""
     is_short = True
     widths: list[int] = []
 

@@ -1,8 +1,7 @@
-"""An engine with a model that has graphs, in a process of its own: `FOLDER CACHE` as arguments.
+"""Engine with a model that uses graphs, in its own process: `FOLDER CACHE` as arguments.
 
-Prints, as JSON, how many graphs torch compiled until the engine was ready and until its end, how
-many of those came from the cache, and how far the pictures are from those of the same model as
-it is.
+Prints JSON: the graphs compiled until the engine was ready and until its end, those from the cache,
+and the difference of the images from those without graphs.
 """
 
 import asyncio
@@ -26,7 +25,7 @@ from support.engine.job_runs import SMALL, collect, difference, images_of, pixel
 
 
 async def main(folder: str, cache: Path) -> None:
-    """Start the engine, and draw with and without guidance: two rows, and one padded to two."""
+    """Start the engine, and draw with and without guidance: two rows, and one row padded to two."""
     plain = ModelSettings(name="plain", source=folder, device="cpu", warm_up=False)
     size = DefaultSettings(width=SMALL["width"], height=SMALL["height"])
     changes = {

@@ -1,4 +1,4 @@
-"""Which widths forwards are prepared for."""
+"""Buckets: the widths that forwards are prepared for."""
 
 import pytest
 
@@ -9,9 +9,9 @@ from safelight_service.engine.compilation.buckets import choose_buckets, list_wi
     ("profile", "kept"),
     [
         ({1: 1.0, 2: 1.0, 4: 1.0, 8: 1.0}, (1, 2, 4, 8)),  # rows cost nothing
-        ({1: 1.0, 2: 2.0, 4: 4.0}, (1,)),  # nor gain anything
-        ({2: 1.0, 4: 1.6, 8: 3.1, 16: 6.2}, (2, 4)),  # 3 % more are too few
-        ({1: 1.0, 2: 1.96, 4: 3.6}, (1, 4)),  # what is left out is not compared with
+        ({1: 1.0, 2: 2.0, 4: 4.0}, (1,)),  # wider forwards gain nothing
+        ({2: 1.0, 4: 1.6, 8: 3.1, 16: 6.2}, (2, 4)),  # a gain of 3 % is too small
+        ({1: 1.0, 2: 1.96, 4: 3.6}, (1, 4)),  # omitted widths do not count in comparisons
         ({4: 9.0}, (4,)),
     ],
 )

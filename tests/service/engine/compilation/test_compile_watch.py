@@ -17,7 +17,7 @@ def watch() -> Iterator[CompileWatch]:
 def test_time_in_which_torch_compiles_does_not_count(
     watch: CompileWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Compiled code is made here by a backend that takes an hour, by a clock of the test's."""
+    """The backend of this test takes an hour to compile, by the test's clock."""
     now = 1000.0
     set_clock(monkeypatch, lambda: now)
     seen: list[float] = []

@@ -1,4 +1,4 @@
-"""Forwards that are compiled ahead for a few widths, padded to them, and never compiled again."""
+"""Graphs: forwards compiled ahead for a few widths, padded to them, and never compiled again."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -54,11 +54,11 @@ REFUSED = {
 RECORDED = sorted(FAMILIES.keys() - REFUSED)
 
 COMPILED = ["sd15", "sdxl", "flux-dev", "hunyuan-dit"]
-"""Families whose denoisers take what others do: integers, dictionaries, constants and tuples."""
+"""Families that cover all denoiser arguments: integers, dictionaries, constants, tuples."""
 
 
 class Denoiser(torch.nn.Module):
-    """The least that is one: all that comes in matters, and a row matters to itself alone."""
+    """Minimal denoiser: every input affects the output, and rows do not affect each other."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ def make_forward(denoiser: torch.nn.Module | None = None, **options: Any) -> Buc
 
 
 def prepare(forward: BucketedForward, arguments: Mapping[str, Any]) -> int:
-    """Prepare forwards like this one, as a batcher does; return in how many turns."""
+    """Prepare forwards like this one, as a batcher does; return the number of turns."""
     turn_count = 0
     while not forward.is_ready(arguments):
         forward.prepare(arguments)
@@ -96,7 +96,7 @@ def run(forward: Any, *calls: Mapping[str, Any]) -> list[torch.Tensor]:
 def make_model(
     family: str, batching: BatchingSettings = MERGING, **options: Any
 ) -> tuple[LoadedModel, BucketedForward]:
-    """Load a family's pipeline with forwards that are prepared, but compiled to nothing faster."""
+    """Load a family's pipeline with prepared forwards, but without real compilation."""
     pipeline = make_pipeline(family)
     denoiser = getattr(pipeline, find_denoiser_name(pipeline))
     rule = RULES[type(pipeline).__name__]
@@ -118,7 +118,7 @@ def test_padded_latents_are_those_of_each_alone(family: str) -> None:
 
 @pytest.mark.parametrize("family", RECORDED)
 def test_forwards_that_can_be_recorded_touch_nothing_on_the_host(family: str) -> None:
-    """A graph holds what a device does: it cannot copy from the host, nor wait for it."""
+    """A graph records device work only: it cannot copy from the host or wait for it."""
     model = reload(make_pipeline(family))
     job = make_job(model, Recorder())
     with torch.no_grad():
@@ -152,7 +152,7 @@ def test_families_whose_forwards_cannot_be_recorded_are_refused(family: str) -> 
 def test_nothing_is_compiled_while_callers_come_and_go() -> None:
     noted: list[Compilation] = []
     forward = make_forward(note=noted.append)
-    assert prepare(forward, make_call()) == 4  # a width a turn, and a last one to record them
+    assert prepare(forward, make_call()) == 4  # one width per turn, and a last turn to record them
     for width in (1, 3, 2, 4, 1):
         outputs = run(forward, *(make_call(value) for value in range(width)))
         assert [output[0, 0, 0].item() for output in outputs] == [
@@ -170,7 +170,7 @@ def test_each_image_has_two_rows_where_calls_have() -> None:
 
 
 class StaticRecorder(CallRecorder):
-    """Like a CUDA graph: every run writes its output to the same memory."""
+    """Recorder like a CUDA graph, whose runs write their output to the same memory."""
 
     def record(self, run: Run) -> Run:
         (output,) = run()
@@ -192,7 +192,7 @@ def test_what_a_forward_returned_stays_when_the_next_one_runs() -> None:
 
 
 def test_quantized_denoisers_run_in_the_mode_that_they_were_prepared_in() -> None:
-    """Inputs that are made in inference mode cannot be written into outside of it."""
+    """Tensors made in inference mode cannot be written to outside of it."""
     denoiser = Denoiser()
     weight = torch.zeros(1)
     quantized: Any = TwoTensor(weight, weight.clone())  # type: ignore[no-untyped-call]
@@ -237,7 +237,7 @@ def test_a_forward_that_is_compiled_again_sounds_the_alarm() -> None:
     denoiser = Denoiser()
     forward = make_forward(denoiser, note=noted.append, model="tiny")
     prepare(forward, make_call())
-    denoiser.shift = 3.0  # which is compiled in
+    denoiser.shift = 3.0  # a constant of the compiled code
     with structlog.testing.capture_logs() as logs:
         [output] = run(forward, make_call())
         run(forward, make_call())
@@ -253,7 +253,7 @@ def test_another_size_is_prepared_once_it_is_used_much() -> None:
     forward = make_forward(hot_forwards=3, note=noted.append, model="tiny")
     prepare(forward, make_call())
     for _ in range(3):
-        assert forward.is_ready(make_call(side=6))  # and runs as it is
+        assert forward.is_ready(make_call(side=6))  # runs without compilation
         assert run(forward, make_call(1, side=6))[0].eq(2 + 10 + 1).all()
     assert not noted
     with structlog.testing.capture_logs() as logs:
@@ -276,7 +276,7 @@ def test_the_size_that_was_not_used_for_longest_makes_room() -> None:
 
 
 def test_sizes_that_are_in_use_keep_their_graphs() -> None:
-    """With more sizes than there is room for, each would compile what another one needs next."""
+    """With more sizes than fit, each would evict the graphs that another needs next."""
     forward = make_forward(most_shapes=2)
     for side in (4, 5):
         prepare(forward, make_call(side=side))
@@ -286,7 +286,7 @@ def test_sizes_that_are_in_use_keep_their_graphs() -> None:
 
 
 class Picky(Denoiser):
-    """A denoiser that cannot be compiled for more than so many rows."""
+    """Denoiser that cannot be compiled for more than a number of rows."""
 
     def __init__(self, most_rows: int) -> None:
         super().__init__()
@@ -311,7 +311,7 @@ def test_widths_that_cannot_be_prepared_are_done_without(most_rows: int, widths:
 def test_forwards_are_timed_until_a_width_does_not_pay(monkeypatch: pytest.MonkeyPatch) -> None:
     def measure(bucket: Bucket, device: torch.device) -> float:
         assert measure_here(bucket, device) > 0
-        return max(2, bucket.shapes["sample"][0])  # two rows take no longer than one
+        return max(2, bucket.shapes["sample"][0])  # two rows take as long as one
 
     measure_here = Bucket.measure
     monkeypatch.setattr(Bucket, "measure", measure)
@@ -337,7 +337,7 @@ def prepared() -> tuple[LoadedModel, BucketedForward]:
 def test_others_go_on_while_a_model_is_prepared(
     prepared: tuple[LoadedModel, BucketedForward],
 ) -> None:
-    """A turn prepares one width, and runs a forward of another model all the same."""
+    """A turn prepares one width, and still runs a forward of another model."""
     held_model, graphs = prepared
     held = make_job(held_model, Recorder())
     other = make_job(reload(make_pipeline("flux-schnell")), Recorder(), num_inference_steps=2)
@@ -358,7 +358,7 @@ def test_others_go_on_while_a_model_is_prepared(
             take_steps(batcher, 1)
             assert other.images[0].step_count == turn
         assert other.images[0].has_ended
-        assert began_at == [None] * 2  # to compile for minutes is no sign of a lost device
+        assert began_at == [None] * 2  # compiling for minutes must not look like a lost device
         take_steps(batcher)
     assert held.images[0].has_ended
 

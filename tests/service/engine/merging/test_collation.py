@@ -1,4 +1,4 @@
-"""Collators: how each kind of argument is merged and padded."""
+"""Collators: merging and padding of each kind of argument."""
 
 from typing import Any
 

@@ -33,7 +33,7 @@ from support.engine.tiny_models import TinyModels
 from support.pipelines.families import FAMILIES
 
 GUIDED: dict[str, Any] = {"inputs": "a red circle", "guidance_scale": 3.0}
-"""What each family makes a guided picture of."""
+"""Request for a guided image, by family."""
 
 CAPABILITIES = {
     "sd15": ("StableDiffusionPipeline", 7.5, 50, 512, 8, 77),
@@ -55,7 +55,7 @@ CAPABILITIES = {
     "qwen-image": ("QwenImagePipeline", 4.0, 50, 1024, 16, 512),
     "z-image": ("ZImagePipeline", 5.0, 50, 1024, 16, 512),
 }
-"""Class, guidance scale, steps, width and height, what sizes are multiples of, and tokens."""
+"""Class, guidance scale, steps, width and height, size multiple, and tokens."""
 
 PLAIN_ARGUMENTS: dict[str, dict[str, Any]] = {
     "flux-schnell": {"true_cfg_scale": 3.0, "negative_prompt": " "},
@@ -64,15 +64,15 @@ PLAIN_ARGUMENTS: dict[str, dict[str, Any]] = {
     "hunyuan-dit": {"guidance_scale": 3.0, "use_resolution_binning": False},
     "qwen-image": {"true_cfg_scale": 3.0, "negative_prompt": " "},
 }
-"""How one calls the pipeline oneself for the same picture, where it is not by the same name."""
+"""Arguments of a plain call for the same image, where they differ from the request's."""
 
 PLAIN_SAMPLE_SIZES = {"hidream": 10}
-"""What one sets beside, where the pipeline would scale 64 x 96 to another area."""
+"""Sample sizes of plain calls to pipelines that would scale 64 x 96 to another area."""
 
 WITHOUT_NEGATIVE_PROMPT = ("lcm", "flux2-dev", "flux2-klein")
 
 EMBEDDED_GUIDANCE = ("lcm", "flux-dev", "flux2-dev")
-"""Their guidance is an input of the denoiser, with no value that is off."""
+"""Families whose guidance is an input of the denoiser, which no value turns off."""
 
 FORWARDS_OF_TWO_STEPS = {
     "sd15": 3,
@@ -83,11 +83,11 @@ FORWARDS_OF_TWO_STEPS = {
     "cogview4": 4,
     "qwen-image": 4,
 }
-"""Not 2 where guidance takes forwards of its own; PNDM takes two for its first step."""
+"""Forwards if not 2: guidance may need separate forwards, and PNDM's first step takes two."""
 
 
 def families_but(exceptions: Collection[str]) -> pytest.MarkDecorator:
-    """Run a test on all families but these."""
+    """Run a test on all other families."""
     return pytest.mark.parametrize("family", [f for f in FAMILIES if f not in exceptions])
 
 
@@ -170,7 +170,7 @@ def test_each_further_image_is_that_of_the_next_seed(model: LoadedModel) -> None
     first, second = images_of(run_job(model, image_count=2, seed=5))
     assert (first.seed, second.seed) == (5, 6)
     assert pixels_of(first) != pixels_of(second)
-    # Side by side in one batch, and so the same but for rounding.
+    # Side by side in one batch, so equal up to rounding.
     assert difference(pixels_of(second), draw(model, seed=6)) <= 1
 
 

@@ -1,4 +1,4 @@
-"""Every family's images are the same whether its forwards were merged or ran alone."""
+"""Merged latents: images of all families are equal, whether forwards are merged or not."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from support.engine.tiny_models import TinyModels
 from support.pipelines.families import FAMILIES
 
 TOLERANCE = 1e-4
-"""Of the largest latent. In float32, on a CPU."""
+"""Largest difference as a share of the largest latent, in float32 on a CPU."""
 
 REQUESTS: Sequence[dict[str, Any]] = (
     {"num_inference_steps": 5, "seed": 1, "guidance_scale": 3.0},
@@ -27,10 +27,10 @@ REQUESTS: Sequence[dict[str, Any]] = (
         "negative_prompt": "blurry, dark and much else",
     },
 )
-"""Mixed in all that may differ: steps, seeds, guidance, on and off, and lengths of prompts."""
+"""Requests that differ in all ways they may: steps, seeds, guidance (also off), prompt lengths."""
 
 NEVER_MERGED = {"cogview4": {2}}
-"""Requests whose texts are longer than the others', where a mask would not hide the difference."""
+"""Requests with longer texts, in families where no mask would hide the difference."""
 
 
 @pytest.fixture(params=FAMILIES)
@@ -44,7 +44,7 @@ def model(tiny_models: TinyModels, family: str) -> LoadedModel:
 
 
 def run_to_latents(jobs: Sequence[Job], turns_between: int = 2) -> list[torch.Tensor]:
-    """Run jobs that arrive some turns apart; return the latents that each has decoded."""
+    """Run jobs that arrive some turns apart; return the latents that each decodes."""
     batcher = make_batcher()
     latents: dict[Job, torch.Tensor] = {}
     arriving = list(jobs)
@@ -79,7 +79,7 @@ def make_jobs(model: LoadedModel, schedulers: Sequence[str | None]) -> list[Job]
 
 
 def schedulers_of(model: LoadedModel) -> list[str | None]:
-    """As many different schedulers as there are requests, if the family has them."""
+    """Return a different scheduler for each request, as far as the family has them."""
     names = [info.name for info in model.capabilities.schedulers if info.max_step_count is None]
     return [names[number % len(names)] if names else None for number in range(len(REQUESTS))]
 

@@ -55,7 +55,7 @@ def test_forwards_run_in_inference_mode_but_schedulers_may_write_into_what_they_
 
 
 def test_quantized_denoisers_run_without_gradients_but_not_in_inference_mode() -> None:
-    """With some versions of torch, tensors of torchao's classes fail in it."""
+    """In some versions of torch, torchao's tensors fail in inference mode."""
     modes: list[tuple[bool, bool]] = []
     layer = torch.nn.Linear(2, 2)
     layer.register_forward_pre_hook(

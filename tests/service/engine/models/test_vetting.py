@@ -2,11 +2,10 @@
 
 import asyncio
 import json
-import pickle
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,66 +16,25 @@ from huggingface_hub import constants
 from safelight_service.core.errors import ModelFailedError
 from safelight_service.core.request import GenerationRequest
 from safelight_service.engine import Engine
+from safelight_service.engine.models.errors import UnsafeModelError
+from safelight_service.engine.models.fetching import fetch
 from safelight_service.engine.models.loading import load_model
-from safelight_service.engine.models.vetting import UnsafeModelError, fetch, inspect
+from safelight_service.engine.models.model_index import read_index
 from safelight_service.settings import ModelSettings, Settings
 from support.engine.job_runs import collect
-from support.engine.tiny_models import MERGING, TinyModels
+from support.engine.tiny_models import MERGING
 from support.running_service import service_environment
 from tests.service.engine.models.loopback_hub import COMMIT, REPOSITORY, LoopbackHub
-
-
-class Snapshot:
-    """A copy of a tiny model to spoil, and a canary that is there once any of its code has run."""
-
-    def __init__(self, folder: Path, canary: Path) -> None:
-        self.folder = folder
-        self.canary = canary
-
-    def write_code(self, name: str) -> None:
-        text = f"open({str(self.canary)!r}, 'w')\nclass Custom: ...\n"
-        (self.folder / name).write_text(text)
-
-    def write_pickle(self, name: str) -> None:
-        (self.folder / name).write_bytes(pickle.dumps(_Touch(self.canary)))
-
-    def edit_json(self, name: str, edit: Callable[[dict[str, Any]], None]) -> None:
-        path = self.folder / name
-        content = json.loads(path.read_text())
-        edit(content)
-        path.write_text(json.dumps(content))
-
-    def rename_component(self, name: str, library: str, class_name: str) -> None:
-        self.edit_json(
-            "model_index.json", lambda index: index.update({name: [library, class_name]})
-        )
-
-    def load(self) -> None:
-        settings = ModelSettings(name="x", source=str(self.folder), device="cpu", warm_up=False)
-        load_model(settings, MERGING)
-
-
-class _Touch:
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __reduce__(self) -> Any:
-        return open, (str(self._path), "w")
-
-
-@pytest.fixture
-def snapshot(tiny_models: TinyModels, tmp_path: Path) -> Snapshot:
-    shutil.copytree(tiny_models.folder("sd15"), tmp_path / "model")
-    return Snapshot(tmp_path / "model", tmp_path / "canary")
+from tests.service.engine.models.snapshot import Snapshot
 
 
 def add_code(snapshot: Snapshot) -> None:
-    snapshot.write_code("extras.py")
+    snapshot.write_code("unet/extras.py")
 
 
 def add_code_out_of_sight(snapshot: Snapshot) -> None:
-    (snapshot.folder / "docs" / "more").mkdir(parents=True)
-    snapshot.write_code("docs/more/Extras.PY")
+    (snapshot.folder / "unet" / "docs").mkdir(parents=True)
+    snapshot.write_code("unet/docs/Extras.PY")
 
 
 def name_a_pipeline_of_its_own(snapshot: Snapshot) -> None:
@@ -146,8 +104,8 @@ def link_a_folder_with_code(snapshot: Snapshot) -> None:
 @pytest.mark.parametrize(
     ("spoil", "file"),
     [
-        (add_code, "extras.py"),
-        (add_code_out_of_sight, "docs/more/Extras.PY"),
+        (add_code, "unet/extras.py"),
+        (add_code_out_of_sight, "unet/docs/Extras.PY"),
         (name_a_pipeline_of_its_own, "model_index.json"),
         (name_a_community_pipeline, "model_index.json"),
         (name_a_pipeline_that_fetches_others, "model_index.json"),
@@ -174,7 +132,9 @@ def test_what_might_run_code_is_refused_by_name_and_not_run(
 
 
 def test_clutter_is_let_be_and_never_read(snapshot: Snapshot) -> None:
-    """Fault 9: pickles beside safetensors, and where no component is, as Hub repositories have."""
+    """Fault 9: pickles beside safetensors, and both where no component is, as on the Hub."""
+    for name in ("handler.py", "pipeline.py", "None.py"):  # the last is one that diffusers runs
+        snapshot.write_code(name)
     snapshot.write_pickle("unet/diffusion_pytorch_model.bin")
     snapshot.write_pickle("text_encoder/pytorch_model.bin")
     snapshot.write_pickle("v1-5-pruned.ckpt")
@@ -186,7 +146,8 @@ def test_clutter_is_let_be_and_never_read(snapshot: Snapshot) -> None:
 
 def test_components_from_packages_of_diffusers_are_taken(snapshot: Snapshot) -> None:
     snapshot.rename_component("safety_checker", "stable_diffusion", "StableDiffusionSafetyChecker")
-    inspect(snapshot.folder)
+    index = read_index(snapshot.folder, {})
+    assert index.components["safety_checker"][0] == "stable_diffusion"
 
 
 def test_the_operator_is_told_the_file_and_the_caller_is_not(
@@ -207,21 +168,9 @@ def test_the_operator_is_told_the_file_and_the_caller_is_not(
     with pytest.raises(ModelFailedError) as raised:
         asyncio.run(act())
     assert "extras.py" not in str(raised.value)
-    assert "extras.py: code that comes with a model is never run" in "".join(capfd.readouterr())
-
-
-@pytest.fixture
-def hub(
-    snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[LoopbackHub]:
-    """A Hub that serves the snapshot, with an empty cache."""
-    loopback = LoopbackHub(snapshot.folder)
-    template = loopback.url + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "ENDPOINT", loopback.url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    with loopback.running():
-        yield loopback
+    assert "unet/extras.py: code that comes with a model is never run" in "".join(
+        capfd.readouterr()
+    )
 
 
 def files_of(folder: Path) -> set[str]:

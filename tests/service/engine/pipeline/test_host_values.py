@@ -19,7 +19,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimulatedGpu]:
 
 
 def compute() -> torch.Tensor:
-    """Return a tensor that only the device knows."""
+    """Return a tensor whose values only the device knows."""
     return torch.empty(3, device=DEVICE).fill_(2.0).normal_()
 
 
@@ -34,7 +34,7 @@ def test_the_simulation_notes_what_waits(monkeypatch: pytest.MonkeyPatch) -> Non
     assert dict(gpu.kinds) == {
         "host to device": 2,
         "local_scalar_dense": 1,
-        "nonzero": 3,  # a mask is read once to read by it, and once to write
+        "nonzero": 3,  # a mask waits once to read, and once to write
         "equal": 1,
     }
 
@@ -105,7 +105,7 @@ def test_data_types_change_alike_on_both_sides(gpu: SimulatedGpu) -> None:
 def test_weights_are_not_copied_to_pinned_memory(
     gpu: SimulatedGpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Offloading moves whole text encoders, of gigabytes."""
+    """Offloading moves whole text encoders, which take gigabytes."""
     monkeypatch.setattr(hardware, "pin", lambda tensor: 1 / 0)
     assert torch.nn.Parameter(torch.ones(2)).to(DEVICE).device == DEVICE
 

@@ -13,7 +13,7 @@ from support.pipelines.families import FAMILIES, make_pipeline
 
 
 class LinearAutoencoder:
-    """Encodes each cell of 8 x 8 pixels as a linear map of its mean colour."""
+    """Autoencoder that maps the mean colour of each 8 x 8 cell linearly."""
 
     encoder, device, dtype = "linear", torch.device("cpu"), torch.float32
 

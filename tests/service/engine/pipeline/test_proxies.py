@@ -41,7 +41,7 @@ def test_latents_are_decoded_in_the_precision_of_the_vae() -> None:
 
 
 def test_a_vae_that_was_cast_seems_not_to_be_until_it_is_cast() -> None:
-    """Pipelines look at its precision to see whether they have to cast it, and back."""
+    """Pipelines read its dtype to decide whether to cast it, and back."""
     vae = torch.nn.Conv2d(1, 1, 1)
     vae.dtype = torch.float32  # type: ignore[assignment]
     proxy = VaeProxy(vae, run, torch.float16)

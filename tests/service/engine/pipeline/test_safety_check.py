@@ -1,4 +1,4 @@
-"""The check on the device against the way of diffusers, with Pillow and on the host."""
+"""The safety check on the device, compared with diffusers' own on the host with Pillow."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from support.pipelines.families import make_pipeline
 from support.pipelines.safety_checkers import make_checked_pipeline
 
 SIZES = [(512, 768), (640, 448), (224, 224), (225, 227), (64, 96), (96, 1024)]
-"""Heights and widths; some are smaller than what CLIP takes, some are not shrunk evenly."""
+"""Heights and widths; some are smaller than CLIP's input, some shrink by an uneven factor."""
 
 COUNT = 12
 
@@ -41,7 +41,7 @@ def flag_on_the_host(pipeline: Any, images: torch.Tensor) -> list[bool]:
 
 
 def scores_of(pipeline: Any, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return how much pictures resemble the concepts and the special ones: (n, 17), (n, 3)."""
+    """Return the similarity of images to the concepts and to the special ones: (n, 17), (n, 3)."""
     checker = pipeline.safety_checker
     with torch.no_grad():
         pooled = checker.vision_model(prepare_with_pillow(pipeline, images))[1]
@@ -59,7 +59,7 @@ def set_thresholds(pipeline: Any, concept: torch.Tensor, special: torch.Tensor) 
 
 @pytest.fixture(scope="module")
 def pipeline() -> Any:
-    """A pipeline with a checker, whose thresholds each test sets for itself."""
+    """A pipeline with a checker, whose thresholds each test sets."""
     return make_checked_pipeline()
 
 
@@ -91,7 +91,7 @@ def test_flags_are_those_of_the_pipelines_own_checker(
 ) -> None:
     images = make_images(height, width)
     concept, _ = scores_of(pipeline, images)
-    # The median of each picture's nearest concept: about half are flagged.
+    # At the median similarity to the nearest concept, about half of the images are flagged.
     set_thresholds(pipeline, concept.max(dim=1).values.median() + 0.004, torch.tensor(1.0))
     expected = flag_on_the_host(pipeline, images)
     assert {True, False} == set(expected)
@@ -103,7 +103,7 @@ def test_pictures_near_a_special_concept_are_judged_more_strictly(pipeline: Any)
     concept, special = scores_of(pipeline, images)
     nearest = concept.max(dim=1).values
     assert nearest.max() - nearest.min() < 0.0085
-    # All lie below the threshold, but by less than the 0.01 of the extra strictness.
+    # All are below the threshold, but by less than the 0.01 that a special concept adds.
     set_thresholds(pipeline, nearest.max() + 0.0008, special.max(dim=1).values.median() - 0.0005)
     expected = flag_on_the_host(pipeline, images)
     assert {True, False} == set(expected)
@@ -138,7 +138,7 @@ def test_a_checker_of_low_precision_judges_in_its_own(dtype: torch.dtype) -> Non
 
 
 class StayOnMeta(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Fails on operations that take anything from another device, or bring anything to one."""
+    """Fails on operations that copy from or to another device."""
 
     count = 0
 
@@ -154,7 +154,7 @@ class StayOnMeta(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def test_nothing_waits_for_the_device() -> None:
-    """On a device without contents, all that reads one fails."""
+    """On a device without contents, every read fails."""
     pipeline = make_checked_pipeline().to("meta")
     checker = checker_of(pipeline)
     images = torch.empty(3, 3, 512, 768, device="meta")

@@ -1,4 +1,4 @@
-"""What the service adds to a scheduler's steps, on a device that is far from the host."""
+"""Denoising: the service's additions to a scheduler's steps, on an asynchronous device."""
 
 from typing import Any, Self
 
@@ -23,11 +23,11 @@ WAITS = (
     torch.ops.aten.nonzero.default,
     torch.ops.aten.equal.default,
 )
-"""What the host asks for that is known only once the device has done all before it."""
+"""Operations for which the host must wait until the device has finished all earlier work."""
 
 
 class FarTensor(torch.Tensor):
-    """A tensor as on a GPU: to see its content, the host has to wait."""
+    """Tensor as on a GPU: reading its values makes the host wait."""
 
     waits: list[Any]
     near: torch.Tensor
@@ -66,7 +66,7 @@ class FarTensor(torch.Tensor):
 
 @pytest.mark.parametrize(("kind", "name"), SCHEDULERS)
 def test_no_step_but_the_first_waits_for_the_device(kind: str, name: str) -> None:
-    """Nor does a preview. The device stays busy only if the host is ahead of it."""
+    """Previews do not wait, either. The device stays busy only if the host is ahead of it."""
     waits: list[Any] = []
     random = torch.Generator().manual_seed(0)
 
@@ -97,17 +97,17 @@ def test_no_step_but_the_first_waits_for_the_device(kind: str, name: str) -> Non
 
 
 def test_timesteps_that_are_not_the_schedulers_are_left_as_they_are() -> None:
-    told: list[float] = []
+    passed: list[float] = []
 
     class Scheduler:
         timesteps = torch.tensor([9.0, 5.0, 1.0])
 
         def step(self, model_output: Any, timestep: Any, sample: Any) -> tuple[Any]:
-            told.append(float(timestep))
+            passed.append(float(timestep))
             return (sample,)
 
     scheduler = Scheduler()
     observe_steps(scheduler, 3, torch.Generator(), lambda step: None)
     for timestep in (0.9, 0.5, 0.1):
         scheduler.step(None, torch.tensor(timestep), None)
-    assert told == pytest.approx([0.9, 0.5, 0.1])
+    assert passed == pytest.approx([0.9, 0.5, 0.1])

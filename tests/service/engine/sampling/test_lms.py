@@ -7,7 +7,7 @@ from safelight_service.engine.sampling.lms import LmsCoefficients
 
 
 class Scheduler:
-    """As much of LMSDiscreteScheduler as works without scipy."""
+    """The part of LMSDiscreteScheduler that works without scipy."""
 
     def __init__(self, levels: list[float]) -> None:
         self.sigmas = torch.tensor(levels)

@@ -1,4 +1,4 @@
-"""Every scheduler is given a denoiser that knows the clean latents, in whatever form it asks."""
+"""Predictions of clean latents, with a denoiser that knows them, for every scheduler."""
 
 from typing import Any
 
@@ -57,7 +57,7 @@ def clean() -> torch.Tensor:
     return torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
-# Karras spacing falls between the timesteps that the denoiser is told.
+# Karras sigmas lie between the integer timesteps passed to the denoiser.
 @pytest.mark.parametrize(
     "alias", [alias for alias in aliases_of(noise_schedule("epsilon")) if "karras" not in alias]
 )
@@ -127,7 +127,7 @@ def test_a_prediction_takes_nothing_to_the_device_and_nothing_from_it(own: Any, 
 
 
 def find_levels(own: Any, timestep: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return how much signal and noise there is, between timesteps by the logarithm."""
+    """Return the shares of signal and noise, interpolated between timesteps by the logarithm."""
     log_sigmas = ((1 - own.alphas_cumprod) / own.alphas_cumprod).sqrt().log()
     below = min(int(timestep), len(log_sigmas) - 2)
     sigma = torch.lerp(log_sigmas[below], log_sigmas[below + 1], timestep - below).exp()

@@ -46,14 +46,14 @@ DRAWING_NOISE = (
     "LCMScheduler",
     "TCDScheduler",
 )
-"""Classes whose steps add noise, which the generator of the host draws."""
+"""Classes whose steps add noise, drawn by a generator on the host."""
 
 
 @pytest.fixture(params=FAMILIES)
 def model(
     request: pytest.FixtureRequest, tiny_models: TinyModels, monkeypatch: pytest.MonkeyPatch
 ) -> LoadedModel:
-    """A model whose denoiser and VAE answer at once; what matters here is who asks, and when."""
+    """A model whose denoiser and VAE return at once; these tests only look at their calls."""
     model = tiny_models[request.param]
     pipeline = model.adapter.pipeline
     monkeypatch.setattr(model.denoiser, "forward", remember_answers(model.denoiser.forward))
@@ -62,7 +62,7 @@ def model(
 
 
 def remember_answers(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """Have a forward run only once for tensors of the same shapes."""
+    """Run a forward only once for each set of shapes."""
     answers: dict[Any, Any] = {}
 
     @functools.wraps(forward)
@@ -80,7 +80,7 @@ def remember_answers(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def enlarge(pipeline: Any, latents: torch.Tensor, **_: Any) -> tuple[torch.Tensor]:
-    """Stand in for decoding; what is not finite in the latents stays so."""
+    """Replace decoding; values of the latents that are not finite stay so."""
     factor = pipeline.vae_scale_factor
     rows = latents[:, :3].repeat_interleave(factor, dim=-2)
     return (rows.repeat_interleave(factor, dim=-1),)
@@ -91,7 +91,7 @@ def test_each_scheduler_makes_the_steps_that_were_asked_for(
     model: LoadedModel, step_count: int
 ) -> None:
     for info in model.capabilities.schedulers:
-        # A class without the settings of its aliases differs in nothing that counts steps.
+        # Without the settings of its aliases, a class counts steps alike.
         by_class = step_count == STEP_COUNTS[-1] or not info.aliases
         for name in (info.name,) if by_class else info.aliases:
             events = run_job(model, scheduler=name, num_inference_steps=step_count, height=64)
@@ -209,7 +209,7 @@ def test_schedulers_of_unusual_models_are_finite(own: Any, step_count: int) -> N
 
 
 def make_steps(scheduler: Any, step_count: int) -> list[torch.Tensor]:
-    """Return the latents after each step, with a denoiser that is not linear."""
+    """Return the latents after each step, with a nonlinear denoiser."""
     random = torch.Generator().manual_seed(0)
     scheduler.set_timesteps(step_count, device="cpu")
     takes_generator = "generator" in inspect.signature(scheduler.step).parameters
@@ -235,7 +235,7 @@ def test_latents_are_to_the_last_bit_those_of_the_scheduler_as_it_comes(
     choice = SchedulerChoice(MODELS[kind])
     made: Any = choice.make(name)
     expected = make_steps(type(made).from_config(made.config), step_count)
-    for scheduler in (made, choice.make(name)):  # the second finds what the first has worked out
+    for scheduler in (made, choice.make(name)):  # the second reuses the first one's values
         for latents, others in zip(make_steps(scheduler, step_count), expected, strict=True):
             assert latents.equal(others)
 
@@ -266,7 +266,7 @@ def test_steps_of_a_known_schedule_bring_nothing_to_the_device_but_noise(
 
 
 def test_schedulers_are_constructed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A constructor that takes long would stop all others on the device thread."""
+    """A slow constructor would stop all other work on the device thread."""
     choice = SchedulerChoice(MODELS["noise"])
     first: Any = choice.make("dpm2")
     monkeypatch.setattr(type(first), "__init__", None)

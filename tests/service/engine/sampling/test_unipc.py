@@ -1,4 +1,4 @@
-"""UniPC's updates against those of diffusers, in all its configurations."""
+"""UniPC's updates, compared with those of diffusers in all configurations."""
 
 import itertools
 from typing import Any
@@ -45,11 +45,11 @@ def test_updates_are_to_the_last_bit_those_of_diffusers(
     updates = UniPcUpdates()
     for config in CONFIGS:
         if levels["prediction_type"] == "flow_prediction" and not config["predict_x0"]:
-            continue  # diffusers has no such
+            continue  # diffusers does not support it
         scheduler = UniPCMultistepScheduler(**config, **levels)
         expected = make_steps(scheduler, dtype)
         updates.attach(scheduler)
-        for _ in range(2):  # the second time with what is known
+        for _ in range(2):  # the second time from cached values
             for latents, others in zip(make_steps(scheduler, dtype), expected, strict=True):
                 assert latents.dtype == dtype
                 torch.testing.assert_close(latents, others, rtol=0, atol=0, equal_nan=True)

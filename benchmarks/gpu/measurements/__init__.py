@@ -1,0 +1,1 @@
+"""Measurements: timings of forwards, images and calls, shared by the stages."""

@@ -1,0 +1,1 @@
+"""Reporting: recorded figures as goals, tables and a plot."""

@@ -1,0 +1,1 @@
+"""Networks: the parts of the model and how each is trained."""

@@ -1,0 +1,1 @@
+"""Scenes: drawing, captioning and recognising coloured shapes."""
