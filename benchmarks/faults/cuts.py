@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 from safelight import AsyncClient, Client, Event, Image, Progress
 
-from benchmarks.report import write_report
+from benchmarks.harness.report import write_report
 from support.running_envoy import run_envoy
 from support.running_gateway import run_gateway
 from support.running_service import RunningService, prepare_services, run_service

@@ -22,7 +22,7 @@ from typing import Any
 from safelight import AsyncClient, Client, SafelightError
 from safelight.cli.app import app
 
-from benchmarks.report import write_report
+from benchmarks.harness.report import write_report
 from support.running_service import prepare_services, run_service
 
 ALLOWED_S = 1.0
