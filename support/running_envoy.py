@@ -1,4 +1,4 @@
-"""A real Envoy in a process of its own, with the configuration of this repository."""
+"""Running Envoy: a real Envoy in its own process, with this repository's configuration."""
 
 import json
 import re
@@ -17,7 +17,7 @@ _ADMIN = "admin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}
 
 @dataclass(frozen=True, slots=True)
 class Envoy:
-    """A running Envoy: HOST:PORT for callers and of its own statistics."""
+    """Envoy that accepts calls, with HOST:PORT for callers and for its statistics."""
 
     address: str
     admin: str

@@ -1,4 +1,4 @@
-"""Cuts: breaks the connection between Envoy and the service in mid-stream, again and again.
+"""Cuts: breaks the connection between Envoy and the service in mid-stream, repeatedly.
 
 Both Python clients and the gateway's event stream read generations. However often a connection
 breaks, the service makes one generation for each request, and the image of an unbroken call.
@@ -29,7 +29,7 @@ PROMPT = "a red circle on a blue background"
 SIZE: dict[str, Any] = {"num_inference_steps": 120, "width": 64, "height": 64, "seed": 11}
 
 Seen: TypeAlias = Iterator[tuple[int | None, bytes | None]]
-"""For each event its step and its image, as far as it has them."""
+"""Step and image bytes of each event; None where it has none."""
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Restarts: stops, kills and restarts the service at random moments under calls with time-outs.
 
-Every call must end by its time-out plus one second, whatever becomes of the service.
+Every call must end by its time-out plus one second, whatever happens to the service.
 """
 
 import argparse
@@ -89,7 +89,7 @@ def main() -> None:
 
 
 class RestartingService:
-    """A service on a port of its own that is always ending or starting."""
+    """A service on one port that stops or dies soon after each start."""
 
     def __init__(self, rng: random.Random, port: int) -> None:
         self.target = f"127.0.0.1:{port}"
@@ -99,7 +99,7 @@ class RestartingService:
         self._port = port
 
     def run(self) -> None:
-        """Start and end it, until it is over."""
+        """Start and end the service until `is_over` is set."""
         while not self.is_over.is_set():
             with run_service(port=self._port) as service:
                 self.has_started.set()
@@ -117,7 +117,7 @@ class RestartingService:
 
 @contextmanager
 def restarting_service(rng: random.Random) -> Iterator[RestartingService]:
-    """Run such a service on a free port."""
+    """Run a `RestartingService` on a free port."""
     with run_service() as service:
         port = int(service.target.rpartition(":")[2])
     restarting = RestartingService(rng, port)
@@ -142,7 +142,7 @@ def draw(rng: random.Random) -> dict[str, Any]:
 
 
 def run_blocking(target: str, calls: int) -> tuple[Overruns, int]:
-    """Call from threads that share a client; return how many calls have not ended, too."""
+    """Call from threads that share a client; return overruns and the number of stuck threads."""
     overruns = Overruns()
 
     def call(client: Client, rng: random.Random) -> None:
@@ -166,7 +166,7 @@ def run_blocking(target: str, calls: int) -> tuple[Overruns, int]:
 
 
 def run_asyncio(target: str, calls: int) -> tuple[Overruns, int]:
-    """Call from tasks that share a client; return how many calls have not ended, too."""
+    """Call from tasks that share a client; return overruns and the number of stuck tasks."""
     overruns = Overruns()
 
     async def call(client: AsyncClient, rng: random.Random) -> None:
@@ -191,7 +191,7 @@ def run_asyncio(target: str, calls: int) -> tuple[Overruns, int]:
 
 
 def run_command_line(target: str, calls: int) -> tuple[Overruns, int]:
-    """Run the command line in this process, since the start of its own takes a varying time."""
+    """Run the command line in this process, since the time to start another one varies."""
     overruns, rng = Overruns(), random.Random(0)
 
     def call(folder: str) -> None:

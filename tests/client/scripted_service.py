@@ -42,7 +42,7 @@ def status(code: grpc.StatusCode, message: str, *details: Message) -> Status:
 
 
 def failure(code: grpc.StatusCode, reason: str, message: str = "no") -> Status:
-    """Return a step of a script that ends the call as the service does, by a reason of its own."""
+    """Return a step of a script that ends the call as the service does, with its own reason."""
     return status(code, message, ErrorInfo(reason=reason, domain="safelight"))
 
 
@@ -174,7 +174,7 @@ class ScriptedService(TextToImageServiceServicer):
         cancelled_ids: The ids that CancelGeneration was called with.
         metadata: The metadata of the last call.
         time_remaining: The seconds that the last call was given, if limited.
-        pushback_ms: What failures tell gRPC's own retries: when to call again, or below 0 not to.
+        pushback_ms: `grpc-retry-pushback-ms` of failures: the delay, or below 0 for no retry.
         cancelled: Set when a call ended before its script.
         cancelled_by_id: Set when CancelGeneration was called.
     """
@@ -253,7 +253,7 @@ class ScriptedService(TextToImageServiceServicer):
     def CancelGeneration(
         self, request: pb.CancelGenerationRequest, context: grpc.ServicerContext
     ) -> pb.CancelGenerationResponse:
-        """Note which generation is to be cancelled."""
+        """Record the generation to cancel."""
         self.cancelled_ids.append(request.generation_id)
         self.cancelled_by_id.set()
         return pb.CancelGenerationResponse(state=pb.GENERATION_STATE_CANCELLED)

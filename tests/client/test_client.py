@@ -232,7 +232,7 @@ def test_another_image_after_a_break_is_not_believed(
 @pytest.mark.parametrize(
     ("linger", "first"),
     [(0.0, [accepted()]), (5.0, [])],
-    ids=["who does not linger", "what had not begun"],
+    ids=["no linger", "nothing accepted"],
 )
 def test_not_every_break_is_mended(
     linger: float, first: list[Any], scripted: ScriptedService, client: Client

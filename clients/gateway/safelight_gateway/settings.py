@@ -53,7 +53,7 @@ class FileSettings(Table):
 
 
 class JobSettings(Table):
-    """Queued requests, whose clients return for the result."""
+    """Queued requests, for whose results clients poll."""
 
     keep_s: float = Field(900.0, gt=0, description="Lifetime of a result in seconds.")
     keep_mib: int = Field(

@@ -32,7 +32,7 @@ class EventAssembler:
     announced size and SHA-256, and that the generation ends with all of its images.
 
     Attributes:
-        accepted: The event `Accepted`; None before it came.
+        accepted: The event `Accepted`; None before it arrives.
         images: The complete images, in order of `image_index`.
     """
 
@@ -94,7 +94,7 @@ class EventAssembler:
         """Expect another stream of the same generation, from its beginning.
 
         Call this when a stream has broken and the same request was sent again. The service
-        repeats the present state and all images, or makes the generation anew if it has lost
+        repeats the present state and all images, or runs the generation again if it has lost
         it. `feed` returns each event once, and the steps of an image only rise.
         """
         self._returned_images |= {image.image_index: image.sha256 for image in self.images}
@@ -112,20 +112,20 @@ class EventAssembler:
             raise ProtocolError("the service closed the stream before the generation had ended")
 
     def _accept(self, accepted: Accepted) -> Accepted | None:
-        is_new = accepted != self.accepted  # another seed, if the service made it anew
+        is_new = accepted != self.accepted  # another seed, if the service ran it again
         self.accepted = accepted
         if self._image_count is None:
             self._image_count = accepted.image_count
         return accepted if is_new else None
 
     def _queue(self, queued: Queued) -> Queued | None:
-        """Return the event, unless another stream repeats the position."""
+        """Return the event, unless it repeats the position from an earlier stream."""
         is_repeated = self._is_repeating and queued.position == self._position
         self._position, self._is_repeating = queued.position, False
         return None if is_repeated else queued
 
     def _advance(self, event: Event, subject: object, value: float) -> Event | None:
-        """Return the event if its value is higher than in all before it about the subject."""
+        """Return the event if its value exceeds those of all earlier events of the subject."""
         key = type(event), subject
         if value <= self._latest.get(key, -math.inf):
             return None

@@ -5,7 +5,7 @@ SafelightError
 │   ├── InvalidRequestError          fields break their rules; also a ValueError
 │   ├── ModelNotFoundError           the service has no such model
 │   ├── GenerationExistsError        the generation id is in use for another request
-│   ├── GenerationNotFoundError      the generation does not run and has not ended lately
+│   ├── GenerationNotFoundError      the generation neither runs nor has recently ended
 │   ├── ResourceExhaustedError       a limit is reached
 │   │   ├── QueueFullError           too many generations wait
 │   │   ├── QuotaExceededError       the token has used up its generations
@@ -95,7 +95,7 @@ class GenerationExistsError(ServiceError):
 
 
 class GenerationNotFoundError(ServiceError):
-    """The generation does not run and has not ended lately."""
+    """The generation neither runs nor has recently ended."""
 
 
 class ResourceExhaustedError(ServiceError):

@@ -20,7 +20,7 @@ _PILLOW_FORMATS = ("PNG", "JPEG", "WEBP")
 
 
 class CacheStatus(StrEnum):
-    """Part of the service's result cache in a generation."""
+    """How a generation used the service's result cache."""
 
     UNKNOWN = "unknown"
     """A status of a newer service."""
@@ -152,7 +152,7 @@ class Image:
         width: Width in pixels.
         height: Height in pixels.
         seed: Seed that repeats this image in a request for one image.
-        is_flagged: Whether the model's safety checker has replaced it by black.
+        is_flagged: Whether the model's safety checker has replaced it with a black image.
         sha256: SHA-256 of `data`, 64 lower-case hexadecimal digits.
         data: Encoded image, unchanged from the service.
     """
@@ -210,7 +210,7 @@ class Completed:
         timings: Seconds by phase.
         step_count: Number of denoising steps, summed over the images.
         batch_widths: Number of forwards by batch width: how many images shared each.
-        cache: Part of the service's result cache.
+        cache: How the generation used the service's result cache.
     """
 
     timings: Timings

@@ -61,7 +61,7 @@ class TextToImageOptions(CallOptions, total=False):
     the same bytes (the default)."""
 
     generation_id: str | None
-    """Name of the generation, unique among those that run or have ended lately. None: the
+    """Name of the generation, unique among those running or recently ended. None: the
     client creates one."""
 
     linger: float

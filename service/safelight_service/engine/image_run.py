@@ -44,7 +44,7 @@ class ImageRun:
         self.finishes_at: float | None = None
         """Expected end, by time.monotonic; None without a forecast."""
         self.promise: tuple[float, float] | None = None
-        """Moment and seconds of the first forecast of its end after its start."""
+        """First forecast after its start: the moment it was made, and the seconds until the end."""
         self.step_count = 0
         self.row_count = 0
         """Rows of its last forward; 0 before the first one."""

@@ -37,7 +37,7 @@ class LimitSettings(Table):
 
 
 class DefaultSettings(Table):
-    """Values of parameters that a request leaves unset. Unset here, too: the pipeline's default."""
+    """Values of parameters that a request leaves unset. Unset ones take the pipeline's default."""
 
     guidance_scale: float | None = Field(None, ge=0, description="Guidance scale.")
     num_inference_steps: int | None = Field(None, ge=1, description="Number of denoising steps.")

@@ -34,8 +34,7 @@ class BatchingSettings(Table):
     )
     deterministic: bool = Field(
         False,
-        description="Give equal requests equal bytes, whatever runs beside them. Disables "
-        "batching.",
+        description="Give equal requests equal bytes, whatever else runs. Disables batching.",
     )
     order: Literal["first_come", "shortest_remaining"] = Field(
         "first_come",

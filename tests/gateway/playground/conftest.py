@@ -1,4 +1,4 @@
-"""Fixtures of the playground's tests: one browser, and a profile of its own for each test."""
+"""Fixtures of the playground's tests: one browser, and a separate profile for each test."""
 
 import shutil
 from collections.abc import Iterator

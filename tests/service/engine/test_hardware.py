@@ -10,10 +10,10 @@ import torch
 
 from safelight_service.engine.hardware import (
     RunAhead,
-    beside,
     is_answering,
     is_out_of_memory,
     memory_for_weights,
+    on_side_stream,
 )
 from support.thread_clock import set_clock
 
@@ -221,7 +221,7 @@ def test_a_thread_keeps_its_side_stream(monkeypatch: pytest.MonkeyPatch) -> None
 
     def copy_pictures() -> None:
         for device in ("cuda:0", "cuda:1", "cuda:0", "cuda:1"):
-            with beside(torch.device(device), after=None):
+            with on_side_stream(torch.device(device), after=None):
                 pass
 
     for _ in range(2):

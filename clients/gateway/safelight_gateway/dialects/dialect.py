@@ -66,7 +66,7 @@ class Proxy:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a field is refused: without it, the caller would get another answer than asked for.
+    """Why a field is refused: ignoring it would give the caller another answer than requested.
 
     Attributes:
         reason: What a caller can do; it follows the field's name.
@@ -92,7 +92,7 @@ class Dialect:
         own_fields: Fields that only the dialect's own handlers read.
         hints: Fields without effect: the caller gets the same kind of image, delivered the
             same way.
-        refusals: Fields whose loss would change the image or its delivery.
+        refusals: Fields that cannot be ignored without changing the image or its delivery.
         hosts: Maps host names of the API to the root path of their routes. `*` in a name
             matches any characters.
         proxy: Path for requests that name their target URL in a header.

@@ -21,7 +21,7 @@ _ID_HEADER = "x-fal-request-id"
 _SYNC_MODE = "sync_mode"
 _WEBHOOKS = ("fal_webhook", "webhook_url")
 _LONGEST_HOLD_S = 240.0
-"""Node times out after 300 s without a response."""
+"""Maximum wait for a job: Node times out after 300 s without a response."""
 
 
 async def _run(call: Call) -> Response:

@@ -51,7 +51,7 @@ def _error_type(error: GatewayError) -> str | None:
 
 
 def describe_status(call: Call, job: Job) -> dict[str, Any]:
-    """Return a job's status as fal's queue tells it."""
+    """Return a job's status in the format of fal's queue."""
     status = {JobState.QUEUED: "IN_QUEUE", JobState.RUNNING: "IN_PROGRESS"}
     app = "/".join(job.request.model[0].split("/")[:2])
     url = f"{call.base_url}/fal-queue/{app}/requests/{job.id}"
@@ -73,7 +73,7 @@ def describe_status(call: Call, job: Job) -> dict[str, Any]:
 
 
 def describe_result(result: ImageResult, links: Sequence[str], prompt: object) -> dict[str, Any]:
-    """Return a result as fal's apps do.
+    """Return a result in the format of fal's apps.
 
     Args:
         result: The result.

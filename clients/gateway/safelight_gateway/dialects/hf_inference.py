@@ -25,7 +25,7 @@ _JAVASCRIPT_CLIENT = "@huggingface/inference"
 _ESTIMATED_LOADING_S = 20.0
 _ENVELOPE = ("parameters", "options", "model")
 _OPTIONS = ("use_cache", "wait_for_model", "use_gpu")
-"""The last has no effect."""
+"""Keys of `options`; `use_gpu` has no effect."""
 
 
 def render_error(error: GatewayError) -> Response:
@@ -53,7 +53,7 @@ async def generate_bytes(call: Call, model: tuple[str, ...]) -> Response:
     body = call.json()
     options = _table(body, "options")
     _check_options(options)
-    # Some clients write parameters beside `inputs`.
+    # Some clients write parameters next to `inputs`.
     fields = {name: value for name, value in body.items() if name not in _ENVELOPE}
     fields |= _table(body, "parameters")
     if not any(name in fields for name in call.state.dialects.names_of("prompt")):

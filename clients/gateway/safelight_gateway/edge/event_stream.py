@@ -1,4 +1,4 @@
-"""The event stream: server-sent events from a generator, with signs of life."""
+"""The event stream: server-sent events from a generator, with keep-alive comments."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -23,7 +23,7 @@ class EventStream(StreamingResponse):
             headers: Further headers.
         """
         self._frames = frames
-        self._body = self._with_signs_of_life()
+        self._body = self._with_keep_alives()
         # nginx would otherwise hold events back until its buffer is full.
         fixed = {"cache-control": "no-store", "x-accel-buffering": "no"}
         super().__init__(self._body, headers={**headers, **fixed})
@@ -36,8 +36,8 @@ class EventStream(StreamingResponse):
             await self._body.aclose()
             await self._frames.aclose()
 
-    async def _with_signs_of_life(self) -> AsyncGenerator[str, None]:
-        """Yield the events, and comments while there are none: idle connections are closed."""
+    async def _with_keep_alives(self) -> AsyncGenerator[str, None]:
+        """Yield the events, and comments while there are none, since proxies close idle streams."""
         while True:
             reading = asyncio.ensure_future(anext(self._frames, None))
             try:

@@ -98,7 +98,7 @@ class EdgeMiddleware:
         return {"path": self._path_at(host, path)}
 
     def _path_at(self, host: str, path: str) -> str:
-        """Return the gateway's path for a path at a host, such as one of a provider."""
+        """Return the gateway's path for a path that was sent to a host, possibly a provider's."""
         root = self._dialects.root_of(host.partition(":")[0].lower())
         if root is None or path.startswith((_FILES, f"{root}/")):
             return path

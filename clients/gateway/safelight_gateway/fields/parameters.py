@@ -53,7 +53,7 @@ def read_request(
         own_fields: Fields that the dialect reads itself.
         options: Values of `use_cache` and `wait_for_model` in the body.
         wait_for_model: Default for `wait_for_model`.
-        max_count: Most images that the answer can hold; None for no limit.
+        max_count: Maximum number of images in the answer; None for no limit.
         preview_count: Number of previews of each image.
 
     Raises:
@@ -105,7 +105,7 @@ def _check_model(value: object, models: Collection[str]) -> None:
 
 
 def _read_scheduler(values: Values) -> str | None:
-    """Return the scheduler. Beside a sampler, the scheduler is its noise schedule."""
+    """Return the scheduler. With a sampler, the field `scheduler` is its noise schedule."""
     sampler = values.read("sampler", text)
     scheduler = values.read("scheduler", text)
     if not sampler:
@@ -115,7 +115,7 @@ def _read_scheduler(values: Values) -> str | None:
         allowed = " or ".join(schedulers.SCHEDULES)
         raise invalid_field(
             values.names["scheduler"],
-            f"must be {allowed} beside {values.names['sampler']}, not {shown(scheduler)}",
+            f"must be {allowed} with {values.names['sampler']}, not {shown(scheduler)}",
         )
     values.names["scheduler"] = values.names["sampler"]
     return combined

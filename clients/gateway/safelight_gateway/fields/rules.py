@@ -1,4 +1,4 @@
-"""Fields: decides for each field of a body whether it is read, ignored or refused.
+"""Rules: decides for each field of a body whether it is read, ignored or refused.
 
 A field may be ignored only if the caller still gets the same kind of image, delivered the same
 way. All others are read or refused.
@@ -44,17 +44,17 @@ REFUSALS: Mapping[str, Refusal] = {
     ),
     **dict.fromkeys(("lora", "loras", "embeddings"), ADAPTER),
 }
-"""Fields that several APIs have, refused on the routes of all."""
+"""Fields of several APIs that all routes refuse, with the reasons."""
 
 HINTS = frozenset({"quality", "style", "user"})
-"""Fields that several APIs have, without effect on the routes of all."""
+"""Fields of several APIs that have no effect on any route."""
 
 _MAX_COUNT = 32
 _MAX_LENGTH = 64
 
 
 class FieldRules(Protocol):
-    """Rules for fields; the registry of dialects has those of all of them."""
+    """Rules for fields; `DialectRegistry` combines those of all dialects."""
 
     parameter_names: frozenset[str]
     hints: frozenset[str]

@@ -59,7 +59,7 @@ def integer(name: str, value: Any, bits: int = _INT_BITS) -> int:
     """Return an integer that fits the contract's type.
 
     Raises:
-        GatewayError: the value is none.
+        GatewayError: the value is not an integer, or too large.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
         raise invalid_field(name, f"must be an integer, not {shown(value)}")
@@ -72,7 +72,7 @@ def long_integer(name: str, value: Any) -> int:
     """Return an integer that fits into 64 bits with its sign.
 
     Raises:
-        GatewayError: the value is none.
+        GatewayError: the value is not an integer, or too large.
     """
     return integer(name, value, _LONG_BITS)
 
@@ -81,7 +81,7 @@ def number(name: str, value: Any) -> float:
     """Return a number.
 
     Raises:
-        GatewayError: the value is none.
+        GatewayError: the value is not a number.
     """
     if not isinstance(value, bool) and isinstance(value, int | float):
         with suppress(OverflowError):
@@ -93,7 +93,7 @@ def text(name: str, value: Any) -> str:
     """Return a string of valid Unicode.
 
     Raises:
-        GatewayError: the value is none.
+        GatewayError: the value is not a string of valid Unicode.
     """
     if not isinstance(value, str):
         raise invalid_field(name, f"must be a string, not {shown(value)}")
@@ -106,7 +106,7 @@ def flag(name: str, value: Any) -> bool:
     """Return a boolean.
 
     Raises:
-        GatewayError: the value is none.
+        GatewayError: the value is not true or false.
     """
     if not isinstance(value, bool):
         raise invalid_field(name, f"must be true or false, not {shown(value)}")

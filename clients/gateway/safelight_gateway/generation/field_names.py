@@ -24,8 +24,7 @@ class FieldNames:
 
     Attributes:
         names: Maps paths such as `parameters.width`. Other fields keep their last name.
-        parts: Maps paths to the part of the caller's field that they are, such as the width
-            of a size.
+        parts: Maps paths to their part of the caller's field, such as the width of a size.
     """
 
     names: Mapping[str, str] = field(default_factory=dict)

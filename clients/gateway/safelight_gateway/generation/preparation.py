@@ -1,4 +1,4 @@
-"""The prepared request: one that names a served model and nothing that the model lacks."""
+"""The prepared request: fitted to a served model, without fields that the model lacks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ _GUIDANCE_OFF = 1.0
 _MIN_PREVIEW_SIDE_PX, _MAX_PREVIEW_SIDE_PX = 16, 512
 _PREVIEW_TYPES = ("image/jpeg", "image/webp")
 _UNKNOWN_SIDE_PX = 0
-"""Side that every model refuses: nothing is made before the model's limits are known."""
+"""Side that every model refuses, so that no image is made before its limits are known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class PreparedRequest:
         }
 
     def shows(self, step: int, shown_count: int) -> bool:
-        """Return whether to show the preview of a step after so many others of its image."""
+        """Return whether to show a step's preview, after `shown_count` others of its image."""
         return shown_count < len(self.preview_steps) and step >= self.preview_steps[shown_count]
 
     def result(self, images: Sequence[Image], completed: Completed) -> ImageResult:

@@ -1,7 +1,7 @@
 """Events: a generation's stream from the service, as server-sent events.
 
 An event's name is that of the contract's `oneof`, and its data the message in protobuf JSON
-with the contract's names. Two things differ: an image comes whole, as `data` or as `url`,
+with the contract's names. There are two differences: an image comes whole, as `data` or as `url`,
 instead of in chunks; and `failed` is the last event of a generation that did not complete, or
 whose stream breaks the contract.
 """
@@ -65,7 +65,7 @@ class EventStreamResponse(StreamingResponse):
         first: Event | None,
         closing: AsyncExitStack,
         *,
-        told_count: int,
+        known_count: int,
         link: Callable[[Image], str] | None,
     ) -> None:
         """Make a response of a generation whose first event has been read.
@@ -74,13 +74,13 @@ class EventStreamResponse(StreamingResponse):
             generation: The generation, within its block.
             first: Its first event; None if it had none.
             closing: Leaves that block.
-            told_count: Number of images that the caller has already; they are not sent again.
+            known_count: Number of images that the caller already has; they are not sent again.
             link: Keeps an image and returns its URL; None to send images as `data`.
         """
         self._generation = generation
         self._first = first
         self._closing = closing
-        self._told_count = told_count
+        self._known_count = known_count
         self._link = link
         self._frames = self._read_frames()
         # nginx would otherwise hold events back until its buffer is full
@@ -120,8 +120,8 @@ class EventStreamResponse(StreamingResponse):
         content = to_json(getattr(message, kind))
         match event:
             case Accepted():
-                return _frame(kind, content, str(self._told_count))
-            case Image() if event.image_index < self._told_count:
+                return _frame(kind, content, str(self._known_count))
+            case Image() if event.image_index < self._known_count:
                 return None
             case Image():
                 return self._image_frame(content, event)

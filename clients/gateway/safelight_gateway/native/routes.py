@@ -174,7 +174,7 @@ async def _stream(call: Call, generation: AsyncGeneration) -> Response:
             generation,
             first,
             closing.pop_all(),
-            told_count=int(last_id) if re.fullmatch(r"\d{1,3}", last_id, re.ASCII) else 0,
+            known_count=int(last_id) if re.fullmatch(r"\d{1,3}", last_id, re.ASCII) else 0,
             link=link if images == _URL else None,
         )
 

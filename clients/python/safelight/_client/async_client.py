@@ -86,9 +86,9 @@ class AsyncClient(BaseClient):
         return AsyncGeneration(self._plan_generation(prompt, options), self._open_stub)
 
     def watch(self, generation_id: str, **options: Unpack[CallOptions]) -> AsyncGeneration:
-        """Prepare to watch a generation that runs or has ended lately, of any client.
+        """Prepare to watch a running or recently ended generation, of any client.
 
-        Leaving the block early leaves it; `cancel(generation_id)` would cancel it.
+        Leaving the block early stops watching; `cancel(generation_id)` cancels it.
         """
         return self.stream(pb.WatchGenerationRequest(generation_id=generation_id), **options)
 
@@ -117,7 +117,7 @@ class AsyncClient(BaseClient):
         """Cancel a generation of any client; return its outcome, new or earlier.
 
         Raises:
-            GenerationNotFoundError: it does not run, and has not ended lately.
+            GenerationNotFoundError: it neither runs nor has recently ended.
             ServiceError: the call failed; its other subclasses name the cause.
         """
         request = pb.CancelGenerationRequest(generation_id=generation_id)
@@ -162,7 +162,7 @@ class AsyncClient(BaseClient):
     ) -> _T:
         """Make a call of a stub's method that has one response; return the response.
 
-        It sends the client's token and metadata, and is repeated as those of the client are.
+        The call sends the client's token and metadata, and has its retries.
 
         Raises:
             ServiceError: the call failed; its subclasses name the cause.
@@ -180,7 +180,7 @@ class AsyncClient(BaseClient):
                     raise
 
     async def close(self) -> None:
-        """Close the connection and cancel the calls that run."""
+        """Close the connection and cancel all calls in progress."""
         self._closing.set()
         if self._channel is not None:
             await self._channel.close()

@@ -81,5 +81,5 @@ class BaseClient:
 
 
 def _linger_s(request: pb.GenerateRequest) -> float:
-    """Return the seconds to resume a broken stream: without an id, a call would start another."""
+    """Return the seconds to resume a broken stream; 0 without an id, which resuming needs."""
     return request.linger.ToNanoseconds() / 1e9 if request.generation_id else 0.0

@@ -82,9 +82,9 @@ class Client(BaseClient):
         return Generation(self._plan_generation(prompt, options), self._open_stub())
 
     def watch(self, generation_id: str, **options: Unpack[CallOptions]) -> Generation:
-        """Prepare to watch a generation that runs or has ended lately, of any client.
+        """Prepare to watch a running or recently ended generation, of any client.
 
-        Leaving the block early leaves it; `cancel(generation_id)` would cancel it.
+        Leaving the block early stops watching; `cancel(generation_id)` cancels it.
 
         >>> with client.generate("a red circle", generation_id="circle-1") as generation:
         ...     accepted = next(generation)
@@ -123,7 +123,7 @@ class Client(BaseClient):
         """Cancel a generation of any client; return its outcome, new or earlier.
 
         Raises:
-            GenerationNotFoundError: it does not run, and has not ended lately.
+            GenerationNotFoundError: it neither runs nor has recently ended.
             ServiceError: the call failed; its other subclasses name the cause.
         """
         request = pb.CancelGenerationRequest(generation_id=generation_id)
@@ -156,7 +156,7 @@ class Client(BaseClient):
         return model_from_proto(response.model)
 
     def close(self) -> None:
-        """Close the connection and cancel the calls that run."""
+        """Close the connection and cancel all calls in progress."""
         self._closing.set()
         with self._lock:
             if self._channel is not None:

@@ -34,7 +34,7 @@ class Tls:
         root_certificates: Authorities to trust; None for those of gRPC, or of the
             file that GRPC_DEFAULT_SSL_ROOTS_FILE_PATH names.
         private_key: The client's key, for a service that asks for one.
-        certificate_chain: The client's certificate, beside `private_key`.
+        certificate_chain: The client's certificate, for `private_key`.
     """
 
     root_certificates: bytes | None = None

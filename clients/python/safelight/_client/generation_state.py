@@ -13,7 +13,7 @@ from safelight.v1 import text_to_image_pb2 as pb
 
 _LONGEST_CANCEL_S = 5.0
 _SHORTEST_CANCEL_S = 0.5
-"""Bounds of the last call, by which a generation is cancelled. It may outlast the time-out."""
+"""Bounds in seconds of the call that cancels a generation; it may outlast the time-out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class GenerationState:
 
     @property
     def accepted(self) -> Accepted | None:
-        """The event `Accepted`, with every parameter as used; None before it came."""
+        """The event `Accepted`, with every parameter as used; None before it arrives."""
         return self._assembler.accepted
 
     @property
@@ -68,7 +68,7 @@ class GenerationState:
 
     @property
     def _must_be_cancelled(self) -> bool:
-        """Whether the service would go on although the caller has left."""
+        """Whether the service would continue after the caller has left."""
         return self._is_cancelled_by_id and not self._has_ended
 
     def _cancel_request(self) -> pb.CancelGenerationRequest:

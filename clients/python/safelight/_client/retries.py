@@ -1,4 +1,4 @@
-"""Retries: when a call that failed is made again."""
+"""Retries: whether and when to make a failed call again."""
 
 import math
 import random
@@ -54,7 +54,7 @@ class Retries:
         """Plan a call.
 
         Args:
-            arguments: What it is made with; the time-out begins with the first attempt.
+            arguments: Arguments of the call; the time-out begins with the first attempt.
             linger_s: Seconds to try to resume a broken stream; 0: not at all.
         """
         self._arguments = arguments
@@ -99,7 +99,7 @@ class Retries:
         """Return the seconds to wait before the next attempt.
 
         Raises:
-            ServiceError: the given error, since another attempt is of no use.
+            ServiceError: the given error, since another attempt would not help.
         """
         delay_s = self._delay_after(error)
         left_s = self.left_s

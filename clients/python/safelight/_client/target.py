@@ -9,7 +9,7 @@ _SCHEME = re.compile(r"(?:dns|ipv4|ipv6):(?://[^/]*/)?", re.IGNORECASE)
 
 
 def complete_target(target: str) -> str:
-    """Return the target with the default port if it is a bare host, whose port gRPC takes as 443.
+    """Return the target; a bare host gets the default port, where gRPC would use 443.
 
     Raises:
         ValueError: the target is empty or a URL.

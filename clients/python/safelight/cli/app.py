@@ -223,7 +223,7 @@ def _failures(*, is_json: bool) -> Iterator[None]:
             print(error_record(error), flush=True)
         raise typer.Exit(exit_code_of(error)) from error
     except BrokenPipeError:
-        raise  # Whoever read standard output has seen enough; typer exits quietly.
+        raise  # The reader of standard output has gone; typer exits quietly.
     except OSError as error:
         console.print(f"cannot write: {error}", style="red")
         raise typer.Exit(ExitCode.FAILED) from error

@@ -58,7 +58,7 @@ _ARGUMENTS = {
     "preview.interval_steps": "--preview",
     "token": "the token",
 }
-"""Arguments whose names are not `--` and the name of the field or of the client's option."""
+"""Arguments whose names are not `--` followed by the name of the field or client option."""
 
 _PARAMETERS = re.compile(r"\b(num_inference_steps|guidance_scale|negative_prompt|image_count)\b")
 _HTTP_SERVER = re.compile(r"http1\.x server|Expected SETTINGS frame")
@@ -115,5 +115,5 @@ def _argument(field: str) -> str:
 
 
 def _in_options(text: str) -> str:
-    """Return a text of the service with the names of options for those of parameters."""
+    """Return a text of the service with parameter names replaced by those of options."""
     return _PARAMETERS.sub(lambda match: _argument(match[1]), text)

@@ -21,8 +21,8 @@ class Phase:
 
     Attributes:
         text: Name of the phase.
-        detail: How fast and how much longer; may be empty.
-        share: How much of it is done, in [0, 1]; None where nobody knows.
+        detail: Rate and remaining time; may be empty.
+        share: Completed share, in [0, 1]; None if unknown.
         milestone: Changes when a log should have a new line.
     """
 

@@ -30,7 +30,7 @@ _MAY_TAKE_IMAGE = ("Flux2Pipeline", "Flux2KleinPipeline", "FluxKontextPipeline")
 """Pipelines whose `image` is optional."""
 
 _COMMON_MULTIPLE_PX = 8
-"""Multiple that most pipelines require of a side, beside their VAE and denoiser."""
+"""Multiple that most pipelines require of a side, in addition to the denoiser's patch."""
 
 
 class UnsupportedPipelineError(Exception):

@@ -38,7 +38,7 @@ class Pixels:
         """Wait for the picture and copy it to the host; return it, and whether it is flagged."""
         if self._is_drawn is None:
             return self._copy()
-        with hardware.beside(self._bytes.device, self._is_drawn):
+        with hardware.on_side_stream(self._bytes.device, self._is_drawn):
             return self._copy()
 
     def _copy(self) -> tuple[PIL.Image.Image, bool]:

@@ -27,7 +27,7 @@ from safelight_service.grpc_server.unknown_fields import refuse_unknown_fields
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _Handler = Any
-"""grpc.RpcMethodHandler, whose stubs know the behaviours of the synchronous server only."""
+"""grpc.RpcMethodHandler of grpc.aio; gRPC's type stubs describe only the synchronous server."""
 
 _Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]]
 
