@@ -130,7 +130,7 @@ def test_event_after_the_end_is_refused() -> None:
         assemble([*whole_generation(), progress(1)])
 
 
-def test_what_the_service_repeats_after_a_break_is_told_once() -> None:
+def test_events_that_the_service_repeats_after_a_break_are_returned_once() -> None:
     assembler = EventAssembler()
     streams = (
         [accepted(2), progress(1), preview(1), progress(1, image_index=1), progress(2), *image()],
@@ -160,7 +160,7 @@ def test_what_the_service_repeats_after_a_break_is_told_once() -> None:
     assert [event.image_index for event in events if isinstance(event, Image)] == [0, 1]
 
 
-def test_steps_only_rise_although_the_generation_is_made_anew_after_a_break() -> None:
+def test_steps_only_rise_although_the_generation_runs_again_after_a_break() -> None:
     assembler = EventAssembler()
     for response in (accepted(), progress(1), progress(2), preview(2)):
         assembler.feed(response.event)
@@ -170,7 +170,7 @@ def test_steps_only_rise_although_the_generation_is_made_anew_after_a_break() ->
     assert [(type(event), event.step) for event in events] == [(Progress, 3), (Preview, 3)]  # type: ignore[union-attr]
 
 
-def test_queue_and_loading_are_told_once_too() -> None:
+def test_queue_and_loading_are_returned_once_too() -> None:
     assembler = EventAssembler()
     before = (model_loading(), accepted(), queued(2), queued(2))
     assert all(assembler.feed(response.event) for response in before)
@@ -181,7 +181,7 @@ def test_queue_and_loading_are_told_once_too() -> None:
     assert events[:3] == [None, None, None]
 
 
-def test_other_parameters_of_a_generation_made_anew_are_told() -> None:
+def test_other_parameters_of_a_repeated_generation_are_returned() -> None:
     assembler = EventAssembler()
     other = accepted()
     other.event.accepted.parameters.seed = 8

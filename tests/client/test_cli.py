@@ -166,7 +166,7 @@ def test_quiet_prints_the_name_of_the_file_only(scripted: ScriptedService, cli: 
     assert (result.stdout, result.stderr) == (b"out.png\n", "")
 
 
-def test_image_that_the_safety_checker_blackened_is_told(
+def test_image_that_the_safety_checker_blackened_is_reported(
     scripted: ScriptedService, cli: Cli
 ) -> None:
     announcement = header(png())
@@ -234,7 +234,7 @@ def test_busy_service_exits_3_and_says_when_to_come_back(
     ],
     ids=["loading", "token", "parameters"],
 )
-def test_advice_of_the_service_is_told_in_options(
+def test_advice_of_the_service_names_options(
     scripted: ScriptedService, cli: Cli, error: errors.SafelightError, message: str
 ) -> None:
     scripted.pushback_ms = -1

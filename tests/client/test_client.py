@@ -262,7 +262,7 @@ def test_what_has_not_begun_is_called_again_unless_the_service_says_not_to(
     assert len(scripted.requests) == call_count
 
 
-def test_what_has_begun_is_not_called_again_whatever_the_service_says(
+def test_a_call_that_has_begun_is_not_repeated_on_any_pushback(
     scripted: ScriptedService, client: Client
 ) -> None:
     """Fault 30: a failure in mid-stream."""

@@ -31,7 +31,7 @@ def test_token_travels_as_a_bearer_token(scripted: ScriptedService) -> None:
     assert scripted.metadata["authorization"] == "Bearer secret"
 
 
-def test_token_that_cannot_be_sent_is_refused_without_being_told() -> None:
+def test_token_that_cannot_be_sent_is_refused_and_not_shown() -> None:
     with pytest.raises(ValueError, match="visible ASCII") as raised:
         Client("localhost:50051", token="secret\n")
     assert "secret" not in str(raised.value)

@@ -71,7 +71,7 @@ def test_second_image_is_that_of_the_next_seed(service: RunningService) -> None:
     assert np.abs(difference).max() <= 1
 
 
-def test_all_mistakes_are_told_at_once(service: RunningService) -> None:
+def test_all_mistakes_are_reported_at_once(service: RunningService) -> None:
     with Client(service.target) as client, pytest.raises(safelight.InvalidRequestError) as raised:
         client.text_to_image("", width=1001, num_inference_steps=0, output_mime_type="image/gif")
     assert {violation.field for violation in raised.value.violations} == {
@@ -144,7 +144,7 @@ def test_cut_connection_costs_neither_the_image_nor_a_second_generation(
         [image] = generation.images()
         assert proxy.connection_count == 3
     assert steps == sorted({*steps})  # each once
-    assert set(completed.batch_widths) == {1}  # nothing else ran beside it
+    assert set(completed.batch_widths) == {1}  # nothing else ran alongside it
     with Client(service.target) as client, client.generate(PROMPT, **request) as alone:
         assert alone.images()[0].data == image.data
 

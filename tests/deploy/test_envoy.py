@@ -289,6 +289,6 @@ def test_cuts_behind_envoy_cost_neither_the_image_nor_a_second_generation(
         [image] = generation.images()
         assert envoy.count("cluster.safelight.upstream_cx_destroy_remote_with_active_rq") >= 2
     assert steps == sorted({*steps})
-    assert set(completed.batch_widths) == {1}  # nothing else ran beside it
+    assert set(completed.batch_widths) == {1}  # nothing else ran alongside it
     with Client(service.target) as client, client.generate("a red circle", **request) as alone:
         assert alone.images()[0].data == image.data

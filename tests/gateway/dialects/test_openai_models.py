@@ -22,7 +22,7 @@ def test_model_is_found_under_every_id(id_: str, gateway: RunningGateway) -> Non
     assert (model["id"], model["object"], model["root"]) == (id_, "model", "shapes")
 
 
-def test_unknown_model_and_token_are_told_as_openai_does(
+def test_unknown_model_and_token_are_reported_in_openais_format(
     gateway: RunningGateway, failing_gateway: RunningGateway
 ) -> None:
     answer = get(f"{gateway.url}/v1/models/nobody/nothing")

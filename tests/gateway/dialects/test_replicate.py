@@ -69,7 +69,7 @@ def test_replicate_sdks_get_data_over_plain_http(agent: str, gateway: RunningGat
 
 
 @pytest.mark.parametrize("name", ["webhook", "webhook_completed", "width", "no_such_field"])
-def test_replicate_fields_beside_the_input_are_refused(
+def test_replicate_fields_next_to_the_input_are_refused(
     name: str, failing_gateway: RunningGateway
 ) -> None:
     url = f"{failing_gateway.url}/v1/models/safelight/{READY}/predictions"

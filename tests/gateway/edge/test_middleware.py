@@ -17,7 +17,7 @@ def test_preflight_lets_any_origin_send_what_it_asks_to(gateway: RunningGateway)
     assert "PUT" in answer.headers["access-control-allow-methods"]
 
 
-def test_unknown_routes_and_methods_are_told(gateway: RunningGateway) -> None:
+def test_unknown_routes_and_methods_are_reported(gateway: RunningGateway) -> None:
     for method, path, status in (
         ("GET", "/nowhere", 404),
         ("GET", "/models/shapes", 405),

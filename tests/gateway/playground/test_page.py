@@ -102,7 +102,7 @@ def test_a_picture_of_the_gallery_is_made_again_by_its_seed(
     expect(page.locator("#pictures li")).to_have_count(1)
 
 
-def test_a_gateway_that_is_gone_is_told(page: Page, service: RunningService) -> None:
+def test_a_gateway_that_is_gone_is_reported(page: Page, service: RunningService) -> None:
     with run_gateway(service.target) as leaving:
         open_page(page, leaving.url)
     fill(page, "a yellow star", num_inference_steps=2)
@@ -128,7 +128,7 @@ def test_a_connection_that_breaks_is_taken_up_again_below_a_prefix(
         expect(page.locator("#pictures li")).to_have_count(1)
 
 
-def test_the_queue_and_a_model_that_loads_are_told(
+def test_the_queue_and_a_model_that_loads_are_shown(
     scripted: ScriptedService, scripted_gateway: RunningGateway, page: Page
 ) -> None:
     open_page(page, scripted_gateway.url)

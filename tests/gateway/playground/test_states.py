@@ -45,7 +45,7 @@ def exhausted(info: ErrorInfo) -> Status:
     return status(grpc.StatusCode.RESOURCE_EXHAUSTED, "too little", info)
 
 
-def test_a_service_that_is_back_is_told_where_it_was_missed(
+def test_a_service_that_is_back_is_announced_where_it_was_missed(
     scripted: ScriptedService, page: Page
 ) -> None:
     with TcpProxy(scripted.target) as proxy, run_gateway(proxy.target) as gateway:

@@ -127,7 +127,7 @@ def test_time_in_which_nothing_was_asked_of_a_gpu_counts_for_no_work(
     assert gpu.noted == pytest.approx([1.0, 1.0], abs=2 * LAUNCH_S)
 
 
-def test_a_device_is_asked_for_the_simplest_thing() -> None:
+def test_a_device_is_asked_for_the_simplest_operation() -> None:
     assert is_answering(torch.device("cpu"))
     assert not is_answering(torch.device("meta"))  # computes nothing
 

@@ -171,7 +171,7 @@ async def last_event(call: Any) -> str:
 def test_out_of_memory_fails_the_request_that_is_too_large_and_no_other(
     tiny_models: TinyModels,
 ) -> None:
-    """Fault 31: an image that is too large, beside a small one and before another."""
+    """Fault 31: an image that is too large, next to a small one and before another."""
 
     def refuse_large(_: Any, __: Any, arguments: dict[str, torch.Tensor]) -> None:
         if arguments["sample"].shape[-2] > SMALL["height"] // 8:

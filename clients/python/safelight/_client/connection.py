@@ -14,13 +14,13 @@ from safelight.options import CallOptions, GenerateOptions, Metadata, refuse_unk
 
 _CHANNEL_OPTIONS: tuple[tuple[str, str | int], ...] = (
     ("grpc.primary_user_agent", f"safelight-python/{__version__}"),
-    # A connection that died without a word is noticed within 40 s of a call, and
-    # proxies see life in a long silence. Idle connections send nothing.
+    # A connection that died silently is noticed within 40 s of a call, and
+    # proxies see traffic while a stream is silent. Idle connections send nothing.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 0),
     ("grpc.http2.max_pings_without_data", 0),
-    # `Retries` makes them. A retry of gRPC's own can outlast the deadline: a call that waits for
+    # `Retries` makes them. gRPC's own retries can outlast the deadline: a call that waits for
     # one while its connection is lost never ends.
     ("grpc.enable_retries", 0),
 )

@@ -112,7 +112,7 @@ class GenerationState:
         try:
             delay_s = self._retries.delay_after(error)
         except ServiceError:
-            self._has_ended = error.reason is not None  # else the service may go on
+            self._has_ended = error.reason is not None  # else the service may still run it
             raise
         self._assembler.restart()
         return delay_s
