@@ -37,9 +37,12 @@ class Recorder:
         self._on_event = on_event
 
     def post(self, event: PendingEvent) -> None:
-        """Record an event, and wait for it if it is not ready."""
+        """Record an event, and wait for it if it is not ready; an error ends the recording."""
         if isinstance(event, Future):
-            event = event.result()
+            self.error = self.error or event.exception()
+            event = None if self.error else event.result()
+        if event is None or self.error is not None:
+            return
         self.events.append(event)
         if self._on_event is not None:
             self._on_event(event)
@@ -47,7 +50,7 @@ class Recorder:
     def close(self, error: BaseException | None = None) -> None:
         """Record the end; a second one is an error."""
         assert not self.is_closed
-        self.is_closed, self.error = True, error
+        self.is_closed, self.error = True, self.error or error
 
 
 class InlineExecutor(Executor):
@@ -56,7 +59,10 @@ class InlineExecutor(Executor):
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Call the function; return a future that is done."""
         future: Future[Any] = Future()
-        future.set_result(fn(*args, **kwargs))
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
         return future
 
 

@@ -63,7 +63,9 @@ class PipelineAdapter:
         self.denoiser_name = find_denoiser_name(pipeline)
         self.denoiser: Any = getattr(pipeline, self.denoiser_name)
         self.execution_device: torch.device = self.pipeline._execution_device
-        self.schedulers = SchedulerChoice(self.pipeline.scheduler, type(pipeline).__name__)
+        self.schedulers = SchedulerChoice(
+            self.pipeline.scheduler, type(pipeline), limits.max_step_count
+        )
         self._tokens = PromptTokens(pipeline, self._arguments)
         self._has_true_cfg = "true_cfg_scale" in self._arguments
         self._has_distilled_guidance = bool(self._denoiser_config("guidance_embeds", False))
