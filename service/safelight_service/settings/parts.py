@@ -48,7 +48,8 @@ class BatchingSettings(Table):
     )
     profiles_file: OptionalPath = Field(
         Path("~/.cache/safelight/profiles.json"),
-        description="File that stores measured widths. Empty: measure again after each start.",
+        description="File that stores measured widths. digests.json beside it stores the SHA-256 "
+        "of model files. Empty: measure and read again after each start.",
     )
 
 

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from safelight_service.engine.hardware import describe, explain_absence, indexed
 from safelight_service.engine.merging.families import RULES
 from safelight_service.engine.merging.merger import Merger
 from safelight_service.engine.models.acceleration import accelerate
-from safelight_service.engine.models.identity import find_commit, identify
+from safelight_service.engine.models.digests import FileDigests
+from safelight_service.engine.models.identity import digest_files, find_commit, identify
 from safelight_service.engine.models.vetting import fetch, inspect
 from safelight_service.engine.operations import Forward
 from safelight_service.engine.pipeline.adapter import PipelineAdapter
@@ -121,6 +123,7 @@ def load_model(
     batching: BatchingSettings | None = None,
     profiles: ProfileStore | None = None,
     note_compilation: Callable[[Compilation], None] | None = None,
+    digests: FileDigests | None = None,
 ) -> LoadedModel:
     """Load a model from safetensors, without running code from its folder.
 
@@ -138,10 +141,13 @@ def load_model(
     dtype = _choose_dtype(settings.dtype, device)
     folder = _find_folder(settings)
     inspect(folder)
-    pipeline = DiffusionPipeline.from_pretrained(
-        str(folder), variant=settings.variant, dtype=dtype, use_safetensors=True
-    )
-    identity = identify(settings, folder, type(pipeline).__name__, dtype, device)
+    with ThreadPoolExecutor(1, thread_name_prefix="safelight-digest") as reader:
+        # Both read the same files, which the system then reads from the disk once.
+        files = reader.submit(digest_files, folder, digests or FileDigests())
+        pipeline = DiffusionPipeline.from_pretrained(
+            str(folder), variant=settings.variant, dtype=dtype, use_safetensors=True
+        )
+    identity = identify(settings, folder, type(pipeline).__name__, dtype, device, files.result())
     _upcast_vae(pipeline)
     accelerate(pipeline, settings.acceleration, device)
     pipeline.set_progress_bar_config(disable=True)

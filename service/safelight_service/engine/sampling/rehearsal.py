@@ -23,7 +23,7 @@ _MOST_REMEMBERED = 4096
 
 @dataclass(frozen=True, slots=True)
 class ScheduleCall:
-    """How a pipeline asks for its timesteps: with noise levels or a shift of its own, or without."""
+    """How a pipeline asks for its timesteps: with or without noise levels and a shift."""
 
     passes_sigmas: bool = False
     passes_shift: bool = False

@@ -47,7 +47,7 @@ def adapt_schedule(scheduler: Any) -> None:
 
 @functools.cache
 def _signature(scheduler_class: Any) -> inspect.Signature:
-    """Return the signature of `set_timesteps` with its `self`; finding it costs as much as a step."""
+    """Return the signature of `set_timesteps`, `self` included; it takes as long as a step."""
     return inspect.signature(scheduler_class.set_timesteps)
 
 

@@ -60,7 +60,7 @@ class SchedulerChoice:
         self.faults: dict[str, str] = {}
         self._infos = tuple(self._offer())
         if self.faults:
-            _log.info("schedulers_left_out", names=sorted(self.faults))
+            _log.debug("schedulers_left_out", faults=self.faults)
 
     @property
     def default(self) -> str:
