@@ -105,6 +105,8 @@ class TextToImageServiceStub:
       says when to come back.
     - RESOURCE_EXHAUSTED (OUT_OF_MEMORY): the device has too little memory for
       this request.
+    - INTERNAL (NON_FINITE_IMAGE): an image has values that are not finite. The
+      same request fails again; another scheduler or more steps may not.
     - UNAVAILABLE (MODEL_LOADING): the model is being loaded; RetryInfo says
       when to come back.
     - UNAVAILABLE (DEVICE_LOST): the device has failed, and the service starts
@@ -212,6 +214,8 @@ class TextToImageServiceAsyncStub(TextToImageServiceStub):
       says when to come back.
     - RESOURCE_EXHAUSTED (OUT_OF_MEMORY): the device has too little memory for
       this request.
+    - INTERNAL (NON_FINITE_IMAGE): an image has values that are not finite. The
+      same request fails again; another scheduler or more steps may not.
     - UNAVAILABLE (MODEL_LOADING): the model is being loaded; RetryInfo says
       when to come back.
     - UNAVAILABLE (DEVICE_LOST): the device has failed, and the service starts
@@ -322,6 +326,8 @@ class TextToImageServiceServicer(metaclass=_abc_1.ABCMeta):
           says when to come back.
         - RESOURCE_EXHAUSTED (OUT_OF_MEMORY): the device has too little memory for
           this request.
+        - INTERNAL (NON_FINITE_IMAGE): an image has values that are not finite. The
+          same request fails again; another scheduler or more steps may not.
         - UNAVAILABLE (MODEL_LOADING): the model is being loaded; RetryInfo says
           when to come back.
         - UNAVAILABLE (DEVICE_LOST): the device has failed, and the service starts

@@ -195,9 +195,11 @@ class PipelineAdapter:
         schedulers = self.schedulers.list()
         names = [name for info in schedulers for name in (info.name, *info.aliases)]
         if defaults.scheduler not in names:
+            fault = self.schedulers.faults.get(defaults.scheduler)
             raise UnsupportedPipelineError(
                 f"the default scheduler must be one of {', '.join(names)}, "
                 f"not {defaults.scheduler!r}"
+                + (f": {defaults.scheduler} {fault}; set defaults.scheduler" if fault else "")
             )
 
     def _denoiser_config(self, key: str, default: Any) -> Any:

@@ -70,8 +70,10 @@ def _try_steps(scheduler: Any, call: ScheduleCall, step_count: int) -> str | Non
         with np.errstate(all="ignore"):
             latents = run(scheduler, call, step_count)
     except Exception as error:
-        return f"{type(error).__name__} at {step_count} steps"
-    return None if latents.isfinite().all() else f"values that are not finite at {step_count} steps"
+        return f"raises {type(error).__name__} at {step_count} steps"
+    if latents.isfinite().all():
+        return None
+    return f"gives values that are not finite at {step_count} steps"
 
 
 def run(scheduler: Any, call: ScheduleCall, step_count: int) -> torch.Tensor:

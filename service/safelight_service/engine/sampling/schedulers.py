@@ -105,7 +105,7 @@ class SchedulerChoice:
                     step_counts,
                 )
             except Exception as error:  # by a constructor
-                fault = type(error).__name__
+                fault = f"raises {type(error).__name__}"
             if fault is None:
                 self._made[name] = made
                 self.faults.pop(name, None)

@@ -11,7 +11,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,12 +112,17 @@ def random_models(seed: int) -> Iterator[tuple[Any, type | None]]:
         yield own, rng.choice(PIPELINES) if names is FLOW else None
 
 
-def check(own: Any, pipeline: type | None, findings: Findings) -> None:
+def check(
+    own: Any,
+    pipeline: type | None,
+    findings: Findings,
+    more_step_counts: Sequence[int] = MORE_STEP_COUNTS,
+) -> None:
     """Run all names that are offered for a model, and see why others are not."""
     choice = SchedulerChoice(own, pipeline)
     for info in choice.list():
         for name, call in itertools.product((info.name, *info.aliases), _calls(own, pipeline)):
-            for step_count in (*STEP_COUNTS, *MORE_STEP_COUNTS):
+            for step_count in (*STEP_COUNTS, *more_step_counts):
                 if info.max_step_count is not None and step_count > info.max_step_count:
                     continue
                 findings.runs += 1
