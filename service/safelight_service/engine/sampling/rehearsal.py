@@ -84,7 +84,7 @@ def run(scheduler: Any, call: ScheduleCall, step_count: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     scheduler.set_timesteps(**call.arguments(step_count))
     options: dict[str, Any] = {"return_dict": False}
-    if _takes_generator(type(scheduler)):
+    if _takes_generator(type(scheduler).step):
         options["generator"] = generator
     scale = getattr(scheduler, "scale_model_input", lambda sample, _: sample)
     sample = torch.randn(_SHAPE, generator=generator) * getattr(scheduler, "init_noise_sigma", 1.0)
@@ -94,5 +94,5 @@ def run(scheduler: Any, call: ScheduleCall, step_count: int) -> torch.Tensor:
 
 
 @functools.cache
-def _takes_generator(scheduler_class: Any) -> bool:
-    return "generator" in inspect.signature(scheduler_class.step).parameters
+def _takes_generator(step: Any) -> bool:
+    return "generator" in inspect.signature(step).parameters

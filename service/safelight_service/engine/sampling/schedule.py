@@ -18,7 +18,7 @@ def adapt_schedule(scheduler: Any) -> None:
         stretch = scheduler.stretch_shift_to_terminal
         scheduler.stretch_shift_to_terminal = lambda t: stretch(t) if len(t) > 1 else t
     set_timesteps = scheduler.set_timesteps
-    signature = _signature(type(scheduler))
+    signature = _signature(type(scheduler).set_timesteps)
 
     @functools.wraps(set_timesteps)  # pipelines inspect the signature
     def set_patched(*args: Any, **kwargs: Any) -> None:
@@ -46,9 +46,9 @@ def adapt_schedule(scheduler: Any) -> None:
 
 
 @functools.cache
-def _signature(scheduler_class: Any) -> inspect.Signature:
-    """Return the signature of `set_timesteps`, `self` included; it takes as long as a step."""
-    return inspect.signature(scheduler_class.set_timesteps)
+def _signature(method: Any) -> inspect.Signature:
+    """Return the signature of a method, `self` included; to find it takes as long as a step."""
+    return inspect.signature(method)
 
 
 def _avoid_cancellation(scheduler: Any) -> None:

@@ -96,7 +96,10 @@ class SchedulerChoice:
             self._made[name] = self._own  # only its pipeline knows how to call it
             return True
         step_counts = [count for count in STEP_COUNTS if most is None or count <= most]
-        for remedy in ({}, *recipes.REMEDIES.get(recipe.class_name, ()), recipes.PLAIN):
+        remedies: list[Mapping[str, object]] = [{}, *recipes.REMEDIES.get(recipe.class_name, ())]
+        if not recipe.config.keys() & recipes.PLAIN.keys():  # its name promises no spacing
+            remedies.append(recipes.PLAIN)
+        for remedy in remedies:
             try:
                 made = self._construct(name, recipe, remedy)
                 fault = find_fault(

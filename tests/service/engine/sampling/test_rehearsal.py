@@ -36,7 +36,7 @@ NO_SIGNAL: dict[str, Any] = {
 }
 """A model that predicts the noise of samples that are nothing else."""
 SPACINGS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas")
-RANDOM_MODELS = 6
+RANDOM_MODELS = 4
 
 
 def names_of(choice: SchedulerChoice) -> set[str]:
@@ -117,14 +117,14 @@ def test_unipc_on_a_flow_ignores_spacings_of_diffusions(spacing: str, is_shifted
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 def test_ancestral_steps_survive_the_cosine_schedule(spacing: str) -> None:
     choice = SchedulerChoice(DDIMScheduler(timestep_spacing=spacing, **COSINE))
-    for step_count in range(1, 31):
+    for step_count in (1, 2, 3, 4, 6, 9, 14, 15, 30):
         assert run(choice.make("euler_a"), ScheduleCall(), step_count).isfinite().all()
 
 
 @pytest.mark.parametrize("name", ["dpm++_2m_karras", "dpm2_karras", "euler_karras", "unipc_karras"])
 def test_karras_spacing_works_on_the_cosine_schedule(name: str) -> None:
     choice = SchedulerChoice(DDIMScheduler(**COSINE))
-    for step_count in range(1, 31):
+    for step_count in (1, 2, 3, 4, 6, 9, 14, 15, 30):
         assert run(choice.make(name), ScheduleCall(), step_count).isfinite().all()
 
 
