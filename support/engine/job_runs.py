@@ -40,12 +40,14 @@ class Recorder:
         """Record an event, and wait for it if it is not ready; an error ends the recording."""
         if isinstance(event, Future):
             self.error = self.error or event.exception()
-            event = None if self.error else event.result()
-        if event is None or self.error is not None:
+        if self.error is not None:
             return
-        self.events.append(event)
+        ready = event.result() if isinstance(event, Future) else event
+        if ready is None:
+            return
+        self.events.append(ready)
         if self._on_event is not None:
-            self._on_event(event)
+            self._on_event(ready)
 
     def close(self, error: BaseException | None = None) -> None:
         """Record the end; a second one is an error."""

@@ -186,7 +186,7 @@ def _list_calls(own: DiffusersScheduler, pipeline: type | None) -> Sequence[Sche
         return [ScheduleCall()]
     knows_shift = True
     if pipeline is not None:
-        names = inspect.unwrap(pipeline.__call__).__code__.co_varnames  # type: ignore[operator]
+        names = inspect.unwrap(pipeline.__call__).__code__.co_varnames
         knows_shift = "mu" in names
     passes_shift = knows_shift and bool(own.config.get("use_dynamic_shifting"))
     return [ScheduleCall(passes_sigmas, passes_shift) for passes_sigmas in (False, True)]

@@ -31,7 +31,9 @@ DIFFUSION = sorted({recipe.class_name for recipe in recipes.DIFFUSION.values()})
 FLOW = ("FlowMatchEulerDiscreteScheduler", "FlowMatchLCMScheduler")
 PIPELINES = (AuraFlowPipeline, FluxPipeline, QwenImagePipeline, StableDiffusion3Pipeline)
 
-_SPACINGS: tuple[dict[str, object], ...] = (
+Axis = tuple[Mapping[str, object], ...]
+
+_SPACINGS: Axis = (
     {},
     {"use_karras_sigmas": True},
     {"use_exponential_sigmas": True},
@@ -39,7 +41,7 @@ _SPACINGS: tuple[dict[str, object], ...] = (
     {"use_lu_lambdas": True},
 )
 _SCALED = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
-_DIFFUSION_AXES: tuple[tuple[dict[str, object], ...], ...] = (
+_DIFFUSION_AXES: tuple[Axis, ...] = (
     _SPACINGS,
     ({"beta_schedule": "linear"}, _SCALED, {"beta_schedule": "squaredcos_cap_v2"}),
     tuple({"prediction_type": each} for each in ("epsilon", "v_prediction", "sample")),
@@ -48,19 +50,18 @@ _DIFFUSION_AXES: tuple[tuple[dict[str, object], ...], ...] = (
     ({}, {"final_sigmas_type": "sigma_min"}),
     (
         {},
-        *(
-            {"algorithm_type": each, "final_sigmas_type": "sigma_min"}
-            for each in ("dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++")
-        ),
         {"algorithm_type": "dpmsolver++"},
         {"algorithm_type": "sde-dpmsolver++"},
+        # Older ones, which cannot end without noise.
+        {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"},
+        {"algorithm_type": "sde-dpmsolver", "final_sigmas_type": "sigma_min"},
     ),
     tuple({"solver_order": each} for each in (1, 2, 3)),
     ({}, {"solver_type": "heun"}, {"solver_type": "bh1"}),
     ({}, {"thresholding": True}),
     ({}, {"steps_offset": 1}),
 )
-_FLOW_AXES: tuple[tuple[dict[str, object], ...], ...] = (
+_FLOW_AXES: tuple[Axis, ...] = (
     _SPACINGS[:4],
     tuple({"shift": each} for each in (1.0, 3.0)),
     ({}, {"use_dynamic_shifting": True}),
@@ -68,7 +69,7 @@ _FLOW_AXES: tuple[tuple[dict[str, object], ...], ...] = (
     ({}, {"time_shift_type": "linear"}),
     ({}, {"stochastic_sampling": True}),
 )
-_SOLVER_AXES: tuple[tuple[dict[str, object], ...], ...] = (
+_SOLVER_AXES: tuple[Axis, ...] = (
     _SPACINGS,
     tuple({"flow_shift": each} for each in (1.0, 3.0)),
     tuple({"solver_order": each} for each in (1, 2, 3)),
