@@ -18,6 +18,7 @@ SafelightError
 │   ├── DeadlineExceededError        the time-out has passed; also a TimeoutError
 │   ├── CallCancelledError           the call was cancelled
 │   └── InternalServiceError         a fault of the service
+│       └── NonFiniteImageError      an image has values that are not finite
 └── ProtocolError                    the service broke the contract
     └── IntegrityError               an image has other bytes than announced
 """
@@ -146,6 +147,13 @@ class InternalServiceError(ServiceError):
     """A fault of the service; the message holds the id of an entry in its log."""
 
 
+class NonFiniteImageError(InternalServiceError):
+    """An image came out as NaN or infinity, by the model's weights, its scheduler or its precision.
+
+    The same request fails again; another scheduler, more steps or less guidance may not.
+    """
+
+
 class ProtocolError(SafelightError):
     """The service broke the contract; its stream cannot be trusted."""
 
@@ -168,6 +176,7 @@ ERROR_TYPES: dict[tuple[grpc.StatusCode, str | None], type[ServiceError]] = {
     (grpc.StatusCode.NOT_FOUND, "GENERATION_NOT_FOUND"): GenerationNotFoundError,
     (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL"): QueueFullError,
     (grpc.StatusCode.RESOURCE_EXHAUSTED, "OUT_OF_MEMORY"): OutOfMemoryError,
+    (grpc.StatusCode.INTERNAL, "NON_FINITE_IMAGE"): NonFiniteImageError,
     (grpc.StatusCode.UNAVAILABLE, "MODEL_LOADING"): ModelLoadingError,
     (grpc.StatusCode.FAILED_PRECONDITION, "MODEL_FAILED"): ModelFailedError,
     (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE"): DeadlineExceededError,

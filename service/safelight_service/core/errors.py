@@ -15,6 +15,7 @@ SafelightError
 ├── ReaderStalledError       the reader stopped reading
 ├── QueueFullError           the queue is full
 ├── OutOfMemoryError         the device has too little memory for the request
+├── NonFiniteImageError      an image came out as values that are not finite
 ├── ModelLoadingError        the model is not in memory yet
 ├── ModelFailedError         the model cannot be loaded
 ├── StoppingError            the service takes no new work
@@ -189,6 +190,16 @@ class OutOfMemoryError(SafelightError):
 
     def __init__(self) -> None:
         super().__init__("the device ran out of memory; ask for a smaller image")
+
+
+class NonFiniteImageError(SafelightError):
+    """The model or its scheduler gave NaN or infinity, so there is no picture."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the image has values that are not finite; try another scheduler, more steps or "
+            "a lower guidance_scale"
+        )
 
 
 class ModelLoadingError(RetryableError):

@@ -46,9 +46,9 @@ class BatchingSettings(Table):
     )
     profiles_file: OptionalPath = Field(
         default_factory=default_cache("profiles.json"),
-        description="File that stores measured widths. Default: "
-        "`~/.cache/safelight/profiles.json`, or unset without a home folder. Empty: measure again "
-        "after each start.",
+        description="File that stores measured widths. `digests.json` beside it stores the SHA-256 "
+        "of model files. Default: `~/.cache/safelight/profiles.json`, or unset without a home "
+        "folder. Empty: measure and read again after each start.",
     )
 
 
