@@ -44,8 +44,12 @@ serve-all: $(INSTALLED) ## The same, and its HTTP gateway on 127.0.0.1:8080
 	trap 'kill $$! 2>/dev/null; wait' EXIT; safelight-service & safelight-gateway
 
 .PHONY: test
-test: $(INSTALLED) ## Run all tests
+test: $(INSTALLED) ## Run the tests
 	pytest --numprocesses 2 --dist loadfile
+
+.PHONY: test-slow
+test-slow: $(INSTALLED) ## Run the tests that compile, or rehearse benchmarks
+	pytest --numprocesses 2 --dist loadfile -m slow
 
 .PHONY: test-docs
 test-docs: $(INSTALLED) ## Run the commands and examples of the documentation as pasted
