@@ -6,262 +6,292 @@ hold the write lock of the index. A file without a row was left by a process tha
 """
 
 import asyncio
-import os
+import errno
+import shutil
 import sqlite3
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-import structlog
+from safelight_service.cache import index as results_index
+from safelight_service.cache.blobs import BlobFolder, make_private_folder
+from safelight_service.cache.index import IndexConnection, is_disk_full, writing
+from safelight_service.cache.results import (
+    MalformedResultError,
+    Result,
+    pack_header,
+    unpack_header,
+)
 
-from safelight_service.cache.results import MalformedResultError, Result, pack_header, unpack
+LOCK_WAIT_S = 1.0
+"""Longest wait of a write for the lock of another process."""
 
-_log = structlog.get_logger()
+READ_WAIT_S = 0.1
+"""Longest wait of a read for a lock or a repair."""
 
-_BUSY_S = 1.0
-"""Longest wait for the write lock."""
+_MAX_WAITING_BYTES = 64 << 20
+"""Most bytes of results that wait to be written."""
 
-_SCHEMA = """
-    PRAGMA journal_mode = WAL;
-    PRAGMA synchronous = NORMAL;
-    PRAGMA foreign_keys = ON;
-    CREATE TABLE IF NOT EXISTS results (
-        key TEXT PRIMARY KEY, header BLOB NOT NULL, size_bytes INTEGER NOT NULL,
-        used_at_ns INTEGER NOT NULL
-    );
-    CREATE INDEX IF NOT EXISTS results_by_use ON results (used_at_ns, size_bytes);
-    CREATE TABLE IF NOT EXISTS images (
-        key TEXT REFERENCES results ON DELETE CASCADE, position INTEGER, sha256 TEXT NOT NULL,
-        PRIMARY KEY (key, position)
-    ) WITHOUT ROWID;
-    CREATE INDEX IF NOT EXISTS images_by_sha256 ON images (sha256);
-"""
-
-_FIND = """
-    SELECT header, sha256 FROM results JOIN images USING (key) WHERE key = ? ORDER BY position
-"""
+_SPARE_BYTES = 64 << 10
+"""Room on a full disk for the rows of a result and SQLite's own files."""
 
 _T = TypeVar("_T")
+
+
+class _MissingError(Exception):
+    """A row without its images."""
 
 
 class DiskTier:
     """Keeps results of up to `max_bytes` in total; evicts the least recently used.
 
-    All work is done in one thread. After a failure the next operation opens the folder again.
+    A full disk evicts, too. Reads and writes have a thread and a connection each, so no read
+    waits for a write. A read writes nothing: uses are noted with the next write. Use it on one
+    event loop.
     """
 
     name = "disk"
 
-    def __init__(self, folder: Path, max_bytes: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        max_bytes: int,
+        *,
+        lock_wait_s: float = LOCK_WAIT_S,
+        read_wait_s: float = READ_WAIT_S,
+    ) -> None:
         self.size_bytes = 0
         """Bytes of all images; an image counts once for each result that has it."""
         self._folder = folder
-        self._index_file = folder / "index.sqlite"
-        self._partial_file = folder / "partial"
+        self._file = folder / "index.sqlite"
+        self._blobs = BlobFolder(folder)
         self._max_bytes = max_bytes
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="safelight-disk-cache")
-        self._index: sqlite3.Connection | None = None
-        self._used_at_ns: dict[str, int] = {}
-        """Uses since the last write; reads do not write, so they never wait for the lock."""
+        self._lock_wait_s = lock_wait_s
+        self._read_wait_s = read_wait_s
+        self._readers = ThreadPoolExecutor(1, thread_name_prefix="safelight-disk-cache-read")
+        self._writers = ThreadPoolExecutor(1, thread_name_prefix="safelight-disk-cache-write")
+        self._reader = IndexConnection(self._file, self._connect_reader, read_wait_s)
+        self._writer = IndexConnection(self._file, self._connect_writer, lock_wait_s)
+        self._has_begun = False
+        self._waiting_bytes = 0
+        self._uses: dict[str, int] = {}
+        """Results used since the last write, the latest last, with a number for each use."""
+        self._use_count = 0
 
     async def get(self, key: str) -> Result | None:
         """Return the result of a key, or None.
 
         Raises:
-            MalformedResultError: a file has changed; the result has been removed.
+            MalformedResultError: a file has changed; the result is removed.
             OSError, sqlite3.Error: any filesystem or SQLite failure.
         """
-        return await self._run(lambda: self._get(key))
+        if not self._has_begun:
+            self._has_begun = True
+            await self._repair(self._open)
+        try:
+            result = await _run(self._readers, lambda: self._get(key))
+        except MalformedResultError:
+            await self._repair(lambda: self._discard(key))
+            raise
+        except _MissingError:
+            await self._repair(lambda: self._discard(key))
+            return None
+        except sqlite3.OperationalError:  # locked or full, which passes
+            raise
+        except sqlite3.DatabaseError:
+            await self._repair(self._reopen)
+            return None
+        if result is not None:
+            self._uses.pop(key, None)
+            self._use_count += 1
+            self._uses[key] = self._use_count
+        return result
 
     async def put(self, key: str, result: Result) -> None:
         """Keep a result, unless it is larger than `max_bytes`.
 
         Raises:
-            OSError, sqlite3.Error: any filesystem or SQLite failure.
+            OSError, sqlite3.Error: any filesystem or SQLite failure, or too many writes at once.
         """
-        if result.size_bytes <= self._max_bytes:
-            await self._run(lambda: self._put(key, result))
+        size_bytes = result.size_bytes
+        if size_bytes > self._max_bytes:
+            return
+        if self._waiting_bytes and self._waiting_bytes + size_bytes > _MAX_WAITING_BYTES:
+            raise BlockingIOError(errno.EAGAIN, "too many results wait to be written")
+        self._waiting_bytes += size_bytes
+        uses = dict(self._uses)
+        try:
+            await _run(self._writers, lambda: self._put(key, result, uses))
+        finally:
+            self._waiting_bytes -= size_bytes
+        self._uses = {key: use for key, use in self._uses.items() if uses.get(key) != use}
 
     async def close(self) -> None:
-        """Write the times of the last uses, and end the thread."""
+        """Note the last uses, and end the threads."""
         try:
-            await self._run(self._close)
+            await _run(self._readers, self._reader.close)
+            await _run(self._writers, lambda: self._close(self._uses))
         finally:
-            self._worker.shutdown()
+            self._readers.shutdown()
+            self._writers.shutdown()
 
-    async def _run(self, work: Callable[[], _T]) -> _T:
-        def run() -> _T:
-            try:
-                return work()
-            except sqlite3.OperationalError:  # locked or full, which passes
-                raise
-            except (sqlite3.DatabaseError, FileNotFoundError):  # damaged, or the folder is gone
-                self._disconnect()
-                raise
-
-        return await asyncio.get_running_loop().run_in_executor(self._worker, run)
+    async def _repair(self, work: Callable[[], object]) -> None:
+        """Let the writing thread do this, and wait for it no longer than a read may."""
+        repair = asyncio.get_running_loop().run_in_executor(self._writers, work)
+        repair.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.wait([repair], timeout=self._read_wait_s)
 
     def _get(self, key: str) -> Result | None:
-        rows = self._open().execute(_FIND, (key,)).fetchall()
-        if not rows:
+        if not self._file.exists():
             return None
-        files = [self._file(sha256) for _, sha256 in rows]
+        with self._reader.session() as index:
+            return self._read(index, key)
+
+    def _read(self, index: sqlite3.Connection, key: str) -> Result | None:
+        line = results_index.find_header(index, key)
+        if line is None:
+            return None
+        header = unpack_header(key, line)
+        if header.size_bytes > self._max_bytes:  # written under other settings
+            raise _MissingError
         try:
-            result = unpack(key, rows[0][0] + b"".join(file.read_bytes() for file in files))
+            return header.with_images(
+                self._blobs.read(image.sha256, image.size_bytes) for image in header.images
+            )
         except FileNotFoundError:
-            self._discard(key, files)
-            return None
-        except MalformedResultError:
-            self._discard(key, files)
-            raise
-        self._used_at_ns[key] = time.time_ns()
-        return result
+            raise _MissingError from None
 
-    def _put(self, key: str, result: Result) -> None:
-        index = self._open()
-        with _writing(index):  # evict by the latest uses
-            self._note_uses(index)
+    def _put(self, key: str, result: Result, uses: Iterable[str]) -> None:
+        with self._writer.session() as index:
+            wanted_bytes = result.size_bytes + _SPARE_BYTES
+            while True:
+                try:
+                    self._make_room(index, key, result.size_bytes, uses)
+                    self._write(index, key, result)
+                    break
+                except (OSError, sqlite3.OperationalError) as error:
+                    if not (is_disk_full(error) and self._free(index, wanted_bytes)):
+                        raise
+                    wanted_bytes *= 2
+            self.size_bytes = results_index.count_bytes(index)
+
+    def _make_room(
+        self, index: sqlite3.Connection, key: str, size_bytes: int, uses: Iterable[str]
+    ) -> None:
+        with writing(index):
+            results_index.note_uses(index, uses)
             self._forget(index, key)
-            self._make_room(index, result.size_bytes)
-        with _writing(index):
-            for image in result.images:
-                self._write(self._file(image.sha256), image.data)
-            index.execute(
-                "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?)",
-                (key, pack_header(key, result), result.size_bytes, time.time_ns()),
-            )
-            index.executemany(
-                "INSERT INTO images VALUES (?, ?, ?)",
-                [(key, position, image.sha256) for position, image in enumerate(result.images)],
-            )
-        self.size_bytes = _count_bytes(index)
+            excess = results_index.count_bytes(index) + size_bytes - self._max_bytes
+            while excess > 0 and (oldest := results_index.find_oldest(index)):
+                self._forget(index, oldest[0])
+                excess -= oldest[1]
 
-    def _close(self) -> None:
-        if self._index is None:
-            return
+    def _write(self, index: sqlite3.Connection, key: str, result: Result) -> None:
+        images = [image.sha256 for image in result.images]
         try:
-            with _writing(self._index):
-                self._note_uses(self._index)
-        finally:
-            self._disconnect()
+            with writing(index):
+                for image in result.images:
+                    self._blobs.write(image.sha256, image.data)
+                header = pack_header(key, result)
+                results_index.add(index, key, header, result.size_bytes, images)
+        except Exception:
+            with suppress(sqlite3.Error), writing(index):  # takes no space
+                self._remove_unused(index, images)
+            raise
 
-    def _open(self) -> sqlite3.Connection:
-        if self._index is None:
-            self._folder.mkdir(0o700, parents=True, exist_ok=True)  # PNGs hold prompts
-            try:
-                self._index = self._connect()
-            except sqlite3.OperationalError:  # locked, full or read-only
+    def _free(self, index: sqlite3.Connection, wanted_bytes: int) -> bool:
+        """Evict results until the disk has this much more space; return whether any was freed.
+
+        Files go first: they make the room that their rows need in order to be removed.
+        """
+        freed_bytes = 0
+        try:
+            with writing(index):
+                while freed_bytes < wanted_bytes and (oldest := results_index.find_oldest(index)):
+                    freed_bytes += self._forget(index, oldest[0])
+        except sqlite3.OperationalError as error:
+            if not is_disk_full(error):
                 raise
-            except sqlite3.DatabaseError as damage:
-                self._set_index_aside(damage)
-                self._index = self._connect()
-            self.size_bytes = _count_bytes(self._index)
-        return self._index
+        return freed_bytes > 0
 
-    def _connect(self) -> sqlite3.Connection:
-        index = sqlite3.connect(self._index_file, timeout=_BUSY_S, isolation_level=None)
+    def _discard(self, key: str) -> None:
+        """Remove a damaged result with all its images, unless it is whole again."""
+        with self._writer.session() as index, writing(index):
+            try:
+                self._read(index, key)
+                return
+            except (MalformedResultError, _MissingError):
+                images = results_index.list_images(index, key)
+            self._forget(index, key)
+            for sha256 in images:
+                self._blobs.remove(sha256)
+            self.size_bytes = results_index.count_bytes(index)
+
+    def _forget(self, index: sqlite3.Connection, key: str) -> int:
+        """Remove a result and the images that no other has; return the freed bytes of the disk."""
+        return sum(map(self._blobs.remove, results_index.forget(index, key)))
+
+    def _remove_unused(self, index: sqlite3.Connection, images: Iterable[str]) -> None:
+        for sha256 in images:
+            if not results_index.is_used(index, sha256):
+                self._blobs.remove(sha256)
+
+    def _open(self) -> None:
+        with self._writer.session():
+            pass
+
+    def _reopen(self) -> None:
+        self._writer.close()
+        self._open()
+
+    def _close(self, uses: Iterable[str]) -> None:
         try:
-            index.executescript(_SCHEMA)
-            [verdict] = index.execute("PRAGMA quick_check(1)").fetchone()
-            if verdict != "ok":
-                raise sqlite3.DatabaseError(verdict)
-            self._sweep(index)
+            if self._writer.is_open:
+                with self._writer.session() as index, writing(index):
+                    results_index.note_uses(index, uses)
+        except sqlite3.OperationalError:  # locked or full, and the order is no great loss
+            pass
+        finally:
+            self._writer.close()
+
+    def _connect_reader(self) -> sqlite3.Connection:
+        return results_index.connect_reader(self._file, self._read_wait_s)
+
+    def _connect_writer(self) -> sqlite3.Connection:
+        self._folder.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(self._folder)
+        try:
+            index = results_index.connect_writer(self._file, self._lock_wait_s)
+        except (OSError, sqlite3.OperationalError):
+            if not self._free_blindly():
+                raise
+            index = results_index.connect_writer(self._file, self._lock_wait_s)
+        try:
+            with writing(index):  # remove what a process left that died while it wrote
+                self._blobs.prepare()
+                self._remove_unused(index, self._blobs)
+            self.size_bytes = results_index.count_bytes(index)
         except BaseException:
             index.close()
             raise
         return index
 
-    def _disconnect(self) -> None:
-        if self._index is not None:
-            self._index.close()
-            self._index = None
+    def _free_blindly(self) -> bool:
+        """Remove any images from a full disk until SQLite's own files fit; return whether it was.
 
-    def _set_index_aside(self, damage: sqlite3.DatabaseError) -> None:
-        """Start a new index; the next sweep removes the images, which have no rows any more."""
-        aside = self._index_file.with_suffix(".damaged")
-        self._index_file.replace(aside)
-        for suffix in ("-wal", "-shm"):
-            Path(f"{self._index_file}{suffix}").unlink(missing_ok=True)
-        _log.warning("cache_index_set_aside", path=str(aside), error=str(damage))
-
-    def _sweep(self, index: sqlite3.Connection) -> None:
-        """Remove the files of a process that died while it wrote."""
-        with _writing(index):
-            self._partial_file.unlink(missing_ok=True)
-            for file in self._folder.glob(f"blobs/??/{'?' * 64}"):
-                _remove_unless_used(index, file)
-
-    def _make_room(self, index: sqlite3.Connection, size_bytes: int) -> None:
-        excess = _count_bytes(index) + size_bytes - self._max_bytes
-        while excess > 0:
-            key, freed = index.execute(
-                "SELECT key, size_bytes FROM results ORDER BY used_at_ns LIMIT 1"
-            ).fetchone()
-            self._forget(index, key)
-            excess -= freed
-
-    def _forget(self, index: sqlite3.Connection, key: str) -> None:
-        """Remove a result, and its images unless other results have them."""
-        rows = index.execute("SELECT sha256 FROM images WHERE key = ?", (key,)).fetchall()
-        index.execute("DELETE FROM results WHERE key = ?", (key,))
-        for (sha256,) in rows:
-            _remove_unless_used(index, self._file(sha256))
-
-    def _discard(self, key: str, files: Sequence[Path]) -> None:
-        """Remove a damaged result with all its images."""
-        index = self._open()
-        with _writing(index):
-            for file in files:
-                file.unlink(missing_ok=True)
-            self._forget(index, key)
-        self.size_bytes = _count_bytes(index)
-
-    def _note_uses(self, index: sqlite3.Connection) -> None:
-        index.executemany(
-            "UPDATE results SET used_at_ns = max(used_at_ns, ?) WHERE key = ?",
-            [(used_at_ns, key) for key, used_at_ns in self._used_at_ns.items()],
-        )
-        self._used_at_ns.clear()
-
-    def _write(self, file: Path, data: bytes) -> None:
-        """Write a file atomically: after a power cut it is complete or absent."""
-        try:
-            with self._partial_file.open("wb") as partial:
-                partial.write(data)
-                partial.flush()
-                os.fsync(partial.fileno())
-            file.parent.mkdir(parents=True, exist_ok=True)
-            self._partial_file.replace(file)
-        except OSError:
-            self._partial_file.unlink(missing_ok=True)
-            raise
-        folder = os.open(file.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-    def _file(self, sha256: str) -> Path:
-        return self._folder / "blobs" / sha256[:2] / sha256
+        The index cannot be read without them.
+        """
+        freed_bytes = 0
+        if shutil.disk_usage(self._folder).free >= _SPARE_BYTES:
+            return False
+        for sha256 in self._blobs:
+            freed_bytes += self._blobs.remove(sha256)
+            if freed_bytes >= 2 * _SPARE_BYTES:
+                break
+        return freed_bytes > 0
 
 
-@contextmanager
-def _writing(index: sqlite3.Connection) -> Iterator[None]:
-    """Hold the write lock; commit at the end, or roll back on an exception."""
-    with index:
-        index.execute("BEGIN IMMEDIATE")
-        yield
-
-
-def _count_bytes(index: sqlite3.Connection) -> int:
-    [size_bytes] = index.execute("SELECT coalesce(sum(size_bytes), 0) FROM results").fetchone()
-    return int(size_bytes)
-
-
-def _remove_unless_used(index: sqlite3.Connection, file: Path) -> None:
-    row = index.execute("SELECT 1 FROM images WHERE sha256 = ?", (file.name,)).fetchone()
-    if row is None:
-        file.unlink(missing_ok=True)
+async def _run(thread: ThreadPoolExecutor, work: Callable[[], _T]) -> _T:
+    return await asyncio.get_running_loop().run_in_executor(thread, work)
