@@ -27,8 +27,8 @@ class DiskTier:
     """Keeps results of up to `max_bytes` in total; evicts the least recently used.
 
     A full disk evicts, too. Reads and writes have a thread and a connection each, so no read
-    waits for a write. A read writes nothing: uses are noted with the next write. Use it on one
-    event loop.
+    waits for a write; it finds results that wait to be written. A read writes nothing: uses are
+    noted with the next write. Use it on one event loop.
     """
 
     name = "disk"
@@ -49,6 +49,8 @@ class DiskTier:
         self._readers = ThreadPoolExecutor(1, thread_name_prefix="safelight-disk-cache-read")
         self._writers = ThreadPoolExecutor(1, thread_name_prefix="safelight-disk-cache-write")
         self._has_begun = False
+        self._waiting: dict[str, Result] = {}
+        """Results that wait to be written."""
         self._waiting_bytes = 0
         self._uses: dict[str, int] = {}
         """Results used since the last write, the latest last, with a number for each use."""
@@ -66,6 +68,8 @@ class DiskTier:
             MalformedResultError: a file has changed; the result is removed.
             OSError, sqlite3.Error: any filesystem or SQLite failure.
         """
+        if key in self._waiting:
+            return self._waiting[key]
         if not self._has_begun:
             self._has_begun = True
             await self._repair(self._results.open)
@@ -99,12 +103,15 @@ class DiskTier:
             return
         if self._waiting_bytes and self._waiting_bytes + size_bytes > _MAX_WAITING_BYTES:
             raise BlockingIOError(errno.EAGAIN, "too many results wait to be written")
+        self._waiting[key] = result
         self._waiting_bytes += size_bytes
         uses = dict(self._uses)
         try:
             await _run(self._writers, lambda: self._results.write(key, result, uses))
         finally:
             self._waiting_bytes -= size_bytes
+            if self._waiting.get(key) is result:
+                del self._waiting[key]
         self._uses = {key: use for key, use in self._uses.items() if uses.get(key) != use}
 
     async def close(self) -> None:

@@ -35,7 +35,9 @@ def find_header(index: sqlite3.Connection, key: str) -> bytes | None:
     try:
         row = index.execute("SELECT header FROM results WHERE key = ?", (key,)).fetchone()
     except sqlite3.OperationalError as error:
-        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:  # the tables are being made
+        if (
+            getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
+        ):  # the tables are being made
             return None
         raise
     return None if row is None else bytes(row[0])

@@ -23,7 +23,8 @@ async def test_a_result_is_found_while_writes_wait_for_the_lock(tmp_path: Path) 
         with locked(tmp_path):
             puts = [asyncio.create_task(tier.put(str(number), OTHER)) for number in range(3)]
             assert await tier.get("key") == RESULT
-            assert await tier.get("0") is None
+            assert await tier.get("0") == OTHER  # waits to be written
+            assert await tier.get("none") is None
             assert not any(put.done() for put in puts)
         await asyncio.gather(*puts)
         assert await tier.get("2") == OTHER
@@ -61,6 +62,7 @@ async def test_writes_that_are_locked_out_fail_together(tmp_path: Path) -> None:
             async with asyncio.timeout(10):  # one after the other takes twice as long
                 failures = await asyncio.gather(*puts, return_exceptions=True)
         assert {type(failure) for failure in failures} == {sqlite3.OperationalError}
+        assert await tier.get("0") is None
 
 
 async def test_a_write_is_refused_while_too_many_bytes_wait(tmp_path: Path) -> None:
@@ -85,7 +87,7 @@ async def test_a_hit_in_a_slower_tier_does_not_wait_for_its_copy_on_disk(tmp_pat
     cache = ResultCache([tier, slower])
     with locked(tmp_path):
         assert await cache.get("key") == RESULT
-        assert await tier.get("key") is None
+        assert tier.size_bytes == OTHER.size_bytes
     await cache.close()
     async with open_tier(tmp_path) as tier:
         assert await tier.get("key") == RESULT
