@@ -21,7 +21,7 @@ _ODD_FILE = (errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.ENOTDIR, errno.EACCES
 class BlobFolder:
     """Reads and writes the blobs of a cache folder. Only one process may write at a time.
 
-    A blob is complete before it has its name. Whatever else lies in its place is never read.
+    A blob is complete before it has its name. Nothing else in its place is ever read.
     """
 
     def __init__(self, folder: Path) -> None:

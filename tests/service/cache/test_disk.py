@@ -283,6 +283,21 @@ async def test_a_folder_that_is_removed_while_it_is_used_is_made_again(tmp_path:
         assert await cache.get("key") == RESULT
 
 
+async def test_an_index_that_another_process_set_aside_is_left(tmp_path: Path) -> None:
+    index = tmp_path / "index.sqlite"
+    async with open_tier(tmp_path) as first:
+        await first.put("before", RESULT)
+        assert await first.get("before") == RESULT
+        index.replace(tmp_path / "index.damaged")
+        async with open_tier(tmp_path) as second:
+            assert await second.get("before") is None
+            await first.put("after", OTHER)
+            assert await first.get("before") is None
+            assert await second.get("after") == OTHER
+    async with open_tier(tmp_path) as third:
+        assert await third.get("after") == OTHER
+
+
 async def test_processes_can_share_a_folder(tmp_path: Path) -> None:
     names = ("a", "b", "c")
     processes = [
