@@ -87,6 +87,11 @@ fuzz: $(INSTALLED) ## Send anything down the way of a request, for FUZZ_S second
 	pip install --quiet --disable-pip-version-check atheris==3.0.0
 	python -m tests.service.grpc_server.fuzz_requests -max_total_time=$(FUZZ_S)
 
+SWEEP ?= 400
+.PHONY: sweep
+sweep: $(INSTALLED) ## Try the schedulers of SWEEP random configurations (400)
+	python -m tests.service.engine.sampling.scheduler_sweep $(SWEEP)
+
 .PHONY: bench
 bench: $(INSTALLED) ## Measure the service against the bare pipeline
 	python -m benchmarks

@@ -253,7 +253,7 @@ def test_goals_are_judged_by_the_figures(tmp_path: Path) -> None:
     text = render_goals(figures)
     assert "| Overhead over the bare pipeline, SD1.5 | ≤ 2.0% | 1.5%, met |" in text
     assert "| Overhead over the bare pipeline, SDXL | ≤ 2.0% | 4.0%, not met |" in text
-    assert "| FLUX.1-dev at 512², 4 callers beside one | ≥ 3.20 x | 3.50 x, met |" in text
+    assert "| FLUX.1-dev at 512², 4 callers against one | ≥ 3.20 x | 3.50 x, met |" in text
     assert text.count("not measured yet") == len(GOALS) - 3
 
 

@@ -27,7 +27,7 @@ _RETRY_AFTER_S = 1.0
 """Retry delay of a full queue before any measurement."""
 
 _LOOK_EVERY_S = 0.5
-"""Greatest age of estimates while no job arrives, starts or ends."""
+"""Maximum age of estimates while no job arrives, starts or ends."""
 
 _PATIENCE_S = 5.0
 """Longest wait for the current operation when the worker stops; it may hang."""
