@@ -13,13 +13,14 @@ from safelight_service.auth.reloading import Reloaded
 from safelight_service.settings import ConfigurationError
 from safelight_settings import Table, TomlFile, describe_problems
 
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 _CHECK_EVERY_S = 1.0
 
 
 class Caller(Table):
     """Owner of a token, and its limits: one entry of the file. None: unlimited."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    name: str = Field(pattern=_NAME)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", repr=False, description="SHA-256 of the token.")
     models: tuple[str, ...] | None = Field(
         default=None, min_length=1, description="Models that the caller may use."
@@ -28,6 +29,14 @@ class Caller(Table):
         default=None, ge=1, description="Calls of Generate in any 60 seconds."
     )
     concurrent: int | None = Field(default=None, ge=1, description="Concurrent generations.")
+    cache_group: str | None = Field(
+        default=None, pattern=_NAME, description="Group of callers that share cached results."
+    )
+
+    @property
+    def cache_scope(self) -> str:
+        """Name of the callers that share cached results: the caller's group, or it alone."""
+        return f"token:{self.name}" if self.cache_group is None else f"group:{self.cache_group}"
 
     def may_use(self, model: str) -> bool:
         """Whether the caller may use a model, by name."""

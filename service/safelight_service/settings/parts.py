@@ -62,7 +62,7 @@ class CacheSettings(Table):
     folder: OptionalPath = Field(
         None,
         description="Folder for results, which survive a restart. Replicas on one host may share "
-        "it, on a local file system. Unset or empty: no disk tier.",
+        "it, on a local file system and as one user. Unset or empty: no disk tier.",
     )
     disk_mib: int = Field(4096, ge=1, description="Disk space for results in the folder.")
     redis_url: SecretStr | None = Field(
