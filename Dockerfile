@@ -22,6 +22,6 @@ EXPOSE 50051
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s \
     CMD ["python", "-m", "safelight_service.grpc_server.probe", "127.0.0.1:50051"]
 ENTRYPOINT ["safelight-service"]
-# All addresses, so it starts only when it is told who may call: SAFELIGHT_TOKENS_FILE or client
-# certificates, or SAFELIGHT_ALLOW_ANONYMOUS=true where the network sees to that.
+# Listens on all addresses, so it needs SAFELIGHT_TOKENS_FILE or client certificates to start, or
+# SAFELIGHT_ALLOW_ANONYMOUS=true where the network keeps strangers out.
 CMD ["--listen", "0.0.0.0:50051"]

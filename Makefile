@@ -44,8 +44,12 @@ serve-all: $(INSTALLED) ## The same, and its HTTP gateway on 127.0.0.1:8080
 	trap 'kill $$! 2>/dev/null; wait' EXIT; safelight-service & safelight-gateway
 
 .PHONY: test
-test: $(INSTALLED) ## Run all tests
+test: $(INSTALLED) ## Run the tests
 	pytest --numprocesses 2 --dist loadfile
+
+.PHONY: test-slow
+test-slow: $(INSTALLED) ## Run the tests that compile, or rehearse benchmarks
+	pytest --numprocesses 2 --dist loadfile -m slow
 
 .PHONY: test-docs
 test-docs: $(INSTALLED) ## Run the commands and examples of the documentation as pasted
@@ -86,6 +90,11 @@ fuzz: $(INSTALLED) ## Send anything down the way of a request, for FUZZ_S second
 	# Not among the tools: it is built for few platforms.
 	pip install --quiet --disable-pip-version-check atheris==3.0.0
 	python -m tests.service.grpc_server.fuzz_requests -max_total_time=$(FUZZ_S)
+
+SWEEP ?= 400
+.PHONY: sweep
+sweep: $(INSTALLED) ## Try the schedulers of SWEEP random configurations (400)
+	python -m tests.service.engine.sampling.scheduler_sweep $(SWEEP)
 
 .PHONY: bench
 bench: $(INSTALLED) ## Measure the service against the bare pipeline

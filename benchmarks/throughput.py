@@ -138,8 +138,8 @@ def rate(draw: Draw, requests: Requests) -> Callable[[], float]:
 def rate_service(target: str, concurrency: int, requests: Requests) -> float:
     """Return the images per second for `concurrency` clients that call without a pause.
 
-    Each client gets an image before the count begins, and calls on after it has ended, so all
-    clients are active throughout.
+    Each client gets an image before the count begins, and keeps calling after it has ended. So
+    all clients are active throughout.
     """
     count = len(requests)
 

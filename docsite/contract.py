@@ -65,7 +65,7 @@ class _Contract:
             yield from self._enum(enum, (_ENUMS, index))
 
     def _head(self) -> Iterator[str]:
-        """Yield the comment above `syntax`, which speaks for the whole file."""
+        """Yield the comment above `syntax`, which describes the whole file."""
         location = self._comments[(_SYNTAX,)]
         yield _text(location.leading_comments)
 

@@ -1,4 +1,4 @@
-"""Doctests: makes code blocks of the examples in docstrings, which else read as quotations."""
+"""Doctests: turns examples in docstrings into code blocks; Markdown reads them as quotations."""
 
 import re
 from typing import Any

@@ -11,7 +11,7 @@ _EXTERNAL = re.compile(r"[a-z][a-z0-9+.-]*:|#|/")
 def rewrite(text: str, replace: Callable[[str], str]) -> str:
     """Replace each relative target outside of code blocks by `replace(target)`.
 
-    Targets with a scheme, absolute paths and bare anchors stay as they are. An anchor behind a
+    Targets with a scheme, absolute paths and bare anchors stay as they are. An anchor after a
     path is part of the target.
     """
     in_code = False

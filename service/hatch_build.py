@@ -1,4 +1,4 @@
-"""Dependencies of a distribution, its siblings pinned to the version that all share."""
+"""Build hook: pins the siblings of a distribution to the version that all share."""
 
 from typing import Any
 

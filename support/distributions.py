@@ -7,7 +7,7 @@ from hatchling.plugin.manager import PluginManager
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("settings", "clients/python", "service", "clients/gateway")
-"""In the order in which they need each other."""
+"""Folders of the distributions, each after those that it requires."""
 
 
 def read_metadata(folder: str, root: Path = ROOT) -> ProjectMetadata[PluginManager]:

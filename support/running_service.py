@@ -93,14 +93,16 @@ def prepare_services() -> None:
 @contextmanager
 def run_service(
     *module: str,
+    port: int = 0,
     warnings: str = _WARNINGS,
     otel: Mapping[str, str] | None = None,
     **settings: str,
 ) -> Iterator[RunningService]:
-    """Run a service on a free port; `settings` are SAFELIGHT_... variables, in lower case.
+    """Run a service on a port, where 0 is any free one.
 
-    `otel` are OTEL_... variables, in lower case, too. `module` replaces the service's own module,
-    and can have arguments after the name. Warnings in the service are errors by default.
+    `settings` are SAFELIGHT_... variables, in lower case, and `otel` are OTEL_... variables, in
+    lower case, too. `module` replaces the service's own module, and can have arguments after the
+    name. Warnings in the service are errors by default.
 
     Raises:
         AssertionError: the service does not start; the text holds its log.
@@ -108,7 +110,7 @@ def run_service(
     variables = {f"SAFELIGHT_{name.upper()}": value for name, value in settings.items()}
     variables |= {f"OTEL_{name.upper()}": value for name, value in (otel or {}).items()}
     environment = {**service_environment(variables), "PYTHONWARNINGS": warnings}
-    command = [*(module or ("safelight_service",)), "--listen", "127.0.0.1:0"]
+    command = [*(module or ("safelight_service",)), "--listen", f"127.0.0.1:{port}"]
     with (
         tempfile.NamedTemporaryFile("w+") as log,
         WarmProcess(command, environment, log.name)

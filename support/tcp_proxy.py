@@ -9,16 +9,17 @@ from typing import Self
 class TcpProxy:
     """Passes bytes both ways between its own port and `target`, HOST:PORT."""
 
-    def __init__(self, target: str) -> None:
-        host, _, port = target.rpartition(":")
-        self._upstream = (host, int(port))
-        self._listener = socket.create_server(("127.0.0.1", 0))
+    def __init__(self, target: str, *, port: int = 0) -> None:
+        host, _, upstream_port = target.rpartition(":")
+        self._upstream = (host, int(upstream_port))
+        self._listener = socket.create_server(("127.0.0.1", port))
         self._sockets: list[socket.socket] = []
         self._lock = threading.Lock()
         self._flows = threading.Event()
         self._flows.set()
         self.connection_count = 0
-        self.target = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self.port: int = self._listener.getsockname()[1]
+        self.target = f"127.0.0.1:{self.port}"
 
     def cut(self) -> None:
         """Reset all connections; new ones are still accepted."""
@@ -33,15 +34,20 @@ class TcpProxy:
         """Silently stop forwarding, like a pulled cable."""
         self._flows.clear()
 
+    def close(self) -> None:
+        """Break all connections, and take no new ones."""
+        with contextlib.suppress(OSError):  # closed before
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+        self._flows.set()
+
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self.cut()
-        self._flows.set()
+        self.close()
 
     def _accept(self) -> None:
         while True:

@@ -52,7 +52,7 @@ def unharmed(service: RunningService) -> Iterator[pb_grpc.TextToImageServiceStub
 
 
 def make_control(stub: pb_grpc.TextToImageServiceStub) -> bytes:
-    """Repeat a control generation until nothing else runs beside it; return its image."""
+    """Repeat a control generation until nothing else runs alongside it; return its image."""
     # The service may not have noticed yet that a caller is gone.
     ends_at = time.monotonic() + _PATIENCE_S
     while time.monotonic() < ends_at:

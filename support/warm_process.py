@@ -22,7 +22,7 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _LIBRARIES = (
     "safelight_service.cli",
     "safelight_service.grpc_server.server",
-    "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",
+    "support.rehearsed_schedulers",
 )
 
 

@@ -63,7 +63,7 @@ SETTLE_S = 0.5
 def take_turns(ways: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
     """Measure each way once a round; return the measurements of each, round by round.
 
-    A machine that is slower for a while then slows all ways. Each round has another order,
+    A machine that is slower for a while then slows all ways. Each round has a different order,
     because a way leaves the processor warm or throttled for the next. A first round warms up
     and does not count.
     """

@@ -98,8 +98,8 @@ def token(
 ) -> None:
     """Create a token.
 
-    Standard error gets the token, standard output its entry for the tokens file. The entry
-    holds only a digest, so the token cannot be shown again.
+    Prints the token to standard error, and its entry for the tokens file to standard output.
+    The entry holds only a digest, so the token cannot be shown again.
     """
     secret = secrets.token_urlsafe(_TOKEN_BYTES)
     try:

@@ -1,4 +1,4 @@
-"""LogWriter: a text stream that a thread of its own writes to standard error."""
+"""LogWriter: a text stream that a separate thread writes to standard error."""
 
 import os
 import queue
@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 _CAPACITY = 4096
-"""Lines that wait; a line has some hundred bytes."""
+"""Maximum number of waiting lines; a line has a few hundred bytes."""
 _CLOSE_S = 1.0
 _STANDARD_ERROR = 2
 
@@ -15,8 +15,8 @@ _STANDARD_ERROR = 2
 class LogWriter:
     """Text stream for log lines: `write` never blocks and never fails.
 
-    A reader of standard error that stops reading would otherwise block the event loop, and one
-    that has gone would make the code that logs fail. Lines that do not fit are dropped.
+    Otherwise a reader of standard error that stops reading would block the event loop, and one
+    that has gone would raise errors in code that logs. Lines that do not fit are dropped.
     """
 
     def __init__(self, file_descriptor: int = _STANDARD_ERROR, capacity: int = _CAPACITY) -> None:

@@ -52,7 +52,7 @@ class PathField:
 
 
 ConfigPath = Annotated[Path, AfterValidator(_require), PathField()]
-"""A path; `~` is the home folder. Empty is an error, lest an empty variable disable a check."""
+"""A path; `~` is the home folder. Empty is an error, so that it cannot disable a check."""
 
 OptionalPath = Annotated[Path | None, AfterValidator(_allow_empty), PathField()]
 """A path; `~` is the home folder. Empty becomes None."""

@@ -39,17 +39,22 @@ class Recorder:
         self._on_event = on_event
 
     def post(self, event: PendingEvent) -> None:
-        """Record an event; wait for it if it is pending."""
+        """Record an event, and wait for it if it is not ready; an error ends the recording."""
         if isinstance(event, Future):
-            event = event.result()
-        self.events.append(event)
+            self.error = self.error or event.exception()
+        if self.error is not None:
+            return
+        ready = event.result() if isinstance(event, Future) else event
+        if ready is None:
+            return
+        self.events.append(ready)
         if self._on_event is not None:
-            self._on_event(event)
+            self._on_event(ready)
 
     def close(self, error: BaseException | None = None) -> None:
         """Record the end; fail on a second one."""
         assert not self.is_closed
-        self.is_closed, self.error = True, error
+        self.is_closed, self.error = True, self.error or error
 
 
 class InlineExecutor(Executor):
@@ -58,7 +63,10 @@ class InlineExecutor(Executor):
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Call the function; return a completed future."""
         future: Future[Any] = Future()
-        future.set_result(fn(*args, **kwargs))
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
         return future
 
 

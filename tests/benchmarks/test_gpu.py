@@ -191,6 +191,7 @@ def test_an_unknown_stage_is_refused_with_those_that_there_are() -> None:
     assert all(stage.name in ended.stderr for stage in STAGES)
 
 
+@pytest.mark.slow
 def test_a_rehearsal_measures_and_its_report_shows_what_it_measured(
     rehearsal: Path, tmp_path: Path
 ) -> None:
@@ -223,6 +224,7 @@ def test_a_rehearsal_measures_and_its_report_shows_what_it_measured(
     assert "SD1.5 64² eager" in plot.read_text()
 
 
+@pytest.mark.slow
 def test_a_rehearsal_is_not_written_into_the_documentation(rehearsal: Path) -> None:
     ended = run("-m", "benchmarks.gpu.report", str(rehearsal))
     assert ended.returncode == 1
@@ -253,7 +255,7 @@ def test_goals_are_judged_by_the_figures(tmp_path: Path) -> None:
     text = render_goals(figures)
     assert "| Overhead over the bare pipeline, SD1.5 | ≤ 2.0% | 1.5%, met |" in text
     assert "| Overhead over the bare pipeline, SDXL | ≤ 2.0% | 4.0%, not met |" in text
-    assert "| FLUX.1-dev at 512², 4 callers beside one | ≥ 3.20 x | 3.50 x, met |" in text
+    assert "| FLUX.1-dev at 512², 4 callers against one | ≥ 3.20 x | 3.50 x, met |" in text
     assert text.count("not measured yet") == len(GOALS) - 3
 
 
@@ -309,6 +311,7 @@ def test_the_documentation_names_all_goals_between_the_marks() -> None:
     assert all(f"| {goal.text} | {goal.describe()} |" in written for goal in GOALS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_architectures_are_loaded_as_the_service_loads_them(
     tmp_path: Path, architecture: str
@@ -318,6 +321,7 @@ def test_architectures_are_loaded_as_the_service_loads_them(
     assert model.capabilities.has_previews
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_schedulers_stay_on_the_cpu_when_an_architecture_is_built_elsewhere(
     architecture: str,
@@ -329,6 +333,7 @@ def test_schedulers_stay_on_the_cpu_when_an_architecture_is_built_elsewhere(
     assert pipeline.vae.device.type == "meta"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_nothing_of_an_architecture_is_in_training(architecture: str) -> None:
     pipeline: Any = make_pipeline(architecture, torch.device("meta"), shrunk=True)

@@ -4,7 +4,7 @@ import hashlib
 import io
 import threading
 import typing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from typing import Self
 
@@ -13,6 +13,7 @@ import PIL.Image
 import PIL.PngImagePlugin
 from google.protobuf.any_pb2 import Any
 from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 from grpc_health.v1.health import HealthServicer
 from grpc_health.v1.health_pb2 import HealthCheckResponse
@@ -38,6 +39,11 @@ def status(code: grpc.StatusCode, message: str, *details: Message) -> Status:
         packed.append(Any())
         packed[-1].Pack(detail)
     return Status(code=number, message=message, details=packed)
+
+
+def failure(code: grpc.StatusCode, reason: str, message: str = "no") -> Status:
+    """Return a step of a script that ends the call as the service does, with its own reason."""
+    return status(code, message, ErrorInfo(reason=reason, domain="safelight"))
 
 
 def png(color: str = "red", side: int = 16) -> bytes:
@@ -164,11 +170,13 @@ class ScriptedService(TextToImageServiceServicer):
         script: The responses of Generate and the statuses that end any call.
         models: What the other methods answer, if the script has no status.
         requests: The requests of Generate so far.
+        on_request: Called with each request of Generate.
         cancelled_ids: The ids that CancelGeneration was called with.
         metadata: The metadata of the last call.
         time_remaining: The seconds that the last call was given, if limited.
-        pushback_ms: What failures tell gRPC's own retries: when to call again, or below 0 not to.
+        pushback_ms: `grpc-retry-pushback-ms` of failures: the delay, or below 0 for no retry.
         cancelled: Set when a call ended before its script.
+        cancelled_by_id: Set when CancelGeneration was called.
     """
 
     def __init__(self, credentials: grpc.ServerCredentials | None = None) -> None:
@@ -176,11 +184,13 @@ class ScriptedService(TextToImageServiceServicer):
         self._later: list[Script] = []
         self.models: Sequence[pb.Model] = ()
         self.requests: list[pb.GenerateRequest] = []
+        self.on_request: Callable[[pb.GenerateRequest], object] = lambda request: None
         self.cancelled_ids: list[str] = []
         self.metadata: dict[str, str | bytes] = {}
         self.time_remaining: float | None = None
         self.pushback_ms: int | None = None
         self.cancelled = threading.Event()
+        self.cancelled_by_id = threading.Event()
         self._server = grpc.server(futures.ThreadPoolExecutor(4))
         add_TextToImageServiceServicer_to_server(self, self._server)
         health = HealthServicer()
@@ -207,6 +217,7 @@ class ScriptedService(TextToImageServiceServicer):
     ) -> Iterator[pb.GenerateResponse]:
         """Play the script."""
         self.requests.append(request)
+        self.on_request(request)
         self._note(context)
         has_ended = threading.Event()
         is_played = False
@@ -242,8 +253,9 @@ class ScriptedService(TextToImageServiceServicer):
     def CancelGeneration(
         self, request: pb.CancelGenerationRequest, context: grpc.ServicerContext
     ) -> pb.CancelGenerationResponse:
-        """Note which generation is to be cancelled."""
+        """Record the generation to cancel."""
         self.cancelled_ids.append(request.generation_id)
+        self.cancelled_by_id.set()
         return pb.CancelGenerationResponse(state=pb.GENERATION_STATE_CANCELLED)
 
     def ListModels(
@@ -269,6 +281,10 @@ class ScriptedService(TextToImageServiceServicer):
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End all calls and close the port."""
         self._server.stop(grace=None).wait()
 
     def _note(self, context: grpc.ServicerContext) -> None:

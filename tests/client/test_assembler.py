@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pytest
 from safelight import IntegrityError, ProtocolError
 from safelight.assembler import EventAssembler
-from safelight.events import Completed, Event, Image, Preview, Progress
+from safelight.events import Completed, Event, Image, Preview, Progress, Queued
 from safelight.v1 import text_to_image_pb2 as pb
 
 from tests.client.scripted_service import (
@@ -14,9 +14,11 @@ from tests.client.scripted_service import (
     completed,
     header,
     image,
+    model_loading,
     png,
     preview,
     progress,
+    queued,
     whole_generation,
 )
 
@@ -128,7 +130,7 @@ def test_event_after_the_end_is_refused() -> None:
         assemble([*whole_generation(), progress(1)])
 
 
-def test_what_the_service_repeats_after_a_break_is_told_once() -> None:
+def test_events_that_the_service_repeats_after_a_break_are_returned_once() -> None:
     assembler = EventAssembler()
     streams = (
         [accepted(2), progress(1), preview(1), progress(1, image_index=1), progress(2), *image()],
@@ -158,10 +160,31 @@ def test_what_the_service_repeats_after_a_break_is_told_once() -> None:
     assert [event.image_index for event in events if isinstance(event, Image)] == [0, 1]
 
 
-def test_generation_that_is_made_anew_after_a_break_tells_its_steps_again() -> None:
+def test_steps_only_rise_although_the_generation_runs_again_after_a_break() -> None:
     assembler = EventAssembler()
-    for response in (accepted(), progress(1), progress(2)):
+    for response in (accepted(), progress(1), progress(2), preview(2)):
         assembler.feed(response.event)
     assembler.restart()
-    again = [assembler.feed(response.event) for response in (accepted(), progress(1), progress(2))]
-    assert [event.step for event in again if isinstance(event, Progress)] == [1, 2]
+    anew = (accepted(), *(step for n in (1, 2, 3) for step in (progress(n), preview(n))))
+    events = [event for response in anew if (event := assembler.feed(response.event))]
+    assert [(type(event), event.step) for event in events] == [(Progress, 3), (Preview, 3)]  # type: ignore[union-attr]
+
+
+def test_queue_and_loading_are_returned_once_too() -> None:
+    assembler = EventAssembler()
+    before = (model_loading(), accepted(), queued(2), queued(2))
+    assert all(assembler.feed(response.event) for response in before)
+    assembler.restart()
+    after = (model_loading(), accepted(), queued(2), queued(1), queued(2))
+    events = [assembler.feed(response.event) for response in after]
+    assert [event.position for event in events if isinstance(event, Queued)] == [1, 2]
+    assert events[:3] == [None, None, None]
+
+
+def test_other_parameters_of_a_repeated_generation_are_returned() -> None:
+    assembler = EventAssembler()
+    other = accepted()
+    other.event.accepted.parameters.seed = 8
+    assert assembler.feed(accepted().event)
+    assembler.restart()
+    assert assembler.feed(other.event) == assembler.accepted

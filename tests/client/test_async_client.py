@@ -4,7 +4,6 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator
 
-import grpc
 import pytest
 import safelight
 from safelight import AsyncClient, Client
@@ -16,7 +15,6 @@ from tests.client.scripted_service import (
     ScriptedService,
     accepted,
     progress,
-    status,
     whole_generation,
 )
 
@@ -112,16 +110,6 @@ async def test_what_would_linger_is_cancelled_by_its_id(
     async with async_client.generate("a red circle") as generation:
         await anext(generation)
     assert scripted.cancelled_ids == [scripted.requests[0].generation_id]
-
-
-async def test_a_broken_stream_is_taken_up_again(
-    scripted: ScriptedService, async_client: AsyncClient
-) -> None:
-    broken = status(grpc.StatusCode.UNAVAILABLE, "Socket closed")
-    scripted.play_in_turn([accepted(), progress(1), broken], [*whole_generation()])
-    async with async_client.generate("a red circle") as generation:
-        names = [type(event).__name__ async for event in generation]
-    assert (names.count("Accepted"), names[-2:]) == (1, ["Image", "Completed"])
 
 
 async def test_passed_timeout_is_a_deadline_exceeded_error(

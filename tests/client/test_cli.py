@@ -2,26 +2,33 @@
 
 import io
 import json
+import re
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import grpc
 import PIL.Image
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from google.rpc import status_pb2
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from safelight.cli import main
 from safelight.cli.exits import exit_code_of
 from safelight.errors import ERROR_TYPES, ProtocolError
 from safelight.v1 import text_to_image_pb2 as pb
 
+from safelight_service.core import errors
+from safelight_service.grpc_server.status import to_status
 from tests.client.scripted_service import (
     ScriptedService,
     accepted,
     chunk,
     completed,
+    failure,
     header,
     image,
     png,
@@ -159,7 +166,7 @@ def test_quiet_prints_the_name_of_the_file_only(scripted: ScriptedService, cli: 
     assert (result.stdout, result.stderr) == (b"out.png\n", "")
 
 
-def test_image_that_the_safety_checker_blackened_is_told(
+def test_image_that_the_safety_checker_blackened_is_reported(
     scripted: ScriptedService, cli: Cli
 ) -> None:
     announcement = header(png())
@@ -199,7 +206,7 @@ def test_invalid_request_exits_2_with_a_line_for_each_field(
     result = cli("generate", "")
     assert result.code == 2
     assert result.stderr.splitlines() == [
-        *("prompt: must be other", "width: must be other", "steps: must be other"),
+        *("PROMPT: must be other", "--width: must be other", "--steps: must be other"),
     ]
 
 
@@ -213,13 +220,71 @@ def test_busy_service_exits_3_and_says_when_to_come_back(
     assert (result.code, result.stderr) == (3, "too many wait (try again in 12 s)\n")
 
 
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (errors.ModelLoadingError("shapes", 20.0), "leave out --no-wait-for-model to wait for it"),
+        (errors.UnauthenticatedError(), "set SAFELIGHT_TOKEN, or name a file that holds it by"),
+        (
+            errors.InvalidRequestError(
+                [errors.FieldViolation("parameters.guidance_scale", "takes: num_inference_steps")]
+            ),
+            "--guidance-scale: takes: --steps",
+        ),
+    ],
+    ids=["loading", "token", "parameters"],
+)
+def test_advice_of_the_service_names_options(
+    scripted: ScriptedService, cli: Cli, error: errors.SafelightError, message: str
+) -> None:
+    scripted.pushback_ms = -1
+    scripted.play(status_pb2.Status.FromString(_status_of(error)))
+    result = cli("generate", "a red circle", "--no-wait-for-model")
+    assert message in result.stderr
+    assert not re.search(r"x-wait|Bearer|num_inference|guidance_scale", result.stderr)
+
+
+def _status_of(error: errors.SafelightError) -> bytes:
+    """Return what the real service sends."""
+    metadata = dict(to_status(error).trailing_metadata)
+    details = metadata["grpc-status-details-bin"]
+    assert isinstance(details, bytes)
+    return details
+
+
+def test_http_server_is_named_as_such(cli: Cli, http_server: str) -> None:
+    result = cli("models", "--target", http_server)
+    assert result.code == 3
+    assert "\nthis is an HTTP server, such as the gateway; --target takes" in result.stderr
+
+
+@pytest.fixture
+def http_server() -> Iterator[str]:
+    """HOST:PORT of a server that speaks HTTP/1.1 only."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_prompt_is_read_from_standard_input(
+    scripted: ScriptedService, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted.play(whole_generation())
+    monkeypatch.setattr(sys, "stdin", io.StringIO("a red circle\n"))
+    assert cli("generate", "-").code == 0
+    assert scripted.requests[0].inputs == "a red circle"
+
+
 def test_error_is_the_last_record(scripted: ScriptedService, cli: Cli) -> None:
-    scripted.play(accepted(), status(grpc.StatusCode.INTERNAL, "internal error, id=1"))
+    scripted.play(accepted(), failure(grpc.StatusCode.INTERNAL, "INTERNAL", "internal error, id=1"))
     assert cli("generate", "a red circle", "--json").records[-1] == {
         "event": "error",
         "message": "internal error, id=1",
         "code": "INTERNAL",
-        "reason": None,
+        "reason": "INTERNAL",
         "violations": [],
         "retry_after_s": None,
     }
@@ -239,10 +304,11 @@ def test_error_is_the_last_record(scripted: ScriptedService, cli: Cli) -> None:
 def test_each_failure_has_its_exit_code(
     scripted: ScriptedService, cli: Cli, code: grpc.StatusCode, exit_code: int
 ) -> None:
+    scripted.pushback_ms = -1
     scripted.play(status(code, "no"))
     result = cli("models")
     assert result.code == exit_code
-    assert result.stderr.endswith("no\n")
+    assert result.stderr.endswith(("no\n", "by --token-file\n"))
 
 
 def test_service_that_cannot_be_reached_brings_a_hint(cli: Cli) -> None:
@@ -281,8 +347,19 @@ def test_file_that_cannot_be_written_exits_1_and_leaves_no_part(
         (["-o", "missing/out.png"], "the folder 'missing' does not exist"),
         (["-o", "-", "--count", "2"], "takes one image only"),
         (["-o", "-", "--json"], "both take standard output"),
-        (["--seed", str(2**70)], "out of range"),
-        (["--target", "http://localhost:50051"], "must be a gRPC target"),
+        (
+            ["--seed", str(2**70)],
+            "'--seed': Input should be less than or equal to 9223372036854775807",
+        ),
+        (["--seed", "-1"], "'--seed': Input should be greater than or equal to 0"),
+        (["--steps", "0"], "'--steps': Input should be greater than or equal to 1"),
+        (["--steps", str(2**31)], "--steps must be from 0 to 2147483647, not 2147483648"),
+        (["--width", "0"], "'--width': Input should be greater"),
+        (["--height", str(2**31)], "--height must be from 0 to 2147483647"),
+        (["--count", "0"], "'--count': Input should be greater than or equal to 1"),
+        (["--quality", "101"], "'--quality': Input should be less than or equal to 100"),
+        (["--timeout", "-1"], "'--timeout': Input should be greater than or equal to 0"),
+        (["--target", "http://localhost:50051"], "--target must be a gRPC target"),
         (["--steps", "many"], "a valid integer"),
     ],
 )

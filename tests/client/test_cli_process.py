@@ -1,4 +1,4 @@
-"""The command line as a process of its own: signals, terminals, missing packages."""
+"""The command line in its own process: signals, terminals, missing packages."""
 
 import json
 import os

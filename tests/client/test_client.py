@@ -21,6 +21,7 @@ from tests.client.scripted_service import (
     accepted,
     chunk,
     completed,
+    failure,
     header,
     image,
     png,
@@ -213,27 +214,6 @@ def test_what_has_ended_is_not_cancelled(scripted: ScriptedService, client: Clie
     assert not scripted.cancelled_ids
 
 
-def test_a_broken_stream_is_taken_up_again(scripted: ScriptedService, client: Client) -> None:
-    broken = status(grpc.StatusCode.UNAVAILABLE, "Socket closed")
-    scripted.play_in_turn(
-        [accepted(2), progress(4), *image(0), broken],
-        [accepted(2), progress(4), *image(0), progress(2), broken],
-        [accepted(2), *image(0), *image(1), completed()],
-    )
-    with client.generate("a red circle", image_count=2) as generation:
-        events = list(generation)
-    assert [type(event).__name__ for event in events] == [
-        "Accepted",
-        "Progress",
-        "Image",
-        "Progress",
-        "Image",
-        "Completed",
-    ]
-    assert [image.image_index for image in generation.images()] == [0, 1]
-    assert len({request.generation_id for request in scripted.requests}) == 1
-
-
 def test_another_image_after_a_break_is_not_believed(
     scripted: ScriptedService, client: Client
 ) -> None:
@@ -252,7 +232,7 @@ def test_another_image_after_a_break_is_not_believed(
 @pytest.mark.parametrize(
     ("linger", "first"),
     [(0.0, [accepted()]), (5.0, [])],
-    ids=["who does not linger", "what had not begun"],
+    ids=["no linger", "nothing accepted"],
 )
 def test_not_every_break_is_mended(
     linger: float, first: list[Any], scripted: ScriptedService, client: Client
@@ -270,7 +250,7 @@ def test_not_every_break_is_mended(
 def test_what_has_not_begun_is_called_again_unless_the_service_says_not_to(
     pushback_ms: int, call_count: int, scripted: ScriptedService, client: Client
 ) -> None:
-    """Fault 30: by gRPC itself."""
+    """Fault 30: by the client."""
     scripted.pushback_ms = pushback_ms
     unavailable = status(grpc.StatusCode.UNAVAILABLE, "the service is stopping")
     scripted.play_in_turn([unavailable], [unavailable], [*whole_generation()])
@@ -282,7 +262,7 @@ def test_what_has_not_begun_is_called_again_unless_the_service_says_not_to(
     assert len(scripted.requests) == call_count
 
 
-def test_what_has_begun_is_not_called_again_whatever_the_service_says(
+def test_a_call_that_has_begun_is_not_repeated_on_any_pushback(
     scripted: ScriptedService, client: Client
 ) -> None:
     """Fault 30: a failure in mid-stream."""
@@ -338,7 +318,11 @@ def test_stream_that_ends_early_is_a_protocol_error(
 def test_error_in_mid_stream_is_raised_after_the_events_before_it(
     scripted: ScriptedService, client: Client
 ) -> None:
-    scripted.play(accepted(), progress(1), status(grpc.StatusCode.INTERNAL, "internal error, id=1"))
+    scripted.play(
+        accepted(),
+        progress(1),
+        failure(grpc.StatusCode.INTERNAL, "INTERNAL", "internal error, id=1"),
+    )
     with client.generate("a red circle") as generation:
         assert isinstance(next(generation), Accepted)
         assert isinstance(next(generation), Progress)

@@ -5,6 +5,7 @@ import pytest
 import safelight
 import trustme
 from safelight import Client, Tls
+from safelight._client.target import complete_target, is_loopback
 
 from tests.client.scripted_service import ScriptedService
 
@@ -30,7 +31,7 @@ def test_token_travels_as_a_bearer_token(scripted: ScriptedService) -> None:
     assert scripted.metadata["authorization"] == "Bearer secret"
 
 
-def test_token_that_cannot_be_sent_is_refused_without_being_told() -> None:
+def test_token_that_cannot_be_sent_is_refused_and_not_shown() -> None:
     with pytest.raises(ValueError, match="visible ASCII") as raised:
         Client("localhost:50051", token="secret\n")
     assert "secret" not in str(raised.value)
@@ -55,6 +56,66 @@ def test_user_agent_names_the_client_and_its_version(
 def test_url_is_refused_as_a_target() -> None:
     with pytest.raises(ValueError, match="such as localhost:50051, not 'http://localhost:50051'"):
         Client("http://localhost:50051")
+
+
+@pytest.mark.parametrize(
+    ("target", "completed", "is_local"),
+    [
+        ("localhost", "localhost:50051", True),
+        ("images.example", "images.example:50051", False),
+        ("10.0.0.7", "10.0.0.7:50051", False),
+        ("127.0.0.9:80", "127.0.0.9:80", True),
+        ("::1", "[::1]:50051", True),
+        ("[::1]", "[::1]:50051", True),
+        ("[::1]:80", "[::1]:80", True),
+        ("[2001:db8::1]:80", "[2001:db8::1]:80", False),
+        ("ipv4:127.0.0.1:80", "ipv4:127.0.0.1:80", True),
+        ("dns:///localhost:80", "dns:///localhost:80", True),
+        ("dns://8.8.8.8/localhost:80", "dns://8.8.8.8/localhost:80", True),
+        ("dns:///images.example", "dns:///images.example", False),
+        ("unix:/run/safelight.sock", "unix:/run/safelight.sock", False),
+    ],
+)
+def test_bare_hosts_get_the_default_port_and_addresses_of_this_machine_are_known(
+    target: str, completed: str, is_local: bool
+) -> None:
+    assert complete_target(target) == completed
+    assert is_loopback(completed) == is_local
+
+
+def test_no_proxy_is_used_for_this_machine(
+    scripted: ScriptedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("no_grpc_proxy", raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    with Client(scripted.target) as client:
+        assert client.list_models() == []
+
+
+@pytest.mark.parametrize("timeout", [-1.0, float("nan")])
+def test_time_out_that_is_no_duration_is_refused(timeout: float) -> None:
+    with pytest.raises(ValueError, match="timeout must be 0 or more seconds"):
+        Client("localhost", timeout=timeout)
+    with Client("localhost") as client, pytest.raises(ValueError, match="timeout must be"):
+        client.list_models(timeout=timeout)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("seed", 2**63, "seed must be from 0 to 9223372036854775807, not 9223372036854775808"),
+        ("width", 2**31, "width must be from 0 to 2147483647, not 2147483648"),
+        ("output_quality", -(2**40), "output_quality must be from 0 to 2147483647"),
+        ("linger", 3601, "linger must be from 0 to 3600 seconds, not 3601"),
+        ("linger", float("nan"), "linger must be from 0 to 3600 seconds, not nan"),
+    ],
+)
+def test_number_that_the_contract_cannot_hold_is_refused_by_its_name(
+    option: str, value: float, message: str
+) -> None:
+    with Client("localhost") as client, pytest.raises(ValueError, match=message):
+        client.generate("a red circle", **{option: value})  # type: ignore[arg-type]
 
 
 def test_tls_trusts_the_given_authority(authority: bytes, certificate: tuple[bytes, bytes]) -> None:

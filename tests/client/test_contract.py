@@ -11,7 +11,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from safelight import Client
-from safelight._convert import completed_from_proto, model_from_proto, outcome_from_proto
+from safelight._client.convert import completed_from_proto, model_from_proto, outcome_from_proto
 from safelight.v1 import text_to_image_pb2 as pb
 
 from tests.client.scripted_service import ScriptedService

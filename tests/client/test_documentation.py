@@ -18,9 +18,10 @@ DOCUMENTED_TARGET = "localhost:50051"
 
 def find_doctests() -> Iterator[doctest.DocTest]:
     """Yield the examples of each docstring of the library."""
-    for module in sorted({f"safelight.{path.stem}" for path in PACKAGE.glob("[a-z_]*.py")}):
-        if module != "safelight.__main__":
-            name = module.removesuffix(".__init__")
+    for path in sorted([*PACKAGE.glob("*.py"), *PACKAGE.glob("_client/*.py")]):
+        if path.stem != "__main__":
+            parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+            name = ".".join(parts).removesuffix(".__init__")
             found = doctest.DocTestFinder().find(importlib.import_module(name))
             yield from (test for test in found if test.examples)
 

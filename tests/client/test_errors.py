@@ -11,7 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from safelight.errors import ERROR_TYPES
 
-from tests.client.scripted_service import ScriptedService, status
+from tests.client.scripted_service import ScriptedService, failure, status
 
 PROTO = Path(__file__).parents[2] / "protos/safelight/v1/text_to_image.proto"
 FAILURES = [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK]
@@ -21,6 +21,7 @@ FAILURES = [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK]
 def test_every_status_code_has_an_error(
     scripted: ScriptedService, client: safelight.Client, code: grpc.StatusCode
 ) -> None:
+    scripted.pushback_ms = -1
     scripted.play(status(code, "it went wrong"))
     with pytest.raises(safelight.ServiceError, match=r"^it went wrong$") as raised:
         client.list_models()
@@ -39,7 +40,8 @@ def test_every_reason_of_the_contract_has_an_error() -> None:
 def test_each_reason_gives_its_error(
     scripted: ScriptedService, client: safelight.Client, code: grpc.StatusCode, reason: str
 ) -> None:
-    scripted.play(status(code, "no", ErrorInfo(reason=reason, domain="safelight")))
+    scripted.pushback_ms = -1
+    scripted.play(failure(code, reason))
     with pytest.raises(ERROR_TYPES[code, reason]) as raised:
         client.text_to_image("a red circle")
     assert raised.value.reason == reason
@@ -96,12 +98,14 @@ def test_retry_delay_is_in_seconds(scripted: ScriptedService, client: safelight.
 def test_empty_message_is_replaced_by_the_name_of_the_code(
     scripted: ScriptedService, client: safelight.Client
 ) -> None:
+    scripted.pushback_ms = -1
     scripted.play(status(grpc.StatusCode.ABORTED, ""))
     with pytest.raises(safelight.ServiceError, match=r"^ABORTED$"):
         client.list_models()
 
 
 def test_grpcs_own_error_is_the_cause(scripted: ScriptedService, client: safelight.Client) -> None:
+    scripted.pushback_ms = -1
     scripted.play(status(grpc.StatusCode.ABORTED, "no"))
     with pytest.raises(safelight.ServiceError) as raised:
         client.list_models()

@@ -15,6 +15,7 @@ import pytest
 import safelight
 from safelight import AsyncClient, Client
 from safelight.events import Accepted, Completed, Image, Preview, Progress
+from safelight.v1 import text_to_image_pb2 as pb
 
 from support.running_service import RunningService
 from support.tcp_proxy import TcpProxy
@@ -70,7 +71,7 @@ def test_second_image_is_that_of_the_next_seed(service: RunningService) -> None:
     assert np.abs(difference).max() <= 1
 
 
-def test_all_mistakes_are_told_at_once(service: RunningService) -> None:
+def test_all_mistakes_are_reported_at_once(service: RunningService) -> None:
     with Client(service.target) as client, pytest.raises(safelight.InvalidRequestError) as raised:
         client.text_to_image("", width=1001, num_inference_steps=0, output_mime_type="image/gif")
     assert {violation.field for violation in raised.value.violations} == {
@@ -143,9 +144,21 @@ def test_cut_connection_costs_neither_the_image_nor_a_second_generation(
         [image] = generation.images()
         assert proxy.connection_count == 3
     assert steps == sorted({*steps})  # each once
-    assert set(completed.batch_widths) == {1}  # nothing else ran beside it
+    assert set(completed.batch_widths) == {1}  # nothing else ran alongside it
     with Client(service.target) as client, client.generate(PROMPT, **request) as alone:
         assert alone.images()[0].data == image.data
+
+
+def test_field_of_a_newer_contract_is_refused_by_its_number(service: RunningService) -> None:
+    request = pb.GenerateRequest(inputs=PROMPT)
+    request.parameters.MergeFromString(b"\xf8\x06\x01")  # Field 111 is 1.
+    with (
+        Client(service.target) as client,
+        pytest.raises(safelight.InvalidRequestError) as raised,
+        client.stream(request) as generation,
+    ):
+        generation.images()
+    assert [violation.field for violation in raised.value.violations] == ["parameters.111"]
 
 
 def test_passed_timeout_stops_the_generation(service: RunningService) -> None:
@@ -175,7 +188,7 @@ def test_command_line_lists_every_mistake(service: RunningService) -> None:
         command(service, "", "--width", "1001", "-q"), stderr=PIPE, text=True, check=False
     )
     assert process.returncode == 2
-    assert {line.split(":")[0] for line in process.stderr.splitlines()} == {"prompt", "width"}
+    assert {line.split(":")[0] for line in process.stderr.splitlines()} == {"PROMPT", "--width"}
 
 
 def test_interrupted_command_line_frees_the_device(service: RunningService, tmp_path: Path) -> None:

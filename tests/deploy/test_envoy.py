@@ -8,39 +8,27 @@ import struct
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.rpc import error_details_pb2, status_pb2
+from safelight import Client, Completed, Progress
 from safelight.v1 import text_to_image_pb2 as pb
 
+from support.running_envoy import Envoy, run_envoy
 from support.running_service import RunningService, run_service
+from support.tcp_proxy import TcpProxy
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-ENVOY = BIN / "envoy"
 
-pytestmark = pytest.mark.skipif(not ENVOY.exists(), reason="Envoy is not installed")
+pytestmark = pytest.mark.skipif(not Envoy.is_installed(), reason="Envoy is not installed")
 SERVICE = "/safelight.v1.TextToImageService"
 _TRAILERS, _END_OF_STREAM = 0x80, 0x02
-_ADMIN = "admin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}"
-
-
-@dataclass(frozen=True, slots=True)
-class Envoy:
-    """Running Envoy: HOST:PORT of its listener and of its admin interface."""
-
-    address: str
-    admin: str
-
-    def count(self, counter: str) -> int:
-        """Return the value of one of Envoy's counters."""
-        with urllib.request.urlopen(f"http://{self.admin}/stats?filter={counter}") as answer:
-            return int(answer.read().split()[-1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,38 +55,8 @@ def read_frames(response: http.client.HTTPResponse) -> Iterator[Frame]:
 
 @pytest.fixture(scope="module")
 def envoy(service: RunningService, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Envoy]:
-    with run_envoy(tmp_path_factory.mktemp("envoy"), service) as running:
+    with run_envoy(tmp_path_factory.mktemp("envoy"), service.target) as running:
         yield running
-
-
-@contextmanager
-def run_envoy(folder: Path, *replicas: RunningService) -> Iterator[Envoy]:
-    """Run Envoy with the repository's configuration, on free ports, in front of these replicas."""
-    config = (ROOT / "deploy" / "envoy.yaml").read_text()
-    config, count = re.subn("port_value: 8081", "port_value: 0", config)
-    assert count == 1
-    begin, endpoint, end = re.split(r"(^ *- endpoint:\n(?:.*\n)*?.*50051}\n)", config, flags=re.M)
-    ports = [replica.target.rpartition(":")[2] for replica in replicas]
-    config = begin + "".join(endpoint.replace("50051", port) for port in ports) + end
-    (folder / "envoy.yaml").write_text(config)
-    command = [str(ENVOY), "--config-path", str(folder / "envoy.yaml")]
-    command += ["--config-yaml", _ADMIN, "--admin-address-path", str(folder / "admin")]
-    command += ["--use-dynamic-base-id", "--concurrency", "1", "--log-level", "info"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stderr is not None
-            log = ""
-            while "starting main dispatch loop" not in log:
-                line = process.stderr.readline()
-                assert line, f"Envoy did not start:\n{log}"
-                log += line
-            admin = (folder / "admin").read_text()
-            with urllib.request.urlopen(f"http://{admin}/listeners?format=json") as answer:
-                (listener,) = json.load(answer)["listener_statuses"]
-            address = listener["local_address"]["socket_address"]
-            yield Envoy(f"{address['address']}:{address['port_value']}", admin)
-        finally:
-            process.kill()
 
 
 def call(
@@ -296,7 +254,7 @@ def test_what_has_not_begun_is_tried_at_another_replica(
     service: RunningService, tmp_path: Path
 ) -> None:
     """Fault 42: one of two replicas is killed."""
-    with run_service() as killed, run_envoy(tmp_path, service, killed) as envoy:
+    with run_service() as killed, run_envoy(tmp_path, service.target, killed.target) as envoy:
         killed.process.kill()
         killed.process.wait()
         for number in range(6):
@@ -307,3 +265,30 @@ def test_what_has_not_begun_is_tried_at_another_replica(
                 *events, _trailers = read_frames(response)
                 assert events[-1].event.HasField("completed")
         assert envoy.count("cluster.safelight.upstream_rq_retry_success") > 0
+
+
+def test_cuts_behind_envoy_cost_neither_the_image_nor_a_second_generation(
+    service: RunningService, tmp_path: Path
+) -> None:
+    """Fault 42: the client sees INTERNAL, and resumes."""
+    request: dict[str, Any] = {"num_inference_steps": 40, "width": 64, "height": 64, "seed": 11}
+    with (
+        TcpProxy(service.target) as proxy,
+        run_envoy(tmp_path, proxy.target) as envoy,
+        Client(envoy.address) as client,
+        client.generate("a red circle", **request) as generation,
+    ):
+        steps = []
+        for event in generation:
+            if isinstance(event, Progress):
+                steps.append(event.step)
+                if len(steps) <= 5:
+                    proxy.cut()
+            elif isinstance(event, Completed):
+                completed = event
+        [image] = generation.images()
+        assert envoy.count("cluster.safelight.upstream_cx_destroy_remote_with_active_rq") >= 2
+    assert steps == sorted({*steps})
+    assert set(completed.batch_widths) == {1}  # nothing else ran alongside it
+    with Client(service.target) as client, client.generate("a red circle", **request) as alone:
+        assert alone.images()[0].data == image.data

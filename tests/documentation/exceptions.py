@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from tests.documentation.pages import Example
 
 NOT_RUN = {
-    r"make (demo|docs|test|test-docs|check|dist)": "CI runs it by itself, or in another target",
+    r"make (demo|docs|test(-slow|-docs)?|check|dist)": "CI runs it by itself, or in another target",
     r"make install": "all other commands need it, so it has run",
     r"make fuzz": "takes a compiler or a download, and 20 s",
+    r"make sweep.*": "takes minutes",
     r"make bench-gpu.*": "takes minutes, and a GPU",
     r"source \.venv/bin/activate": "all other commands are run after it",
     r"pip install .*": "changes the environment of the tests; make dist installs the wheels",

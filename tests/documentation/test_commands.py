@@ -21,7 +21,7 @@ COMMANDS = [
 
 @pytest.fixture(scope="module")
 def reader(shell: Shell) -> Iterator[Shell]:
-    """A shell beside running servers."""
+    """A shell alongside running servers."""
     with ExitStack() as servers:
         for server in STACK:
             servers.enter_context(shell.start(server))

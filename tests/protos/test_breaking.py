@@ -74,7 +74,7 @@ def repository(tmp_path: Path) -> Repository:
     return repository
 
 
-def test_a_new_field_breaks_nobody(repository: Repository) -> None:
+def test_a_new_field_breaks_no_caller(repository: Repository) -> None:
     repository.edit(FIELD, NEW_FIELD)
     assert repository.check() == (0, "")
     repository.commit()
@@ -153,7 +153,7 @@ NOTHING_BEFORE = (
 )
 
 
-def test_a_commit_from_before_the_promise_binds_nobody(repository: Repository) -> None:
+def test_a_commit_from_before_the_promise_is_not_binding(repository: Repository) -> None:
     repository.git("rm", "--quiet", PROMISE)
     repository.git("commit", "--quiet", "--amend", "--no-edit")
     repository.edit(FIELD, "")

@@ -76,7 +76,7 @@ GOALS = (
         _RATE,
         _rate("sd15-served-graphs"),
     ),
-    Goal("FLUX.1-dev at 512², 4 callers beside one", 3.2, True, _TIMES, _gain_of_four),
+    Goal("FLUX.1-dev at 512², 4 callers against one", 3.2, True, _TIMES, _gain_of_four),
     Goal("SDXL at 1024², 20 steps, bfloat16, 8 callers", 1.5, True, _RATE, _rate("sdxl-served")),
     Goal("FLUX.1-dev at 1024², 28 steps, regional", 4.6, False, _SECONDS, _image("flux-regional")),
     Goal("FLUX.1-dev at 1024², 28 steps, fp8", 3.3, False, _SECONDS, _image("flux-fp8")),

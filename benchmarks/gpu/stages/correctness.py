@@ -185,7 +185,7 @@ def _peak_gib(session: Session, run: Callable[[], object]) -> float:
 
 
 def _limit_memory(session: Session, gib: float | None) -> None:
-    """Limit further memory to `gib`; None removes the limit."""
+    """Limit further allocations to `gib`; None removes the limit."""
     if session.device == "cpu":
         return
     torch.cuda.empty_cache()

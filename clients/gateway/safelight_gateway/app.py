@@ -35,8 +35,8 @@ def build_app(settings: Settings, dialects: Iterable[Dialect] = DIALECTS) -> Sta
     state = AppState(settings, dialects)
     routes = [route for module in _OWN_MODULES for route in module.routes(state)]
     routes += _dialect_routes(state)
-    # Match routes that begin with a parameter last, so that the order of dialects is irrelevant.
-    routes.sort(key=lambda route: route.path.startswith("/{"))
+    # Match routes with the widest parameters last, so that the order of dialects is irrelevant.
+    routes.sort(key=lambda route: (route.path.startswith("/{"), route.path.endswith(":path}")))
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

@@ -1,6 +1,7 @@
 """Errors: one exception type, rendered by each dialect."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -59,7 +60,7 @@ class GatewayError(Exception):
         status: HTTP status.
         message: Cause, and the allowed values.
         reason: Stable name of the cause; the reason of the service's ErrorInfo if it sent one.
-        violations: Invalid fields, named as in the gRPC contract.
+        violations: Invalid fields, by the caller's names.
         retry_after_s: Seconds to wait before a retry; None if a retry cannot help.
     """
 
@@ -97,8 +98,13 @@ def bad_request(message: str, status: int = 400) -> GatewayError:
 
 def invalid_field(field: str, description: str) -> GatewayError:
     """Return the error for an invalid field."""
-    violation = FieldViolation(field, description)
-    return GatewayError(422, f"{field}: {description}", "INVALID_REQUEST", (violation,))
+    return invalid_fields((FieldViolation(field, description),))
+
+
+def invalid_fields(violations: Sequence[FieldViolation]) -> GatewayError:
+    """Return the error for invalid fields."""
+    message = "; ".join(f"{violation.field}: {violation.description}" for violation in violations)
+    return GatewayError(422, message, "INVALID_REQUEST", tuple(violations))
 
 
 def from_service(error: SafelightError) -> GatewayError:

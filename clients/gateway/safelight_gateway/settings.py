@@ -53,14 +53,16 @@ class FileSettings(Table):
 
 
 class JobSettings(Table):
-    """Queued requests, whose clients return for the result."""
+    """Queued requests, for whose results clients poll."""
 
     keep_s: float = Field(900.0, gt=0, description="Lifetime of a result in seconds.")
     keep_mib: int = Field(
         256, ge=1, description="Memory for results. Beyond it, the oldest is dropped."
     )
     max_count: int = Field(
-        1024, ge=1, description="Most requests, running or kept. More are refused with 429."
+        1024,
+        ge=1,
+        description="Maximum number of requests, running or kept. More are refused with 429.",
     )
 
 
@@ -102,9 +104,9 @@ class Settings(ProgramSettings):
         "`*` stands for any other id. A variable takes JSON.",
     )
     max_request_s: float = Field(
-        3600.0, gt=0, description="Longest time of a generation in seconds; the gRPC deadline."
+        3600.0, gt=0, description="Maximum time of a generation in seconds; the gRPC deadline."
     )
-    max_body_kib: int = Field(1024, ge=1, description="Largest request body.")
+    max_body_kib: int = Field(1024, ge=1, description="Maximum size of a request body.")
     files: FileSettings = Field(default_factory=FileSettings)
     jobs: JobSettings = Field(default_factory=JobSettings)
     grace_s: float = Field(

@@ -1,4 +1,4 @@
-"""Safelight's client: images from text over gRPC, with progress and previews.
+"""The Python client of Safelight: images from text over gRPC, with progress and previews.
 
 >>> from safelight import Client
 >>> client = Client("localhost:50051")
@@ -6,9 +6,11 @@
 >>> image.save("circle.png")
 """
 
-from safelight._async_client import AsyncClient, AsyncGeneration
-from safelight._client import Client, Generation
-from safelight._connection import Tls
+from safelight._client.async_client import AsyncClient
+from safelight._client.async_generation import AsyncGeneration
+from safelight._client.client import Client
+from safelight._client.connection import Tls
+from safelight._client.generation import Generation
 from safelight._version import __version__
 from safelight.assembler import EventAssembler
 from safelight.errors import (
@@ -23,6 +25,7 @@ from safelight.errors import (
     ModelFailedError,
     ModelLoadingError,
     ModelNotFoundError,
+    NonFiniteImageError,
     OutOfMemoryError,
     PermissionDeniedError,
     ProtocolError,
@@ -81,6 +84,7 @@ __all__ = [
     "ModelLoadingError",
     "ModelNotFoundError",
     "ModelState",
+    "NonFiniteImageError",
     "OutOfMemoryError",
     "Parameters",
     "PermissionDeniedError",

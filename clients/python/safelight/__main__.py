@@ -1,4 +1,4 @@
-"""`python -m safelight` is the command line."""
+"""The command line, as `python -m safelight`."""
 
 from safelight.cli import main
 

@@ -1,18 +1,19 @@
-"""The assembler: checks the messages of a stream, and puts images together from chunks."""
+"""The assembler: a generation's stream as events, with whole images."""
 
 import hashlib
+import math
 
-from safelight import _convert as convert
+from safelight._client import convert
 from safelight.errors import IntegrityError, ProtocolError
-from safelight.events import Accepted, Completed, Event, Image, Preview, Progress
+from safelight.events import Accepted, Completed, Event, Image, Queued
 from safelight.v1 import text_to_image_pb2 as pb
 
 
 class EventAssembler:
     """Turns the messages of one generation's stream into events. It does no I/O.
 
-    `Client` and `AsyncClient` have one inside. Use it directly to read the stream of a
-    stub of your own, of `Generate` and `WatchGeneration` alike:
+    `Client` and `AsyncClient` use it. Use it directly to read the stream of another stub,
+    of `Generate` or `WatchGeneration`:
 
     >>> import grpc
     >>> from safelight import EventAssembler
@@ -31,21 +32,23 @@ class EventAssembler:
     announced size and SHA-256, and that the generation ends with all of its images.
 
     Attributes:
-        accepted: The event of this name; None before it came.
-        images: The images that are complete, in their order.
+        accepted: The event `Accepted`; None before it arrives.
+        images: The complete images, in order of `image_index`.
     """
 
     def __init__(self, image_count: int | None = None) -> None:
         """Make an assembler of one generation.
 
         Args:
-            image_count: Number of images that were asked for; None: as many as `accepted` says.
+            image_count: Number of images in the request; None for the number in `accepted`.
         """
         self.accepted: Accepted | None = None
         self.images: list[Image] = []
-        self._told_images: dict[int, str] = {}
-        self._returned_steps: dict[tuple[type[Event], int], int] = {}
+        self._returned_images: dict[int, str] = {}
+        self._latest: dict[tuple[type[Event], object], float] = {}
         self._image_count = image_count
+        self._position: int | None = None
+        self._is_repeating = False
         self._header: pb.ImageHeader | None = None
         self._data = bytearray()
         self._is_completed = False
@@ -54,8 +57,8 @@ class EventAssembler:
         """Take the next message and return the event that it completes.
 
         Returns:
-            None for a part of an image, for an event that was returned before the stream
-            broke, and for an event of a newer contract.
+            None for a part of an image, for an event that an earlier stream has brought,
+            and for an event of a newer contract.
 
         Raises:
             ProtocolError: the message cannot follow those before it.
@@ -67,13 +70,16 @@ class EventAssembler:
             case "accepted":
                 return self._accept(convert.accepted_from_proto(message.accepted))
             case "queued":
-                return convert.queued_from_proto(message.queued)
+                return self._queue(convert.queued_from_proto(message.queued))
             case "model_loading":
-                return convert.model_loading_from_proto(message.model_loading)
+                loading = convert.model_loading_from_proto(message.model_loading)
+                return self._advance(loading, loading.model, loading.elapsed_s)
             case "progress":
-                return self._return_once(convert.progress_from_proto(message.progress))
+                progress = convert.progress_from_proto(message.progress)
+                return self._advance(progress, progress.image_index, progress.step)
             case "preview":
-                return self._return_once(convert.preview_from_proto(message.preview))
+                preview = convert.preview_from_proto(message.preview)
+                return self._advance(preview, preview.image_index, preview.step)
             case "image":
                 self._begin_image(message.image)
                 return None
@@ -85,17 +91,19 @@ class EventAssembler:
                 return None
 
     def restart(self) -> None:
-        """Expect the stream from its beginning, since it broke.
+        """Expect another stream of the same generation, from its beginning.
 
-        The service repeats the latest progress, the latest preview and all images; `feed`
-        returns none of them a second time.
+        Call this when a stream has broken and the same request was sent again. The service
+        repeats the present state and all images, or runs the generation again if it has lost
+        it. `feed` returns each event once, and the steps of an image only rise.
         """
-        self._told_images |= {image.image_index: image.sha256 for image in self.images}
+        self._returned_images |= {image.image_index: image.sha256 for image in self.images}
         self.images = []
         self._header = None
+        self._is_repeating = True
 
     def finish(self) -> None:
-        """Take the end of a stream that ended with the status OK.
+        """Note that the stream has ended with the status OK.
 
         Raises:
             ProtocolError: the generation had not ended.
@@ -104,18 +112,24 @@ class EventAssembler:
             raise ProtocolError("the service closed the stream before the generation had ended")
 
     def _accept(self, accepted: Accepted) -> Accepted | None:
-        is_new = self.accepted is None
+        is_new = accepted != self.accepted  # another seed, if the service ran it again
         self.accepted = accepted
         if self._image_count is None:
             self._image_count = accepted.image_count
         return accepted if is_new else None
 
-    def _return_once(self, event: Progress | Preview) -> Event | None:
-        """Return the event, or None if the last one of its kind had the same step."""
-        subject = type(event), event.image_index
-        if self._returned_steps.get(subject) == event.step:
+    def _queue(self, queued: Queued) -> Queued | None:
+        """Return the event, unless it repeats the position from an earlier stream."""
+        is_repeated = self._is_repeating and queued.position == self._position
+        self._position, self._is_repeating = queued.position, False
+        return None if is_repeated else queued
+
+    def _advance(self, event: Event, subject: object, value: float) -> Event | None:
+        """Return the event if its value exceeds those of all earlier events of the subject."""
+        key = type(event), subject
+        if value <= self._latest.get(key, -math.inf):
             return None
-        self._returned_steps[subject] = event.step
+        self._latest[key] = value
         return event
 
     def _begin_image(self, header: pb.ImageHeader) -> None:
@@ -154,10 +168,10 @@ class EventAssembler:
             )
         image = Image.from_header(header, data)
         self.images.append(image)
-        told = self._told_images.get(image.image_index)
-        if told is None:
+        returned = self._returned_images.get(image.image_index)
+        if returned is None:
             return image
-        if told != image.sha256:
+        if returned != image.sha256:
             raise IntegrityError(
                 f"image {image.image_index} is not the one that came before the connection broke"
             )

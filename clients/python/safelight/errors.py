@@ -1,25 +1,26 @@
-"""The errors that a client raises, and the one table that picks them.
+"""The errors of a client, and the table from gRPC's statuses to them.
 
 SafelightError
 ├── ServiceError                     the call ended with a status other than OK
-│   ├── InvalidRequestError          fields outside their rules; also a ValueError
-│   ├── ModelNotFoundError           the model is not one that is served
+│   ├── InvalidRequestError          fields break their rules; also a ValueError
+│   ├── ModelNotFoundError           the service has no such model
 │   ├── GenerationExistsError        the generation id is in use for another request
-│   ├── GenerationNotFoundError      the generation does not run, nor has ended lately
-│   ├── ResourceExhaustedError       a limit was met
+│   ├── GenerationNotFoundError      the generation neither runs nor has recently ended
+│   ├── ResourceExhaustedError       a limit is reached
 │   │   ├── QueueFullError           too many generations wait
-│   │   ├── QuotaExceededError       the token has used up what it may
-│   │   └── OutOfMemoryError         the device is too small for the request
+│   │   ├── QuotaExceededError       the token has used up its generations
+│   │   └── OutOfMemoryError         the device has too little memory for the request
 │   ├── ServiceUnavailableError      not reachable, or stopping
 │   │   └── ModelLoadingError        the model is being loaded
 │   ├── ModelFailedError             the model cannot be loaded
-│   ├── UnauthenticatedError         no token, or an unknown one
+│   ├── UnauthenticatedError         the token is missing or unknown
 │   ├── PermissionDeniedError        the token does not allow this
-│   ├── DeadlineExceededError        the time-out passed; also a TimeoutError
+│   ├── DeadlineExceededError        the time-out has passed; also a TimeoutError
 │   ├── CallCancelledError           the call was cancelled
 │   └── InternalServiceError         a fault of the service
+│       └── NonFiniteImageError      an image has values that are not finite
 └── ProtocolError                    the service broke the contract
-    └── IntegrityError               an image's bytes are not the announced ones
+    └── IntegrityError               an image has other bytes than announced
 """
 
 from collections.abc import Iterator
@@ -37,11 +38,11 @@ _DOMAIN = "safelight"
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
-    """One field of a request that breaks its rule.
+    """A field of a request that breaks its rule.
 
     Attributes:
         field: Path in the contract, such as `parameters.width`.
-        description: What is allowed and what was sent.
+        description: The allowed values, and the value of the request.
     """
 
     field: str
@@ -49,21 +50,20 @@ class FieldViolation:
 
 
 class SafelightError(Exception):
-    """The root of all errors of this package."""
+    """Root of all errors of this package."""
 
 
 class ServiceError(SafelightError):
     """A call ended with a status other than OK.
 
-    Raised itself where no subclass fits, such as for UNIMPLEMENTED.
+    Raised itself where no subclass fits, for example for UNIMPLEMENTED.
 
     Attributes:
         code: The gRPC status code.
-        reason: The service's stable name for the cause, such as `QUEUE_FULL`;
-            None where it gave none.
-        violations: The fields that broke their rules; mostly empty.
-        retry_after_s: Seconds after which to try again; None where the service
-            did not say.
+        reason: The service's stable name for the cause, such as `QUEUE_FULL`. None if
+            the status is not the service's: a proxy refused, or the connection broke.
+        violations: The fields that break their rules; empty for other causes.
+        retry_after_s: Seconds to wait before another call; None if unknown.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class ServiceError(SafelightError):
         violations: tuple[FieldViolation, ...] = (),
         retry_after_s: float | None = None,
     ) -> None:
-        """Make an error of a call's status; all but the message can be left out in tests."""
+        """Create an error of a status. Only the message is required."""
         super().__init__(message)
         self.code = code
         self.reason = reason
@@ -84,31 +84,31 @@ class ServiceError(SafelightError):
 
 
 class InvalidRequestError(ServiceError, ValueError):
-    """Fields are outside their rules; `violations` lists all of them."""
+    """Fields break their rules; `violations` lists all of them."""
 
 
 class ModelNotFoundError(ServiceError):
-    """The model is not one that is served."""
+    """The service has no model of this name."""
 
 
 class GenerationExistsError(ServiceError):
-    """The generation id names the generation of another request."""
+    """Another request uses the generation id."""
 
 
 class GenerationNotFoundError(ServiceError):
-    """The generation does not run, and has not ended lately."""
+    """The generation neither runs nor has recently ended."""
 
 
 class ResourceExhaustedError(ServiceError):
-    """A limit was met, such as the size of a message."""
+    """A limit is reached, such as the size of a message."""
 
 
 class QueueFullError(ResourceExhaustedError):
-    """Too many generations wait; `retry_after_s` says when to come back."""
+    """The queue is full; try again after `retry_after_s`."""
 
 
 class QuotaExceededError(ResourceExhaustedError):
-    """The token runs as many generations as it may, or has started as many within a minute."""
+    """The token has reached its limit of generations, at once or within a minute."""
 
 
 class OutOfMemoryError(ResourceExhaustedError):
@@ -120,7 +120,7 @@ class ServiceUnavailableError(ServiceError):
 
 
 class ModelLoadingError(ServiceUnavailableError):
-    """The model is being loaded; `retry_after_s` says when to come back."""
+    """The model is being loaded; try again after `retry_after_s`."""
 
 
 class ModelFailedError(ServiceError):
@@ -128,7 +128,7 @@ class ModelFailedError(ServiceError):
 
 
 class UnauthenticatedError(ServiceError):
-    """The service asks for a token and got none, or one that it does not know."""
+    """The service requires a token, and it is missing or unknown."""
 
 
 class PermissionDeniedError(ServiceError):
@@ -136,23 +136,30 @@ class PermissionDeniedError(ServiceError):
 
 
 class DeadlineExceededError(ServiceError, TimeoutError):
-    """The call's time-out has passed, or cannot be met; the service has stopped the work."""
+    """The time-out has passed or is too short for the request; the service has stopped the work."""
 
 
 class CallCancelledError(ServiceError):
-    """The call was cancelled: by the caller, or the generation by its id."""
+    """The call was cancelled by its caller, or the generation by its id."""
 
 
 class InternalServiceError(ServiceError):
-    """A fault of the service; the message holds the id that its log repeats."""
+    """A fault of the service; the message holds the id of an entry in its log."""
+
+
+class NonFiniteImageError(InternalServiceError):
+    """An image came out as NaN or infinity, by the model's weights, its scheduler or its precision.
+
+    The same request fails again; another scheduler, more steps or less guidance may not.
+    """
 
 
 class ProtocolError(SafelightError):
-    """The service broke the contract, so what it sent cannot be trusted."""
+    """The service broke the contract; its stream cannot be trusted."""
 
 
 class IntegrityError(ProtocolError):
-    """The bytes of an image are not those that were announced."""
+    """The bytes of an image differ from the announced size or SHA-256."""
 
 
 ERROR_TYPES: dict[tuple[grpc.StatusCode, str | None], type[ServiceError]] = {
@@ -169,6 +176,7 @@ ERROR_TYPES: dict[tuple[grpc.StatusCode, str | None], type[ServiceError]] = {
     (grpc.StatusCode.NOT_FOUND, "GENERATION_NOT_FOUND"): GenerationNotFoundError,
     (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL"): QueueFullError,
     (grpc.StatusCode.RESOURCE_EXHAUSTED, "OUT_OF_MEMORY"): OutOfMemoryError,
+    (grpc.StatusCode.INTERNAL, "NON_FINITE_IMAGE"): NonFiniteImageError,
     (grpc.StatusCode.UNAVAILABLE, "MODEL_LOADING"): ModelLoadingError,
     (grpc.StatusCode.FAILED_PRECONDITION, "MODEL_FAILED"): ModelFailedError,
     (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE"): DeadlineExceededError,
@@ -193,12 +201,16 @@ ERROR_TYPES: dict[tuple[grpc.StatusCode, str | None], type[ServiceError]] = {
     (grpc.StatusCode.DATA_LOSS, None): ServiceError,
     (grpc.StatusCode.UNAUTHENTICATED, None): UnauthenticatedError,
 }
-"""The error of each status code and, where the service gives one, reason."""
+"""The error of each status code and reason; None stands for no reason or an unknown one."""
 
 
 @contextmanager
 def service_errors() -> Iterator[None]:
-    """Raise gRPC's errors as those of this package."""
+    """Turn gRPC's errors in this block into errors of this package.
+
+    Raises:
+        ServiceError: a call failed; its subclasses name the cause.
+    """
     try:
         yield
     except grpc.RpcError as error:
@@ -210,7 +222,7 @@ def _error_from_rpc(error: grpc.RpcError) -> ServiceError:
     reason: str | None = None
     violations: tuple[FieldViolation, ...] = ()
     retry_after_s: float | None = None
-    # Details that cannot be read, say from a proxy, leave an error without them.
+    # A proxy may send details that cannot be read. The error then has none.
     with suppress(ValueError, DecodeError):
         status = rpc_status.from_call(cast(grpc.Call, error))
         for detail in status.details if status is not None else ():

@@ -1,7 +1,7 @@
-"""The events of a generation, in the order in which they arrive.
+"""The events of a generation, in the order of their arrival.
 
-Times are in seconds. An image is one event here: its bytes have been put
-together from their chunks and their SHA-256 has been checked.
+Times are in seconds. An image is one event: `EventAssembler` joins its chunks and checks its
+size and SHA-256.
 """
 
 import io
@@ -20,38 +20,38 @@ _PILLOW_FORMATS = ("PNG", "JPEG", "WEBP")
 
 
 class CacheStatus(StrEnum):
-    """What the service's cache of results had to do with a generation."""
+    """How a generation used the service's result cache."""
 
     UNKNOWN = "unknown"
-    """A status that this version of the client does not know."""
+    """A status of a newer service."""
     HIT = "hit"
-    """It had the images."""
+    """The images came from the cache."""
     MISS = "miss"
-    """It did not have the images, and has them now."""
+    """The images are new, and now in the cache."""
     BYPASS = "bypass"
-    """It was not asked: `use_cache` is False, or the seed is left open."""
+    """The cache was not used: `use_cache` is False, or the request has no seed."""
 
 
 class GenerationOutcome(StrEnum):
-    """What a generation has ended as."""
+    """The end of a generation."""
 
     UNKNOWN = "unknown"
-    """An outcome that this version of the client does not know."""
+    """An outcome of a newer service."""
     COMPLETED = "completed"
-    """All its images have been made."""
+    """All images are finished."""
     FAILED = "failed"
-    """It was refused, or something went wrong; watching it raises what."""
+    """It was refused or went wrong; watching it raises the error."""
     CANCELLED = "cancelled"
-    """It was cancelled, or nobody watched it any more."""
+    """It was cancelled, or lost its last watcher."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelLoading:
-    """The model that the generation needs is being loaded.
+    """The model of the generation is being loaded.
 
     Attributes:
         model: Name of the model.
-        fraction: Share that is done, in [0, 1]; None on its first load.
+        fraction: Completed share, in [0, 1]; None on the first load of the model.
         elapsed_s: Seconds since loading began.
     """
 
@@ -62,16 +62,16 @@ class ModelLoading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """The generation exists and its parameters are settled.
+    """The service has accepted the generation, with these parameters.
 
     Attributes:
         generation_id: Name of the generation, the caller's or the service's.
-        model: Name of the model that runs it.
-        model_revision: Revision of the model; empty where none is known.
-        parameters: Every parameter as it will be used, defaults filled in;
-            `seed` is that of the first image.
-        image_count: Number of images that will be made.
-        output_mime_type: Format of the images.
+        model: Name of the model.
+        model_revision: Revision of the model; empty if unknown.
+        parameters: Every parameter as used, with defaults; `seed` is that of the
+            first image.
+        image_count: Number of images.
+        output_mime_type: MIME type of the images.
         output_quality: Quality of the images; None for a lossless format.
     """
 
@@ -86,11 +86,11 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queued:
-    """Other generations run first.
+    """The generation waits for others.
 
     Attributes:
         position: Place in the queue; 1 is next.
-        estimated_wait_s: Seconds until it starts; None while nobody can know.
+        estimated_wait_s: Seconds until it starts; None if unknown.
     """
 
     position: int
@@ -99,14 +99,14 @@ class Queued:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """A denoising step has been made.
+    """A denoising step is done.
 
     Attributes:
-        step: Steps made for this image, from 1 to `step_count`.
-        step_count: Steps that this image takes.
-        image_index: Which image, from 0.
+        step: Number of done steps of this image, from 1 to `step_count`.
+        step_count: Number of steps of this image.
+        image_index: Index of the image, from 0.
         elapsed_s: Seconds since the generation started running.
-        estimated_remaining_s: Seconds until all images are ready.
+        estimated_remaining_s: Seconds until all images are finished.
     """
 
     step: int
@@ -121,12 +121,12 @@ class Preview:
     """A small picture of an unfinished image.
 
     Attributes:
-        image_index: Which image, from 0.
-        step: The step after which it was taken, from 1.
-        mime_type: Format of `data`.
+        image_index: Index of the image, from 0.
+        step: Number of done steps, from 1.
+        mime_type: MIME type of `data`.
         width: Width in pixels.
         height: Height in pixels.
-        data: The picture's bytes.
+        data: Encoded picture.
     """
 
     image_index: int
@@ -138,23 +138,23 @@ class Preview:
 
     @property
     def pil(self) -> "PIL.Image.Image":
-        """The picture as a Pillow image of its own, decoded on first use."""
+        """The picture as a new Pillow image, decoded on first use."""
         return _open_image(self.data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """An image is ready.
+    """An image is finished.
 
     Attributes:
-        image_index: Which image, from 0.
-        mime_type: Format of `data`.
+        image_index: Index of the image, from 0.
+        mime_type: MIME type of `data`.
         width: Width in pixels.
         height: Height in pixels.
-        seed: Seed that gives this image again in a request of its own.
-        is_flagged: Whether the model's own safety checker has blackened it.
-        sha256: SHA-256 of `data`, hexadecimal.
-        data: The image's bytes, as the service made them.
+        seed: Seed that repeats this image in a request for one image.
+        is_flagged: Whether the model's safety checker has replaced it with a black image.
+        sha256: SHA-256 of `data`, 64 lower-case hexadecimal digits.
+        data: Encoded image, unchanged from the service.
     """
 
     image_index: int
@@ -168,7 +168,7 @@ class Image:
 
     @classmethod
     def from_header(cls, header: pb.ImageHeader, data: bytes) -> Self:
-        """Put an image together of what announced it and the bytes of its chunks."""
+        """Create an image from its announcement and the bytes of all its chunks."""
         return cls(
             image_index=header.image_index,
             mime_type=header.mime_type,
@@ -182,16 +182,16 @@ class Image:
 
     @property
     def pil(self) -> "PIL.Image.Image":
-        """The image as a Pillow image of its own, decoded on first use.
+        """The image as a new Pillow image, decoded on first use.
 
-        Its `info` holds the text that a PNG carries.
+        Its `info` holds the text chunks of a PNG.
         """
         return _open_image(self.data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
-    """Seconds that a generation took, by phase, all images together."""
+    """Seconds that a generation took by phase, summed over its images."""
 
     model_load_s: float
     queue_s: float
@@ -204,13 +204,13 @@ class Timings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completed:
-    """The generation has ended well; the last event.
+    """The generation has completed; the last event.
 
     Attributes:
-        timings: Where the time went.
-        step_count: Denoising steps run, all images together.
-        batch_widths: How many images shared the forwards of these ones: forwards by width.
-        cache: Whether the images came from the service's cache.
+        timings: Seconds by phase.
+        step_count: Number of denoising steps, summed over the images.
+        batch_widths: Number of forwards by batch width: how many images shared each.
+        cache: How the generation used the service's result cache.
     """
 
     timings: Timings
@@ -224,7 +224,7 @@ Event: TypeAlias = ModelLoading | Accepted | Queued | Progress | Preview | Image
 
 
 def _open_image(data: bytes) -> "PIL.Image.Image":
-    # Imported here because a caller that only stores the bytes has no use for it.
+    # Imported on use: callers that only store the bytes do not need it.
     import PIL.Image
 
     return PIL.Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS)

@@ -1,4 +1,4 @@
-"""The models that a service has: what each one takes and whether it is ready."""
+"""The models of a service: parameters, limits and readiness."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,10 +7,10 @@ from safelight.parameters import Parameters
 
 
 class ModelState(StrEnum):
-    """Whether a model can be used at once."""
+    """Readiness of a model."""
 
     UNKNOWN = "unknown"
-    """A state that this version of the client does not know."""
+    """A state of a newer service."""
     NOT_LOADED = "not loaded"
     """Not in memory; the first request for it loads it."""
     LOADING = "loading"
@@ -23,12 +23,12 @@ class ModelState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scheduler:
-    """A scheduler that a model can be used with.
+    """A scheduler that a model supports.
 
     Attributes:
         name: Name of the diffusers class.
-        aliases: Short names that give this class, each with its own settings.
-        max_step_count: Most steps that it can make; None for the model's `max_step_count`.
+        aliases: Short names of this class, each with its own settings.
+        max_step_count: Highest number of steps; None for the model's `max_step_count`.
     """
 
     name: str
@@ -38,18 +38,18 @@ class Scheduler:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The bounds of what requests may ask of a model.
+    """The limits of requests for a model.
 
     Attributes:
         min_side_px: Smallest width and height.
         max_side_px: Largest width and height.
         size_multiple_px: Width and height must be multiples of this.
         max_pixel_count: Largest product of width and height.
-        max_step_count: Most denoising steps.
+        max_step_count: Highest number of denoising steps.
         max_guidance_scale: Highest guidance scale.
-        max_image_count: Most images in one request.
-        max_prompt_token_count: Most tokens of a prompt; None for no limit.
-        max_prompt_character_count: Most characters of a prompt.
+        max_image_count: Highest number of images in one request.
+        max_prompt_token_count: Highest number of tokens of a prompt; None for no limit.
+        max_prompt_character_count: Highest number of characters of a prompt.
     """
 
     min_side_px: int
@@ -65,17 +65,16 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What a loaded model takes.
+    """Parameters and limits of a loaded model.
 
     Attributes:
         pipeline_class: Class of its diffusers pipeline.
-        supported_parameters: Names of the fields of `Parameters` that it supports.
-        defaults: What unset parameters become; `seed` is None, it is random.
-        schedulers: Those it can be used with, the one it comes with first.
-        limits: What requests may ask for.
-        has_previews: Whether previews can be had.
-        device_type: Type of the device that runs it: `cpu`, `cuda` or `mps`; empty where
-            the service does not tell.
+        supported_parameters: Names of the supported fields of `Parameters`.
+        defaults: Values of unset parameters; `seed` is None, since it is random.
+        schedulers: Supported schedulers, the model's own first.
+        limits: Limits of requests.
+        has_previews: Whether it supports previews.
+        device_type: Type of its device: `cpu`, `cuda` or `mps`; empty if unknown.
     """
 
     pipeline_class: str
@@ -89,14 +88,14 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A model that is served.
+    """A model of the service.
 
     Attributes:
-        name: Name to use in requests.
-        revision: Its revision; empty where none is known.
-        is_default: Whether requests that name no model get this one.
-        state: Whether it can be used at once.
-        capabilities: What it takes; None until it was loaded for the first time.
+        name: Name for requests.
+        revision: Revision; empty if unknown.
+        is_default: Whether requests without a model use this one.
+        state: Readiness.
+        capabilities: Parameters and limits; None before the first load.
     """
 
     name: str

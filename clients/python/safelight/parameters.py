@@ -7,8 +7,7 @@ from dataclasses import dataclass
 class Parameters:
     """The parameters of a text-to-image task; None is unset.
 
-    The names are those of the contract's `TextToImageParameters`, which says
-    what each one means.
+    The contract's `TextToImageParameters` documents each name.
     """
 
     guidance_scale: float | None = None

@@ -1,7 +1,7 @@
-"""Traces of calls: interceptors that give each a client span and send its context along.
+"""Traces of calls: interceptors that give each a client span and send its context.
 
-`Client` and `AsyncClient` use them by themselves where OpenTelemetry has been imported by the time
-they connect. For other channels:
+`Client` and `AsyncClient` use them if OpenTelemetry is imported before they connect. For other
+channels:
 
 >>> import grpc
 >>> from safelight.telemetry import TracingInterceptor
@@ -9,7 +9,7 @@ they connect. For other channels:
 ...     grpc.insecure_channel("localhost:50051"), TracingInterceptor(target="localhost:50051")
 ... )
 
-A span is an error where the status is neither OK nor CANCELLED: a caller that cancels wants that.
+Each attempt of a call is a span. It is an error unless the status is OK or CANCELLED.
 """
 
 from collections.abc import Callable, Coroutine, Iterable
@@ -42,14 +42,14 @@ class _Calls:
         """Make an interceptor.
 
         Args:
-            target: Where the channel leads to, for `server.address` and `server.port`.
-            tracers: Where spans go; OpenTelemetry's global provider by default.
+            target: Target of the channel, for `server.address` and `server.port`.
+            tracers: Provider of tracers; by default OpenTelemetry's global one.
         """
         self._tracer = trace.get_tracer("safelight", __version__, tracers)
         self._server = _parse_target(target)
 
     def _begin(self, method: str | bytes, metadata: Iterable[Any] | None) -> tuple[Span, _Metadata]:
-        """Begin a call's span; return it, and the metadata with its context in place of others."""
+        """Begin the span of a call; return it, and the metadata with its trace context."""
         name = (method.decode() if isinstance(method, bytes) else method).lstrip("/")
         span = self._tracer.start_span(
             name,
@@ -92,7 +92,7 @@ class _BlockingCalls(_Calls):
 
 
 _intercept_blocking: Any = _BlockingCalls._intercept
-"""Typed as any, since gRPC's methods differ in the names of their arguments."""
+"""Typed as Any: gRPC's methods name their arguments differently."""
 
 
 class TracingInterceptor(
@@ -102,7 +102,7 @@ class TracingInterceptor(
     grpc.StreamUnaryClientInterceptor,
     grpc.StreamStreamClientInterceptor,
 ):
-    """Traces the calls of a channel, whatever their kind."""
+    """Traces the calls of a channel, of every kind."""
 
     intercept_unary_unary = _intercept_blocking
     intercept_unary_stream = _intercept_blocking
@@ -157,7 +157,7 @@ class _AsyncStreamStream(_AsyncCalls, grpc.aio.StreamStreamClientInterceptor):
 def async_tracing_interceptors(
     target: str = "", tracers: TracerProvider | None = None
 ) -> list[grpc.aio.ClientInterceptor]:
-    """Return what traces the calls of a channel of grpc.aio; each kind needs one of its own.
+    """Return interceptors that trace the calls of a channel of grpc.aio, one for each kind of call.
 
     The arguments are those of `TracingInterceptor`.
     """
@@ -174,7 +174,7 @@ def _end(span: Span, code: grpc.StatusCode, details: str | None) -> None:
 
 
 def _result_of(finished: Coroutine[Any, Any, _T]) -> _T:
-    """Return what a coroutine returns that has nothing to wait for."""
+    """Return the result of a coroutine that does not wait."""
     try:
         finished.send(None)
     except StopIteration as stop:

@@ -14,13 +14,14 @@ from safelight_service.core.tenant import CLASS_FACTORS, ServiceClass, Tenant
 from safelight_service.settings import ConfigurationError
 from safelight_settings import Table, TomlFile, describe_problems
 
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 _CHECK_EVERY_S = 1.0
 
 
 class Caller(Table):
     """Owner of a token, and its limits: one entry of the file. None: unlimited."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    name: str = Field(pattern=_NAME)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", repr=False, description="SHA-256 of the token.")
     models: tuple[str, ...] | None = Field(
         default=None, min_length=1, description="Models that the caller may use."
@@ -35,11 +36,19 @@ class Caller(Table):
     service_class: ServiceClass = Field(
         default="standard", description="Multiplies the weight: by 4, 1 or 1/4."
     )
+    cache_group: str | None = Field(
+        default=None, pattern=_NAME, description="Group of callers that share cached results."
+    )
 
     @property
     def tenant(self) -> Tenant:
         """The caller as a tenant, weighted by its class."""
         return Tenant(self.name, self.weight * CLASS_FACTORS[self.service_class])
+
+    @property
+    def cache_scope(self) -> str:
+        """Name of the callers that share cached results: the caller's group, or it alone."""
+        return f"token:{self.name}" if self.cache_group is None else f"group:{self.cache_group}"
 
     def may_use(self, model: str) -> bool:
         """Whether the caller may use a model, by name."""

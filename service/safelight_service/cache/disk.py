@@ -1,48 +1,24 @@
-"""Disk tier: results in a folder, which outlive the process and can be shared on a host.
-
-`index.sqlite` lists the results; images are files named by their SHA-256. A file is complete
-before a row refers to it, and every read verifies it. So a crash costs a miss at most. All writes
-hold the write lock of the index. A file without a row was left by a process that died.
-"""
+"""Disk tier: results in a folder, which outlive the process and can be shared on a host."""
 
 import asyncio
-import os
+import errno
 import sqlite3
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-import structlog
+from safelight_service.cache.folder import MissingResultError, ResultFolder
+from safelight_service.cache.results import MalformedResultError, Result
 
-from safelight_service.cache.results import MalformedResultError, Result, pack_header, unpack
+LOCK_WAIT_S = 1.0
+"""Longest wait of a write for the lock of another process."""
 
-_log = structlog.get_logger()
+READ_WAIT_S = 0.1
+"""Longest wait of a read for a lock or a repair."""
 
-_BUSY_S = 1.0
-"""Longest wait for the write lock."""
-
-_SCHEMA = """
-    PRAGMA journal_mode = WAL;
-    PRAGMA synchronous = NORMAL;
-    PRAGMA foreign_keys = ON;
-    CREATE TABLE IF NOT EXISTS results (
-        key TEXT PRIMARY KEY, header BLOB NOT NULL, size_bytes INTEGER NOT NULL,
-        used_at_ns INTEGER NOT NULL
-    );
-    CREATE INDEX IF NOT EXISTS results_by_use ON results (used_at_ns, size_bytes);
-    CREATE TABLE IF NOT EXISTS images (
-        key TEXT REFERENCES results ON DELETE CASCADE, position INTEGER, sha256 TEXT NOT NULL,
-        PRIMARY KEY (key, position)
-    ) WITHOUT ROWID;
-    CREATE INDEX IF NOT EXISTS images_by_sha256 ON images (sha256);
-"""
-
-_FIND = """
-    SELECT header, sha256 FROM results JOIN images USING (key) WHERE key = ? ORDER BY position
-"""
+_MAX_WAITING_BYTES = 64 << 20
+"""Most bytes of results that wait to be written."""
 
 _T = TypeVar("_T")
 
@@ -50,218 +26,109 @@ _T = TypeVar("_T")
 class DiskTier:
     """Keeps results of up to `max_bytes` in total; evicts the least recently used.
 
-    All work is done in one thread. After a failure the next operation opens the folder again.
+    A full disk evicts, too. Reads and writes have a thread and a connection each, so no read
+    waits for a write; it finds results that wait to be written. A read writes nothing: uses are
+    noted with the next write. Use it on one event loop.
     """
 
     name = "disk"
 
-    def __init__(self, folder: Path, max_bytes: int) -> None:
-        self.size_bytes = 0
-        """Bytes of all images; an image counts once for each result that has it."""
-        self._folder = folder
-        self._index_file = folder / "index.sqlite"
-        self._partial_file = folder / "partial"
+    def __init__(
+        self,
+        folder: Path,
+        max_bytes: int,
+        *,
+        lock_wait_s: float = LOCK_WAIT_S,
+        read_wait_s: float = READ_WAIT_S,
+    ) -> None:
+        self._results = ResultFolder(
+            folder, max_bytes, lock_wait_s=lock_wait_s, read_wait_s=read_wait_s
+        )
         self._max_bytes = max_bytes
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="safelight-disk-cache")
-        self._index: sqlite3.Connection | None = None
-        self._used_at_ns: dict[str, int] = {}
-        """Uses since the last write; reads do not write, so they never wait for the lock."""
+        self._read_wait_s = read_wait_s
+        self._readers = ThreadPoolExecutor(1, thread_name_prefix="safelight-disk-cache-read")
+        self._writers = ThreadPoolExecutor(1, thread_name_prefix="safelight-disk-cache-write")
+        self._has_begun = False
+        self._waiting: dict[str, Result] = {}
+        """Results that wait to be written."""
+        self._waiting_bytes = 0
+        self._uses: dict[str, int] = {}
+        """Results used since the last write, the latest last, with a number for each use."""
+        self._use_count = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all images; an image counts once for each result that has it."""
+        return self._results.size_bytes
 
     async def get(self, key: str) -> Result | None:
         """Return the result of a key, or None.
 
         Raises:
-            MalformedResultError: a file has changed; the result has been removed.
+            MalformedResultError: a file has changed; the result is removed.
             OSError, sqlite3.Error: any filesystem or SQLite failure.
         """
-        return await self._run(lambda: self._get(key))
+        if key in self._waiting:
+            return self._waiting[key]
+        if not self._has_begun:
+            self._has_begun = True
+            await self._repair(self._results.open)
+        try:
+            result = await _run(self._readers, lambda: self._results.read(key))
+        except MalformedResultError:
+            await self._repair(lambda: self._results.discard(key))
+            raise
+        except MissingResultError:
+            await self._repair(lambda: self._results.discard(key))
+            return None
+        except sqlite3.OperationalError:  # locked or full, which passes
+            raise
+        except sqlite3.DatabaseError:
+            await self._repair(self._results.reopen)
+            return None
+        if result is not None:
+            self._uses.pop(key, None)
+            self._use_count += 1
+            self._uses[key] = self._use_count
+        return result
 
     async def put(self, key: str, result: Result) -> None:
         """Keep a result, unless it is larger than `max_bytes`.
 
         Raises:
-            OSError, sqlite3.Error: any filesystem or SQLite failure.
+            OSError, sqlite3.Error: any filesystem or SQLite failure, or too many writes at once.
         """
-        if result.size_bytes <= self._max_bytes:
-            await self._run(lambda: self._put(key, result))
+        size_bytes = result.size_bytes
+        if size_bytes > self._max_bytes:
+            return
+        if self._waiting_bytes and self._waiting_bytes + size_bytes > _MAX_WAITING_BYTES:
+            raise BlockingIOError(errno.EAGAIN, "too many results wait to be written")
+        self._waiting[key] = result
+        self._waiting_bytes += size_bytes
+        uses = dict(self._uses)
+        try:
+            await _run(self._writers, lambda: self._results.write(key, result, uses))
+        finally:
+            self._waiting_bytes -= size_bytes
+            if self._waiting.get(key) is result:
+                del self._waiting[key]
+        self._uses = {key: use for key, use in self._uses.items() if uses.get(key) != use}
 
     async def close(self) -> None:
-        """Write the times of the last uses, and end the thread."""
+        """Note the last uses, and end the threads."""
         try:
-            await self._run(self._close)
+            await _run(self._readers, self._results.close_reader)
+            await _run(self._writers, lambda: self._results.close_writer(self._uses))
         finally:
-            self._worker.shutdown()
+            self._readers.shutdown()
+            self._writers.shutdown()
 
-    async def _run(self, work: Callable[[], _T]) -> _T:
-        def run() -> _T:
-            try:
-                return work()
-            except sqlite3.OperationalError:  # locked or full, which passes
-                raise
-            except (sqlite3.DatabaseError, FileNotFoundError):  # damaged, or the folder is gone
-                self._disconnect()
-                raise
-
-        return await asyncio.get_running_loop().run_in_executor(self._worker, run)
-
-    def _get(self, key: str) -> Result | None:
-        rows = self._open().execute(_FIND, (key,)).fetchall()
-        if not rows:
-            return None
-        files = [self._file(sha256) for _, sha256 in rows]
-        try:
-            result = unpack(key, rows[0][0] + b"".join(file.read_bytes() for file in files))
-        except FileNotFoundError:
-            self._discard(key, files)
-            return None
-        except MalformedResultError:
-            self._discard(key, files)
-            raise
-        self._used_at_ns[key] = time.time_ns()
-        return result
-
-    def _put(self, key: str, result: Result) -> None:
-        index = self._open()
-        with _writing(index):  # evict by the latest uses
-            self._note_uses(index)
-            self._forget(index, key)
-            self._make_room(index, result.size_bytes)
-        with _writing(index):
-            for image in result.images:
-                self._write(self._file(image.sha256), image.data)
-            index.execute(
-                "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?)",
-                (key, pack_header(key, result), result.size_bytes, time.time_ns()),
-            )
-            index.executemany(
-                "INSERT INTO images VALUES (?, ?, ?)",
-                [(key, position, image.sha256) for position, image in enumerate(result.images)],
-            )
-        self.size_bytes = _count_bytes(index)
-
-    def _close(self) -> None:
-        if self._index is None:
-            return
-        try:
-            with _writing(self._index):
-                self._note_uses(self._index)
-        finally:
-            self._disconnect()
-
-    def _open(self) -> sqlite3.Connection:
-        if self._index is None:
-            self._folder.mkdir(0o700, parents=True, exist_ok=True)  # PNGs hold prompts
-            try:
-                self._index = self._connect()
-            except sqlite3.OperationalError:  # locked, full or read-only
-                raise
-            except sqlite3.DatabaseError as damage:
-                self._set_index_aside(damage)
-                self._index = self._connect()
-            self.size_bytes = _count_bytes(self._index)
-        return self._index
-
-    def _connect(self) -> sqlite3.Connection:
-        index = sqlite3.connect(self._index_file, timeout=_BUSY_S, isolation_level=None)
-        try:
-            index.executescript(_SCHEMA)
-            [verdict] = index.execute("PRAGMA quick_check(1)").fetchone()
-            if verdict != "ok":
-                raise sqlite3.DatabaseError(verdict)
-            self._sweep(index)
-        except BaseException:
-            index.close()
-            raise
-        return index
-
-    def _disconnect(self) -> None:
-        if self._index is not None:
-            self._index.close()
-            self._index = None
-
-    def _set_index_aside(self, damage: sqlite3.DatabaseError) -> None:
-        """Start a new index; the next sweep removes the images, which have no rows any more."""
-        aside = self._index_file.with_suffix(".damaged")
-        self._index_file.replace(aside)
-        for suffix in ("-wal", "-shm"):
-            Path(f"{self._index_file}{suffix}").unlink(missing_ok=True)
-        _log.warning("cache_index_set_aside", path=str(aside), error=str(damage))
-
-    def _sweep(self, index: sqlite3.Connection) -> None:
-        """Remove the files of a process that died while it wrote."""
-        with _writing(index):
-            self._partial_file.unlink(missing_ok=True)
-            for file in self._folder.glob(f"blobs/??/{'?' * 64}"):
-                _remove_unless_used(index, file)
-
-    def _make_room(self, index: sqlite3.Connection, size_bytes: int) -> None:
-        excess = _count_bytes(index) + size_bytes - self._max_bytes
-        while excess > 0:
-            key, freed = index.execute(
-                "SELECT key, size_bytes FROM results ORDER BY used_at_ns LIMIT 1"
-            ).fetchone()
-            self._forget(index, key)
-            excess -= freed
-
-    def _forget(self, index: sqlite3.Connection, key: str) -> None:
-        """Remove a result, and its images unless other results have them."""
-        rows = index.execute("SELECT sha256 FROM images WHERE key = ?", (key,)).fetchall()
-        index.execute("DELETE FROM results WHERE key = ?", (key,))
-        for (sha256,) in rows:
-            _remove_unless_used(index, self._file(sha256))
-
-    def _discard(self, key: str, files: Sequence[Path]) -> None:
-        """Remove a damaged result with all its images."""
-        index = self._open()
-        with _writing(index):
-            for file in files:
-                file.unlink(missing_ok=True)
-            self._forget(index, key)
-        self.size_bytes = _count_bytes(index)
-
-    def _note_uses(self, index: sqlite3.Connection) -> None:
-        index.executemany(
-            "UPDATE results SET used_at_ns = max(used_at_ns, ?) WHERE key = ?",
-            [(used_at_ns, key) for key, used_at_ns in self._used_at_ns.items()],
-        )
-        self._used_at_ns.clear()
-
-    def _write(self, file: Path, data: bytes) -> None:
-        """Write a file atomically: after a power cut it is complete or absent."""
-        try:
-            with self._partial_file.open("wb") as partial:
-                partial.write(data)
-                partial.flush()
-                os.fsync(partial.fileno())
-            file.parent.mkdir(parents=True, exist_ok=True)
-            self._partial_file.replace(file)
-        except OSError:
-            self._partial_file.unlink(missing_ok=True)
-            raise
-        folder = os.open(file.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-    def _file(self, sha256: str) -> Path:
-        return self._folder / "blobs" / sha256[:2] / sha256
+    async def _repair(self, work: Callable[[], object]) -> None:
+        """Let the writing thread do this, and wait for it no longer than a read may."""
+        repair = asyncio.get_running_loop().run_in_executor(self._writers, work)
+        repair.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.wait([repair], timeout=self._read_wait_s)
 
 
-@contextmanager
-def _writing(index: sqlite3.Connection) -> Iterator[None]:
-    """Hold the write lock; commit at the end, or roll back on an exception."""
-    with index:
-        index.execute("BEGIN IMMEDIATE")
-        yield
-
-
-def _count_bytes(index: sqlite3.Connection) -> int:
-    [size_bytes] = index.execute("SELECT coalesce(sum(size_bytes), 0) FROM results").fetchone()
-    return int(size_bytes)
-
-
-def _remove_unless_used(index: sqlite3.Connection, file: Path) -> None:
-    row = index.execute("SELECT 1 FROM images WHERE sha256 = ?", (file.name,)).fetchone()
-    if row is None:
-        file.unlink(missing_ok=True)
+async def _run(thread: ThreadPoolExecutor, work: Callable[[], _T]) -> _T:
+    return await asyncio.get_running_loop().run_in_executor(thread, work)

@@ -1,4 +1,4 @@
-"""Cache key: equal for requests whose images have the same bytes."""
+"""Cache key: equal for requests whose images have the same bytes and may be shared."""
 
 import contextlib
 import dataclasses
@@ -12,13 +12,15 @@ from safelight_service.core.request import ResolvedRequest
 _DISTRIBUTIONS = ("Pillow", "diffusers", "safelight-service", "torch", "torchao", "transformers")
 
 
-def cache_key(model: str, request: ResolvedRequest) -> str:
+def cache_key(model: str, request: ResolvedRequest, scope: str = "") -> str:
     """Return a SHA-256, in hexadecimal, of everything that affects the bytes of the images.
 
     `model` is the identity of the loaded model. The key covers all of the request except its
-    previews, so a field that is added later is covered too.
+    previews, so a field that is added later is covered too. It also covers `scope`, the name of
+    the callers that share the result, so that no others find it; empty stands for all callers.
     """
     facts = {
+        "scope": scope,
         "model": model,
         "request": dataclasses.asdict(dataclasses.replace(request, preview=None)),
         "versions": _versions(),

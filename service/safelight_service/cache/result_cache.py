@@ -1,5 +1,6 @@
 """Result cache: looks results up in its tiers, the fastest first, and tolerates failing ones."""
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -70,6 +71,7 @@ class ResultCache:
         self._tiers = tiers
         self._failing: dict[str, str] = {}
         """Failing tiers, and the operation that failed first."""
+        self._copying: set[asyncio.Task[None]] = set()
 
     @classmethod
     def open(cls, settings: CacheSettings) -> Self:
@@ -84,14 +86,21 @@ class ResultCache:
         return cls(tiers, is_enabled=settings.enabled, replays_unseeded=settings.replay_unseeded)
 
     async def get(self, key: str) -> Result | None:
-        """Return the result of a key, or None; put it into the faster tiers as well."""
+        """Return the result of a key, or None; put it into the faster tiers as well.
+
+        A copy is complete in memory at once. On disk it is written later, which no caller awaits.
+        """
         for position, tier in enumerate(self._tiers):
             result = None
             with self._surviving(tier, "get"):
                 result = await tier.get(key)
             if result is not None:
                 self.stats[tier.name].hits += 1
-                await self._put(self._tiers[:position], key, result)
+                if position:
+                    copying = asyncio.create_task(self._put(self._tiers[:position], key, result))
+                    self._copying.add(copying)
+                    copying.add_done_callback(self._copying.discard)
+                    await asyncio.sleep(0)  # runs it until a tier waits
                 return result
             self.stats[tier.name].misses += 1
         return None
@@ -101,7 +110,8 @@ class ResultCache:
         await self._put(self._tiers, key, result)
 
     async def close(self) -> None:
-        """Close all tiers."""
+        """Close all tiers, after all copies are written."""
+        await asyncio.gather(*self._copying)
         for tier in self._tiers:
             with self._surviving(tier, "close"):
                 await tier.close()

@@ -7,10 +7,12 @@ image, so that any change is detected.
 
 import dataclasses
 import hashlib
+import itertools
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from safelight_service.core.events import Image
 
@@ -36,20 +38,42 @@ class _Facts(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
 
-class _ImageFacts(_Facts):
+class ImageFacts(_Facts):
+    """All fields of an image but its bytes."""
+
     index: int
     mime_type: str
     width: int
     height: int
     seed: int
     is_flagged: bool
-    sha256: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
     size_bytes: NonNegativeInt
 
 
-class _Header(_Facts):
-    images: tuple[_ImageFacts, ...]
+class Header(_Facts):
+    """All fields of a result but the bytes of its images."""
+
+    images: tuple[ImageFacts, ...]
     step_count: int
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all images."""
+        return sum(image.size_bytes for image in self.images)
+
+    def with_images(self, contents: Iterable[bytes]) -> Result:
+        """Return the result with the bytes of each image, in order.
+
+        Raises:
+            MalformedResultError: an image differs from the one packed.
+        """
+        images = []
+        for facts, data in zip(self.images, contents, strict=True):
+            if hashlib.sha256(data).hexdigest() != facts.sha256:
+                raise MalformedResultError("an image is not what was written")
+            images.append(Image(**facts.model_dump(exclude={"size_bytes"}), data=data))
+        return Result(tuple(images), self.step_count)
 
 
 def pack(key: str, result: Result) -> bytes:
@@ -68,6 +92,21 @@ def pack_header(key: str, result: Result) -> bytes:
     return b"%s %s\n" % (_digest(key, text), text)
 
 
+def unpack_header(key: str, line: bytes) -> Header:
+    """Parse the line of a result that was packed under that key.
+
+    Raises:
+        MalformedResultError: the line differs from the one packed.
+    """
+    digest, _, text = line.removesuffix(b"\n").partition(b" ")
+    if digest != _digest(key, text):
+        raise MalformedResultError("the header is not what was written under this key")
+    try:
+        return Header.model_validate_json(text)
+    except ValidationError as error:
+        raise MalformedResultError("the header does not describe a result") from error
+
+
 def unpack(key: str, value: bytes) -> Result:
     """Parse a result that was packed under that key.
 
@@ -75,25 +114,11 @@ def unpack(key: str, value: bytes) -> Result:
         MalformedResultError: the bytes differ from those packed.
     """
     line, _, data = value.partition(b"\n")
-    digest, _, text = line.partition(b" ")
-    if digest != _digest(key, text):
-        raise MalformedResultError("the header is not what was written under this key")
-    try:
-        header = _Header.model_validate_json(text)
-    except ValidationError as error:
-        raise MalformedResultError("the header does not describe a result") from error
-    images = []
-    begin = 0
-    for facts in header.images:
-        end = begin + facts.size_bytes
-        image = Image(**facts.model_dump(exclude={"size_bytes"}), data=data[begin:end])
-        if hashlib.sha256(image.data).hexdigest() != image.sha256:
-            raise MalformedResultError("an image is not what was written")
-        images.append(image)
-        begin = end
-    if begin != len(data):
-        raise MalformedResultError("there are more bytes than those of the images")
-    return Result(tuple(images), header.step_count)
+    header = unpack_header(key, line)
+    if len(data) != header.size_bytes:
+        raise MalformedResultError("there are more or fewer bytes than those of the images")
+    ends = list(itertools.accumulate(image.size_bytes for image in header.images))
+    return header.with_images(data[begin:end] for begin, end in itertools.pairwise([0, *ends]))
 
 
 def _digest(key: str, text: bytes) -> bytes:

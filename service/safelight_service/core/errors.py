@@ -2,8 +2,8 @@
 
 SafelightError
 ├── UnauthenticatedError     the token is missing or unknown
-├── RateLimitedError         a token's generations start too fast
-├── TooManyGenerationsError  a token has too many generations at once
+├── RateLimitedError         the token starts generations too fast
+├── TooManyGenerationsError  the token runs too many generations at once
 ├── InvalidRequestError      fields break their rules; lists all of them
 ├── ModelNotFoundError       the model is not served
 ├── ModelForbiddenError      the token does not allow the model
@@ -15,6 +15,7 @@ SafelightError
 ├── ReaderStalledError       the reader stopped reading
 ├── QueueFullError           the queue is full
 ├── OutOfMemoryError         the device has too little memory for the request
+├── NonFiniteImageError      an image came out as values that are not finite
 ├── ModelLoadingError        the model is not in memory yet
 ├── ModelFailedError         the model cannot be loaded
 ├── StoppingError            the service takes no new work
@@ -133,7 +134,7 @@ class TimeLimitError(SafelightError):
 
 
 class DeadlineError(SafelightError):
-    """The deadline cannot be met, by the forecast."""
+    """The generation cannot finish by the deadline, according to the forecast."""
 
     def __init__(self, left_s: float, needed_s: float) -> None:
         super().__init__(
@@ -142,14 +143,14 @@ class DeadlineError(SafelightError):
 
 
 class ReaderStalledError(SafelightError):
-    """The reader took nothing from its stream for too long."""
+    """The caller read nothing from its stream for too long."""
 
     def __init__(self, limit_s: float) -> None:
         super().__init__(f"nothing was read from the stream for {limit_s:g} s")
 
 
 class RetryableError(SafelightError):
-    """An error that passes; retry after `retry_after_s` seconds."""
+    """A temporary error; retry after `retry_after_s` seconds."""
 
     def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(message)
@@ -157,7 +158,7 @@ class RetryableError(SafelightError):
 
 
 class RateLimitedError(RetryableError):
-    """The token has used up its generations for the last minute."""
+    """The token has reached its limit of generations per minute."""
 
     def __init__(self, token: str, per_minute: int, retry_after_s: float) -> None:
         super().__init__(
@@ -190,6 +191,16 @@ class OutOfMemoryError(SafelightError):
 
     def __init__(self) -> None:
         super().__init__("the device ran out of memory; ask for a smaller image")
+
+
+class NonFiniteImageError(SafelightError):
+    """The model or its scheduler gave NaN or infinity, so there is no picture."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the image has values that are not finite; try another scheduler, more steps or "
+            "a lower guidance_scale"
+        )
 
 
 class ModelLoadingError(RetryableError):

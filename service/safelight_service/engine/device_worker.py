@@ -28,7 +28,7 @@ from safelight_service.engine.queue_bounds import QueueBounds
 _log = structlog.get_logger()
 
 _LOOK_EVERY_S = 0.5
-"""Greatest age of estimates while no job arrives, starts or ends."""
+"""Maximum age of estimates while no job arrives, starts or ends."""
 
 _PATIENCE_S = 5.0
 """Longest wait for the current operation when the worker stops; it may hang."""

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
@@ -34,6 +35,7 @@ from safelight_service.engine.event_relay import LoopEventRelay
 from safelight_service.engine.hardware import measure_memory, memory_for_weights
 from safelight_service.engine.job import Job
 from safelight_service.engine.models.acceleration import keep_compiled
+from safelight_service.engine.models.digests import FileDigests
 from safelight_service.engine.models.loading import LoadedModel, load_model, silence_libraries
 from safelight_service.engine.models.registry import ModelRegistry
 from safelight_service.engine.queue_bounds import QueueBounds
@@ -79,6 +81,7 @@ class Engine:
                 batching=batching,
                 profiles=ProfileStore(batching.profiles_file),
                 note_compilation=observer.note_compilation,
+                digests=FileDigests(_beside(batching.profiles_file, "digests.json")),
             ),
             self._warm_up,
             observer,
@@ -254,6 +257,11 @@ class Engine:
         error = ended.result()
         if error is not None:
             raise error
+
+
+def _beside(file: Path | None, name: str) -> Path | None:
+    """Return the path of another file in the folder of a file, if there is one."""
+    return None if file is None else file.with_name(name)
 
 
 def _find_budget(model_memory_gib: float | None, device: torch.device) -> float:

@@ -13,8 +13,8 @@ from typing import Protocol
 
 from safelight_service.core.events import Event, EventCallback
 
-PendingEvent = Event | Future[Event]
-"""An event, or the future of one that another thread makes."""
+PendingEvent = Event | Future[Event] | Future[Event | None]
+"""An event, or the future of one that another thread makes, or None if it makes none."""
 
 
 class EventRelay(Protocol):
@@ -75,6 +75,8 @@ class LoopEventRelay:
                 if isinstance(first, _End):
                     self.ended.set_result(first.error)
                 else:
-                    self._on_event(first.result() if isinstance(first, Future) else first)
+                    event = first.result() if isinstance(first, Future) else first
+                    if event is not None:
+                        self._on_event(event)
         except Exception as fault:
             self.ended.set_result(fault)

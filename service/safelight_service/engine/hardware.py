@@ -108,7 +108,7 @@ _side_streams = _SideStreams()
 
 
 @contextlib.contextmanager
-def beside(device: torch.device, after: Any) -> Iterator[None]:
+def on_side_stream(device: torch.device, after: Any) -> Iterator[None]:
     """Run the block's work on a side stream of this thread, after an event.
 
     The device thread's stream already holds later steps.
@@ -133,8 +133,8 @@ class Span:
     note: NoteSeconds
     """Called with the seconds that the device took, once it has finished."""
     uses: object
-    """Kept in memory until then. Weights were allocated on another stream, so torch would reuse
-    their memory while this stream still reads them."""
+    """Kept in memory until the device has finished. Weights were allocated on another stream, so
+    torch would reuse their memory while this stream still reads them."""
     begin: Event | None
     began_at: float
     end: Event | None = None
@@ -156,7 +156,7 @@ class Span:
 class RunAhead:
     """Keeps the host at most one step ahead of an asynchronous device, and measures its work.
 
-    Further ahead, progress would be reported too early and cancellations would take effect late.
+    Further ahead, the host would report progress too early and obey cancellations too late.
     Times come from events that the device itself records.
     """
 
@@ -254,7 +254,7 @@ _SHARE_FOR_WEIGHTS = 0.8
 
 
 def memory_for_weights(device: torch.device) -> float:
-    """Return the bytes of weights that fit on a device beside their activations.
+    """Return the bytes of weights that fit on a device and leave room for activations.
 
     Call it before the first weights are loaded. Infinite for the host, which swaps.
     """
@@ -279,7 +279,7 @@ def measure_memory() -> dict[str, dict[str, int]]:
 
 
 def describe(device: torch.device) -> str:
-    """Name a device together with all else that affects the time of its forwards."""
+    """Return a device's name, with everything else that affects the time of its forwards."""
     is_cuda = device.type == "cuda"
     name = torch.cuda.get_device_name(device) if is_cuda else f"cpu x{torch.get_num_threads()}"
     return f"{name}, torch {torch.__version__}"

@@ -44,7 +44,7 @@ class ImageRun:
         self.finishes_at: float | None = None
         """Expected end, by time.monotonic; None without a forecast."""
         self.promise: tuple[float, float] | None = None
-        """Moment and seconds of the first forecast of its end after its start."""
+        """First forecast after its start: the moment it was made, and the seconds until the end."""
         self.step_count = 0
         self.row_count = 0
         """Rows of its last forward; 0 before the first one."""
@@ -58,6 +58,8 @@ class ImageRun:
         if hardware.is_asynchronous(job.model.adapter.execution_device):
             self._context = HostValues(self._noise)
         self._is_flagged: torch.Tensor | bool = False
+        self._checks: list[torch.Tensor] = []
+        """Whether the latents and the VAE's pixels are finite, bools () on the device."""
         self._greenlet: greenlet.greenlet | None = None
 
     @property
@@ -150,7 +152,7 @@ class ImageRun:
         pipeline = self._prepare_pipeline(generator)
         result = pipeline(**adapter.pipeline_arguments(self.job.request), generator=generator)
         [is_flagged] = getattr(result, "nsfw_content_detected", None) or [self._is_flagged]
-        pixels = Pixels(result.images[0], is_flagged)
+        pixels = Pixels(result.images[0], is_flagged, self._checks)
         if pixels.is_drawn:
             self.timeline.decoded_at = time.monotonic()
         image = self.job.encoders.submit(self._render, pixels)
@@ -196,7 +198,10 @@ class ImageRun:
 
     def _decode(self, latents: torch.Tensor, run: Callable[[], Any]) -> Any:
         self.timeline.denoised_at = time.monotonic()
-        return _wait_for(Decode(latents, run))
+        decoded = _wait_for(Decode(latents, run))
+        # Pipelines and some VAEs clamp, which would turn infinity into an ordinary colour.
+        self._checks += [latents.isfinite().all(), decoded[0].isfinite().all()]
+        return decoded
 
     def _check(
         self, images: torch.Tensor, device: torch.device, dtype: torch.dtype
@@ -236,16 +241,18 @@ class ImageRun:
         if step.number % wanted.interval_steps:
             return
         parameters = self.job.request.parameters
+        predicted = step.predict_clean()
         latents = unpack(
             self.job.model.adapter.pipeline,
-            step.predict_clean(),
+            predicted,
             parameters.width,
             parameters.height,
         )
         cells = colours.draw(latents)
         if cells is not None:
+            pixels = Pixels(cells, checks=[predicted.isfinite().all()])
             preview = self.job.encoders.submit(
-                render_preview, Pixels(cells), self.job.request, self.index, step.number
+                render_preview, pixels, self.job.request, self.index, step.number
             )
             self.job.relay.post(preview)
 

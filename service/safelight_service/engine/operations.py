@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Forward:
-    """A denoiser's forward of `row_count` rows; forwards of equal keys may be merged."""
+    """A denoiser's forward of `row_count` rows; forwards with equal keys may be merged."""
 
     arguments: dict[str, Any]
     row_count: int

@@ -1,13 +1,9 @@
 """Admission: limits the generations of a caller by model, by rate and by number."""
 
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-from limits import RateLimitItemPerMinute
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
 
 from safelight_service.auth.tokens import Caller
 from safelight_service.core.errors import (
@@ -16,12 +12,19 @@ from safelight_service.core.errors import (
     TooManyGenerationsError,
 )
 
+_WINDOW_S = 60.0
+
 
 class Admission:
-    """Counts the generations of each caller, per minute and at once."""
+    """Counts the generations of each caller, per minute and at once.
 
-    def __init__(self) -> None:
-        self._rates = MovingWindowRateLimiter(MemoryStorage())
+    `clock` returns seconds and must never go back, as the wall clock may.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._starts: defaultdict[str, deque[float]] = defaultdict(deque)
+        """Times of the starts of the last minute, by the names of callers with a rate."""
         self._running: Counter[str] = Counter()
 
     @contextmanager
@@ -49,7 +52,11 @@ class Admission:
             self._running[caller.name] -= 1
 
     def _count(self, name: str, per_minute: int) -> None:
-        rate = RateLimitItemPerMinute(per_minute)
-        if not self._rates.hit(rate, name):
-            free_at = self._rates.get_window_stats(rate, name).reset_time
-            raise RateLimitedError(name, per_minute, max(0.0, free_at - time.time()))
+        """Count a start, unless the window is full; it slides, and refused starts do not count."""
+        now = self._clock()
+        starts = self._starts[name]
+        while starts and starts[0] <= now - _WINDOW_S:
+            starts.popleft()
+        if len(starts) >= per_minute:
+            raise RateLimitedError(name, per_minute, starts[-per_minute] + _WINDOW_S - now)
+        starts.append(now)

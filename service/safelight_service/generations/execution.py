@@ -1,7 +1,7 @@
 """Execution: makes images once, for all generations that request the same ones.
 
-Generations with equal requests and seeds share an execution. It runs as long as any of them is
-RUNNING, in whichever order they end.
+Generations with equal requests, seeds and cache scopes share an execution. It runs as long as any
+of them is RUNNING, in whichever order they end.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ class Execution:
 
     def __init__(self, generation: Generation) -> None:
         self.request = generation.request
+        self.cache_scope = generation.cache_scope
         self.timeline = Timeline(generation.began_at)
         self.key: Hashable = None
         """Key by which other generations may join it; None if they may not."""

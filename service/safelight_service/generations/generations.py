@@ -121,9 +121,15 @@ class Generations:
         return generation
 
     def _start(self, request: GenerationRequest) -> Generation:
-        generation = Generation(_owner(), request.generation_id or uuid.uuid4().hex, request)
+        caller = current_caller.get()
+        generation = Generation(
+            _owner(),
+            request.generation_id or uuid.uuid4().hex,
+            request,
+            caller.cache_scope if caller else "",
+        )
         model = request.model or self._backend.default_model
-        generation.admitted.enter_context(self._admission.admit(current_caller.get(), model))
+        generation.admitted.enter_context(self._admission.admit(caller, model))
         self._index.add(generation)
         self._observer.generation_began(generation)
         self._launch(generation)
@@ -196,7 +202,7 @@ class Generations:
         async with self._backend.prepare(
             execution.request, execution.publish, execution.timeline
         ) as prepared:
-            key = find_key(execution.request, prepared, self._cache)
+            key = find_key(execution.request, prepared, self._cache, execution.cache_scope)
             if key is None:
                 return await self._backend.run(prepared, execution.publish)
             other = self._executions.get(key.execution)

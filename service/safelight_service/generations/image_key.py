@@ -13,7 +13,7 @@ _ANY_SEED = -1
 
 @dataclass(frozen=True, slots=True)
 class ImageKey:
-    """Equal for requests that get the same images."""
+    """Equal for requests that get the same images, and share them."""
 
     result: str
     """Key of the images in the result cache."""
@@ -21,8 +21,13 @@ class ImageKey:
     """Key of the images while they are made; includes the previews that are wanted."""
 
 
-def find_key(request: GenerationRequest, prepared: Prepared, cache: ResultCache) -> ImageKey | None:
-    """Return the key of a request; None if its images are neither shared nor cached."""
+def find_key(
+    request: GenerationRequest, prepared: Prepared, cache: ResultCache, scope: str
+) -> ImageKey | None:
+    """Return the key of a request; None if its images are neither shared nor cached.
+
+    `scope` names the callers that share images; requests of another scope have other keys.
+    """
     is_open = request.parameters.seed is None
     if not (request.uses_cache and cache.is_enabled):
         return None
@@ -31,5 +36,5 @@ def find_key(request: GenerationRequest, prepared: Prepared, cache: ResultCache)
     resolved = prepared.accepted.request
     if is_open:
         resolved = replace(resolved, parameters=replace(resolved.parameters, seed=_ANY_SEED))
-    key = cache_key(prepared.model_identity, resolved)
+    key = cache_key(prepared.model_identity, resolved, scope)
     return ImageKey(key, (key, resolved.preview))

@@ -76,7 +76,7 @@ class Server:
 
     @property
     def address(self) -> str:
-        """HOST:PORT that it listens on."""
+        """HOST:PORT that the server listens on."""
         host = self._settings.listen.rpartition(":")[0]
         return f"{host}:{self._port}"
 

@@ -23,7 +23,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class TextToImageServicer(pb_grpc.TextToImageServiceServicer):
-    """Serves the contract from an engine and its generations."""
+    """Serves the contract from a backend and its generations."""
 
     def __init__(
         self, backend: Backend, generations: Generations, observer: Observer = NULL_OBSERVER

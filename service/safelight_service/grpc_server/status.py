@@ -41,6 +41,7 @@ TABLE: dict[type[errors.SafelightError], _Row] = {
     errors.ReaderStalledError: _Row(code_pb2.DEADLINE_EXCEEDED, "READER_STALLED"),
     errors.QueueFullError: _Row(code_pb2.RESOURCE_EXHAUSTED, "QUEUE_FULL"),
     errors.OutOfMemoryError: _Row(code_pb2.RESOURCE_EXHAUSTED, "OUT_OF_MEMORY"),
+    errors.NonFiniteImageError: _Row(code_pb2.INTERNAL, "NON_FINITE_IMAGE"),
     errors.ModelLoadingError: _Row(code_pb2.UNAVAILABLE, "MODEL_LOADING"),
     errors.ModelFailedError: _Row(code_pb2.FAILED_PRECONDITION, "MODEL_FAILED"),
     errors.StoppingError: _Row(code_pb2.UNAVAILABLE, "STOPPING"),

@@ -17,14 +17,16 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class LimitSettings(Table):
-    """Upper and lower bounds of what a request may ask of a model."""
+    """Upper and lower bounds of requests to a model."""
 
     min_side_px: int = Field(64, ge=8, description="Smallest width and height.")
     max_side_px: int = Field(2048, ge=8, description="Largest width and height.")
     max_pixel_count: int = Field(2048 * 2048, ge=64, description="Largest width times height.")
-    max_step_count: int = Field(150, ge=1, description="Most denoising steps.")
+    max_step_count: int = Field(150, ge=1, description="Maximum number of denoising steps.")
     max_guidance_scale: float = Field(50.0, ge=0, description="Highest guidance scale.")
-    max_image_count: int = Field(8, ge=1, le=64, description="Most images in one request.")
+    max_image_count: int = Field(
+        8, ge=1, le=64, description="Maximum number of images in one request."
+    )
     max_prompt_character_count: int = Field(
         10_000, ge=1, description="Longest prompt in characters, checked before tokenization."
     )
@@ -37,7 +39,7 @@ class LimitSettings(Table):
 
 
 class DefaultSettings(Table):
-    """Values of parameters that a request leaves unset. Unset here, too: the pipeline's default."""
+    """Values of parameters that a request leaves unset. Unset ones take the pipeline's default."""
 
     guidance_scale: float | None = Field(None, ge=0, description="Guidance scale.")
     num_inference_steps: int | None = Field(None, ge=1, description="Number of denoising steps.")
@@ -163,7 +165,7 @@ class ModelSettings(Table):
         "auto",
         pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
         description="Torch device: `cpu`, `cuda`, `cuda:N` or `mps`. `auto`: cuda if there is a "
-        "GPU, else cpu. A device that does not exist stops the start.",
+        "GPU, else cpu. The service does not start with a device that does not exist.",
     )
     preload: bool = Field(
         True,

@@ -29,13 +29,12 @@ class BatchingSettings(Table):
     max_width: int | None = Field(
         None,
         ge=1,
-        description="Most images in one forward. 1 disables batching. Unset: as wide as "
-        "measurements justify.",
+        description="Maximum number of images in one forward. 1 disables batching. Unset: as many "
+        "as measurements justify.",
     )
     deterministic: bool = Field(
         False,
-        description="Give equal requests equal bytes, whatever runs beside them. Disables "
-        "batching.",
+        description="Give equal requests equal bytes, whatever else runs. Disables batching.",
     )
     order: Literal["first_come", "shortest_remaining"] = Field(
         "first_come",
@@ -47,9 +46,9 @@ class BatchingSettings(Table):
     )
     profiles_file: OptionalPath = Field(
         default_factory=default_cache("profiles.json"),
-        description="File that stores measured widths. Default: "
-        "`~/.cache/safelight/profiles.json`, or unset without a home folder. Empty: measure again "
-        "after each start.",
+        description="File that stores measured widths. `digests.json` beside it stores the SHA-256 "
+        "of model files. Default: `~/.cache/safelight/profiles.json`, or unset without a home "
+        "folder. Empty: measure and read again after each start.",
     )
 
 
@@ -63,7 +62,7 @@ class CacheSettings(Table):
     folder: OptionalPath = Field(
         None,
         description="Folder for results, which survive a restart. Replicas on one host may share "
-        "it, on a local file system. Unset or empty: no disk tier.",
+        "it, on a local file system and as one user. Unset or empty: no disk tier.",
     )
     disk_mib: int = Field(4096, ge=1, description="Disk space for results in the folder.")
     redis_url: SecretStr | None = Field(
@@ -91,7 +90,7 @@ class GenerationSettings(Table):
     """How long a generation runs, and how long callers can return to it."""
 
     max_s: float = Field(
-        3600.0, gt=0, description="Longest time of a generation in seconds, including its wait."
+        3600.0, gt=0, description="Maximum time of a generation in seconds, including its wait."
     )
     keep_s: float = Field(
         60.0,
@@ -107,14 +106,14 @@ class GenerationSettings(Table):
         3600.0,
         ge=0,
         le=3600,
-        description="Longest `linger` of a request in seconds; longer ones are refused. The Python "
+        description="Maximum `linger` of a request in seconds; longer ones are refused. The Python "
         "client asks for 10 seconds.",
     )
     max_lingering: int = Field(
         64,
         ge=0,
-        description="Most generations of a caller that run without watchers. Beyond it, the one "
-        "that was left first ends.",
+        description="Maximum number of generations of a caller that run without watchers. Beyond "
+        "it, the one that was left first ends.",
     )
     stall_s: float = Field(
         60.0,
@@ -130,16 +129,16 @@ class ConnectionSettings(Table):
     max_count: int = Field(
         1000,
         ge=1,
-        description="Most open connections. Further ones are closed on arrival, and their clients "
-        "see UNAVAILABLE. Each takes a file descriptor.",
+        description="Maximum number of open connections. Further ones are closed on arrival, and "
+        "their clients see UNAVAILABLE. Each takes a file descriptor.",
     )
     max_stream_count: int = Field(
         500,
         ge=1,
-        description="Most concurrent calls on one connection, including abandoned calls until the "
-        "service notices. Clients queue further calls silently. The HTTP gateway uses one "
-        "connection for all its callers. gRPC drops calls of any connection once 1,000 wait for "
-        "the service, so keep this limit below that.",
+        description="Maximum number of concurrent calls on one connection, including abandoned "
+        "calls until the service notices. Clients queue further calls silently. The HTTP gateway "
+        "uses one connection for all its callers. gRPC drops calls of any connection once 1,000 "
+        "wait for the service, so keep this limit below that.",
     )
     max_age_s: float | None = Field(
         None,

@@ -28,7 +28,7 @@ from safelight_settings import (
 )
 
 _FOREIGN_VARIABLES = re.compile(r"SAFELIGHT_(TARGET|TOKEN|GATEWAY_\w+)")
-"""Read by the client's command line and by the gateway."""
+"""Variables of the client's command line and of the gateway."""
 
 
 class Settings(ProgramSettings):
@@ -45,7 +45,7 @@ class Settings(ProgramSettings):
     allow_anonymous: bool = Field(
         False,
         description="Serve callers without token or certificate on addresses other than loopback. "
-        "False: such a start is refused.",
+        "False: the service refuses to start there.",
     )
     listen: Address = Field(
         "127.0.0.1:50051",
@@ -80,14 +80,14 @@ class Settings(ProgramSettings):
     queue_size: int = Field(
         64,
         ge=0,
-        description="Most generations waiting for each device. More are refused with "
+        description="Maximum number of generations waiting for each device. More are refused with "
         "RESOURCE_EXHAUSTED, or take the places of a caller that has more than its share of them.",
     )
     queue_s: float = Field(
         3600.0,
         gt=0,
-        description="Most device time that generations waiting for each device need, in seconds: "
-        "the sum of their forecasts, each as if it ran alone. More are refused as by `queue_size`.",
+        description="Maximum device seconds that the generations waiting for each device need: the "
+        "sum of their forecasts, each as if it ran alone. More are refused as by `queue_size`.",
     )
     heartbeat_s: float = Field(
         5.0,
@@ -104,7 +104,7 @@ class Settings(ProgramSettings):
     step_timeout_s: float = Field(
         600.0,
         gt=0,
-        description="Longest time of one call on the device, in seconds. Beyond it the device "
+        description="Maximum time of one call on the device, in seconds. Beyond it the device "
         "counts as lost and the process exits. The first call of a compiled model takes minutes.",
     )
     torch_threads: int | None = Field(

@@ -37,7 +37,7 @@ _TICK_S = 0.5
 """Interval of measuring the event loop's lag, and of processing notes of the device thread."""
 
 _MOST_NOTES = 100_000
-"""Most unprocessed notes of a kind; reached only if the event loop stands still for minutes."""
+"""Maximum unprocessed notes of a kind; reached only if the event loop hangs for minutes."""
 
 
 class Telemetry(Observer):

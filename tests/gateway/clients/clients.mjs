@@ -93,9 +93,7 @@ async function replicate(mode, reference) {
   const wait = mode === "poll" ? { mode: "poll", interval: 50 } : { mode: "block" };
   const input = { prompt, width, height, num_inference_steps: steps, ...extra };
   const [output] = await client.run(reference, { input, wait });
-  return typeof output === "string"
-    ? download(output)
-    : Buffer.from(await (await output.blob()).arrayBuffer());
+  return Buffer.from(await (await output.blob()).arrayBuffer());
 }
 
 // together-ai and openai
@@ -125,6 +123,40 @@ async function openai(root) {
   return Buffer.from(response.data[0].b64_json, "base64");
 }
 
+async function openaiStream() {
+  const { default: OpenAI } = await load("openai");
+  const client = new OpenAI({ apiKey: token, baseURL: `${base}/v1` });
+  const ids = [];
+  for await (const each of client.models.list()) ids.push(each.id);
+  if (ids.join() !== "shapes") throw new Error(`models: ${ids}`);
+  const options = { stream: true, partial_images: 1, size: `${width}x${height}` };
+  const body = { model, prompt, ...options, num_inference_steps: steps, ...extra };
+  let last;
+  for await (const event of await client.images.generate(body)) last = event;
+  if (last.type !== "image_generation.completed") throw new Error(last.type);
+  return Buffer.from(last.b64_json, "base64");
+}
+
+// Vercel's AI SDK
+
+globalThis.AI_SDK_LOG_WARNINGS = false; // it would write them to the standard output
+
+async function aiSdk(name, options) {
+  const { generateImage } = await load("ai");
+  const provider = await load(`@ai-sdk/${name}`);
+  const create = Object.entries(provider).find(([key]) => key.startsWith("create"))[1];
+  const { seed, ...others } = { num_inference_steps: steps, ...extra };
+  const isOpenAI = name === "openai-compatible"; // which sends no seed of its own
+  const result = await generateImage({
+    model: create(options).imageModel(model),
+    prompt,
+    size: `${width}x${height}`,
+    providerOptions: isOpenAI ? { safelight: { seed, ...others } } : { [name]: others },
+    ...(isOpenAI ? {} : { seed }),
+  });
+  return Buffer.from(result.image.uint8Array);
+}
+
 const old = "-4.13.21";
 const clients = {
   huggingface_endpoint_url: () =>
@@ -152,6 +184,12 @@ const clients = {
   together_url: () => together(),
   openai_b64: () => openai("/v1"),
   openai_nebius: () => openai("/nebius/v1"),
+  openai_stream: openaiStream,
+  ai_sdk_openai: () =>
+    aiSdk("openai-compatible", { name: "safelight", apiKey: token, baseURL: `${base}/v1` }),
+  ai_sdk_replicate: () =>
+    aiSdk("replicate", { apiToken: token, baseURL: `${base}/replicate/v1` }),
+  ai_sdk_fal: () => aiSdk("fal", { apiKey: token, baseURL: `${base}/fal-ai` }),
 };
 
 const recorded = async () => (await fetch(`${base}/recorded`)).json();

@@ -184,6 +184,16 @@ def fal_subscribe() -> Any:
 
 
 @client
+def fal_cancel() -> Any:
+    handle = import_fal().submit(model, arguments=fal_arguments())
+    handle.cancel()
+    for _ in handle.iter_events():
+        pass
+    assert handle.status().error_type == "client_cancelled"
+    return handle.get()
+
+
+@client
 def fal_submit() -> Any:
     handle = import_fal().submit(model, arguments=fal_arguments())
     for _ in handle.iter_events(with_logs=True):
@@ -207,13 +217,13 @@ def replicate_input() -> dict[str, Any]:
 @client
 def replicate_run() -> Any:
     [output] = replicate().run(model, input=replicate_input())
-    return output.read() if hasattr(output, "read") else download(output)
+    return output.read()
 
 
 @client
 def replicate_version() -> Any:
     [output] = replicate().run(f"{model}:{job['version']}", input=replicate_input())
-    return output.read() if hasattr(output, "read") else download(output)
+    return output.read()
 
 
 @client
@@ -265,6 +275,23 @@ def openai_b64() -> Any:
 @client
 def openai_nebius_url() -> Any:
     return download(openai("/nebius/v1", response_format="url").url)
+
+
+@client
+def openai_stream() -> Any:
+    import openai as module
+
+    api = module.OpenAI(api_key=token, base_url=f"{base}/v1")
+    assert [each.id for each in api.models.list()] == ["shapes"]
+    assert api.models.retrieve(model).id == model
+    extra = {"num_inference_steps": steps(), **others()}
+    text = f"{parameters['width']}x{parameters['height']}"
+    stream = api.images.generate(
+        model=model, prompt=prompt, size=text, stream=True, partial_images=1, extra_body=extra
+    )
+    events = list(stream)
+    assert events[-1].type == "image_generation.completed"
+    return base64.b64decode(events[-1].b64_json)
 
 
 # output for the test

@@ -21,7 +21,7 @@ from tests.gateway.http_call import post
         ("nobody/nothing", 404, None),
     ],
 )
-def test_errors_are_told_in_the_words_and_places_of_the_dialect(
+def test_errors_have_the_form_of_the_dialect(
     route: str, model: str, status: int, retry_after: str | None, failing_gateway: RunningGateway
 ) -> None:
     answer = send(failing_gateway, route, model)

@@ -48,6 +48,39 @@ def test_fal_job_is_cancelled(
     cancelled = call(submitted["cancel_url"], "PUT")
     assert (cancelled.status, cancelled.json) == (202, {"status": "CANCELLATION_REQUESTED"})
     assert failing_service.has_left.wait(10)
+    while (status := get(submitted["status_url"])).status == 202:
+        pass
+    assert status.json["status"] == "COMPLETED"
+    assert status.json["error"] == "the request was cancelled"
+    assert status.json["error_type"] == "client_cancelled"
+    result = get(submitted["response_url"])
+    assert (result.status, result.json["error_type"]) == (499, "client_cancelled")
+    assert result.headers["x-fal-error-type"] == "client_cancelled"
+    assert call(submitted["cancel_url"], "PUT").status == 400
+
+
+@pytest.mark.parametrize("parameter", ["fal_webhook", "webhook_url"])
+def test_fal_webhook_is_refused(parameter: str, failing_gateway: RunningGateway) -> None:
+    url = f"https%3A%2F%2Fexample.org&{parameter}x=1"
+    for path in (f"/fal-queue/{READY}", f"/fal-ai/{READY}"):
+        answer = post(f"{failing_gateway.url}{path}?{parameter}={url}", PROMPT)
+        assert answer.status == 422
+        assert answer.json["detail"][0]["loc"] == ["body", parameter]
+        assert post(f"{failing_gateway.url}{path}?{parameter}=", PROMPT).status == 200
+
+
+def test_fal_failure_has_the_type_that_fal_gives_it(failing_gateway: RunningGateway) -> None:
+    answer = post(f"{failing_gateway.url}/fal-ai/late", PROMPT)
+    assert (answer.status, answer.json["error_type"]) == (504, "request_timeout")
+    answer = post(f"{failing_gateway.url}/fal-ai/queue-full", PROMPT)
+    assert (answer.status, "error_type" in answer.json) == (429, False)
+
+
+def test_fal_queue_answers_with_data_in_sync_mode(gateway: RunningGateway) -> None:
+    url = f"{gateway.url}/fal-ai/shapes?_subdomain=queue"
+    submitted = post(url, {**PROMPT, "sync_mode": True}).json
+    [image] = get(submitted["response_url"]).json["images"]
+    assert image["url"].startswith("data:image/png;base64,")
 
 
 def test_fal_submission_for_huggingface_js_is_held_until_it_is_done(

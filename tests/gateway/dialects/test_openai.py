@@ -1,6 +1,7 @@
 """OpenAI's images API, at OpenAI, Nebius and Together."""
 
-from support.running_gateway import RunningGateway
+from support.running_gateway import RunningGateway, run_gateway
+from support.running_service import RunningService
 from tests.gateway.dialects.requests import PROMPT, send
 from tests.gateway.http_call import post
 
@@ -24,3 +25,18 @@ def test_openai_clients_do_not_repeat_what_fails_for_good(failing_gateway: Runni
     assert answer.headers["x-should-retry"] == "false"
     assert answer.json["error"]["type"] == "server_error"
     assert "x-should-retry" not in send(failing_gateway, "openai", "queue-full").headers
+
+
+def test_models_of_dall_e_answer_with_links_unless_asked_for_bytes(service: RunningService) -> None:
+    with run_gateway(service.target, aliases={"*": "shapes"}) as gateway:
+        url = f"{gateway.url}/v1/images/generations"
+        formats = [
+            post(url, {**PROMPT, "model": model, **wish}).json["data"][0]["type"]
+            for model, wish in (
+                ("dall-e-3", {}),
+                ("dall-e-3", {"response_format": "b64_json"}),
+                ("gpt-image-1", {}),
+                ("gpt-image-1", {"response_format": "url"}),
+            )
+        ]
+    assert formats == ["url", "b64_json", "b64_json", "url"]

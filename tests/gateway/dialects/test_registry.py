@@ -9,6 +9,7 @@ from safelight_gateway.dialects import fal
 from safelight_gateway.dialects.builtin import DIALECTS
 from safelight_gateway.dialects.dialect import DialectRoute, Proxy
 from safelight_gateway.dialects.registry import DialectRegistry
+from safelight_gateway.fields.rules import WEBHOOK
 from tests.gateway.dialects import toy
 
 
@@ -22,6 +23,11 @@ from tests.gateway.dialects import toy
         ),
         ({"parameter_aliases": {"steps": "n"}}, "the parameter 'steps'"),
         ({"parameter_aliases": {"width": "height"}}, "the parameter 'width'"),
+        ({"parameter_aliases": {"quality": "prompt"}}, "the field 'quality'"),
+        ({"hints": ("steps",)}, "the field 'steps'"),
+        ({"hints": ("webhook",)}, "the field 'webhook'"),
+        ({"refusals": {"quality": WEBHOOK}}, "the field 'quality'"),
+        ({"refusals": {"mask": WEBHOOK}}, "the refusal 'mask'"),
         ({"hosts": {"fal.run": "/toy"}}, "the host 'fal.run'"),
         ({"proxy": Proxy("/fal-proxy", header="x-toy-target")}, "the proxy '/fal-proxy'"),
     ],
@@ -35,6 +41,13 @@ def test_two_dialects_may_share_an_alias_of_one_meaning() -> None:
     shared = replace(toy.DIALECT, parameter_aliases={"steps": "num_inference_steps"})
     registry = DialectRegistry((*DIALECTS, shared))
     assert registry.names_of("num_inference_steps") == ("num_inference_steps", "steps")
+
+
+def test_fields_of_a_dialect_hold_for_all() -> None:
+    registry = DialectRegistry((*DIALECTS, toy.DIALECT))
+    assert {"mood", "quality"} <= registry.hints
+    assert {"photo", "image"} <= registry.refusals.keys()
+    assert "mood" not in DialectRegistry(DIALECTS).hints
 
 
 def test_own_name_of_a_parameter_counts_before_its_aliases() -> None:

@@ -30,7 +30,14 @@ def test_replicate_wait_ends_with_starting(failing_gateway: RunningGateway) -> N
     assert (cancelled.status, cancelled.json["status"]) == (200, "canceled")
 
 
-@pytest.mark.parametrize("agent", ["unknown/None; hf_hub/2.4.0", "@huggingface/inference/4.13"])
+@pytest.mark.parametrize(
+    "agent",
+    [
+        "unknown/None; hf_hub/2.4.0",
+        "@huggingface/inference/4.13",
+        "ai/6.0.326 ai-sdk/replicate/2.0",
+    ],
+)
 def test_replicate_holds_clients_that_never_poll(
     agent: str, failing_gateway: RunningGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -46,3 +53,27 @@ def test_replicate_version_can_name_the_model(version: str, gateway: RunningGate
     body = {"version": version, "input": PROMPT}
     answer = post(f"{gateway.url}/replicate/v1/predictions", body, Prefer="wait")
     assert answer.json["status"] == "succeeded"
+
+
+@pytest.mark.parametrize(
+    "agent", ["replicate-python/1.0.7", "replicate-javascript/1.4.0", "curl/8"]
+)
+def test_replicate_sdks_get_data_over_plain_http(agent: str, gateway: RunningGateway) -> None:
+    url = f"{gateway.url}/replicate/v1/models/safelight/shapes/predictions"
+    for headers, scheme in (
+        ({}, "http:" if agent.startswith("curl") else "data:"),
+        ({"X_Forwarded_Proto": "https"}, "https:"),
+    ):
+        answer = post(url, {"input": PROMPT}, Prefer="wait", User_Agent=agent, **headers)
+        assert answer.json["output"][0].startswith(scheme)
+
+
+@pytest.mark.parametrize("name", ["webhook", "webhook_completed", "width", "no_such_field"])
+def test_replicate_fields_next_to_the_input_are_refused(
+    name: str, failing_gateway: RunningGateway
+) -> None:
+    url = f"{failing_gateway.url}/v1/models/safelight/{READY}/predictions"
+    answer = post(url, {"input": PROMPT, name: "https://example.org"}, Prefer="wait")
+    assert answer.status == 422
+    assert answer.json["detail"].startswith(f"{name}: is ")
+    assert post(url, {"input": PROMPT, name: None}, Prefer="wait").status == 201

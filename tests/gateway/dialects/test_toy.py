@@ -61,6 +61,13 @@ def test_wrong_value_is_reported_under_the_name_that_was_sent(toy_gateway: Runni
     )
 
 
+def test_its_fields_are_ignored_or_refused(failing_toy_gateway: RunningGateway) -> None:
+    url = f"{failing_toy_gateway.url}/toy/draw/{READY}"
+    assert post(url, {**DRAWING, "mood": "calm"}).headers["x-toy-ignored"] == "mood"
+    refused = post(url, {**DRAWING, "photo": "cat.png"})
+    assert (refused.status, refused.json["trouble"].partition(":")[0]) == (422, "photo")
+
+
 def test_it_renders_the_errors_of_its_routes(failing_toy_gateway: RunningGateway) -> None:
     answer = draw(failing_toy_gateway, "queue-full")
     assert (answer.status, answer.headers["retry-after"]) == (429, "2")
@@ -71,8 +78,7 @@ def test_it_renders_the_errors_of_its_routes(failing_toy_gateway: RunningGateway
 def test_token_of_its_scheme_is_passed_on(
     path: str, failing_toy_gateway: RunningGateway, failing_service: FailingService
 ) -> None:
-    body = {**DRAWING, "inputs": "a star"}
-    answer = post(failing_toy_gateway.url + path, body, Authorization="Crayon secret")
+    answer = post(failing_toy_gateway.url + path, DRAWING, Authorization="Crayon secret")
     assert answer.status == 200
     assert failing_service.metadata["authorization"] == "Bearer secret"
 
@@ -116,6 +122,7 @@ def test_gateway_without_it_knows_nothing_of_it(
     assert draw(gateway).status == 404
     assert post(f"{gateway.url}/draw/shapes", DRAWING, Host="toy.example").status == 404
     url = f"{failing_gateway.url}/fal-ai/{READY}"
-    assert post(url, DRAWING, Authorization="Crayon secret").status == 401
-    ignored = post(url, DRAWING).headers["x-ignored-parameters"]
-    assert ignored == "across, down, idea, strokes"
+    assert post(url, {"prompt": "a star"}, Authorization="Crayon secret").status == 401
+    refused = post(url, DRAWING)
+    assert refused.status == 422
+    assert [each["loc"][1] for each in refused.json["detail"]] == sorted(DRAWING)

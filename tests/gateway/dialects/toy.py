@@ -3,9 +3,10 @@
 from starlette.responses import JSONResponse, Response
 
 from safelight_gateway.dialects.dialect import Dialect, DialectRoute, Proxy
-from safelight_gateway.dialects.parameters import read_request
 from safelight_gateway.edge.call import Call
 from safelight_gateway.errors import GatewayError
+from safelight_gateway.fields.parameters import read_request
+from safelight_gateway.fields.rules import IMAGE_INPUT
 
 
 def render_error(error: GatewayError) -> Response:
@@ -15,7 +16,7 @@ def render_error(error: GatewayError) -> Response:
 async def _draw(call: Call) -> Response:
     model = call.request.path_params["model"]
     result = await call.state.generator.run(read_request(call, call.json(), model=(model,)))
-    headers = {"x-toy-ignored": ",".join(result.ignored_parameters)}
+    headers = {"x-toy-ignored": ",".join(result.ignored_fields)}
     return Response(result.images[0].data, media_type="image/png", headers=headers)
 
 
@@ -36,6 +37,8 @@ DIALECT = Dialect(
         "across": "width",
         "down": "height",
     },
+    hints=("mood",),
+    refusals={"photo": IMAGE_INPUT},
     hosts={"toy.example": "/toy", "beta.toy.*": "/toy"},
     proxy=Proxy("/toy-proxy", header="x-toy-target"),
     deadline_headers=("x-toy-patience",),

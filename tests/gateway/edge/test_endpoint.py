@@ -41,7 +41,19 @@ def test_deadline_of_a_header_is_that_of_the_call(
     assert post(url, PROMPT, X_fal_request_timeout="20").status == 200
     assert failing_service.time_remaining is not None
     assert 10 < failing_service.time_remaining < 21
-    assert post(url, PROMPT, X_fal_request_timeout="soon").status == 422
+    for wrong in ("soon", "", "0", "-1", "inf", "1e9", "m", "5 m"):
+        assert post(url, PROMPT, X_fal_request_timeout=wrong).status == 422
+
+
+def test_deadline_may_be_a_duration(
+    failing_gateway: RunningGateway, failing_service: FailingService
+) -> None:
+    url = f"{failing_gateway.url}/v1/models/safelight/{READY}/predictions"
+    for duration, seconds in (("90s", 90), ("1m30s", 90), ("0h2m", 120), ("9.5", 9.5)):
+        answer = post(url, {"input": PROMPT}, Prefer="wait", Cancel_after=duration)
+        assert answer.status == 201
+        assert failing_service.time_remaining is not None
+        assert seconds - 8 < failing_service.time_remaining < seconds + 1
 
 
 @pytest.mark.parametrize("route", ["hf-inference", "fal", "fal held", "replicate", "openai"])

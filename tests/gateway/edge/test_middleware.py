@@ -4,6 +4,7 @@ import pytest
 
 from support.running_gateway import RunningGateway
 from tests.gateway.dialects.requests import PROMPT
+from tests.gateway.failing_service import READY
 from tests.gateway.http_call import call
 
 
@@ -16,7 +17,7 @@ def test_preflight_lets_any_origin_send_what_it_asks_to(gateway: RunningGateway)
     assert "PUT" in answer.headers["access-control-allow-methods"]
 
 
-def test_unknown_routes_and_methods_are_told(gateway: RunningGateway) -> None:
+def test_unknown_routes_and_methods_are_reported(gateway: RunningGateway) -> None:
     for method, path, status in (
         ("GET", "/nowhere", 404),
         ("GET", "/models/shapes", 405),
@@ -43,3 +44,46 @@ def test_links_are_those_that_the_caller_can_reach(
     answer = call(f"{gateway.url}/fal-ai/shapes", "POST", PROMPT, headers)
     url = answer.json["images"][0]["url"]
     assert url.startswith(f"{base or gateway.url + '/images'}/files/")
+
+
+HEADERS = (
+    "Accept",
+    "Access-Control-Request-Headers",
+    "Authorization",
+    "Baggage",
+    "Content-Type",
+    "Host",
+    "Last-Event-ID",
+    "Prefer",
+    "Traceparent",
+    "Tracestate",
+    "User-Agent",
+    "X-Fal-Request-Timeout",
+    "X-Fal-Target-Url",
+    "X-Forwarded-Host",
+    "X-Forwarded-Prefix",
+    "X-Forwarded-Proto",
+    "X-Request-Id",
+    "X-Use-Cache",
+    "X-Wait-For-Model",
+)
+
+
+@pytest.mark.parametrize(
+    "value", ["\u00e9", "\u00b2", "/\u00e9", "a\tb", "%e9%00", "," * 3_000, ""]
+)
+def test_no_value_of_a_header_is_a_fault(value: str, failing_gateway: RunningGateway) -> None:
+    for header in HEADERS:
+        answer = call(f"{failing_gateway.url}/fal-ai/{READY}", "POST", PROMPT, {header: value})
+        assert answer.status < 500, header
+        assert call(failing_gateway.url, "OPTIONS", None, {header: value}).status == 204
+
+
+@pytest.mark.parametrize("id_", ["\u00e9", "a\u00b2", "a b", "a" * 129])
+def test_request_id_that_cannot_be_passed_on_is_replaced(
+    id_: str, failing_gateway: RunningGateway
+) -> None:
+    headers = {"X-Request-Id": id_}
+    answer = call(f"{failing_gateway.url}/fal-ai/{READY}", "POST", PROMPT, headers)
+    assert answer.status == 200
+    assert len(answer.headers["x-request-id"]) == 36

@@ -30,7 +30,7 @@ def choose(*ids: str, **aliases: str) -> str | None:
         (("HUB/Y",), "Big/B"),
     ],
 )
-def test_model_is_found_by_name_and_by_alias_whatever_the_case(
+def test_model_is_found_by_name_and_by_alias_in_any_case(
     ids: tuple[str, ...], name: str | None
 ) -> None:
     assert choose(*ids, **{"hub/y": "big/b"}) == name

@@ -24,6 +24,7 @@ from tests.client.scripted_service import (
     accepted,
     chunk,
     completed,
+    failure,
     header,
     image,
     png,
@@ -118,6 +119,8 @@ def test_a_disconnect_cancels(scripted: ScriptedService, scripted_gateway: Runni
     with opened(f"{scripted_gateway.url}/v1/generate", "POST", REQUEST) as response:
         assert next(read_events(response)).kind == "accepted"
     assert scripted.cancelled.wait(10)
+    assert scripted.cancelled_by_id.wait(10)  # since the gateway lets it linger
+    assert scripted.cancelled_ids == [scripted.requests[0].generation_id]
 
 
 def test_a_disconnect_before_the_first_event_cancels(
@@ -128,6 +131,45 @@ def test_a_disconnect_before_the_first_event_cancels(
     with pytest.raises(TimeoutError), opened(url, "POST", REQUEST, timeout_s=0.5):
         pass
     assert scripted.cancelled.wait(10)
+    assert scripted.cancelled_by_id.wait(10)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"linger": "60s"}, {"generation_id": "native-resumes", "linger": "60s"}],
+    ids=["neither", "linger", "both"],
+)
+def test_a_broken_stream_of_the_service_is_resumed_and_each_event_comes_once(
+    scripted: ScriptedService, scripted_gateway: RunningGateway, fields: dict[str, str]
+) -> None:
+    broken = status(grpc.StatusCode.INTERNAL, "Received RST_STREAM with error code 2")
+    scripted.play_in_turn(
+        [accepted(2), progress(1), *image(0), broken],
+        [accepted(2), progress(2), *image(0), *[*image(1)][:2], broken],
+        [accepted(2), progress(2), *image(0), *image(1), completed()],
+    )
+    request = {**REQUEST, "image_count": 2, **fields}
+    events = generate(f"{scripted_gateway.url}/v1/generate", request)
+    assert [event.kind for event in events] == [
+        *("accepted", "progress", "image", "progress", "image", "completed")
+    ]
+    assert [open_image(event).size for event in only(events, "image")] == [(16, 16)] * 2
+    first, *others = scripted.requests
+    assert others == [first, first]
+    assert first.generation_id == fields.get("generation_id", first.generation_id) != ""
+    assert first.linger.seconds == (60 if "linger" in fields else 10)
+    assert not scripted.cancelled_ids
+
+
+def test_a_named_generation_lingers_only_if_asked_to(
+    scripted: ScriptedService, scripted_gateway: RunningGateway
+) -> None:
+    scripted.play(accepted(), HOLD)
+    request = {**REQUEST, "generation_id": "native-named"}
+    with opened(f"{scripted_gateway.url}/v1/generate", "POST", request) as response:
+        next(read_events(response))
+    assert scripted.cancelled.wait(10)
+    assert not scripted.requests[0].HasField("linger")
 
 
 def test_a_lingering_generation_repeats_no_image_after_a_reconnect(
@@ -323,7 +365,7 @@ def test_a_broken_image_is_found_after_a_reconnect_too(
 def test_headers_become_metadata(
     scripted: ScriptedService, scripted_gateway: RunningGateway
 ) -> None:
-    scripted.play(accepted(), image(), status(grpc.StatusCode.INTERNAL, "enough"))
+    scripted.play(accepted(), image(), failure(grpc.StatusCode.INTERNAL, "INTERNAL"))
     headers = {"authorization": "Bearer hf_secret", "x-wait-for-model": "1", "x-use-cache": "0"}
     generate(f"{scripted_gateway.url}/v1/generate", REQUEST, headers)
     assert scripted.metadata["authorization"] == "Bearer hf_secret"

@@ -13,14 +13,14 @@ from typing import Any
 import PIL.Image
 
 _TOP = Path(__file__).parents[3]
-_INSTALLED = Path(os.environ.get("SAFELIGHT_TEST_CLIENTS") or _TOP / "build" / "gateway-clients")
+INSTALLED = Path(os.environ.get("SAFELIGHT_TEST_CLIENTS") or _TOP / "build" / "gateway-clients")
 _SCRIPTS = Path(__file__).parents[1] / "clients"
 _COMMANDS = {
-    "python": [str(_INSTALLED / "python/bin/python"), str(_SCRIPTS / "clients.py")],
-    "python-nebius": [str(_INSTALLED / "python-nebius/bin/python"), str(_SCRIPTS / "clients.py")],
+    "python": [str(INSTALLED / "python/bin/python"), str(_SCRIPTS / "clients.py")],
+    "python-nebius": [str(INSTALLED / "python-nebius/bin/python"), str(_SCRIPTS / "clients.py")],
     "node": ["node", str(_SCRIPTS / "clients.mjs")],
 }
-ARE_INSTALLED = all((_INSTALLED / name / ".installed").is_file() for name in _COMMANDS)
+ARE_INSTALLED = all((INSTALLED / name / ".installed").is_file() for name in _COMMANDS)
 """Whether `scripts/install-gateway-clients` has run."""
 
 PROMPT = "a red circle on a blue background"
@@ -99,7 +99,7 @@ def start_clients(
         "version": VERSION,
         "prompt": PROMPT,
         "is_impatient": is_impatient,
-        "modules": str(_INSTALLED / "node/node_modules"),
+        "modules": str(INSTALLED / "node/node_modules"),
     }
     process = subprocess.Popen(
         _COMMANDS[runtime],
@@ -119,7 +119,7 @@ def start_clients(
 _ENVIRONMENT = {
     "PATH": os.environ["PATH"],
     "HOME": os.environ.get("HOME", "/"),
-    "HF_HOME": str(_INSTALLED / "hf-home"),
+    "HF_HOME": str(INSTALLED / "hf-home"),
     "NO_PROXY": "*",
 }
 

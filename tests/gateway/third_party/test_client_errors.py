@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pytest
 
 from support.running_gateway import RunningGateway
-from tests.gateway.failing_service import BAD_TOKEN, LOADING
+from tests.gateway.failing_service import BAD_TOKEN, ENDLESS, LOADING
 from tests.gateway.third_party.client_process import (
     ARE_INSTALLED,
     PARAMETERS,
@@ -121,3 +121,11 @@ def test_a_refused_client_gets_the_reason_and_gives_up(
         assert outcome.statuses("GET") == [404]
     elif (runtime, name) not in UNTOLD:
         assert REASONS[situation] in outcome.exception
+
+
+def test_cancelled_client_of_fal_asks_for_the_result_once(failing_gateway: RunningGateway) -> None:
+    case = Case("fal_cancel", failing_gateway.url, f"safelight/{ENDLESS}")
+    [outcome] = start_clients("python", [case], prefix="/seen-by/fal-cancel").outcomes()
+    assert "the request was cancelled" in outcome.exception
+    assert outcome.statuses("PUT") == [202]
+    assert outcome.statuses("GET").count(499) == 1

@@ -50,6 +50,7 @@ CLIENTS = {
         "together_url",
         "openai_b64",
         "openai_nebius_url",
+        "openai_stream",
     ),
     "python-nebius": ("hub_hf-inference", "hub_fal-ai", NEBIUS),
     "node": (
@@ -76,6 +77,10 @@ CLIENTS = {
         "together_url",
         "openai_b64",
         "openai_nebius",
+        "openai_stream",
+        "ai_sdk_openai",
+        "ai_sdk_replicate",
+        "ai_sdk_fal",
     ),
 }
 TLS_CLIENTS = {

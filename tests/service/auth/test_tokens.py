@@ -37,7 +37,7 @@ def write(file: Path, text: str) -> Path:
 
 
 def test_a_token_is_found_with_what_it_allows(file: Path) -> None:
-    limits = 'models = ["shapes"]\nrequests_per_minute = 60\nconcurrent = 4\n'
+    limits = 'models = ["shapes"]\nrequests_per_minute = 60\nconcurrent = 4\ncache_group = "web"\n'
     tokens = Tokens(write(file, OTHER + GOOD + limits), SERVED)
     assert tokens.find("secret") == Caller(
         name="billing",
@@ -45,6 +45,7 @@ def test_a_token_is_found_with_what_it_allows(file: Path) -> None:
         models=("shapes",),
         requests_per_minute=60,
         concurrent=4,
+        cache_group="web",
     )
 
 
@@ -116,6 +117,7 @@ def test_a_caller_does_not_show_its_digest(file: Path) -> None:
         (GOOD + "weight = 0", r":4: tokens\[0\].weight: Input should be greater"),
         (GOOD + "weight = nan", r":4: tokens\[0\].weight: Input should be"),
         (GOOD + 'service_class = "vip"', ":4: .*service_class: Input should be 'interactive'"),
+        (GOOD + 'cache_group = "a b"', ":4: .*cache_group: String should match"),
         (GOOD + "models = []", ":4: .*models: Tuple should have at least 1"),
         (GOOD + 'models = ["x"]', ":4: .*models: 'x' is not a served model: shapes, sdxl"),
     ],

@@ -4,7 +4,6 @@ import asyncio
 import sys
 from pathlib import Path
 
-from safelight_service.cache import disk
 from safelight_service.cache.disk import DiskTier
 from safelight_service.cache.results import Result
 from tests.service.cache.sample_results import make_result
@@ -19,7 +18,7 @@ def result_of(key: str) -> Result:
 
 
 async def _fill(folder: Path, name: str) -> None:
-    tier = DiskTier(folder, ROOM)
+    tier = DiskTier(folder, ROOM, lock_wait_s=60, read_wait_s=60)  # however slow the disk is
     for number in range(COUNT):
         key = f"{name}{number}"
         await tier.put(key, result_of(key))
@@ -30,5 +29,4 @@ async def _fill(folder: Path, name: str) -> None:
 
 
 if __name__ == "__main__":
-    disk._BUSY_S = 60  # however slow the disk is
     asyncio.run(_fill(Path(sys.argv[1]), sys.argv[2]))

@@ -17,7 +17,7 @@ RESULT = make_result(b"first" * 1000, b"second" * 1000)
 
 
 async def _put_and_die(folder: Path, fatal: str, count: int) -> None:
-    tier = DiskTier(folder, 1 << 20)
+    tier = DiskTier(folder, 1 << 20, read_wait_s=60)
     await tier.get("")  # opens the index
     left = count
 

@@ -45,10 +45,10 @@ def filled(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def files_limited() -> Iterator[None]:
-    """Make all file writes of this process fail."""
+def files_limited(max_bytes: int) -> Iterator[None]:
+    """Make all writes of this process to files fail beyond so many bytes of a file."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, hard))
     try:
         yield
     finally:

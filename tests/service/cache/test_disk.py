@@ -1,46 +1,34 @@
 """The folder survives any damage; at worst, an image is made again."""
 
 import asyncio
+import os
 import shutil
 import signal
 import sqlite3
 import sys
+import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager, closing
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from safelight_service.cache import ResultCache, disk
+from safelight_service.cache import ResultCache
 from safelight_service.cache.disk import DiskTier
 from safelight_service.cache.results import MalformedResultError, Result
 from tests.service.cache import busy_writer, killed_writer
+from tests.service.cache.disk_tiers import blobs, locked, open_tier
 from tests.service.cache.sample_results import make_result
 from tests.service.cache.small_disk import files_limited, filled, mounted, remount
 
 pytestmark = pytest.mark.anyio
 
-ROOM = 1 << 20
 RESULT, OTHER = make_result(b"picture" * 100, b"second" * 100), make_result(b"other" * 100)
-
-
-@asynccontextmanager
-async def open_tier(folder: Path, room: int = ROOM) -> AsyncIterator[DiskTier]:
-    tier = DiskTier(folder, room)
-    try:
-        yield tier
-    finally:
-        await tier.close()
-
-
-def blobs(folder: Path) -> list[Path]:
-    """The files of all images."""
-    return sorted(folder.glob("blobs/*/*"))
 
 
 async def test_results_outlive_the_process(tmp_path: Path) -> None:
@@ -88,11 +76,53 @@ async def test_what_was_used_last_is_remembered_over_a_restart(tmp_path: Path) -
         assert await tier.get("second") is None
 
 
+@pytest.mark.parametrize("reopens", [False, True])
+async def test_the_wall_clock_does_not_choose_what_makes_room(
+    reopens: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Set back a day, it would make the newest results the oldest."""
+    results = [make_result(bytes([number]) * 10) for number in range(4)]
+
+    async def put(tier: DiskTier, number: int) -> None:
+        day_s, now_s = 86_400, 1.9e9
+        monkeypatch.setattr(time, "time", lambda: now_s - number * day_s)
+        monkeypatch.setattr(time, "time_ns", lambda: int(1e9 * (now_s - number * day_s)))
+        await tier.put(str(number), results[number])
+
+    async with open_tier(tmp_path, room=20) as tier:
+        for number in range(3):
+            await put(tier, number)
+        if not reopens:
+            await put(tier, 3)
+    async with open_tier(tmp_path, room=20) as tier:
+        if reopens:
+            await put(tier, 3)
+        assert [await tier.get(str(number)) for number in range(4)] == [None, None, *results[2:]]
+
+
+async def test_a_former_index_is_continued_and_its_future_uses_are_not_the_latest(
+    tmp_path: Path,
+) -> None:
+    async with open_tier(tmp_path, room=20) as tier:
+        await tier.put("first", make_result(b"1" * 10))
+        await tier.put("second", make_result(b"2" * 10))
+    with closing(sqlite3.connect(tmp_path / "index.sqlite")) as index, index:
+        index.execute("ALTER TABLE results RENAME COLUMN recency TO used_at_ns")
+        index.execute("UPDATE results SET used_at_ns = used_at_ns + 8e18")
+    async with open_tier(tmp_path, room=20) as tier:
+        await tier.put("third", make_result(b"3" * 10))
+        assert await tier.get("second") is not None
+        await tier.put("fourth", make_result(b"4" * 10))
+        kept = [await tier.get(key) is not None for key in ("first", "second", "third", "fourth")]
+        assert kept == [False, True, False, True]
+
+
 OPERATIONS = st.lists(
     st.tuples(st.sampled_from(["get", "put"]), st.sampled_from("abcdef"), st.integers(1, 60))
 )
 
 
+@settings(max_examples=50)  # each opens a folder
 @given(OPERATIONS)
 def test_the_least_recently_used_results_make_room(operations: list[tuple[str, str, int]]) -> None:
     room = 100
@@ -253,6 +283,21 @@ async def test_a_folder_that_is_removed_while_it_is_used_is_made_again(tmp_path:
         assert await cache.get("key") == RESULT
 
 
+async def test_an_index_that_another_process_set_aside_is_left(tmp_path: Path) -> None:
+    index = tmp_path / "index.sqlite"
+    async with open_tier(tmp_path) as first:
+        await first.put("before", RESULT)
+        assert await first.get("before") == RESULT
+        index.replace(tmp_path / "index.damaged")
+        async with open_tier(tmp_path) as second:
+            assert await second.get("before") is None
+            await first.put("after", OTHER)
+            assert await first.get("before") is None
+            assert await second.get("after") == OTHER
+    async with open_tier(tmp_path) as third:
+        assert await third.get("after") == OTHER
+
+
 async def test_processes_can_share_a_folder(tmp_path: Path) -> None:
     names = ("a", "b", "c")
     processes = [
@@ -272,37 +317,15 @@ async def test_processes_can_share_a_folder(tmp_path: Path) -> None:
         assert tier.size_bytes <= busy_writer.ROOM
 
 
-async def test_a_process_that_hangs_while_it_writes_holds_up_no_reader(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(disk, "_BUSY_S", 0)
-    async with open_tier(tmp_path) as tier:
+async def test_a_process_that_hangs_while_it_writes_holds_up_no_reader(tmp_path: Path) -> None:
+    async with open_tier(tmp_path, lock_wait_s=0) as tier:
         await tier.put("key", RESULT)
-        with closing(sqlite3.connect(tmp_path / "index.sqlite")) as other:
-            other.execute("BEGIN IMMEDIATE")
+        with locked(tmp_path):
             assert await tier.get("key") == RESULT
             with pytest.raises(sqlite3.OperationalError, match="locked"):
                 await tier.put("other", OTHER)
         await tier.put("other", OTHER)
         assert await tier.get("other") == OTHER
-
-
-async def fill_and_free(folder: Path, filling: AbstractContextManager[None]) -> None:
-    async with open_tier(folder) as tier:
-        cache = ResultCache([tier])
-        await cache.put("key", RESULT)
-        with capture_logs() as logs:
-            with filling:
-                await cache.put("other", OTHER)
-                assert await cache.get("key") == RESULT
-                await cache.put("other", OTHER)
-                assert await cache.get("other") is None
-            await cache.put("other", OTHER)
-            assert await cache.get("other") == OTHER
-    assert not (folder / "partial").exists()
-    assert [log["event"] for log in logs] == ["cache_tier_failing", "cache_tier_works_again"]
-    assert logs[0]["log_level"] == "warning"
-    assert cache.stats["disk"].errors == 2
 
 
 @pytest.fixture
@@ -314,16 +337,70 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("needs to mount a tmpfs")
 
 
-async def test_a_full_disk_costs_what_does_not_fit_and_one_warning(small_disk: Path) -> None:
-    """Fault 26: ENOSPC on a tmpfs of 4 MiB."""
-    await fill_and_free(small_disk, filled(small_disk))
+async def test_a_full_disk_evicts_and_keeps_results_again(small_disk: Path) -> None:
+    """Fault 26: ENOSPC on a tmpfs of 4 MiB, far below `max_bytes`."""
+    results = [make_result(os.urandom(100_000), os.urandom(200_000)) for _ in range(30)]
+    async with open_tier(small_disk, room=1 << 30) as tier:
+        cache = ResultCache([tier])
+        for number, result in enumerate(results):
+            await cache.put(str(number), result)
+            assert await cache.get(str(number)) == result
+            if number:
+                assert await cache.get("1") == results[1]  # used all the time
+        kept = [number for number in range(30) if await cache.get(str(number)) is not None]
+        assert kept == [1, *range(kept[1], 30)]
+        assert len(blobs(small_disk)) == 2 * len(kept)
+        assert len(kept) > 5
+        assert cache.stats["disk"].errors == 0
+
+
+async def test_a_disk_that_others_fill_costs_old_results_only(small_disk: Path) -> None:
+    async with open_tier(small_disk) as tier:
+        cache = ResultCache([tier])
+        for number in range(8):
+            await cache.put(str(number), make_result(os.urandom(100_000)))
+        with filled(small_disk):
+            await cache.put("key", RESULT)
+            assert await cache.get("key") == RESULT
+            assert await cache.get("0") is None
+            assert await cache.get("7") is not None
+        assert cache.stats["disk"].errors == 0
+
+
+async def test_a_disk_that_is_full_at_the_start_costs_results_but_not_the_tier(
+    small_disk: Path,
+) -> None:
+    async with open_tier(small_disk) as tier:
+        for number in range(8):
+            await tier.put(str(number), make_result(os.urandom(100_000)))
+    with filled(small_disk):
+        async with open_tier(small_disk) as tier:
+            cache = ResultCache([tier])
+            assert [await cache.get(str(number)) for number in range(8)].count(None) in (1, 2)
+            await cache.put("key", RESULT)
+            assert await cache.get("key") == RESULT
 
 
 async def test_a_failing_write_costs_what_was_to_be_written_and_one_warning(
     tmp_path: Path,
 ) -> None:
-    """Fault 26: EFBIG, if the user may not mount."""
-    await fill_and_free(tmp_path, files_limited())
+    """Fault 26: EFBIG, in the second image of two."""
+    async with open_tier(tmp_path) as tier:
+        cache = ResultCache([tier])
+        await cache.put("key", OTHER)
+        with capture_logs() as logs:
+            with files_limited(len(RESULT.images[0].data)):
+                await cache.put("other", RESULT)
+                assert await cache.get("key") == OTHER
+                await cache.put("other", RESULT)
+                assert await cache.get("other") is None
+                assert len(blobs(tmp_path)) == 1
+            await cache.put("other", RESULT)
+            assert await cache.get("other") == RESULT
+    assert not (tmp_path / "partial").exists()
+    assert [log["event"] for log in logs] == ["cache_tier_failing", "cache_tier_works_again"]
+    assert logs[0]["log_level"] == "warning"
+    assert cache.stats["disk"].errors == 2
 
 
 async def test_a_folder_that_cannot_be_written_costs_one_warning(small_disk: Path) -> None:
@@ -348,3 +425,4 @@ async def test_a_path_that_is_no_folder_costs_one_warning(tmp_path: Path) -> Non
                 assert await cache.get("key") is None
                 await cache.put("key", RESULT)
     assert [log["event"] for log in logs] == ["cache_tier_failing"]
+    assert (tmp_path / "file").is_file()

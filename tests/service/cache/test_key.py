@@ -40,6 +40,11 @@ def test_another_model_has_other_keys() -> None:
     assert cache_key("model", REQUEST) != cache_key("another", REQUEST)
 
 
+def test_other_callers_have_other_keys() -> None:
+    scopes = "", "token:one", "token:two", "group:one"
+    assert len({cache_key("model", REQUEST, scope) for scope in scopes}) == len(scopes)
+
+
 def test_previews_do_not_change_the_key() -> None:
     watched = replace(REQUEST, preview=ResolvedPreview(5, "image/jpeg", 256))
     assert cache_key("model", watched) == cache_key("model", REQUEST)

@@ -29,6 +29,7 @@ ERRORS = [
     errors.ReaderStalledError(3.0),
     errors.QueueFullError(3, 1.5),
     errors.OutOfMemoryError(),
+    errors.NonFiniteImageError(),
     errors.ModelLoadingError("a", 2.5),
     errors.ModelFailedError("a"),
     errors.StoppingError(4.5),

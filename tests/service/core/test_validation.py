@@ -277,7 +277,7 @@ def test_seed_of_the_last_image_obeys_the_bound_too() -> None:
     }
 
 
-def test_unset_seed_is_drawn_anew_each_time() -> None:
+def test_unset_seed_is_drawn_again_each_time() -> None:
     seeds = {resolve_with().parameters.seed for _ in range(8)}
     assert len(seeds) > 1
     assert all(0 <= seed < 2**32 for seed in seeds)

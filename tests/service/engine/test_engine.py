@@ -100,7 +100,7 @@ def test_generations_at_the_same_time_do_not_disturb_each_other(tiny_models: Tin
     with_engine(tiny_models, "flux-dev", act)
 
 
-def test_a_deterministic_engine_makes_the_same_bytes_beside_other_work(
+def test_a_deterministic_engine_makes_the_same_bytes_among_other_work(
     tiny_models: TinyModels,
 ) -> None:
     async def act(engine: Engine) -> None:

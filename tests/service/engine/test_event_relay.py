@@ -141,7 +141,7 @@ def test_posting_wakes_the_loop_once_for_all_that_comes_before_it_looks() -> Non
     assert asyncio.run(run()) == 1
 
 
-def test_posting_after_the_loop_is_closed_harms_nobody() -> None:
+def test_posting_after_the_loop_is_closed_does_no_harm() -> None:
     async def make() -> LoopEventRelay:
         return LoopEventRelay(lambda _: None)
 

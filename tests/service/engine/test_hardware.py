@@ -10,10 +10,10 @@ import torch
 
 from safelight_service.engine.hardware import (
     RunAhead,
-    beside,
     is_answering,
     is_out_of_memory,
     memory_for_weights,
+    on_side_stream,
 )
 from support.thread_clock import set_clock
 
@@ -127,7 +127,7 @@ def test_time_in_which_nothing_was_asked_of_a_gpu_counts_for_no_work(
     assert gpu.noted == pytest.approx([1.0, 1.0], abs=2 * LAUNCH_S)
 
 
-def test_a_device_is_asked_for_the_simplest_thing() -> None:
+def test_a_device_is_asked_for_the_simplest_operation() -> None:
     assert is_answering(torch.device("cpu"))
     assert not is_answering(torch.device("meta"))  # computes nothing
 
@@ -221,7 +221,7 @@ def test_a_thread_keeps_its_side_stream(monkeypatch: pytest.MonkeyPatch) -> None
 
     def copy_pictures() -> None:
         for device in ("cuda:0", "cuda:1", "cuda:0", "cuda:1"):
-            with beside(torch.device(device), after=None):
+            with on_side_stream(torch.device(device), after=None):
                 pass
 
     for _ in range(2):

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import pytest
 
 from safelight_service.engine.models.loading import LoadedModel
+from safelight_service.engine.sampling.schedulers import SchedulerChoice
 from support.engine.job_runs import (
     Recorder,
     difference,
@@ -30,6 +31,9 @@ NOISY = ("ddpm", "dpm++_2m_sde", "euler_a", "lcm", "tcd")
 def on_gpu(family: str) -> Iterator[tuple[LoadedModel, SimulatedGpu]]:
     """Yield a family's model on a simulated GPU."""
     pipeline = make_pipeline(family)
+    SchedulerChoice(
+        pipeline.scheduler, type(pipeline)
+    )  # rehearses faster than within the simulation
     move(pipeline)
     with pytest.MonkeyPatch.context() as patch, simulate_gpu(patch) as gpu:
         yield reload(pipeline), gpu

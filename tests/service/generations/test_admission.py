@@ -1,5 +1,6 @@
 """Admission: a caller's models, rate and number of generations at once."""
 
+import time
 from contextlib import ExitStack
 
 import pytest
@@ -45,14 +46,53 @@ def test_another_model_is_refused_with_those_that_are_allowed() -> None:
         admit(Admission(), caller(models=("shapes", "toys")), "sdxl")
 
 
-def test_a_caller_over_its_rate_gets_a_retry_delay() -> None:
-    admission, limited = Admission(), caller(requests_per_minute=2)
+class Clock:
+    """Clock that tests set."""
+
+    now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_a_caller_over_its_rate_gets_a_retry_delay_until_the_window_has_slid() -> None:
+    clock = Clock()
+    admission, limited = Admission(clock), caller(requests_per_minute=2)
+    for clock.now_s in (1000.0, 1020.0):
+        admit(admission, limited)
+    for clock.now_s, delay_s in ((1020.0, 40.0), (1059.0, 1.0)):  # a refusal does not count
+        with pytest.raises(RateLimitedError, match="'billing' allows 2 generations a") as raised:
+            admit(admission, limited)
+        assert raised.value.retry_after_s == delay_s
+    admit(admission, caller("other", requests_per_minute=2))
+    clock.now_s = 1060.0
     admit(admission, limited)
+    with pytest.raises(RateLimitedError) as raised:
+        admit(admission, limited)
+    assert raised.value.retry_after_s == 20.0
+
+
+def test_a_rate_that_was_lowered_holds_until_as_few_are_in_the_window() -> None:
+    clock = Clock()
+    admission = Admission(clock)
+    for clock.now_s in (1000.0, 1010.0, 1020.0):
+        admit(admission, caller(requests_per_minute=3))
+    with pytest.raises(RateLimitedError) as raised:
+        admit(admission, caller(requests_per_minute=1))
+    assert raised.value.retry_after_s == 60.0
+    clock.now_s = 1080.0
+    admit(admission, caller(requests_per_minute=1))
+
+
+def test_the_wall_clock_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set back an hour, it would extend the delay by as much."""
+    admission, limited = Admission(), caller(requests_per_minute=1)
     admit(admission, limited)
-    with pytest.raises(RateLimitedError, match="'billing' allows 2 generations a minute") as raised:
+    hour_ago = time.time() - 3600
+    monkeypatch.setattr(time, "time", lambda: hour_ago)
+    with pytest.raises(RateLimitedError) as raised:
         admit(admission, limited)
     assert 0 < raised.value.retry_after_s <= 60
-    admit(admission, caller("other", requests_per_minute=2))
 
 
 def test_a_caller_runs_at_most_as_many_as_it_may_until_one_ends() -> None:

@@ -11,6 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from safelight_service.auth.tokens import Caller, current_caller, digest_token
 from safelight_service.cache import ResultCache
 from safelight_service.core.backend import Backend, Prepared
 from safelight_service.core.errors import (
@@ -490,6 +491,46 @@ def test_a_made_result_is_replayed_from_the_cache() -> None:
         await scene.generate("d", uses_cache=False, **SEED)
         await scene.generate("e")
         assert list(scene.engine.running) == ["c", "d", "e"]
+
+    play(act)
+
+
+def caller(name: str, cache_group: str | None = None) -> Caller:
+    return Caller(name=name, sha256=digest_token(name), cache_group=cache_group)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_shared"),
+    [
+        (None, None, True),
+        (caller("one"), caller("one"), True),
+        (caller("one"), caller("two"), False),
+        (caller("one"), None, False),
+        (caller("one", "team"), caller("two", "team"), True),
+        (caller("one", "team"), caller("two", "other"), False),
+        (caller("one", "team"), caller("two"), False),
+        (caller("one", "two"), caller("two"), False),
+    ],
+)
+@pytest.mark.parametrize("is_done", [False, True])
+def test_callers_share_images_within_their_cache_group_only(
+    first: Caller | None, second: Caller | None, is_shared: bool, is_done: bool
+) -> None:
+    async def act(scene: Scene) -> None:
+        current_caller.set(first)
+        await scene.generate("a", **SEED)
+        if is_done:
+            await scene.happen(IMAGE, COMPLETED)
+        current_caller.set(second)
+        watcher = await scene.generate("b", **SEED)
+        if is_shared:
+            if not is_done:
+                await scene.happen(IMAGE, COMPLETED)
+            assert cache_of(watcher) is (CacheUse.HIT if is_done else CacheUse.MISS)
+        else:
+            await scene.happen(IMAGE, COMPLETED, generation_id="b")
+            assert cache_of(watcher) is CacheUse.MISS
+        assert ("a" in scene.engine.running) == (not is_shared and not is_done)
 
     play(act)
 

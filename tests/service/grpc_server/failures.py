@@ -24,6 +24,8 @@ STOPPING = Failure(grpc.StatusCode.UNAVAILABLE, "STOPPING", is_retryable=True)
 DEVICE_LOST = Failure(grpc.StatusCode.UNAVAILABLE, "DEVICE_LOST", is_retryable=True)
 OUT_OF_MEMORY = Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "OUT_OF_MEMORY", is_retryable=False)
 
+NON_FINITE_IMAGE = Failure(grpc.StatusCode.INTERNAL, "NON_FINITE_IMAGE", is_retryable=False)
+
 
 def failure_of(events: Iterable[pb.GenerateResponse]) -> Failure:
     """Read a stream to its end, which must be a failure."""

@@ -10,6 +10,7 @@ from safelight_service.core.validation import resolve
 from safelight_service.engine.models.loading import LoadedModel
 from safelight_service.grpc_server.convert import from_generate_request
 from safelight_service.grpc_server.status import to_status
+from safelight_service.grpc_server.unknown_fields import refuse_unknown_fields
 
 _MAX_STATUS_BYTES = 8 * 1024
 """Largest metadata that clients accept by default."""
@@ -29,11 +30,12 @@ def take(data: bytes, model: LoadedModel) -> list[str]:
         request, waits_for_model=False, uses_cache=True, time_left_s=None, tenant=NO_TENANT
     )
     try:
+        refuse_unknown_fields(request)
         resolve(converted, model.capabilities, model.adapter.count_tokens)
     except InvalidRequestError as error:
         paths = [violation.field for violation in error.violations]
         assert paths
-        assert all(_is_field(path, pb.GenerateRequest.DESCRIPTOR) for path in paths)
+        assert all(not path or _is_field(path, pb.GenerateRequest.DESCRIPTOR) for path in paths)
         status = to_status(error)
         # gRPC encodes bytes other than printable ASCII as three characters.
         size = sum(len(value) for _, value in status.trailing_metadata or ())
@@ -45,5 +47,7 @@ def take(data: bytes, model: LoadedModel) -> list[str]:
 
 def _is_field(path: str, message: Descriptor | None) -> bool:
     name, _, rest = path.partition(".")
+    if name.isdecimal():  # the number of a field that the contract does not have
+        return message is not None and int(name) not in message.fields_by_number
     field = message.fields_by_name.get(name) if message is not None else None
     return field is not None and (not rest or _is_field(rest, field.message_type))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2
 from h2.errors import ErrorCodes
 from h2.events import StreamReset
 from hpack import Encoder
@@ -92,11 +93,16 @@ def test_bytes_that_are_no_request_are_an_invalid_argument(
 
 
 @pytest.mark.parametrize("field", [b"\xa2\x06\x03abc", b"\xa3\x06\xa4\x06"], ids=["bytes", "group"])
-def test_fields_of_a_newer_contract_are_ignored(field: bytes, service: RunningService) -> None:
-    """Fault 6: OK."""
+def test_fields_of_a_newer_contract_are_refused(field: bytes, service: RunningService) -> None:
+    """Fault 6: INVALID_ARGUMENT by each method of the contract; health checks ignore them."""
+    health = f"/{health_pb2.DESCRIPTOR.services_by_name['Health'].full_name}/Check"
     with grpc.insecure_channel(service.target) as channel:
         request = CONTROL.SerializeToString() + field
-        assert call_raw(channel, f"{METHOD}Generate", request) is grpc.StatusCode.OK
+        for method in ("Generate", "WatchGeneration", "CancelGeneration", "ListModels"):
+            raw = request if method == "Generate" else field
+            code = call_raw(channel, f"{METHOD}{method}", raw)
+            assert code is grpc.StatusCode.INVALID_ARGUMENT, method
+        assert call_raw(channel, health, field) is grpc.StatusCode.OK
 
 
 @pytest.mark.parametrize("method", [f"{METHOD}Nothing", "/safelight.v1.Nothing/Generate", "/"])

@@ -20,7 +20,7 @@ from safelight_service.settings import Settings
 from support.engine.job_runs import SMALL
 from support.engine.tiny_models import MERGING, TinyModels
 from support.generation_stream import kinds
-from tests.service.grpc_server.failures import OUT_OF_MEMORY, read_failure
+from tests.service.grpc_server.failures import NON_FINITE_IMAGE, OUT_OF_MEMORY, read_failure
 
 SECRET = "the-prompt-is-a-secret"
 SERVICE = "safelight.v1.TextToImageService"
@@ -171,7 +171,7 @@ async def last_event(call: Any) -> str:
 def test_out_of_memory_fails_the_request_that_is_too_large_and_no_other(
     tiny_models: TinyModels,
 ) -> None:
-    """Fault 31: an image that is too large, beside a small one and before another."""
+    """Fault 31: an image that is too large, next to a small one and before another."""
 
     def refuse_large(_: Any, __: Any, arguments: dict[str, torch.Tensor]) -> None:
         if arguments["sample"].shape[-2] > SMALL["height"] // 8:
@@ -186,6 +186,33 @@ def test_out_of_memory_fails_the_request_that_is_too_large_and_no_other(
         assert await last_event(stub.Generate(request())) == "completed"
 
     with_broken_forwards(tiny_models, refuse_large, act)
+
+
+def test_an_image_that_is_not_finite_fails_its_request_and_is_not_kept(
+    tiny_models: TinyModels,
+) -> None:
+    """The same request fails until the cause is gone; only then is there a result to keep."""
+    spoilt = {"height": SMALL["height"], "seed": 5}
+    is_spoiling = True
+
+    def spoil(_: Any, __: Any, arguments: dict[str, torch.Tensor]) -> None:
+        if is_spoiling and arguments["sample"].shape[-2] == spoilt["height"] // 8:
+            arguments["sample"].fill_(torch.nan)
+
+    async def act(stub: Any) -> None:
+        nonlocal is_spoiling
+        for _ in range(2):
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await last_event(stub.Generate(request(**spoilt)))
+            assert read_failure(raised.value) == NON_FINITE_IMAGE
+        assert await last_event(stub.Generate(request(height=64))) == "completed"
+        is_spoiling = False
+        for cached in ("miss", "hit"):
+            call = stub.Generate(request(**spoilt))
+            assert await last_event(call) == "completed"
+            assert dict(await call.trailing_metadata())["x-cache"] == cached
+
+    with_broken_forwards(tiny_models, spoil, act)
 
 
 def test_an_unexpected_exception_on_the_device_reveals_only_an_id(

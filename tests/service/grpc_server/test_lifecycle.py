@@ -280,8 +280,8 @@ def test_a_connection_that_grows_old_is_left_by_the_next_call_only(
 def test_an_image_larger_than_a_message_reaches_a_client_with_default_limits(
     tiny_models: TinyModels,
 ) -> None:
-    """Fault 49: 8 megapixels, in chunks of at most 1 MiB."""
-    limits = LimitSettings(max_side_px=4096, max_pixel_count=4096 * 2048)
+    """Fault 49: 2 megapixels of noise, in chunks of at most 1 MiB."""
+    limits = LimitSettings(max_side_px=2048, max_pixel_count=2048 * 1024)
     model = tiny_models.settings("sana").model_copy(update={"limits": limits})
     settings = Settings(listen="127.0.0.1:0", models=(model,), batching=MERGING)
 
@@ -291,7 +291,7 @@ def test_an_image_larger_than_a_message_reaches_a_client_with_default_limits(
             grpc.aio.insecure_channel(server.address) as channel,
         ):
             stub: Any = pb_grpc.TextToImageServiceStub(channel)
-            parameters = pb.TextToImageParameters(num_inference_steps=1, width=4096, height=2048)
+            parameters = pb.TextToImageParameters(num_inference_steps=1, width=2048, height=1024)
             large = pb.GenerateRequest(inputs="a red circle", parameters=parameters)
             return [response async for response in stub.Generate(large)]
 
@@ -303,7 +303,7 @@ def test_an_image_larger_than_a_message_reaches_a_client_with_default_limits(
     assert hashlib.sha256(image).hexdigest() == header.sha256
 
 
-def test_a_reader_that_stops_is_cut_off_and_holds_up_nobody() -> None:
+def test_a_reader_that_stops_is_cut_off_and_holds_up_no_other() -> None:
     """Fault 14: later callers are served, and the stopped reader gets an error with the reason."""
     with (
         run_service(generations='{"stall_s": 0.5}') as service,

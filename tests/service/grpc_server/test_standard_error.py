@@ -1,4 +1,4 @@
-"""Standard error that nobody reads, or that is closed, harms no call."""
+"""Standard error that is unread or closed harms no call."""
 
 import os
 import signal

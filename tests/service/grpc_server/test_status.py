@@ -28,6 +28,7 @@ EXAMPLES = [
     errors.ReaderStalledError(1.0),
     errors.QueueFullError(4, retry_after_s=2.5),
     errors.OutOfMemoryError(),
+    errors.NonFiniteImageError(),
     errors.ModelLoadingError("x", retry_after_s=3),
     errors.ModelFailedError("x"),
     errors.StoppingError(),

@@ -126,7 +126,7 @@ def test_a_second_sigterm_ends_the_service_at_once() -> None:
 
 
 @pytest.mark.parametrize("fault", ["lose-device", "hang"])
-def test_a_lost_device_ends_the_service_for_its_supervisor_to_start_it_anew(fault: str) -> None:
+def test_a_lost_device_ends_the_service_for_its_supervisor_to_restart_it(fault: str) -> None:
     """Fault 32 and 34: a sticky error of the device, and a device call that does not return."""
     with (
         run_service(FAULTY_SERVICE, fault, models=COLD, step_timeout_s="2") as service,

@@ -8,7 +8,7 @@ from safelight_service.core.observer import Compilation
 from safelight_service.telemetry.metrics import Metrics
 
 
-def test_rare_things_are_measured_too() -> None:
+def test_rare_events_are_measured_too() -> None:
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader], shutdown_on_exit=False)
     load = BackendStats(

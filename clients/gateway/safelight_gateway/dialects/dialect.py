@@ -20,9 +20,12 @@ Parameter = Literal[
     "width",
     "height",
     "size",
+    "aspect_ratio",
+    "megapixels",
     "num_inference_steps",
     "guidance_scale",
     "scheduler",
+    "sampler",
     "seed",
     "n",
     "output_format",
@@ -61,17 +64,35 @@ class Proxy:
     header: str
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a field is refused: ignoring it would give the caller another answer than requested.
+
+    Attributes:
+        reason: What a caller can do; it follows the field's name.
+        harmless: Values that ask for nothing, besides null, false and empty ones.
+    """
+
+    reason: str
+    harmless: tuple[object, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
     """One API: its routes, its errors, and the names that it adds.
 
-    Aliases, headers and schemes apply to the routes of all dialects.
+    Aliases, hints, refusals, headers and schemes apply to the routes of all dialects. A field
+    that no dialect lists is refused.
 
     Attributes:
         name: Unique name; for a provider, the name that Hugging Face's clients use.
         routes: Routes, in any order.
         render_error: Renders an error in the format of the API.
         parameter_aliases: Maps the API's names to parameters.
+        own_fields: Fields that only the dialect's own handlers read.
+        hints: Fields without effect: the caller gets the same kind of image, delivered the
+            same way.
+        refusals: Fields that cannot be ignored without changing the image or its delivery.
         hosts: Maps host names of the API to the root path of their routes. `*` in a name
             matches any characters.
         proxy: Path for requests that name their target URL in a header.
@@ -86,6 +107,9 @@ class Dialect:
     routes: tuple[DialectRoute, ...]
     render_error: ErrorRenderer
     parameter_aliases: Mapping[str, Parameter] = field(default_factory=dict)
+    own_fields: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
+    refusals: Mapping[str, Refusal] = field(default_factory=dict)
     hosts: Mapping[str, str] = field(default_factory=dict)
     proxy: Proxy | None = None
     deadline_headers: tuple[str, ...] = ()

@@ -1,51 +1,38 @@
 """fal: direct results (`run`), and a queue that clients poll."""
 
-import base64
-from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
 from starlette.responses import JSONResponse, Response
 
 from safelight_gateway.dialects import hf_inference
 from safelight_gateway.dialects.dialect import Dialect, DialectRoute, Proxy
-from safelight_gateway.dialects.parameters import read_request
+from safelight_gateway.dialects.fal_answers import describe_result, describe_status, render_error
 from safelight_gateway.edge.call import Call
-from safelight_gateway.edge.links import link_images
-from safelight_gateway.errors import GatewayError, bad_request
+from safelight_gateway.edge.links import data_urls, link_images
+from safelight_gateway.errors import bad_request, invalid_field
+from safelight_gateway.fields.parameters import read_request
+from safelight_gateway.fields.rules import IMAGE_INPUT, WEBHOOK
+from safelight_gateway.fields.values import flag
 from safelight_gateway.generation.request import ImageRequest, ImageResult
-from safelight_gateway.stores.files import SUFFIXES
-from safelight_gateway.stores.jobs import Job, JobState
+from safelight_gateway.stores.jobs import Job
 
 _OWNER = "fal-ai/"
 _ID_HEADER = "x-fal-request-id"
+_SYNC_MODE = "sync_mode"
+_WEBHOOKS = ("fal_webhook", "webhook_url")
 _LONGEST_HOLD_S = 240.0
-"""Node times out after 300 s without a response."""
-
-
-def render_error(error: GatewayError) -> Response:
-    """Render an error in the format of fal, with the fields that its clients read."""
-    detail: object = error.message
-    if error.violations:
-        detail = [
-            {
-                "loc": ["body", violation.field.removeprefix("parameters.")],
-                "msg": violation.description,
-                "type": "value_error",
-            }
-            for violation in error.violations
-        ]
-    content = {"detail": detail, "error": error.message, "message": error.message}
-    return JSONResponse(content, error.status)
+"""Maximum wait for a job: Node times out after 300 s without a response."""
 
 
 async def _run(call: Call) -> Response:
+    _refuse_webhooks(call)
     if call.request.query_params.get("_subdomain") == "queue":
         return await _submit_and_hold(call)
     if hf_inference.is_request(call.json()):
         return await hf_inference.generate_bytes(call, _models(call))
     result = await call.state.generator.run(_read(call))
-    links = _data_links(result) if _wants_data(call) else link_images(call, result)
-    content = _render_result(result, links, call.json().get("prompt"))
+    links = _link(call, result, as_data=_wants_data(call))
+    content = describe_result(result, links, call.json().get("prompt"))
     return JSONResponse(content, headers=hf_inference.result_headers(result))
 
 
@@ -74,21 +61,21 @@ async def _submit_and_hold(call: Call) -> Response:
 async def _get_status(call: Call) -> Response:
     job = _find_job(call)
     status = 200 if job.has_ended else 202
-    return JSONResponse(_status(call, job), status, headers={_ID_HEADER: job.id})
+    return JSONResponse(describe_status(call, job), status, headers={_ID_HEADER: job.id})
 
 
 async def _get_result(call: Call) -> Response:
     job = _find_job(call)
     headers = {_ID_HEADER: job.id}
     if not job.has_ended:
-        content = {"detail": "Request is still in progress", **_status(call, job)}
+        content = {"detail": "Request is still in progress", **describe_status(call, job)}
         return JSONResponse(content, 400, headers=headers)
     job.raise_for_failure()
     assert job.result is not None
     if not job.links:
-        job.links = link_images(call, job.result)
+        job.links = _link(call, job.result, as_data=job.request.wants_data)
     headers |= hf_inference.result_headers(job.result)
-    content = _render_result(job.result, job.links, job.request.prompt)
+    content = describe_result(job.result, job.links, job.request.prompt)
     return JSONResponse(content, headers=headers)
 
 
@@ -101,8 +88,15 @@ async def _cancel(call: Call) -> Response:
 
 
 def _read(call: Call) -> ImageRequest:
-    body = call.json()
-    return read_request(call, body, model=_models(call), own_names=("sync_mode",))
+    _refuse_webhooks(call)
+    request = read_request(call, call.json(), model=_models(call), own_fields=DIALECT.own_fields)
+    return replace(request, wants_data=_wants_data(call))
+
+
+def _refuse_webhooks(call: Call) -> None:
+    for name in _WEBHOOKS:
+        if call.request.query_params.get(name):
+            raise invalid_field(name, WEBHOOK.reason)
 
 
 def _models(call: Call) -> tuple[str, ...]:
@@ -120,57 +114,16 @@ def _find_job(call: Call) -> Job:
     return call.state.jobs.find(call.request.path_params["id"], call.context.credential)
 
 
-def _status(call: Call, job: Job) -> dict[str, Any]:
-    status = {JobState.QUEUED: "IN_QUEUE", JobState.RUNNING: "IN_PROGRESS"}
-    app = "/".join(job.request.model[0].split("/")[:2])
-    url = f"{call.base_url}/fal-queue/{app}/requests/{job.id}"
-    content: dict[str, Any] = {
-        "status": status.get(job.state, "COMPLETED"),
-        "request_id": job.id,
-        "response_url": url,
-        "status_url": f"{url}/status",
-        "cancel_url": f"{url}/cancel",
-        "queue_position": job.queue_position,
-        "logs": [],
-    }
-    if job.result is not None:
-        content["metrics"] = {"inference_time": round(job.result.compute_s, 3)}
-    return content
-
-
 def _render_submission(call: Call, job: Job) -> Response:
-    return JSONResponse(_status(call, job), headers={_ID_HEADER: job.id})
-
-
-def _render_result(result: ImageResult, links: Sequence[str], prompt: object) -> dict[str, Any]:
-    return {
-        "images": [
-            {
-                "url": link,
-                "width": image.width,
-                "height": image.height,
-                "content_type": image.mime_type,
-                "file_name": f"{image.image_index}.{SUFFIXES[image.mime_type]}",
-                "file_size": len(image.data),
-            }
-            for image, link in zip(result.images, links, strict=True)
-        ],
-        "timings": {"inference": round(result.compute_s, 3)},
-        "seed": result.seed,
-        "has_nsfw_concepts": [image.is_flagged for image in result.images],
-        "prompt": prompt,
-    }
+    return JSONResponse(describe_status(call, job), headers={_ID_HEADER: job.id})
 
 
 def _wants_data(call: Call) -> bool:
-    return call.json().get("sync_mode") is True
+    return flag(_SYNC_MODE, call.json().get(_SYNC_MODE) or False)
 
 
-def _data_links(result: ImageResult) -> tuple[str, ...]:
-    return tuple(
-        f"data:{image.mime_type};base64,{base64.b64encode(image.data).decode()}"
-        for image in result.images
-    )
+def _link(call: Call, result: ImageResult, *, as_data: bool) -> tuple[str, ...]:
+    return data_urls(result) if as_data else link_images(call, result)
 
 
 DIALECT = Dialect(
@@ -184,7 +137,22 @@ DIALECT = Dialect(
         DialectRoute("GET", "/{any:path}/requests/{id}", _get_result),
     ),
     render_error=render_error,
-    parameter_aliases={"num_images": "n", "image_size": "size"},
+    parameter_aliases={"num_images": "n", "image_size": "size", "format": "output_format"},
+    own_fields=(_SYNC_MODE,),
+    hints=(
+        "acceleration",
+        "enable_prompt_expansion",
+        "enable_safety_checker",
+        "expand_prompt",
+        "safety_checker_version",
+    ),
+    refusals={
+        "control_image_url": IMAGE_INPUT,
+        "controlnet_unions": IMAGE_INPUT,
+        "control_loras": IMAGE_INPUT,
+        "easycontrols": IMAGE_INPUT,
+        "ip_adapter_image_url": IMAGE_INPUT,
+    },
     hosts={"fal.run": "/fal-ai", "queue.fal.run": "/fal-queue", "queue.*": "/fal-queue"},
     proxy=Proxy("/fal-proxy", header="x-fal-target-url"),
     deadline_headers=("x-fal-request-timeout",),

@@ -1,14 +1,15 @@
 """hf-inference: JSON with `inputs` in, the bytes of an image out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from safelight_gateway.dialects.dialect import Dialect, DialectRoute
-from safelight_gateway.dialects.parameters import read_request
+from safelight_gateway.dialects.dialect import Dialect, DialectRoute, Refusal
 from safelight_gateway.edge.call import Call
 from safelight_gateway.errors import GatewayError, invalid_field
+from safelight_gateway.fields.parameters import read_request
+from safelight_gateway.fields.rules import is_empty
 from safelight_gateway.generation.request import ImageResult
 
 _PATHS = (
@@ -22,6 +23,9 @@ _PATHS = (
 _MIME_TYPES = ("image/png", "image/jpeg", "image/webp")
 _JAVASCRIPT_CLIENT = "@huggingface/inference"
 _ESTIMATED_LOADING_S = 20.0
+_ENVELOPE = ("parameters", "options", "model")
+_OPTIONS = ("use_cache", "wait_for_model", "use_gpu")
+"""Keys of `options`; `use_gpu` has no effect."""
 
 
 def render_error(error: GatewayError) -> Response:
@@ -47,9 +51,16 @@ async def generate_bytes(call: Call, model: tuple[str, ...]) -> Response:
         GatewayError: the body is invalid, or the generation failed.
     """
     body = call.json()
-    parameters, options = _table(body, "parameters"), _table(body, "options")
-    fields = {**parameters, "inputs": body.get("inputs", body.get("prompt"))}
+    options = _table(body, "options")
+    _check_options(options)
+    # Some clients write parameters next to `inputs`.
+    fields = {name: value for name, value in body.items() if name not in _ENVELOPE}
+    fields |= _table(body, "parameters")
+    if not any(name in fields for name in call.state.dialects.names_of("prompt")):
+        fields["inputs"] = ""
     fields.setdefault("output_format", _accepted_format(call))
+    if model and body.get("model") is not None:
+        fields.setdefault("model", body["model"])
     # By default a loading model is a 503; the JavaScript client would retry that endlessly.
     waits = _JAVASCRIPT_CLIENT in call.headers.get("user-agent", "")
     request = read_request(
@@ -58,6 +69,7 @@ async def generate_bytes(call: Call, model: tuple[str, ...]) -> Response:
         model=model or (str(body.get("model") or ""),),
         options=options,
         wait_for_model=waits,
+        max_count=1,
     )
     result = await call.state.generator.run(request)
     image = result.images[0]
@@ -68,13 +80,16 @@ async def generate_bytes(call: Call, model: tuple[str, ...]) -> Response:
 
 def result_headers(result: ImageResult) -> dict[str, str]:
     """Return the response headers with compute time, device type and ignored parameters."""
-    headers = {
+    return {
         "x-compute-time": f"{result.compute_s:.3f}",
         "x-compute-type": result.compute_type,
+        **ignored_header(result.ignored_fields),
     }
-    if result.ignored_parameters:
-        headers["x-ignored-parameters"] = ", ".join(result.ignored_parameters)
-    return headers
+
+
+def ignored_header(names: Sequence[str]) -> dict[str, str]:
+    """Return the response header with the names of fields without effect, if there are any."""
+    return {"x-ignored-parameters": ", ".join(names)} if names else {}
 
 
 async def _generate(call: Call) -> Response:
@@ -90,6 +105,12 @@ def _accepted_format(call: Call) -> str:
     return _MIME_TYPES[0]
 
 
+def _check_options(options: Mapping[str, Any]) -> None:
+    unknown = (name for name in options if name not in _OPTIONS and not is_empty(options[name]))
+    if name := next(unknown, None):
+        raise invalid_field(f"options.{name[:64]}", f"must be one of {', '.join(_OPTIONS)}")
+
+
 def _table(body: Mapping[str, Any], name: str) -> dict[str, Any]:
     value = body.get(name)
     if value is None:
@@ -103,6 +124,16 @@ DIALECT = Dialect(
     name="hf-inference",
     routes=tuple(DialectRoute("POST", path, _generate) for path in _PATHS),
     render_error=render_error,
-    parameter_aliases={"inputs": "prompt"},
+    parameter_aliases={
+        "inputs": "prompt",
+        "target_size": "size",
+        "num_images_per_prompt": "n",
+        "cfg_scale": "guidance_scale",  # here and below, names that Hub users know from A1111
+        "sampler_name": "sampler",
+    },
+    refusals={
+        "output_type": Refusal("is not supported: the answer is an image file", ("pil",)),
+        "prompt_2": Refusal("is not supported: all text encoders read the same prompt"),
+    },
     is_provider=True,
 )

@@ -8,5 +8,6 @@ DIALECT = Dialect(
     routes=openai.image_routes("/nebius", "b64_json"),
     render_error=openai.render_error,
     parameter_aliases={"response_extension": "output_format"},
+    own_fields=openai.OWN_FIELDS,
     is_provider=True,
 )

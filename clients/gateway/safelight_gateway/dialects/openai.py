@@ -7,12 +7,21 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from safelight_gateway.dialects import hf_inference
-from safelight_gateway.dialects.dialect import Dialect, DialectRoute
-from safelight_gateway.dialects.parameters import read_request
+from safelight_gateway.dialects.dialect import Dialect, DialectRoute, Refusal
+from safelight_gateway.dialects.openai_models import model_routes
+from safelight_gateway.dialects.openai_stream import stream_images
 from safelight_gateway.edge.call import Call
 from safelight_gateway.edge.links import link_images
 from safelight_gateway.errors import GatewayError, invalid_field
+from safelight_gateway.fields.parameters import read_request
+from safelight_gateway.fields.rules import IMAGE_INPUT
+from safelight_gateway.fields.values import flag, integer
 from safelight_gateway.generation.request import ImageResult
+
+OWN_FIELDS = ("model", "response_format", "stream", "partial_images")
+_MAX_PARTIAL_IMAGES = 3
+_LINKING_MODELS = "dall-e-"
+"""Models whose users expect a link unless they ask for bytes."""
 
 _FORMATS = {"b64_json": "b64_json", "base64": "b64_json", "url": "url"}
 _TYPES = {
@@ -37,28 +46,30 @@ def image_routes(root: str, default_format: str) -> tuple[DialectRoute, ...]:
     async def generate(call: Call) -> Response:
         return await _generate(call, default_format)
 
-    return tuple(
-        DialectRoute("POST", f"{root}{version}/images/generations", generate)
-        for version in ("/v1", "/v1/v1")
+    versions = tuple(f"{root}{version}" for version in ("/v1", "/v1/v1"))
+    return (
+        *(DialectRoute("POST", f"{path}/images/generations", generate) for path in versions),
+        *(route for path in versions for route in model_routes(path)),
     )
 
 
 def render_error(error: GatewayError) -> Response:
     """Render an error in the format of OpenAI."""
-    content = {
-        "message": error.message,
-        "type": _TYPES.get(
-            error.status, "invalid_request_error" if error.status < 500 else "server_error"
-        ),
-        "param": error.violations[0].field.removeprefix("parameters.")
-        if error.violations
-        else None,
-        "code": error.reason.lower(),
-    }
-    response = JSONResponse({"error": content}, error.status)
+    response = JSONResponse({"error": describe_error(error)}, error.status)
     if error.status in _NEVER_WORTH_REPEATING:
         response.headers["x-should-retry"] = "false"
     return response
+
+
+def describe_error(error: GatewayError) -> dict[str, Any]:
+    """Return an error as OpenAI's clients read it in bodies and streams."""
+    usual = "invalid_request_error" if error.status < 500 else "server_error"
+    return {
+        "message": error.message,
+        "type": _TYPES.get(error.status, usual),
+        "param": error.violations[0].field if error.violations else None,
+        "code": error.reason.lower(),
+    }
 
 
 async def _generate(call: Call, default_format: str) -> Response:
@@ -66,20 +77,51 @@ async def _generate(call: Call, default_format: str) -> Response:
     model = (str(body.get("model") or ""),)
     if hf_inference.is_request(body):
         return await hf_inference.generate_bytes(call, model)
-    format_ = _FORMATS.get(str(body.get("response_format") or default_format))
-    if format_ is None:
-        raise invalid_field("response_format", f"must be one of {', '.join(_FORMATS)}")
-    names = ("model", "response_format", "user")
-    request = read_request(call, body, model=model, own_names=names)
+    is_stream = flag("stream", body.get("stream") or False)
+    format_ = _read_format(body, model[0], default_format, is_stream)
+    preview_count = _read_preview_count(body, is_stream)
+    request = read_request(
+        call, body, model=model, own_fields=OWN_FIELDS, preview_count=preview_count
+    )
+    if preview_count and request.count > 1:
+        name = request.field_names.names["image_count"]
+        raise invalid_field(name, "must be 1 with partial_images, which do not say whose they are")
+    if is_stream:
+        return await stream_images(call, request, describe_error)
     result = await call.state.generator.run(request)
     content = {
         "id": call.request_id,
         "object": "list",
         "created": int(time.time()),
         "model": request.model[0] or result.model,
+        "size": f"{result.images[0].width}x{result.images[0].height}",
+        "output_format": result.images[0].mime_type.removeprefix("image/"),
         "data": _render_images(call, result, format_),
     }
     return JSONResponse(content, headers=hf_inference.result_headers(result))
+
+
+def _read_format(body: dict[str, Any], model: str, default: str, is_stream: bool) -> str:
+    """Return b64_json or url. A stream holds bytes; most models' users expect the default."""
+    if is_stream or not model.lower().startswith(_LINKING_MODELS):
+        usual = "b64_json" if is_stream else default
+    else:
+        usual = "url"
+    asked = body.get("response_format") or usual
+    format_ = _FORMATS.get(asked) if isinstance(asked, str) else None
+    if format_ is None or (is_stream and format_ == "url"):
+        allowed = "b64_json in a stream" if is_stream else f"one of {', '.join(_FORMATS)}"
+        raise invalid_field("response_format", f"must be {allowed}")
+    return format_
+
+
+def _read_preview_count(body: dict[str, Any], is_stream: bool) -> int:
+    count = integer("partial_images", body.get("partial_images") or 0)
+    if not 0 <= count <= _MAX_PARTIAL_IMAGES:
+        raise invalid_field("partial_images", f"must be from 0 to {_MAX_PARTIAL_IMAGES}")
+    if count and not is_stream:
+        raise invalid_field("partial_images", "needs stream: true")
+    return count
 
 
 def _render_images(call: Call, result: ImageResult, format_: str) -> list[dict[str, Any]]:
@@ -99,4 +141,13 @@ DIALECT = Dialect(
     routes=image_routes("", "b64_json"),
     render_error=render_error,
     parameter_aliases={"output_compression": "output_quality"},
+    own_fields=OWN_FIELDS,
+    hints=("complexity", "moderation", "safety_identifier"),
+    refusals={
+        "background": Refusal("must be opaque: images have no alpha channel", ("auto", "opaque")),
+        "frame_count": Refusal("is not supported: images are not animated", (1,)),
+        "frame_duration_ms": Refusal("is not supported: images are not animated"),
+        "input_fidelity": IMAGE_INPUT,
+        "svg": Refusal("is not supported: images are made of pixels"),
+    },
 )

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from typing import TypeVar, get_args
 
-from safelight_gateway.dialects.dialect import Dialect, Handler, Parameter
+from safelight_gateway.dialects.dialect import Dialect, Handler, Parameter, Refusal
+from safelight_gateway.fields.rules import HINTS, REFUSALS
 
 _Value = TypeVar("_Value")
 
@@ -18,7 +19,9 @@ class DialectRegistry:
 
     Attributes:
         providers: Names for the Hub's provider mapping, in order.
-        known_parameters: Every accepted name of a parameter.
+        parameter_names: Every accepted name of a parameter.
+        hints: Names of fields without effect.
+        refusals: Names of refused fields, with the reasons.
         deadline_headers: Request headers with a timeout in seconds, by precedence.
         id_headers: Response headers with the request's id, besides x-request-id.
     """
@@ -27,12 +30,19 @@ class DialectRegistry:
         """Combine the declarations.
 
         Raises:
-            ValueError: two dialects claim the same name, route, parameter, host or proxy path.
+            ValueError: two dialects claim the same name, route, field, host or proxy path.
         """
         self._dialects = tuple(dialects)
         names: dict[str, Dialect] = {}
         routes: dict[str, Handler] = {}
         aliases: dict[str, Parameter] = {name: name for name in get_args(Parameter)}
+        uses: dict[str, str] = {
+            **dict.fromkeys(aliases, "a parameter"),
+            **dict.fromkeys(HINTS, "a hint"),
+            **dict.fromkeys(REFUSALS, "refused"),
+        }
+        self.refusals: dict[str, Refusal] = dict(REFUSALS)
+        hints: set[str] = {*HINTS}
         self._roots: dict[str, str] = {}
         self._proxies: dict[str, Dialect] = {}
         for dialect in self._dialects:
@@ -41,11 +51,19 @@ class DialectRegistry:
                 _claim(routes, "route", f"{route.method} {route.path}", route.handler)
             for alias, parameter in dialect.parameter_aliases.items():
                 _claim(aliases, "parameter", alias, parameter)
+                _claim(uses, "field", alias, "a parameter")
+            for name in dialect.hints:
+                _claim(uses, "field", name, "a hint")
+                hints.add(name)
+            for name, refusal in dialect.refusals.items():
+                _claim(uses, "field", name, "refused")
+                _claim(self.refusals, "refusal", name, refusal)
             for host, root in dialect.hosts.items():
                 _claim(self._roots, "host", host, root)
             if dialect.proxy is not None:
                 _claim(self._proxies, "proxy", dialect.proxy.path, dialect)
-        self.known_parameters = frozenset(aliases)
+        self.parameter_names = frozenset(aliases)
+        self.hints = frozenset(hints)
         self._names: dict[Parameter, tuple[str, ...]] = {
             parameter: tuple(name for name, meaning in aliases.items() if meaning == parameter)
             for parameter in get_args(Parameter)

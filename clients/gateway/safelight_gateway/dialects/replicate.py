@@ -1,17 +1,20 @@
 """Replicate: predictions, awaited with `Prefer: wait` or polled."""
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
 from safelight_gateway.dialects import hf_inference
-from safelight_gateway.dialects.dialect import Dialect, DialectRoute
-from safelight_gateway.dialects.parameters import read_request
+from safelight_gateway.dialects.dialect import Dialect, DialectRoute, Refusal
 from safelight_gateway.edge.call import Call
-from safelight_gateway.edge.links import link_images
+from safelight_gateway.edge.links import data_urls, link_images
 from safelight_gateway.errors import GatewayError, invalid_field
+from safelight_gateway.fields.parameters import read_request
+from safelight_gateway.fields.rules import ADAPTER, IMAGE_INPUT, WEBHOOK, find_ignored
 from safelight_gateway.generation.request import ImageRequest
 from safelight_gateway.stores.jobs import Job, JobState
 
@@ -20,8 +23,11 @@ _ROOTS = ("/replicate/v1", "/v1")
 
 _WAIT = re.compile(r"\bwait\b(?: *= *(\d{1,5}))?")
 _LONGEST_WAIT_S = 60.0
-_NEVER_POLLING = ("hf_hub/", "@huggingface/inference")
+_NEVER_POLLING = ("hf_hub/", "@huggingface/inference", "ai-sdk/")
 """User agents that never poll: the first answer must hold the result."""
+
+_SDKS = ("replicate-python/", "replicate-javascript/")
+"""User agents that make files of https: and data: URLs only."""
 
 _TITLES = {401: "Unauthenticated", 404: "Not found", 422: "Invalid input", 429: "Too many requests"}
 _STATUSES = {
@@ -93,10 +99,18 @@ async def _describe_version(call: Call) -> Response:
 
 
 def _read(call: Call) -> ImageRequest:
-    fields = call.json().get("input")
+    body = call.json()
+    fields = body.get("input")
     if not isinstance(fields, dict):
         raise invalid_field("input", "must be an object")
-    return read_request(call, fields, model=_models(call))
+    ignored = find_ignored(body, call.state.dialects, DIALECT.own_fields, has_parameters=False)
+    request = read_request(call, fields, model=_models(call))
+    data_needed = call.base_url.startswith("http:") and _reads_data(call)
+    return replace(
+        request,
+        ignored_fields=(*request.ignored_fields, *ignored),
+        wants_data=data_needed,
+    )
 
 
 def _models(call: Call) -> tuple[str, ...]:
@@ -122,13 +136,18 @@ def _polls_never(call: Call) -> bool:
     return any(name in call.headers.get("user-agent", "") for name in _NEVER_POLLING)
 
 
+def _reads_data(call: Call) -> bool:
+    return call.headers.get("user-agent", "").startswith(_SDKS)
+
+
 def _find_job(call: Call) -> Job:
     return call.state.jobs.find(call.request.path_params["id"], call.context.credential)
 
 
 def _render(call: Call, job: Job) -> dict[str, Any]:
     if job.result is not None and not job.links:
-        job.links = link_images(call, job.result)
+        link = data_urls if job.request.wants_data else partial(link_images, call)
+        job.links = link(job.result)
     request = job.request
     url = f"{call.base_url}/replicate/v1/predictions/{job.id}"
     return {
@@ -167,6 +186,38 @@ DIALECT = Dialect(
     ),
     render_error=render_error,
     parameter_aliases={"num_outputs": "n", "guidance": "guidance_scale"},
+    own_fields=("input", "version"),
+    hints=(
+        "disable_safety_checker",
+        "go_fast",
+        "high_noise_frac",
+        "prompt_upsampling",
+        "raw",
+        "refine",
+        "refine_steps",
+        "safety_tolerance",
+        "webhook_events_filter",
+        # Strengths of inputs that are refused; snippets send them with their defaults.
+        "extra_lora_scale",
+        "finetune_strength",
+        "image_prompt_strength",
+        "lora_scale",
+        "prompt_strength",
+    ),
+    refusals={
+        "apply_watermark": Refusal("is not supported: images carry no watermark"),
+        "extra_lora": ADAPTER,
+        "finetune_id": ADAPTER,
+        "hf_lora": ADAPTER,
+        "image_input": IMAGE_INPUT,
+        "lora_weights": ADAPTER,
+        "redux_image": IMAGE_INPUT,
+        "replicate_weights": ADAPTER,
+        "stream": Refusal("is not supported: the output is one file for each image"),
+        "webhook": WEBHOOK,
+        "webhook_completed": WEBHOOK,
+    },
+    deadline_headers=("cancel-after",),
     credential_schemes=("Token",),
     is_provider=True,
 )

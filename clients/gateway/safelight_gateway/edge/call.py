@@ -19,6 +19,9 @@ from safelight_gateway.state import AppState
 _METADATA = re.compile(r"[ -~]+")
 """Values that gRPC accepts as metadata."""
 
+_DURATION = re.compile(
+    r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})s?)?", re.ASCII
+)
 _TRACE_HEADERS = ("traceparent", "tracestate", "baggage")
 _TRUE, _FALSE = ("1", "true"), ("0", "false")
 
@@ -115,14 +118,20 @@ class Call:
             value = self.headers.get(name)
             if value is None:
                 continue
-            try:
-                timeout_s = float(value)
-            except ValueError:
-                timeout_s = math.nan
+            timeout_s = _parse_duration(value)
             if not 0 < timeout_s < math.inf:
                 raise invalid_field(name, f"must be a number of seconds, not {value!r}")
             return time.monotonic() + timeout_s
         return None
+
+
+def _parse_duration(text: str) -> float:
+    """Return the seconds of a duration such as 90, 90s or 1m30s; NaN if it is none."""
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        return math.nan
+    hours, minutes, seconds = (float(part or 0) for part in match.groups())
+    return hours * 3600 + minutes * 60 + seconds
 
 
 def parse_flag(name: str, value: object) -> bool:

@@ -1,5 +1,7 @@
 """Links: URLs of images, and the route that serves them."""
 
+import base64
+
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -19,6 +21,14 @@ def link_images(call: Call, result: ImageResult) -> tuple[str, ...]:
     """Store the images of a result; return a URL for each, below the caller's base URL."""
     files = call.state.files
     return tuple(f"{call.base_url}/files/{files.put(image)}" for image in result.images)
+
+
+def data_urls(result: ImageResult) -> tuple[str, ...]:
+    """Return a data: URL for each image."""
+    return tuple(
+        f"data:{image.mime_type};base64,{base64.b64encode(image.data).decode()}"
+        for image in result.images
+    )
 
 
 async def _fetch(call: Call) -> Response:

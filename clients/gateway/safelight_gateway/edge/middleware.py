@@ -29,9 +29,9 @@ _EXPOSED = (
     "x-error-message",
     "retry-after",
 )
-_HOST = re.compile(r"[A-Za-z0-9.-]+(:\d{1,5})?|\[[0-9a-fA-F:.]+\](:\d{1,5})?")
-_PREFIX = re.compile(r"(/[\w.~-]+)+")
-_REQUEST_ID = re.compile(r"[\w.:/+=-]{1,128}")
+_HOST = re.compile(r"[A-Za-z0-9.-]+(:\d{1,5})?|\[[0-9a-fA-F:.]+\](:\d{1,5})?", re.ASCII)
+_PREFIX = re.compile(r"(/[\w.~-]+)+", re.ASCII)
+_REQUEST_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
 _FILES = "/files/"
 _TARGET = re.compile(r"https://([a-z0-9.-]+)(/.*)")
 
@@ -98,7 +98,7 @@ class EdgeMiddleware:
         return {"path": self._path_at(host, path)}
 
     def _path_at(self, host: str, path: str) -> str:
-        """Return the gateway's path for a path at a host, such as one of a provider."""
+        """Return the gateway's path for a path that was sent to a host, possibly a provider's."""
         root = self._dialects.root_of(host.partition(":")[0].lower())
         if root is None or path.startswith((_FILES, f"{root}/")):
             return path

@@ -1,34 +1,22 @@
 """The generator: runs image requests over gRPC."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, replace
 
 from safelight import (
     AsyncClient,
     AsyncGeneration,
-    CacheStatus,
     Completed,
     Event,
-    Image,
     InvalidRequestError,
-    Model,
+    Preview,
     SafelightError,
 )
 
 from safelight_gateway.errors import GatewayError, from_service
 from safelight_gateway.generation.models import ModelDirectory
+from safelight_gateway.generation.preparation import PreparedRequest
 from safelight_gateway.generation.request import ImageRequest, ImageResult
-
-_PARAMETERS = (
-    "guidance_scale",
-    "negative_prompt",
-    "num_inference_steps",
-    "width",
-    "height",
-    "scheduler",
-    "seed",
-)
 
 
 class Generator:
@@ -55,30 +43,14 @@ class Generator:
                 pass
         return run.result
 
-    async def _prepare(self, request: ImageRequest) -> "_Prepared":
+    async def _prepare(self, request: ImageRequest) -> PreparedRequest:
         model = await self._models.find(request.model, request.context.call_metadata)
-        return _Prepared.of(request, model)
+        return PreparedRequest.of(request, model)
 
-    def _call(self, prepared: "_Prepared") -> AsyncGeneration:
+    def _call(self, prepared: PreparedRequest) -> AsyncGeneration:
         request = prepared.request
-        return self._client.generate(
-            request.prompt,
-            model=prepared.model.name,
-            guidance_scale=request.guidance_scale,
-            negative_prompt=request.negative_prompt,
-            num_inference_steps=request.num_inference_steps,
-            width=request.width,
-            height=request.height,
-            scheduler=request.scheduler,
-            seed=request.seed,
-            image_count=request.count,
-            output_mime_type=request.output_mime_type,
-            output_quality=request.output_quality,
-            use_cache=request.use_cache,
-            wait_for_model=request.wait_for_model,
-            timeout=request.context.timeout_s(self._longest_s),
-            metadata=request.context.call_metadata,
-        )
+        options = prepared.options(request.context.timeout_s(self._longest_s))
+        return self._client.generate(request.prompt, **options)
 
 
 class GenerationRun:
@@ -88,6 +60,12 @@ class GenerationRun:
         self._generator = generator
         self._request = request
         self._result: ImageResult | None = None
+        self._ignored: tuple[str, ...] = ()
+
+    @property
+    def ignored_fields(self) -> tuple[str, ...]:
+        """Names of sent fields without effect; available after the first event."""
+        return self._ignored
 
     @property
     def result(self) -> ImageResult:
@@ -110,66 +88,30 @@ class GenerationRun:
             except InvalidRequestError:
                 # A model that was not loaded before may support fewer parameters than assumed.
                 known = await self._generator._prepare(self._request)
-                if known.ignored == prepared.ignored:
+                if known.request == prepared.request:
                     raise
                 async with aclosing(self._events_of(known)) as events:
                     async for event in events:
                         yield event
         except SafelightError as error:
-            raise from_service(error) from error
+            raise self._request.field_names.rename(from_service(error)) from error
 
-    async def _events_of(self, prepared: "_Prepared") -> AsyncGenerator[Event, None]:
+    async def _events_of(self, prepared: PreparedRequest) -> AsyncGenerator[Event, None]:
         try:
             call = self._generator._call(prepared)
         except (TypeError, ValueError, OverflowError) as error:
             raise GatewayError(422, str(error), "INVALID_REQUEST") from error
+        self._ignored = prepared.ignored
+        shown_counts: dict[int, int] = {}
         async with call as generation:
             async for event in generation:
+                if isinstance(event, Preview):
+                    count = shown_counts.get(event.image_index, 0)
+                    if not prepared.shows(event.step, count):
+                        continue
+                    shown_counts[event.image_index] = count + 1
                 if isinstance(event, Completed):
                     if prepared.model.capabilities is None:  # known now that the model is loaded
                         prepared = await self._generator._prepare(self._request)
                     self._result = prepared.result(await generation.images(), event)
                 yield event
-
-
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    """A request that names a served model, and nothing that the model does not support."""
-
-    request: ImageRequest
-    model: Model
-    ignored: tuple[str, ...]
-
-    @classmethod
-    def of(cls, request: ImageRequest, model: Model) -> "_Prepared":
-        capabilities = model.capabilities
-        dropped: list[str] = []
-        if capabilities is not None:
-            dropped = [
-                name
-                for name in _PARAMETERS
-                if name not in capabilities.supported_parameters
-                and getattr(request, name) is not None
-            ]
-        return cls(
-            replace(request, **dict.fromkeys(dropped)),  # type: ignore[arg-type]
-            model,
-            (*dropped, *request.unknown_parameters),
-        )
-
-    @property
-    def _device_type(self) -> str:
-        capabilities = self.model.capabilities
-        return "cpu" if capabilities is not None and capabilities.device_type == "cpu" else "gpu"
-
-    def result(self, images: Sequence[Image], completed: Completed) -> ImageResult:
-        timings = completed.timings
-        is_cached = completed.cache is CacheStatus.HIT
-        phases = (timings.text_encode_s, timings.denoise_s, timings.decode_s)
-        return ImageResult(
-            images=tuple(images),
-            model=self.model.name,
-            compute_s=timings.total_s if is_cached else sum(phases) + timings.image_encode_s,
-            compute_type="cache" if is_cached else self._device_type,
-            ignored_parameters=self.ignored,
-        )

@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 
 from safelight import Image
 
+from safelight_gateway.generation.field_names import FieldNames
+from safelight_gateway.generation.shape import Shape
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallContext:
@@ -46,7 +49,11 @@ class ImageRequest:
         output_quality: Quality of JPEG and WebP, from 1 to 100.
         use_cache: Whether a cached result may answer the request.
         wait_for_model: Whether to wait while the model loads.
-        unknown_parameters: Names of sent parameters that the gateway does not know.
+        shape: Ratio or area, from which the model's limits make width and height.
+        preview_count: Number of previews of each image; fewer where it has too few steps.
+        wants_data: Whether the answer holds data: URLs instead of links.
+        ignored_fields: Names of sent fields without effect.
+        field_names: The caller's names of the fields.
         context: Identity, trace and deadline of the call.
     """
 
@@ -64,7 +71,11 @@ class ImageRequest:
     output_quality: int | None = None
     use_cache: bool = True
     wait_for_model: bool = True
-    unknown_parameters: tuple[str, ...] = ()
+    shape: Shape | None = None
+    preview_count: int = 0
+    wants_data: bool = False
+    ignored_fields: tuple[str, ...] = ()
+    field_names: FieldNames = field(default_factory=FieldNames)
     context: CallContext = CallContext()
 
 
@@ -77,14 +88,14 @@ class ImageResult:
         model: Name of the served model.
         compute_s: Device time, in seconds.
         compute_type: cpu, gpu, or cache for a cached result.
-        ignored_parameters: Names of sent parameters without effect.
+        ignored_fields: Names of sent fields without effect.
     """
 
     images: tuple[Image, ...]
     model: str
     compute_s: float
     compute_type: str
-    ignored_parameters: tuple[str, ...]
+    ignored_fields: tuple[str, ...]
 
     @property
     def seed(self) -> int:

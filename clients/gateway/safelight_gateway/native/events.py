@@ -1,7 +1,7 @@
 """Events: a generation's stream from the service, as server-sent events.
 
 An event's name is that of the contract's `oneof`, and its data the message in protobuf JSON
-with the contract's names. Two things differ: an image comes whole, as `data` or as `url`,
+with the contract's names. There are two differences: an image comes whole, as `data` or as `url`,
 instead of in chunks; and `failed` is the last event of a generation that did not complete, or
 whose stream breaks the contract.
 """
@@ -10,14 +10,12 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncGenerator, Callable
-from typing import Any, TypeAlias
+from contextlib import AsyncExitStack
+from typing import Any
 
-import grpc.aio
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
-from safelight import Accepted, Completed, EventAssembler, Image, SafelightError
-from safelight.errors import service_errors
-from safelight.v1 import text_to_image_pb2 as pb
+from safelight import Accepted, AsyncGeneration, Completed, Event, Image, SafelightError
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -28,11 +26,6 @@ END_ID = "end"
 
 _SIGN_OF_LIFE_S = 10.0
 _SIGN_OF_LIFE = ": the service is at work\n\n"
-
-RpcCall: TypeAlias = (
-    "grpc.aio.UnaryStreamCall[pb.GenerateRequest, pb.GenerateResponse] | "
-    "grpc.aio.UnaryStreamCall[pb.WatchGenerationRequest, pb.WatchGenerationResponse]"
-)
 
 
 def to_json(message: Message) -> dict[str, Any]:
@@ -62,29 +55,32 @@ def to_problem(error: GatewayError) -> dict[str, Any]:
 
 
 class EventStreamResponse(StreamingResponse):
-    """Events of a call; a disconnect cancels the call."""
+    """Events of a generation; a disconnect leaves its block."""
 
     media_type = "text/event-stream"
 
     def __init__(
         self,
-        call: RpcCall,
-        first: pb.GenerationEvent | None,
+        generation: AsyncGeneration,
+        first: Event | None,
+        closing: AsyncExitStack,
         *,
-        told_count: int,
+        known_count: int,
         link: Callable[[Image], str] | None,
     ) -> None:
-        """Make a response of a call whose first event has been read.
+        """Make a response of a generation whose first event has been read.
 
         Args:
-            call: The call to the service.
-            first: The first result of `read_event`.
-            told_count: Number of images that the caller already has; these are not sent again.
-            link: Keeps an image and returns its URL; None: images are sent as `data`.
+            generation: The generation, within its block.
+            first: Its first event; None if it had none.
+            closing: Leaves that block.
+            known_count: Number of images that the caller already has; they are not sent again.
+            link: Keeps an image and returns its URL; None to send images as `data`.
         """
-        self._call = call
+        self._generation = generation
         self._first = first
-        self._told_count = told_count
+        self._closing = closing
+        self._known_count = known_count
         self._link = link
         self._frames = self._read_frames()
         # nginx would otherwise hold events back until its buffer is full
@@ -96,45 +92,45 @@ class EventStreamResponse(StreamingResponse):
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._call.cancel()
             await self._frames.aclose()
+            await self._closing.aclose()
 
     async def _read_frames(self) -> AsyncGenerator[str]:
-        reading = asyncio.ensure_future(self._read_first())
-        assembler, header = EventAssembler(), pb.ImageHeader()
+        event = self._first
         try:
-            while True:
-                while not (await asyncio.wait({reading}, timeout=_SIGN_OF_LIFE_S))[0]:
-                    yield _SIGN_OF_LIFE
-                message = reading.result()
-                if message is None:
-                    assembler.finish()
-                    return
-                reading = asyncio.ensure_future(read_event(self._call))
-                if message.HasField("image"):
-                    header = message.image
-                event, kind = assembler.feed(message), message.WhichOneof("kind")
-                match event:
-                    case Accepted():
-                        yield _frame("accepted", to_json(message.accepted), str(self._told_count))
-                    case Image():
-                        if event.image_index >= self._told_count:
-                            yield self._image_frame(header, event)
-                    case Completed():
-                        yield _frame("completed", to_json(message.completed), END_ID)
-                    case _ if event is not None and kind is not None:
-                        yield _frame(kind, to_json(getattr(message, kind)))
+            while event is not None:
+                if frame := self._frame_of(event):
+                    yield frame
+                reading = asyncio.ensure_future(read_event(self._generation))
+                try:
+                    while not (await asyncio.wait({reading}, timeout=_SIGN_OF_LIFE_S))[0]:
+                        yield _SIGN_OF_LIFE
+                finally:
+                    reading.cancel()
+                    await asyncio.gather(reading, return_exceptions=True)
+                event = reading.result()
         except SafelightError as error:
             yield _frame("failed", to_problem(from_service(error)), END_ID)
-        finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
 
-    async def _read_first(self) -> pb.GenerationEvent | None:
-        return self._first
+    def _frame_of(self, event: Event) -> str | None:
+        message = self._generation.message
+        kind = message.WhichOneof("kind") if message else None
+        if message is None or kind is None:
+            return None
+        content = to_json(getattr(message, kind))
+        match event:
+            case Accepted():
+                return _frame(kind, content, str(self._known_count))
+            case Image() if event.image_index < self._known_count:
+                return None
+            case Image():
+                return self._image_frame(content, event)
+            case Completed():
+                return _frame(kind, content, END_ID)
+            case _:
+                return _frame(kind, content)
 
-    def _image_frame(self, header: pb.ImageHeader, image: Image) -> str:
-        content = to_json(header)
+    def _image_frame(self, content: dict[str, Any], image: Image) -> str:
         if self._link is None:
             content["data"] = base64.b64encode(image.data).decode()
         else:
@@ -142,18 +138,13 @@ class EventStreamResponse(StreamingResponse):
         return _frame("image", content, str(image.image_index + 1))
 
 
-async def read_event(call: RpcCall) -> pb.GenerationEvent | None:
-    """Return the next message of a call; None when it has ended with the status OK.
+async def read_event(generation: AsyncGeneration) -> Event | None:
+    """Return the next event of a generation; None after the last.
 
     Raises:
-        ServiceError: it has ended otherwise.
+        SafelightError: the generation has failed, or its stream breaks the contract.
     """
-    with service_errors():
-        response: Any = await call.read()
-    if response is grpc.aio.EOF:
-        return None
-    event: pb.GenerationEvent = response.event
-    return event
+    return await anext(generation, None)
 
 
 def _frame(kind: str, data: dict[str, Any], event_id: str | None = None) -> str:

@@ -90,6 +90,22 @@ _FLAG_PARAMETERS: tuple[_Schema, ...] = (
         "schema": {"type": "boolean", "default": False},
     },
 )
+_OPENAI_LIST: _Schema = {
+    "object": {"type": "string", "const": "list"},
+    "data": {
+        "type": "array",
+        "description": "The same models, for OpenAI's clients.",
+        "items": {
+            "type": "object",
+            "properties": {
+                "id": {"type": "string"},
+                "object": {"type": "string", "const": "model"},
+                "created": {"type": "integer"},
+                "owned_by": {"type": "string"},
+            },
+        },
+    },
+}
 _PREFIX = "#/components/schemas/"
 
 
@@ -123,6 +139,7 @@ def describe_api() -> _Schema:
         "oneOf": [{"required": ["data"]}, {"required": ["url"]}],
     }
     schemas["GenerateRequest"]["required"] = ["inputs"]
+    schemas["ListModelsResponse"]["properties"] |= _OPENAI_LIST
     return {
         "openapi": "3.1.0",
         "info": {

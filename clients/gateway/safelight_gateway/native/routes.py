@@ -5,26 +5,29 @@ server-sent events (`events.py`), and errors are problem details (RFC 9457).
 """
 
 import re
-from collections.abc import Sequence
-from typing import Any
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from typing import Any, TypeVar
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.json_format import ParseDict, ParseError
+from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from safelight import Image, SafelightError
+from safelight import AsyncGeneration, Image, SafelightError
 from safelight.errors import service_errors
 from safelight.v1 import text_to_image_pb2 as pb
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from safelight_gateway.dialects.openai_models import list_models
 from safelight_gateway.edge.call import Call
 from safelight_gateway.edge.endpoint import endpoint
 from safelight_gateway.errors import GatewayError, bad_request, from_service, invalid_field
 from safelight_gateway.native.events import (
     END_ID,
     EventStreamResponse,
-    RpcCall,
     read_event,
     to_json,
     to_problem,
@@ -36,6 +39,9 @@ _SERVICE = pb.DESCRIPTOR.services_by_name["TextToImageService"].full_name
 _FLAGS = ("x-use-cache", "x-wait-for-model")
 _DATA, _URL = "data", "url"
 _HEALTH_TIMEOUT_S = 3.0
+_LINGER_S = 10
+"""Time to resume the stream of a generation that the caller does not name."""
+
 _UNKNOWN_FIELD = re.compile(r'no field named "([^"]*)" at "[^".]*\.?([^"]*)"')
 _PLACE = re.compile(r" at GenerateRequest\.(\w+(?:\.\w+)*)\.?$")
 _BAD_FIELD = re.compile(r"Failed to parse (\w+) field: ")
@@ -47,6 +53,8 @@ _TYPE_NAMES = {
     FieldDescriptor.CPPTYPE_MESSAGE: "an object",
     FieldDescriptor.CPPTYPE_STRING: "a string",
 }
+
+_M = TypeVar("_M", bound=Message)
 
 
 def routes(state: AppState) -> list[Route]:
@@ -125,65 +133,73 @@ async def _generate(call: Call) -> Response:
         request.model = (await call.state.models.find((request.model,), metadata)).name
     flags = ((name, call.flag(name)) for name in _FLAGS)
     metadata += tuple((name, str(flag).lower()) for name, flag in flags if flag is not None)
-    timeout_s = call.context.timeout_s(call.state.settings.max_request_s)
-    rpc = call.state.client.stub.Generate(request, metadata=metadata, timeout=timeout_s)
-    return await _stream(call, rpc)
+    is_ours = not request.generation_id and not request.HasField("linger")
+    if is_ours:
+        request.linger.FromSeconds(_LINGER_S)
+    request.generation_id = request.generation_id or uuid.uuid4().hex  # to resume its stream
+    generation = call.state.client.stream(
+        request, cancels=is_ours, metadata=metadata, timeout=_timeout_s(call)
+    )
+    return await _stream(call, generation)
 
 
 async def _watch(call: Call) -> Response:
     if call.headers.get("last-event-id") == END_ID:
         return Response(status_code=204)  # stops an EventSource from reconnecting
     request = pb.WatchGenerationRequest(generation_id=call.request.path_params["generation_id"])
-    rpc = call.state.client.stub.WatchGeneration(
-        request,
-        metadata=call.context.call_metadata,
-        timeout=call.context.timeout_s(call.state.settings.max_request_s),
-    )
-    return await _stream(call, rpc)
+    metadata = call.context.call_metadata
+    generation = call.state.client.stream(request, metadata=metadata, timeout=_timeout_s(call))
+    return await _stream(call, generation)
 
 
-async def _stream(call: Call, rpc: RpcCall) -> Response:
-    """Stream the events of a call, or answer with its error if it fails before the first event."""
-    try:
-        images = call.request.query_params.get("images", _DATA)
-        if images not in (_DATA, _URL):
-            raise invalid_field("images", f"must be {_DATA} or {_URL}, not {images[:100]!r}")
-        first = await read_event(rpc)
-    except BaseException:
-        rpc.cancel()
-        raise
+async def _stream(call: Call, generation: AsyncGeneration) -> Response:
+    """Stream the events of a generation.
+
+    Raises:
+        GatewayError: the query is invalid.
+        SafelightError: the generation has failed before its first event.
+    """
+    images = call.request.query_params.get("images", _DATA)
+    if images not in (_DATA, _URL):
+        raise invalid_field("images", f"must be {_DATA} or {_URL}, not {images[:100]!r}")
     last_id = call.headers.get("last-event-id", "")
 
     def link(image: Image) -> str:
         return f"{call.base_url}/files/{call.state.files.put(image)}"
 
-    return EventStreamResponse(
-        rpc,
-        first,
-        told_count=int(last_id) if re.fullmatch(r"\d{1,3}", last_id, re.ASCII) else 0,
-        link=link if images == _URL else None,
-    )
+    async with AsyncExitStack() as closing:
+        await closing.enter_async_context(generation)
+        first = await read_event(generation)
+        return EventStreamResponse(
+            generation,
+            first,
+            closing.pop_all(),
+            known_count=int(last_id) if re.fullmatch(r"\d{1,3}", last_id, re.ASCII) else 0,
+            link=link if images == _URL else None,
+        )
 
 
 async def _cancel(call: Call) -> Response:
     request = pb.CancelGenerationRequest(generation_id=call.request.path_params["generation_id"])
-    with service_errors():
-        response = await call.state.client.stub.CancelGeneration(
-            request,
-            metadata=call.context.call_metadata,
-            timeout=call.context.timeout_s(call.state.settings.max_request_s),
-        )
-    return JSONResponse(to_json(response))
+    method = call.state.client.stub.CancelGeneration
+    return JSONResponse(to_json(await _call(call, method, request)))
 
 
 async def _list_models(call: Call) -> Response:
-    with service_errors():
-        response = await call.state.client.stub.ListModels(
-            pb.ListModelsRequest(),
-            metadata=call.context.call_metadata,
-            timeout=call.context.timeout_s(call.state.settings.max_request_s),
-        )
-    return JSONResponse(to_json(response))
+    method = call.state.client.stub.ListModels
+    response = await _call(call, method, pb.ListModelsRequest())
+    # OpenAI's clients ask the same route, and read `data`.
+    openai = list_models([model.name for model in response.models])
+    return JSONResponse({**openai, **to_json(response)})
+
+
+async def _call(call: Call, method: Callable[..., Awaitable[_M]], request: Message) -> _M:
+    metadata, timeout_s = call.context.call_metadata, _timeout_s(call)
+    return await call.state.client.call(method, request, metadata=metadata, timeout=timeout_s)
+
+
+def _timeout_s(call: Call) -> float | None:
+    return call.context.timeout_s(call.state.settings.max_request_s)
 
 
 async def _report_health(request: Request) -> Response:

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import html
 import re
 from importlib.resources import files
 
@@ -12,11 +13,16 @@ from starlette.routing import Route
 from safelight_gateway.state import AppState
 
 _PAGE = "index.html"
+_TARGET = '<meta name="grpc-target" content="127.0.0.1:50051" data-tls="false">'
 
 
 def routes(state: AppState) -> list[Route]:
     """Return the route of the page."""
-    page = files(__package__).joinpath(_PAGE).read_text("utf-8")
+    page = name_target(
+        files(__package__).joinpath(_PAGE).read_text("utf-8"),
+        state.settings.target,
+        is_encrypted=state.settings.target_tls is not None,
+    )
     etag = f'"{hashlib.sha256(page.encode()).hexdigest()[:32]}"'
     headers = {
         "cache-control": "no-cache",
@@ -34,6 +40,14 @@ def routes(state: AppState) -> list[Route]:
         return Response(page, media_type="text/html", headers=headers)
 
     return [Route("/", show, methods=["GET"])]
+
+
+def name_target(page: str, target: str, *, is_encrypted: bool) -> str:
+    """Return the page with the service's gRPC target, for the code that it shows."""
+    before, placeholder, after = page.partition(_TARGET)
+    assert placeholder
+    content, tls = html.escape(target), str(is_encrypted).lower()
+    return f'{before}<meta name="grpc-target" content="{content}" data-tls="{tls}">{after}'
 
 
 def content_security_policy(page: str) -> str:

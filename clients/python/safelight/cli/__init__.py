@@ -1,4 +1,4 @@
-"""The command line `safelight`; the extra `safelight[cli]` brings what it needs."""
+"""The command line `safelight`; the extra `safelight[cli]` installs its requirements."""
 
 import sys
 

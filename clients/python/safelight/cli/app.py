@@ -1,6 +1,7 @@
 """The commands."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,18 +10,20 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from safelight._client import Client
-from safelight._connection import Tls
+from safelight._client.client import Client
+from safelight._client.connection import Tls
 from safelight._version import __version__
 from safelight.cli.display import LogDisplay, TerminalDisplay
-from safelight.cli.exits import EPILOG, ExitCode, exit_code_of, explain
+from safelight.cli.exits import EPILOG, ExitCode, exit_code_of, explain, explain_argument
 from safelight.cli.models_table import models_table
 from safelight.cli.output import Output
 from safelight.cli.records import error_record, event_record, model_record
 from safelight.errors import SafelightError
 from safelight.events import Image
 
+_STDIN = "-"
 _TARGET = "127.0.0.1:50051"
+_LARGEST_SEED = 2**63 - 1
 _PREVIEW_SIDE_PX = 128  # More than the pixels that 24 rows show.
 
 app = typer.Typer(
@@ -33,7 +36,11 @@ app = typer.Typer(
 )
 
 Target = Annotated[
-    str, typer.Option(envvar="SAFELIGHT_TARGET", help="Where the service is, HOST:PORT.")
+    str,
+    typer.Option(
+        envvar="SAFELIGHT_TARGET",
+        help="Address of the service, HOST or HOST:PORT; the port for gRPC.",
+    ),
 ]
 TokenFile = Annotated[
     Path | None,
@@ -51,7 +58,7 @@ CaFile = Annotated[
         exists=True, dir_okay=False, help="PEM file with the authorities to trust; implies --tls."
     ),
 ]
-Timeout = Annotated[float | None, typer.Option(help="Seconds after which to give up.")]
+Timeout = Annotated[float | None, typer.Option(min=0, help="Seconds after which to give up.")]
 UseJson = Annotated[bool, typer.Option("--json", help="Print lines of JSON to standard output.")]
 
 
@@ -66,7 +73,7 @@ def _version(
 
 @app.command(epilog=EPILOG)
 def generate(
-    prompt: Annotated[str, typer.Argument(help="What to draw.")],
+    prompt: Annotated[str, typer.Argument(help="What to draw; - reads it from standard input.")],
     output: Annotated[
         str | None,
         typer.Option(
@@ -80,22 +87,26 @@ def generate(
     negative_prompt: Annotated[
         str | None, typer.Option(help="What the image should not show.")
     ] = None,
-    height: Annotated[int | None, typer.Option(help="Height in pixels.")] = None,
-    width: Annotated[int | None, typer.Option(help="Width in pixels.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Number of denoising steps.")] = None,
+    height: Annotated[int | None, typer.Option(min=1, help="Height in pixels.")] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="Width in pixels.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Number of denoising steps.")] = None,
     guidance_scale: Annotated[
         float | None, typer.Option(help="How strongly the image follows the prompt.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="Scheduler to denoise with.")] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Seed of the noise, to get the same image again.")
+        int | None,
+        typer.Option(
+            min=0, max=_LARGEST_SEED, help="Seed of the noise, to get the same image again."
+        ),
     ] = None,
     count: Annotated[
-        int, typer.Option(help="Number of images; the files are numbered: out-0.png, ...")
+        int,
+        typer.Option(min=1, help="Number of images; the files are numbered: out-0.png, ..."),
     ] = 1,
     quality: Annotated[
-        int | None, typer.Option(help="Quality of JPEG and WebP, from 1 to 100.")
+        int | None, typer.Option(min=1, max=100, help="Quality of JPEG and WebP.")
     ] = None,
     wait_for_model: Annotated[
         bool, typer.Option(help="Whether to wait for a model that is not loaded yet.")
@@ -125,7 +136,7 @@ def generate(
             raise ValueError("--json and --output - both take standard output")
         client = _connect(target, token_file, tls, ca_file, timeout)
         generation = client.generate(
-            prompt,
+            sys.stdin.read().strip() if prompt == _STDIN else prompt,
             negative_prompt=negative_prompt,
             height=height,
             width=width,
@@ -193,11 +204,11 @@ def _connect(
 
 @contextmanager
 def _usage_errors() -> Iterator[None]:
-    """Show wrong arguments as typer shows those that it finds itself."""
+    """Show a ValueError as typer shows wrong arguments."""
     try:
         yield
     except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
+        raise typer.BadParameter(explain_argument(error)) from error
 
 
 @contextmanager
@@ -212,7 +223,7 @@ def _failures(*, is_json: bool) -> Iterator[None]:
             print(error_record(error), flush=True)
         raise typer.Exit(exit_code_of(error)) from error
     except BrokenPipeError:
-        raise  # Whoever read standard output has seen enough; typer exits quietly.
+        raise  # The reader of standard output has gone; typer exits quietly.
     except OSError as error:
         console.print(f"cannot write: {error}", style="red")
         raise typer.Exit(ExitCode.FAILED) from error

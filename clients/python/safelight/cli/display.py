@@ -14,7 +14,7 @@ from safelight.events import Event, Image, Preview
 
 
 class LogDisplay:
-    """Writes a line when a phase begins and at each quarter of an image."""
+    """Writes a line at the start of each phase and at each quarter of an image."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -22,7 +22,7 @@ class LogDisplay:
         self._milestone: Hashable = None
 
     def show(self, event: Event) -> None:
-        """Show what the event tells."""
+        """Show an event."""
         phase = self._tracker.follow(event)
         if phase is not None and phase.milestone != self._milestone:
             self._milestone = phase.milestone
@@ -32,11 +32,11 @@ class LogDisplay:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave the lines where they are."""
+        """Keep the lines."""
 
 
 class TerminalDisplay:
-    """Shows one line with a bar, and below it the latest picture if asked to."""
+    """Shows a bar, and below it the latest picture if `has_pictures`."""
 
     def __init__(self, console: Console, has_pictures: bool) -> None:
         self._tracker = PhaseTracker()
@@ -47,13 +47,13 @@ class TerminalDisplay:
             BarColumn(),
             TextColumn("{task.fields[detail]}", markup=False),
             console=console,
-            # rich would send what is printed there to the console's own stream.
+            # Otherwise rich redirects standard output to the console's stream.
             redirect_stdout=sys.stdout.isatty(),
         )
         self._task = self._bar.add_task("connecting", total=None, detail="")
 
     def show(self, event: Event) -> None:
-        """Show what the event tells."""
+        """Show an event."""
         phase = self._tracker.follow(event)
         if phase is not None:
             self._bar.update(
@@ -67,7 +67,7 @@ class TerminalDisplay:
             self._bar.picture = HalfBlocks(event.pil)
 
     def __rich__(self) -> RenderableType:
-        """Return what it shows right now."""
+        """Return the present lines."""
         return self._bar.get_renderable()
 
     def __enter__(self) -> Self:
@@ -80,7 +80,7 @@ class TerminalDisplay:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Leave the last state where it is."""
+        """Keep the last state."""
         self._bar.stop()
 
 

@@ -1,4 +1,4 @@
-"""Pictures in a terminal: each character shows two pixels, one above the other."""
+"""Half blocks: a picture in a terminal, with two pixels in each character."""
 
 import PIL.Image
 from rich.color import Color
@@ -11,7 +11,7 @@ _ROWS_FOR_THE_BAR = 3
 
 
 class HalfBlocks:
-    """A picture that rich can print, as large as fits in 24 rows."""
+    """A picture that rich can print, within 24 rows."""
 
     def __init__(self, picture: PIL.Image.Image) -> None:
         self._picture = picture.convert("RGB")

@@ -9,7 +9,7 @@ from safelight.models import Capabilities, Model
 
 
 def models_table(models: Iterable[Model]) -> Table:
-    """Return a table with a row for each model; what is not known yet stays empty."""
+    """Return a table with a row for each model; unknown cells stay empty."""
     # The widths fit 80 columns with names of schedulers whole.
     table = Table(box=SIMPLE, pad_edge=False, show_edge=False)
     table.add_column("model", max_width=16, overflow="fold")

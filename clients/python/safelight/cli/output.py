@@ -1,4 +1,4 @@
-"""The output: where images go, in which format, and never half of one."""
+"""The output: image files, each written whole or not at all."""
 
 import os
 import sys
@@ -20,12 +20,12 @@ class Output:
     """Writes the images of a generation.
 
     Attributes:
-        mime_type: The format to ask for; None for the service's choice.
+        mime_type: MIME type to request; None for the service's default.
         is_stdout: Whether the images go to standard output.
     """
 
     def __init__(self, name: str | None, image_count: int) -> None:
-        """Take the name of a file, `-` for standard output, or None for a name of our own.
+        """Take the name of a file, `-` for standard output, or None for `safelight-SEED`.
 
         Raises:
             ValueError: images cannot be written there.
@@ -50,7 +50,7 @@ class Output:
             sys.stdout.buffer.flush()
             return _STDOUT
         path = self._path_of(image)
-        # Renamed when complete, so that whoever sees the file sees all of it.
+        # Renamed when complete: the file never holds a part of an image.
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             part.write_bytes(image.data)

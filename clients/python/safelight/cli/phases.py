@@ -1,4 +1,4 @@
-"""The phases: what a generation does right now, in words and as a share."""
+"""The phases of a generation, in words and as a share."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from safelight.events import (
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """What a generation does right now.
+    """The present phase of a generation.
 
     Attributes:
-        text: What it does.
-        detail: How fast and how much longer; may be empty.
-        share: How much of it is done, in [0, 1]; None where nobody knows.
+        text: Name of the phase.
+        detail: Rate and remaining time; may be empty.
+        share: Completed share, in [0, 1]; None if unknown.
         milestone: Changes when a log should have a new line.
     """
 
@@ -41,7 +41,7 @@ class PhaseTracker:
         self._seed: int | None = None
 
     def follow(self, event: Event) -> Phase | None:
-        """Return the phase that the event begins or continues; None if it tells nothing."""
+        """Return the phase that the event begins or continues; None for other events."""
         match event:
             case Accepted():
                 self._image_count = event.image_count

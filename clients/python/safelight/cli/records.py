@@ -10,7 +10,7 @@ from safelight.models import Model
 
 
 def event_record(event: Event, path: str | None) -> str:
-    """Return an event as a line of JSON: its name, its fields without bytes, its file."""
+    """Return an event as a line of JSON: its name, its fields except bytes, and its file."""
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(event).__name__).lower()
     fields = {key: value for key, value in asdict(event).items() if key != "data"}
     if path is not None:
@@ -19,7 +19,7 @@ def event_record(event: Event, path: str | None) -> str:
 
 
 def error_record(error: SafelightError) -> str:
-    """Return an error as a line of JSON, the last one of a generation that failed."""
+    """Return an error as a line of JSON, the last of a failed generation."""
     record: dict[str, object] = {"event": "error", "message": str(error)}
     if isinstance(error, ServiceError):
         record |= {

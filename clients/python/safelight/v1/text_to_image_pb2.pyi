@@ -911,7 +911,7 @@ Global___ImageChunk: _TypeAlias = ImageChunk  # noqa: Y015
 
 @_typing.final
 class GenerationCompleted(_message.Message):
-    """The generation has ended well; the last event."""
+    """The generation has completed; the last event."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1143,7 +1143,7 @@ class Scheduler(_message.Message):
     name: _builtins.str
     """Name of the diffusers class, such as DPMSolverMultistepScheduler."""
     max_step_count: _builtins.int
-    """Most steps. Unset: the model's `max_step_count`."""
+    """Maximum number of steps. Unset: the model's `max_step_count`."""
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Short names of this class, each with its own settings, such as dpm++_2m and
@@ -1191,15 +1191,15 @@ class ModelLimits(_message.Message):
     max_pixel_count: _builtins.int
     """Largest product of width and height."""
     max_step_count: _builtins.int
-    """Most denoising steps."""
+    """Maximum number of denoising steps."""
     max_guidance_scale: _builtins.float
     """Highest guidance scale."""
     max_image_count: _builtins.int
-    """Most images in one request."""
+    """Maximum number of images in one request."""
     max_prompt_token_count: _builtins.int
-    """Most tokens of a prompt. Unset: unlimited."""
+    """Maximum number of tokens of a prompt. Unset: unlimited."""
     max_prompt_character_count: _builtins.int
-    """Most characters (Unicode code points) of a prompt."""
+    """Maximum number of characters (Unicode code points) of a prompt."""
     def __init__(
         self,
         *,

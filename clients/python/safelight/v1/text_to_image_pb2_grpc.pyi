@@ -108,6 +108,8 @@ class TextToImageServiceStub:
       share. RetryInfo has the time to wait.
     - RESOURCE_EXHAUSTED (OUT_OF_MEMORY): the device has too little memory for
       this request.
+    - INTERNAL (NON_FINITE_IMAGE): an image has values that are not finite. The
+      same request fails again; another scheduler or more steps may not.
     - UNAVAILABLE (MODEL_LOADING): the model is loading; RetryInfo has the time
       to wait.
     - UNAVAILABLE (DEVICE_LOST): the device has failed, and the service
@@ -218,6 +220,8 @@ class TextToImageServiceAsyncStub(TextToImageServiceStub):
       share. RetryInfo has the time to wait.
     - RESOURCE_EXHAUSTED (OUT_OF_MEMORY): the device has too little memory for
       this request.
+    - INTERNAL (NON_FINITE_IMAGE): an image has values that are not finite. The
+      same request fails again; another scheduler or more steps may not.
     - UNAVAILABLE (MODEL_LOADING): the model is loading; RetryInfo has the time
       to wait.
     - UNAVAILABLE (DEVICE_LOST): the device has failed, and the service
@@ -331,6 +335,8 @@ class TextToImageServiceServicer(metaclass=_abc_1.ABCMeta):
           share. RetryInfo has the time to wait.
         - RESOURCE_EXHAUSTED (OUT_OF_MEMORY): the device has too little memory for
           this request.
+        - INTERNAL (NON_FINITE_IMAGE): an image has values that are not finite. The
+          same request fails again; another scheduler or more steps may not.
         - UNAVAILABLE (MODEL_LOADING): the model is loading; RetryInfo has the time
           to wait.
         - UNAVAILABLE (DEVICE_LOST): the device has failed, and the service

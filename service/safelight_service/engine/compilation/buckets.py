@@ -15,19 +15,19 @@ from safelight_service.engine.merging.merger import GradMode
 _log = structlog.get_logger()
 
 LEAST_GAIN = 1.05
-"""Least ratio of a bucket's throughput to that of the next narrower one."""
+"""Minimum ratio of a bucket's throughput to that of the next narrower one."""
 
 _IMAGES = (1, 2, 4, 8, 16)
 
 _MOST_CHARACTERS = 300
-"""Longest logged text of an error; some have pages."""
+"""Maximum length of an error's text in the log; some run to pages."""
 
 _RUNS = 3
-"""Runs of a bucket, of which the fastest counts."""
+"""Timed runs of a bucket; the fastest counts."""
 
 
 def list_widths(most_images: int | None) -> tuple[int, ...]:
-    """Return the numbers of images to prepare forwards for; all that may pay if None."""
+    """Return the numbers of images to prepare forwards for, up to `most_images` if given."""
     if most_images is None:
         return _IMAGES
     widest = min(most_images, _IMAGES[-1])
@@ -121,7 +121,7 @@ class Preparation:
         *,
         is_measured: bool,
     ) -> None:
-        """Make nothing yet; `row_counts` ascend, and `is_measured` keeps only those that pay."""
+        """Make no bucket yet. `row_counts` must ascend; `is_measured` keeps only those that pay."""
         self.buckets: dict[int, Bucket] = {}
         """Buckets by rows, once all have been made."""
         self.profile: dict[int, float] = {}

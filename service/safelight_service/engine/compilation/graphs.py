@@ -24,7 +24,7 @@ from safelight_service.engine.merging.merger import choose_grad_mode, split
 _log = structlog.get_logger()
 
 MOST_SHAPES = 8
-"""Most prepared shapes of a model."""
+"""Maximum number of prepared shapes of a model."""
 
 HOT_FORWARDS = 256
 """Forwards of a further shape after which it is prepared. Preparing may stop all images for
@@ -34,7 +34,7 @@ IDLE_S = 60.0
 """Seconds without a forward after which a shape may be evicted."""
 
 _MOST_COUNTED = 1024
-"""Most unprepared shapes whose forwards are counted."""
+"""Maximum number of unprepared shapes whose forwards are counted."""
 
 
 class _Shape:

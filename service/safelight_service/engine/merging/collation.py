@@ -25,7 +25,7 @@ class Collator:
     """How one argument is merged."""
 
     key: Callable[[Any], Hashable]
-    """Returns a key of a value; forwards of equal keys can be merged."""
+    """Returns a key of a value; forwards with equal keys can be merged."""
     merge: Callable[[str, Sequence[Arguments], Sequence[int]], Any]
     """Merges the argument of a name, given all members' arguments and row counts."""
     pad: Callable[[Any, int, int], Any] | None = None
@@ -68,7 +68,7 @@ def _repeat_last(value: Tensor, width: int, dim: int) -> Tensor:
 def text_mask(text: str) -> Collator:
     """Masks (rows, tokens) of the real tokens of the `TEXT` argument of that name.
 
-    None stands for a mask that hides nothing; it is filled in beside longer texts.
+    None stands for a mask that hides nothing; it is filled in where other texts are longer.
     """
 
     def merge(name: str, members: Sequence[Arguments], counts: Sequence[int]) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""Merger: runs the forwards of several generations as one, and splits its output again."""
+"""Merger: runs the forwards of several generations as one, and splits the output."""
 
 import inspect
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -36,7 +36,7 @@ class Merger:
         return self._signature.bind(*args, **kwargs).arguments
 
     def key(self, arguments: Arguments) -> Hashable:
-        """Return the key of a forward; forwards of equal keys can be merged."""
+        """Return the key of a forward; forwards with equal keys can be merged."""
         if self._rule is None:
             return object()
         return frozenset(
@@ -50,7 +50,7 @@ class Merger:
         return len(arguments[next(iter(self._rule))])
 
     def run(self, forward: Callable[..., Any], members: Sequence[Arguments]) -> list[Any]:
-        """Merge forwards of equal keys, run them as one, and return the output of each."""
+        """Merge forwards with equal keys, run them as one, and return the output of each."""
         if len(members) == 1:
             return [self._infer(forward, members[0])]
         assert self._rule is not None

@@ -1,12 +1,14 @@
 """Identity: everything about a model that affects the bytes of its images."""
 
 import glob
+import hashlib
 import json
 import re
 from pathlib import Path
 
 import torch
 
+from safelight_service.engine.models.digests import FileDigests
 from safelight_service.settings import ModelSettings
 
 _HUB_SNAPSHOT = re.compile(r"/snapshots/([0-9a-f]{40})$")
@@ -24,18 +26,18 @@ def identify(
     pipeline_class: str,
     dtype: torch.dtype,
     device: torch.device,
+    files: str | None = None,
 ) -> str:
     """Return a JSON text that is equal for models whose images have the same bytes.
 
-    A commit identifies its files; other folders are identified by the names, sizes and
-    modification times of their files.
+    `files` is the result of `digest_files` for the folder; None computes it. Files count by their
+    names and contents, so copies of a folder are equal.
     """
-    commit = find_commit(folder)
     facts = {
         "name": settings.name,  # PNGs contain it
         "source": settings.source,
-        "revision": commit or settings.revision,
-        "files": [] if commit else _list_files(folder),
+        "revision": find_commit(folder) or settings.revision,
+        "files": files or digest_files(folder, FileDigests()),
         "variant": settings.variant,
         "pipeline_class": pipeline_class,
         "dtype": str(dtype),
@@ -45,10 +47,9 @@ def identify(
     return json.dumps(facts, sort_keys=True)
 
 
-def _list_files(folder: Path) -> list[tuple[str, int, int]]:
-    files = []
-    for name in sorted(glob.glob("**", root_dir=folder, recursive=True)):  # follows links
-        if (folder / name).is_file():
-            stat = (folder / name).stat()
-            files.append((name, stat.st_size, stat.st_mtime_ns))
-    return files
+def digest_files(folder: Path, digests: FileDigests) -> str:
+    """Return one SHA-256 of the names and contents of all files below a folder."""
+    names = sorted(glob.glob("**", root_dir=folder, recursive=True))  # follows links
+    files = [name for name in names if (folder / name).is_file()]
+    found = zip(files, digests.find([folder / name for name in files]), strict=True)
+    return hashlib.sha256(json.dumps(list(found)).encode()).hexdigest()

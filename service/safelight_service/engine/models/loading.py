@@ -4,7 +4,8 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from safelight_service.engine.merging.merger import Merger
 from safelight_service.engine.models.acceleration import accelerate
 from safelight_service.engine.models.assembly import assemble
 from safelight_service.engine.models.components import Component, find_components
+from safelight_service.engine.models.digests import FileDigests
 from safelight_service.engine.models.fetching import fetch_components, find_folder
-from safelight_service.engine.models.identity import find_commit, identify
+from safelight_service.engine.models.identity import digest_files, find_commit, identify
 from safelight_service.engine.models.model_index import read_index
 from safelight_service.engine.operations import Forward
 from safelight_service.engine.pipeline.adapter import PipelineAdapter
@@ -122,6 +124,7 @@ def load_model(
     batching: BatchingSettings | None = None,
     profiles: ProfileStore | None = None,
     note_compilation: Callable[[Compilation], None] | None = None,
+    digests: FileDigests | None = None,
 ) -> LoadedModel:
     """Load a model from safetensors, without running code from its folder.
 
@@ -141,8 +144,12 @@ def load_model(
     index = read_index(folder, settings.components)
     fetched = fetch_components(index, settings)
     components = find_components(index, folder, settings.components, fetched)
-    pipeline = assemble(index, components, folder, settings.variant, dtype)
-    identity = _identify(settings, folder, components, pipeline, dtype, device)
+    replacements = [each.folder for each in components if each.replaced_by is not None]
+    with ThreadPoolExecutor(1, thread_name_prefix="safelight-digest") as reader:
+        # Both read the same files, which the system then reads from the disk once.
+        reading = reader.submit(_digest, [folder, *replacements], digests or FileDigests())
+        pipeline = assemble(index, components, folder, settings.variant, dtype)
+    identity = _identify(settings, folder, components, pipeline, dtype, device, reading.result())
     _upcast_vae(pipeline)
     accelerate(pipeline, settings.acceleration, device)
     pipeline.set_progress_bar_config(disable=True)
@@ -193,11 +200,15 @@ def _identify(
     pipeline: Any,
     dtype: torch.dtype,
     device: torch.device,
+    digests: Mapping[Path, str],
 ) -> str:
-    """Return the identity of a model, with those of the components that are not its own."""
+    """Return the identity of a model, with those of the components that are not its own.
+
+    `digests` has the result of `digest_files` for each folder.
+    """
 
     def identify_folder(path: Path) -> str:
-        return identify(settings, path, type(pipeline).__name__, dtype, device)
+        return identify(settings, path, type(pipeline).__name__, dtype, device, digests[path])
 
     identity = identify_folder(folder)
     if not settings.components:
@@ -207,6 +218,10 @@ def _identify(
         if component.replaced_by is not None:
             facts[component.name] = identify_folder(component.folder)
     return json.dumps({"model": identity, "components": facts}, sort_keys=True)
+
+
+def _digest(folders: Iterable[Path], digests: FileDigests) -> dict[Path, str]:
+    return {folder: digest_files(folder, digests) for folder in folders}
 
 
 def _upcast_vae(pipeline: Any) -> None:

@@ -30,7 +30,7 @@ _MAY_TAKE_IMAGE = ("Flux2Pipeline", "Flux2KleinPipeline", "FluxKontextPipeline")
 """Pipelines whose `image` is optional."""
 
 _COMMON_MULTIPLE_PX = 8
-"""Multiple that most pipelines require of a side, beside their VAE and denoiser."""
+"""Multiple that most pipelines require of a side, in addition to the denoiser's patch."""
 
 
 class UnsupportedPipelineError(Exception):
@@ -63,7 +63,9 @@ class PipelineAdapter:
         self.denoiser_name = find_denoiser_name(pipeline)
         self.denoiser: Any = getattr(pipeline, self.denoiser_name)
         self.execution_device: torch.device = self.pipeline._execution_device
-        self.schedulers = SchedulerChoice(self.pipeline.scheduler, type(pipeline).__name__)
+        self.schedulers = SchedulerChoice(
+            self.pipeline.scheduler, type(pipeline), limits.max_step_count
+        )
         self._tokens = PromptTokens(pipeline, self._arguments)
         self._has_true_cfg = "true_cfg_scale" in self._arguments
         self._has_distilled_guidance = bool(self._denoiser_config("guidance_embeds", False))
@@ -193,9 +195,11 @@ class PipelineAdapter:
         schedulers = self.schedulers.list()
         names = [name for info in schedulers for name in (info.name, *info.aliases)]
         if defaults.scheduler not in names:
+            fault = self.schedulers.faults.get(defaults.scheduler)
             raise UnsupportedPipelineError(
                 f"the default scheduler must be one of {', '.join(names)}, "
                 f"not {defaults.scheduler!r}"
+                + (f": {defaults.scheduler} {fault}; set defaults.scheduler" if fault else "")
             )
 
     def _denoiser_config(self, key: str, default: Any) -> Any:

@@ -20,7 +20,7 @@ from safelight_service.engine import hardware
 from safelight_service.engine.sampling.noise import Noise
 
 _MOST_ELEMENTS = 1 << 16
-"""Most elements of a tensor with host values; positions of a 2048 px picture fit."""
+"""Maximum elements of a tensor with host values: enough for positions of a 2048 px picture."""
 
 _ATTRIBUTE = "_safelight_host_values"
 

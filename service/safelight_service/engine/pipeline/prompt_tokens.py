@@ -1,4 +1,4 @@
-"""PromptTokens: counts the tokens of a prompt, and the most that a model reads.
+"""PromptTokens: counts the tokens of a prompt, and finds a model's limit.
 
 Pipelines truncate longer prompts with only a warning. The service refuses them, so it has to
 count as the pipeline does.
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _UNBOUNDED = 100_000
-"""Limits from here on mean none: tokenizers without a limit report a huge one."""
+"""Limits from here on count as none: tokenizers without a limit report a huge one."""
 
 _CHAT_OPTIONS: Mapping[str, Mapping[str, object]] = {
     "ZImagePipeline": {"add_generation_prompt": True, "enable_thinking": True},
@@ -65,7 +65,7 @@ class PromptTokens:
     def _find_tokenizers(self) -> tuple[list[Any], int | None]:
         """Return the tokenizers with the largest limit, and that limit.
 
-        Tokenizers of encoders that the pipeline goes without do not count: nothing reads them.
+        Ignores tokenizers of encoders that the pipeline lacks, since nothing reads their tokens.
         Copies them: a tokenizer that threads share can return ids of the wrong length.
         """
         limits = [
@@ -78,7 +78,7 @@ class PromptTokens:
         return longest, most
 
     def _is_read(self, tokenizer_name: str) -> bool:
-        """Whether the pipeline has the encoder of a tokenizer; one of another name is there."""
+        """Whether the pipeline has a tokenizer's encoder; assumed if none has the matching name."""
         encoder_name = tokenizer_name.replace("tokenizer", "text_encoder")
         components = self._pipeline.components
         return encoder_name not in components or components[encoder_name] is not None

@@ -1,4 +1,4 @@
-"""Proxies: stand in for a pipeline's heavy modules, so that the batcher decides when these run.
+"""Proxies: stand in for a pipeline's heavy modules, so that the batcher decides when they run.
 
 Each image has a shallow copy of the pipeline, with proxies in place of the denoiser, the VAE and
 the text encoders. A proxy passes attributes on to its module, but intercepts calls. It ignores

@@ -1,23 +1,32 @@
-"""Schedulers: finds those that fit a model, and makes them by name.
+"""Schedulers: finds those that work for a model, and makes them by name.
 
 A request gives a class of diffusers (`EulerDiscreteScheduler`) or a short name
 (`dpm++_2m_karras`). A class takes the model's own configuration; a short name implies settings.
+Each name has been rehearsed before it is offered.
 """
 
 import copy
-import functools
 import inspect
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import diffusers
-import numpy as np
+import structlog
 import torch
 
 from safelight_service.core.model import SchedulerInfo
+from safelight_service.engine.sampling import recipes
 from safelight_service.engine.sampling.lms import LmsCoefficients
+from safelight_service.engine.sampling.recipes import Recipe
+from safelight_service.engine.sampling.rehearsal import STEP_COUNTS, ScheduleCall, find_fault
+from safelight_service.engine.sampling.schedule import adapt_schedule
 from safelight_service.engine.sampling.unipc import UniPcUpdates
+
+_log = structlog.get_logger()
+
+
+_MOST_STEPS = 150
+"""Limit of a model without a setting."""
 
 
 class DiffusersScheduler(Protocol):
@@ -27,94 +36,31 @@ class DiffusersScheduler(Protocol):
     timesteps: torch.Tensor
 
 
-@dataclass(frozen=True, slots=True)
-class _Recipe:
-    class_name: str
-    config: Mapping[str, object] = field(default_factory=dict)
-
-
-_PLAIN = {"use_karras_sigmas": False}
-_KARRAS = {"use_karras_sigmas": True}
-_SDE = {"algorithm_type": "sde-dpmsolver++"}
-
-# Short names for models trained on a noise schedule (epsilon, v, sample).
-# Not KDPM2AncestralDiscreteScheduler: two steps from a high to a low noise give NaN.
-_DIFFUSION = {
-    "ddim": _Recipe("DDIMScheduler"),
-    "ddpm": _Recipe("DDPMScheduler"),
-    "pndm": _Recipe("PNDMScheduler"),
-    "lms": _Recipe("LMSDiscreteScheduler", _PLAIN),
-    "lms_karras": _Recipe("LMSDiscreteScheduler", _KARRAS),
-    "euler": _Recipe("EulerDiscreteScheduler", _PLAIN),
-    "euler_karras": _Recipe("EulerDiscreteScheduler", _KARRAS),
-    "euler_a": _Recipe("EulerAncestralDiscreteScheduler"),
-    "heun": _Recipe("HeunDiscreteScheduler", _PLAIN),
-    "dpm2": _Recipe("KDPM2DiscreteScheduler", _PLAIN),
-    "dpm2_karras": _Recipe("KDPM2DiscreteScheduler", _KARRAS),
-    "dpm++_2m": _Recipe("DPMSolverMultistepScheduler", _PLAIN),
-    "dpm++_2m_karras": _Recipe("DPMSolverMultistepScheduler", _KARRAS),
-    "dpm++_2m_sde": _Recipe("DPMSolverMultistepScheduler", {**_PLAIN, **_SDE}),
-    "dpm++_2m_sde_karras": _Recipe("DPMSolverMultistepScheduler", {**_KARRAS, **_SDE}),
-    "dpm++_2s": _Recipe("DPMSolverSinglestepScheduler", _PLAIN),
-    "deis": _Recipe("DEISMultistepScheduler", _PLAIN),
-    "unipc": _Recipe("UniPCMultistepScheduler", _PLAIN),
-    "unipc_karras": _Recipe("UniPCMultistepScheduler", _KARRAS),
-    "lcm": _Recipe("LCMScheduler"),
-    "tcd": _Recipe("TCDScheduler"),
-}
-
-# Short names for flow-matching models whose pipelines pass sigmas.
-_FLOW_MATCH = {
-    "euler": _Recipe("FlowMatchEulerDiscreteScheduler"),
-    "lcm": _Recipe("FlowMatchLCMScheduler"),
-    "unipc": _Recipe("UniPCMultistepScheduler"),
-}
-
-# Short names for flow-matching models that come with a DPM-Solver (Sana).
-_FLOW_SOLVER = {
-    "euler": _Recipe("FlowMatchEulerDiscreteScheduler"),
-    "dpm++_2m": _Recipe("DPMSolverMultistepScheduler"),
-    "deis": _Recipe("DEISMultistepScheduler"),
-    "unipc": _Recipe("UniPCMultistepScheduler"),
-}
-
-
-# Settings that a class needs, regardless of the model's configuration.
-_NEEDS: Mapping[str, Mapping[str, object]] = {
-    # Runge-Kutta steps would be added to the requested ones, and fewer than four fail.
-    "PNDMScheduler": {"skip_prk_steps": True},
-    # The class would set this itself, with a warning each time.
-    "DPMSolverSinglestepScheduler": {"lower_order_final": True},
-}
-
-# Classes that do not support models which predict the clean image.
-_NOT_FOR_SAMPLE_PREDICTION = frozenset(
-    {"PNDMScheduler", "EulerAncestralDiscreteScheduler", "KDPM2DiscreteScheduler"}
-)
-
-# Pipelines that work with these classes only: LCM decodes the second output of its own scheduler,
-# and CogView4 passes sigmas together with timesteps that do not follow from them.
-_ONLY_FOR_PIPELINE = {
-    "LatentConsistencyModelPipeline": {"LCMScheduler"},
-    "CogView4Pipeline": {"FlowMatchEulerDiscreteScheduler", "FlowMatchLCMScheduler"},
-}
-
-# Overrides of defaults for pixels: latents are not bounded by [-1, 1].
-_FOR_LATENTS = {"clip_sample": False}
-
-
 class SchedulerChoice:
-    """Schedulers that fit one model and the class of its pipeline."""
+    """Schedulers that work for one model and the class of its pipeline.
 
-    def __init__(self, own: DiffusersScheduler, pipeline_class: str = "") -> None:
+    Attributes:
+        faults: why schedulers that would fit are not offered, by name.
+    """
+
+    def __init__(
+        self,
+        own: DiffusersScheduler,
+        pipeline: type | None = None,
+        most_steps: int = _MOST_STEPS,
+    ) -> None:
+        """Rehearse the schedulers that fit; those that work take at most `most_steps` steps."""
         self._own = own
-        self._only = _ONLY_FOR_PIPELINE.get(pipeline_class)
+        self._most_steps = most_steps
         self._own_name = type(own).__name__
-        self._made: dict[str, DiffusersScheduler] = {}
+        self._only = recipes.ONLY_FOR_PIPELINE.get(pipeline.__name__ if pipeline else "")
+        self._calls = _list_calls(own, pipeline)
         self._unipc, self._lms = UniPcUpdates(), LmsCoefficients()
-        self._recipes = {
-            alias: recipe for alias, recipe in _table_for(own).items() if self._fits(recipe)
-        }
+        self._made: dict[str, DiffusersScheduler] = {}
+        self.faults: dict[str, str] = {}
+        self._infos = tuple(self._offer())
+        if self.faults:
+            _log.debug("schedulers_left_out", faults=self.faults)
 
     @property
     def default(self) -> str:
@@ -122,62 +68,87 @@ class SchedulerChoice:
         return self._own_name
 
     def list(self) -> tuple[SchedulerInfo, ...]:
-        """Return all schedulers that fit, the model's own first."""
-        names = dict.fromkeys(
-            [self._own_name, *(recipe.class_name for recipe in self._recipes.values())]
-        )
-        return tuple(
-            SchedulerInfo(
-                name,
-                tuple(a for a, recipe in self._recipes.items() if recipe.class_name == name),
-                self._max_step_count(name),
-            )
-            for name in names
-        )
+        """Return all schedulers that work, the model's own first."""
+        return self._infos
 
     def make(self, name: str) -> DiffusersScheduler:
         """Make a new scheduler by a class name or short name from `list`."""
-        if name not in self._made:
-            self._made[name] = self._make(name)
         # Some constructors take 0.1 s, and all take longer than a copy.
         return self._patch(copy.deepcopy(self._made[name]))
 
-    def _make(self, name: str) -> DiffusersScheduler:
-        recipe = self._recipes.get(name) or _Recipe(name)
-        needs = _NEEDS.get(recipe.class_name, {})
+    def _offer(self) -> Iterator[SchedulerInfo]:
+        """Rehearse all schedulers that fit, and describe those that work."""
+        aliases = {a: recipe for a, recipe in _table_for(self._own).items() if self._fits(recipe)}
+        names = [self._own_name, *(recipe.class_name for recipe in aliases.values())]
+        for name in dict.fromkeys(names):
+            most = self._max_step_count(name)
+            if self._rehearse(name, Recipe(name), most):
+                working = (
+                    alias
+                    for alias, recipe in aliases.items()
+                    if recipe.class_name == name and self._rehearse(alias, recipe, most)
+                )
+                yield SchedulerInfo(name, tuple(working), most)
+
+    def _rehearse(self, name: str, recipe: Recipe, most: int | None) -> bool:
+        """Make a scheduler, with the first remedy that it needs; return whether it works."""
+        if name == self._own_name and not _table_for(self._own):
+            self._made[name] = self._own  # only its pipeline knows how to call it
+            return True
+        step_counts = [count for count in STEP_COUNTS if most is None or count <= most]
+        remedies: list[Mapping[str, object]] = [{}, *recipes.REMEDIES.get(recipe.class_name, ())]
+        if not recipe.config.keys() & recipes.PLAIN.keys():  # its name promises no spacing
+            remedies.append(recipes.PLAIN)
+        for remedy in remedies:
+            try:
+                made = self._construct(name, recipe, remedy)
+                fault = find_fault(
+                    lambda: self._patch(copy.deepcopy(made)),  # noqa: B023
+                    self._calls,
+                    step_counts,
+                )
+            except Exception as error:  # by a constructor
+                fault = f"raises {type(error).__name__}"
+            if fault is None:
+                self._made[name] = made
+                self.faults.pop(name, None)
+                return True
+            self.faults.setdefault(name, fault)
+        return False
+
+    def _construct(
+        self, name: str, recipe: Recipe, remedy: Mapping[str, object]
+    ) -> DiffusersScheduler:
+        needs = {**recipes.NEEDS.get(recipe.class_name, {}), **remedy}
         if name == self._own_name and needs.items() <= self._own.config.items():
             return self._own
         scheduler_class = getattr(diffusers, recipe.class_name)
         taken = inspect.signature(scheduler_class.__init__).parameters
-        own_config = {
+        config = {
             key: value
-            for key, value in {**_FOR_LATENTS, **self._own.config}.items()
+            for key, value in {**recipes.FOR_LATENTS, **self._own.config}.items()
             if key.startswith("_") or key in taken
         }
-        overrides = {**self._translated_config(recipe.class_name), **needs, **recipe.config}
-        return cast(DiffusersScheduler, scheduler_class.from_config(own_config, **overrides))
+        algorithm = recipes.translate_algorithm(recipe.class_name, config.get("algorithm_type"))
+        overrides = {**self._translated_config(recipe.class_name), **algorithm, **recipe.config}
+        overrides |= needs
+        known = {key: value for key, value in overrides.items() if key in taken}
+        return _construct_quickly(scheduler_class, config, known)
 
     def _patch(self, scheduler: Any) -> DiffusersScheduler:
         """Patch a scheduler that would fail on valid requests, or would wait for the device."""
-        if scheduler.config.get("shift_terminal"):
-            # Stretching a schedule of one step would divide 0 by 0.
-            stretch = scheduler.stretch_shift_to_terminal
-            scheduler.stretch_shift_to_terminal = lambda t: stretch(t) if len(t) > 1 else t
         if isinstance(scheduler, diffusers.UniPCMultistepScheduler):
             self._unipc.attach(scheduler)
         if hasattr(scheduler, "get_lms_coefficient"):
             self._lms.attach(scheduler)
-        _patch_timesteps(scheduler)
+        adapt_schedule(scheduler)
         return cast(DiffusersScheduler, scheduler)
 
-    def _fits(self, recipe: _Recipe) -> bool:
+    def _fits(self, recipe: Recipe) -> bool:
         scheduler_class = getattr(diffusers, recipe.class_name)
         if "_backends" in vars(scheduler_class):  # needs a package that is not installed
             return False
         if self._only is not None and recipe.class_name not in self._only:
-            return False
-        predicts_sample = self._own.config.get("prediction_type") == "sample"
-        if predicts_sample and recipe.class_name in _NOT_FOR_SAMPLE_PREDICTION:
             return False
         # A model trained with zero terminal SNR needs a scheduler that supports it, or every
         # noise level would differ from training.
@@ -185,13 +156,18 @@ class SchedulerChoice:
         return not needs_zero_snr or _takes(scheduler_class, "rescale_betas_zero_snr")
 
     def _max_step_count(self, class_name: str) -> int | None:
-        scheduler_class = getattr(diffusers, class_name)
-        if not _takes(scheduler_class, "original_inference_steps"):
-            return None
-        # Consistency samplers choose their steps among these.
-        return int(self._own.config.get("original_inference_steps", 50))
+        """Return the most steps of a class; None if the model's limit is lower."""
+        most = self._most_steps
+        if _takes(getattr(diffusers, class_name), "original_inference_steps"):
+            # Consistency samplers choose their steps among these.
+            return int(self._own.config.get("original_inference_steps", 50))
+        trained = self._own.config.get("num_train_timesteps")
+        if _table_for(self._own) is recipes.DIFFUSION and trained is not None:
+            # Solvers divide by the distance of two steps, which must not be 0.
+            most = min(most, max(1, trained - 1))
+        return most if most < self._most_steps else None
 
-    def _translated_config(self, class_name: str) -> dict[str, object]:
+    def _translated_config(self, class_name: str) -> Mapping[str, object]:
         """Translate settings of the model's own scheduler to the names of another class."""
         config = self._own.config
         if not _is_flow(self._own):
@@ -199,34 +175,38 @@ class SchedulerChoice:
         shift = config.get("shift", config.get("flow_shift", 1.0))
         if class_name.startswith("FlowMatch"):
             return {"shift": shift}
-        return {"flow_shift": shift, "use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+        flow = {"flow_shift": shift, "use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+        # Solvers would space the noise levels of a diffusion, not those of a flow.
+        return flow if class_name == self._own_name else {**recipes.PLAIN, **flow}
 
 
-def _patch_timesteps(scheduler: Any) -> None:
-    set_timesteps = scheduler.set_timesteps
-    signature = inspect.signature(set_timesteps)
+def _list_calls(own: DiffusersScheduler, pipeline: type | None) -> Sequence[ScheduleCall]:
+    """Return the ways in which a pipeline may ask for its timesteps."""
+    if not type(own).__name__.startswith("FlowMatch"):
+        return [ScheduleCall()]
+    knows_shift = True
+    if pipeline is not None:
+        names = inspect.unwrap(pipeline.__call__).__code__.co_varnames
+        knows_shift = "mu" in names
+    passes_shift = knows_shift and bool(own.config.get("use_dynamic_shifting"))
+    return [ScheduleCall(passes_sigmas, passes_shift) for passes_sigmas in (False, True)]
 
-    @functools.wraps(set_timesteps)  # pipelines inspect the signature
-    def set_patched(*args: Any, **kwargs: Any) -> None:
-        if kwargs.get("sigmas") is not None:
-            # Z-Image passes a list, which UniPC cannot multiply.
-            kwargs["sigmas"] = np.asarray(kwargs["sigmas"])
-        if not scheduler.config.get("use_dynamic_shifting"):
-            # HiDream passes a shift, which DPM-Solver and DEIS reject.
-            kwargs.pop("mu", None)
-        bound = signature.bind(*args, **kwargs)
-        device = bound.arguments.get("device")
-        if device is not None and torch.device(device).type != "mps":  # has no float64
-            # The host needs the noise levels at each step. Many schedulers would compute them on
-            # the device, and wait for the copy.
-            bound.arguments["device"] = "cpu"
-        set_timesteps(*bound.args, **bound.kwargs)
-        scheduler.timesteps = scheduler.timesteps.to(device=device)
-        if hasattr(scheduler, "set_begin_index"):
-            # Otherwise the first step searches its timestep, and waits for the device.
-            scheduler.set_begin_index(0)
 
-    scheduler.set_timesteps = set_patched
+def _construct_quickly(
+    scheduler_class: Any, config: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> DiffusersScheduler:
+    """Construct a scheduler without the schedule of all training steps.
+
+    Some constructors set it, which takes 0.2 s; pipelines set another one anyway.
+    """
+
+    def set_two_steps(self: Any, *_: Any) -> None:
+        scheduler_class.set_timesteps(self, 2, device="cpu")
+
+    quick = type(scheduler_class.__name__, (scheduler_class,), {"set_timesteps": set_two_steps})
+    made: Any = quick.from_config(config, **overrides)  # type: ignore[attr-defined]
+    made.__class__ = scheduler_class
+    return cast(DiffusersScheduler, made)
 
 
 def _takes(scheduler_class: Any, argument: str) -> bool:
@@ -240,11 +220,10 @@ def _is_flow(scheduler: DiffusersScheduler) -> bool:
     )
 
 
-def _table_for(own: DiffusersScheduler) -> Mapping[str, _Recipe]:
+def _table_for(own: DiffusersScheduler) -> Mapping[str, Recipe]:
+    """Return the short names for a model; none if its own scheduler has no short name."""
     name = type(own).__name__
     if name in ("FlowMatchEulerDiscreteScheduler", "FlowMatchLCMScheduler"):
-        return _FLOW_MATCH
-    if _is_flow(own):
-        return _FLOW_SOLVER if name in {r.class_name for r in _FLOW_SOLVER.values()} else {}
-    is_known = name in {recipe.class_name for recipe in _DIFFUSION.values()}
-    return _DIFFUSION if is_known else {}
+        return recipes.FLOW_MATCH
+    table = recipes.FLOW_SOLVER if _is_flow(own) else recipes.DIFFUSION
+    return table if name in {recipe.class_name for recipe in table.values()} else {}

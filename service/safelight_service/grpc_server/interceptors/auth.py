@@ -13,7 +13,7 @@ from safelight_service.grpc_server.interceptors.errors import refuse
 
 _HEALTH = f"/{health_pb2.DESCRIPTOR.services_by_name['Health'].full_name}/"
 _BEARER = re.compile(r" *bearer:? +([!-~]+) *", re.IGNORECASE)
-"""The schema of the Hugging Face task has the colon."""
+"""Accepts a colon after the scheme, as the schema of the Hugging Face task has it."""
 
 
 class AccessInterceptor(grpc.aio.ServerInterceptor):
@@ -27,7 +27,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """Authenticate the caller before anything of the call is read."""
+        """Authenticate the caller before the service reads any part of the call."""
         if not handler_call_details.method.startswith(_HEALTH):
             try:
                 # Each call has its own task, and so its own value.

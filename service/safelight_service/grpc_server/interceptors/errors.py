@@ -23,10 +23,11 @@ from safelight_service.core.errors import (
 from safelight_service.core.observer import NULL_OBSERVER, Observer
 from safelight_service.grpc_server.drain import OngoingCalls
 from safelight_service.grpc_server.status import reason_of, to_status
+from safelight_service.grpc_server.unknown_fields import refuse_unknown_fields
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _Handler = Any
-"""grpc.RpcMethodHandler, whose stubs know the behaviours of the synchronous server only."""
+"""grpc.RpcMethodHandler of grpc.aio; gRPC's type stubs describe only the synchronous server."""
 
 _Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]]
 
@@ -134,11 +135,13 @@ async def _write(responses: AsyncIterable[Any], context: _Context, stall_s: floa
 
 def _parse(handler: _Handler, raw: bytes) -> Any:
     try:
-        return handler.request_deserializer(raw)
+        request = handler.request_deserializer(raw)
     except DecodeError:
         raise InvalidRequestError(
             [FieldViolation("", "the bytes are not a message of the method's request type")]
         ) from None
+    refuse_unknown_fields(request)
+    return request
 
 
 async def _abort(context: _Context, error: BaseException, observer: Observer) -> None:

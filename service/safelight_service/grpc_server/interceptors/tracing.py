@@ -28,7 +28,7 @@ from safelight_service.version import __version__
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _Handler = Any
-"""grpc.RpcMethodHandler, whose stubs know the behaviours of the synchronous server only."""
+"""grpc.RpcMethodHandler of grpc.aio; gRPC's type stubs describe only the synchronous server."""
 
 _Metadata = Iterable[tuple[str, str | bytes]]
 

@@ -374,7 +374,7 @@ def test_no_more_is_merged_than_forwards_are_prepared_for(
     assert not model.cost_model(64, 96).has_room(3, 6)
 
 
-def test_a_cancelled_size_holds_up_nobody(prepared: tuple[LoadedModel, BucketedForward]) -> None:
+def test_a_cancelled_size_holds_up_no_image(prepared: tuple[LoadedModel, BucketedForward]) -> None:
     model, _ = prepared
     job = make_job(model, Recorder())
     batcher = make_batcher()

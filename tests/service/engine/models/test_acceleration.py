@@ -96,6 +96,7 @@ def test_tiling_is_asked_of_the_vae() -> None:
     assert pipeline.vae.use_tiling
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles for a CPU by it")
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")
 def test_compiled_forwards_are_merged_and_not_compiled_for_each_width() -> None:
@@ -123,6 +124,7 @@ def test_compiled_forwards_are_merged_and_not_compiled_for_each_width() -> None:
     assert count_graphs(5) == count_graphs(3) == compiled
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles for a CPU by it")
 def test_a_second_start_compiles_nothing_and_no_start_anything_once_it_is_ready(
     tiny_models: TinyModels, tmp_path: Path

@@ -8,6 +8,7 @@ import huggingface_hub.constants
 import pytest
 import torch
 
+from safelight_service.engine.models.digests import FileDigests
 from safelight_service.engine.models.identity import identify
 from safelight_service.engine.models.loading import load_model
 from safelight_service.settings import (
@@ -48,11 +49,11 @@ def make_folder(folder: Path) -> Path:
     "change",
     [
         lambda weights: weights.write_bytes(b"weights!"),
-        lambda weights: os.utime(weights, (1, 2)),
+        lambda weights: weights.write_bytes(b"WEIGHTS"),
         lambda weights: weights.rename(weights.with_name("other.safetensors")),
         lambda weights: weights.with_name("config.json").touch(),
     ],
-    ids=["size", "time", "name", "one more"],
+    ids=["size", "content", "name", "one more"],
 )
 def test_a_file_that_changes_changes_the_identity(change: object, folder: Path) -> None:
     before = identity_of(folder)
@@ -67,16 +68,42 @@ def test_files_behind_a_link_count(folder: Path, tmp_path: Path) -> None:
     linked.mkdir()
     (linked / "unet").symlink_to(folder / "unet")
     before = identity_of(linked)
-    os.utime(folder / WEIGHTS, (1, 2))
+    (folder / WEIGHTS).write_bytes(b"WEIGHTS")
     assert identity_of(linked) != before
 
 
-def test_a_commit_stands_for_its_files(tmp_path: Path) -> None:
+def test_copies_are_equal_whatever_their_times(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "copy")
+    os.utime(tmp_path / "copy" / WEIGHTS, (1, 2))
+    assert identity_of(tmp_path / "copy") == identity_of(folder)
+
+
+def test_a_commit_is_part_of_the_identity(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "snapshots" / COMMIT)
     before = identity_of(folder)
     assert COMMIT in before
-    os.utime(folder / WEIGHTS, (1, 2))
-    assert identity_of(folder) == before
+    (folder / WEIGHTS).write_bytes(b"WEIGHTS")  # a folder of that name may hold anything
+    assert identity_of(folder) != before
+
+
+def test_weights_replaced_in_place_are_another_model(
+    tiny_models: TinyModels, tmp_path: Path
+) -> None:
+    """Size and modification time stay the same, as in reproducible builds of images."""
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_models.folder("sd15"), folder)
+    settings = ModelSettings(name="model", source=str(folder), device="cpu")
+    digests = FileDigests(tmp_path / "digests.json")
+    before = load_model(settings, digests=digests).identity
+    assert load_model(settings, digests=digests).identity == before
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    stat = weights.stat()
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert weights.stat().st_size == stat.st_size
+    assert load_model(settings, digests=digests).identity != before
 
 
 @pytest.mark.parametrize(

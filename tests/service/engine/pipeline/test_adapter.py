@@ -39,7 +39,7 @@ LONGEST_PROMPTS = {
     "qwen-image": 507,  # five tokens of its template follow the prompt
     "z-image": 504,  # eight tokens of its template surround the prompt
 }
-"""Most characters, one token each, that fit into a prompt beside the pipeline's own tokens."""
+"""Maximum characters of a prompt, one token each, besides the pipeline's own tokens."""
 
 
 def refusal_of(tiny_models: TinyModels, family: str, **request: Any) -> str:

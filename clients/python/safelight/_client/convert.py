@@ -1,7 +1,9 @@
-"""Between the contract's messages and this package's types."""
+"""Convert: this package's types to the contract's messages, and back."""
 
 import uuid
+from collections.abc import Mapping
 
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 
 from safelight.events import (
@@ -27,7 +29,6 @@ _MODEL_STATES = {
     pb.MODEL_STATE_FAILED: ModelState.FAILED,
 }
 
-
 _CACHE_STATUSES = {
     pb.CACHE_STATUS_HIT: CacheStatus.HIT,
     pb.CACHE_STATUS_MISS: CacheStatus.MISS,
@@ -38,6 +39,20 @@ _OUTCOMES = {
     pb.GENERATION_STATE_FAILED: GenerationOutcome.FAILED,
     pb.GENERATION_STATE_CANCELLED: GenerationOutcome.CANCELLED,
 }
+_INTEGERS: Mapping[Descriptor, Mapping[str, str]] = {
+    pb.TextToImageParameters.DESCRIPTOR: {
+        name: name for name in ("num_inference_steps", "width", "height", "seed")
+    },
+    pb.GenerateRequest.DESCRIPTOR: {"image_count": "image_count"},
+    pb.OutputOptions.DESCRIPTOR: {"output_quality": "quality"},
+    pb.PreviewOptions.DESCRIPTOR: {
+        "preview_every": "interval_steps",
+        "preview_max_side_px": "max_side_px",
+    },
+}
+"""Options that are integers, and their fields in each message."""
+
+_LONGEST_LINGER_S = 3600
 
 
 def request_to_proto(prompt: str, options: GenerateOptions) -> pb.GenerateRequest:
@@ -45,10 +60,15 @@ def request_to_proto(prompt: str, options: GenerateOptions) -> pb.GenerateReques
 
     Raises:
         TypeError: an option has the wrong type.
-        ValueError: a number does not fit the contract's type. All other rules
-            are the service's to check.
+        ValueError: a number does not fit the contract's type. The service checks all
+            other rules.
     """
+    for descriptor, names in _INTEGERS.items():
+        for option, field in names.items():
+            _check_integer(option, options.get(option), descriptor.fields_by_name[field])
     linger_s = options.get("linger", DEFAULT_LINGER_S)
+    if not linger_s <= _LONGEST_LINGER_S:
+        raise ValueError(f"linger must be from 0 to {_LONGEST_LINGER_S} seconds, not {linger_s}")
     linger = Duration()
     linger.FromNanoseconds(round(linger_s * 1e9))
     return pb.GenerateRequest(
@@ -78,8 +98,15 @@ def request_to_proto(prompt: str, options: GenerateOptions) -> pb.GenerateReques
     )
 
 
+def _check_integer(option: str, value: object, field: FieldDescriptor) -> None:
+    """Refuse an integer that its field cannot hold, by the option's name."""
+    limit = 2**63 if field.type == FieldDescriptor.TYPE_INT64 else 2**31
+    if isinstance(value, int) and not -limit <= value < limit:
+        raise ValueError(f"{option} must be from 0 to {limit - 1}, not {value}")
+
+
 def outcome_from_proto(state: pb.GenerationState.ValueType) -> GenerationOutcome:
-    """Convert what a generation has ended as."""
+    """Convert the outcome of a generation."""
     return _OUTCOMES.get(state, GenerationOutcome.UNKNOWN)
 
 
@@ -158,7 +185,7 @@ def completed_from_proto(message: pb.GenerationCompleted) -> Completed:
 
 
 def model_from_proto(message: pb.Model) -> Model:
-    """Convert the description of a model."""
+    """Convert a model."""
     is_known = message.HasField("capabilities")
     return Model(
         name=message.name,

@@ -1,56 +1,40 @@
-"""The connection: where the service is, how to reach it and what to send along."""
+"""The connection: address and credentials of the service, and the arguments of calls."""
 
-import json
 import re
 import sys
 from dataclasses import KW_ONLY, dataclass, field
-from typing import TypedDict
 
 import grpc
 import grpc.aio
 
+from safelight._client.retries import CallArguments
+from safelight._client.target import complete_target, is_loopback
 from safelight._version import __version__
 from safelight.options import CallOptions, GenerateOptions, Metadata, refuse_unknown_options
 
-_SERVICE_CONFIG = {
-    "methodConfig": [
-        {
-            "name": [{"service": "safelight.v1.TextToImageService"}],
-            # Every method may be called twice, Generate because of its id. gRPC never does so once
-            # a message has come, and heeds a service that asks for patience.
-            "retryPolicy": {
-                "maxAttempts": 4,
-                "initialBackoff": "0.1s",
-                "maxBackoff": "1s",
-                "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
-            },
-        }
-    ]
-}
-
 _CHANNEL_OPTIONS: tuple[tuple[str, str | int], ...] = (
     ("grpc.primary_user_agent", f"safelight-python/{__version__}"),
-    # A connection that died without a word is noticed within 40 s of a call, and
-    # proxies see life in a long silence. Idle connections send nothing.
+    # A connection that died silently is noticed within 40 s of a call, and
+    # proxies see traffic while a stream is silent. Idle connections send nothing.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 0),
     ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+    # `Retries` makes them. gRPC's own retries can outlast the deadline: a call that waits for
+    # one while its connection is lost never ends.
+    ("grpc.enable_retries", 0),
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tls:
-    """Encryption with certificates of one's own; all are PEM.
+    """Certificates for an encrypted connection, each as PEM bytes.
 
     Attributes:
-        root_certificates: Authorities to trust; None for those that gRPC brings
-            (the environment variable GRPC_DEFAULT_SSL_ROOTS_FILE_PATH replaces
-            them).
+        root_certificates: Authorities to trust; None for those of gRPC, or of the
+            file that GRPC_DEFAULT_SSL_ROOTS_FILE_PATH names.
         private_key: The client's key, for a service that asks for one.
-        certificate_chain: The client's certificate, beside `private_key`.
+        certificate_chain: The client's certificate, for `private_key`.
     """
 
     root_certificates: bytes | None = None
@@ -63,16 +47,17 @@ class Tls:
             raise ValueError("private_key and certificate_chain must be given together")
 
 
-class CallArguments(TypedDict):
-    """What gRPC takes beside a request."""
-
-    timeout: float | None
-    metadata: tuple[tuple[str, str | bytes], ...]
-
-
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """What both clients know about the service."""
+    """Address and credentials of the service.
+
+    Attributes:
+        target: The gRPC target, with a port.
+        token: Token to send; None for none.
+        tls: Encryption, as `Client` takes it.
+        timeout: Seconds that a call may take unless it sets its own; None for no limit.
+        metadata: Metadata of each call.
+    """
 
     target: str
     _: KW_ONLY
@@ -82,22 +67,20 @@ class Connection:
     metadata: Metadata
 
     def __post_init__(self) -> None:
-        """Refuse what gRPC would only fail on later, and then obscurely."""
-        if re.match(r"(https?|grpcs?)://", self.target):
-            raise ValueError(
-                f"target must be a gRPC target such as localhost:50051, not {self.target!r}"
-            )
+        """Refuse values that gRPC would fail on later, with an obscure message."""
+        object.__setattr__(self, "target", complete_target(self.target))
         # gRPC's own message would hold the token.
         if self.token is not None and not re.fullmatch(r"[!-~]+", self.token):
             raise ValueError("token must be visible ASCII characters")
+        _check_timeout(self.timeout)
 
     def open_channel(self) -> grpc.Channel:
         """Open a channel; it connects on its first call."""
         credentials = self._credentials()
         channel = (
-            grpc.insecure_channel(self.target, _CHANNEL_OPTIONS)
+            grpc.insecure_channel(self.target, self._options())
             if credentials is None
-            else grpc.secure_channel(self.target, credentials, _CHANNEL_OPTIONS)
+            else grpc.secure_channel(self.target, credentials, self._options())
         )
         if not _is_traced():
             return channel
@@ -115,10 +98,10 @@ class Connection:
             interceptors = async_tracing_interceptors(self.target)
         if credentials is None:
             return grpc.aio.insecure_channel(
-                self.target, _CHANNEL_OPTIONS, interceptors=interceptors
+                self.target, self._options(), interceptors=interceptors
             )
         return grpc.aio.secure_channel(
-            self.target, credentials, _CHANNEL_OPTIONS, interceptors=interceptors
+            self.target, credentials, self._options(), interceptors=interceptors
         )
 
     def call_arguments(self, options: CallOptions) -> CallArguments:
@@ -126,6 +109,7 @@ class Connection:
 
         Raises:
             TypeError: an option does not exist.
+            ValueError: the time-out is negative.
         """
         refuse_unknown_options(options, CallOptions.__optional_keys__)
         return self._arguments(options)
@@ -135,6 +119,7 @@ class Connection:
 
         Raises:
             TypeError: an option does not exist.
+            ValueError: the time-out is negative.
         """
         refuse_unknown_options(options, GenerateOptions.__optional_keys__)
         wait_for_model = options.get("wait_for_model", True)
@@ -147,10 +132,16 @@ class Connection:
 
     def _arguments(self, options: CallOptions, *extra: tuple[str, str]) -> CallArguments:
         authorization = [("authorization", f"Bearer {self.token}")] if self.token else []
+        timeout = options.get("timeout", self.timeout)
+        _check_timeout(timeout)
         return CallArguments(
-            timeout=options.get("timeout", self.timeout),
+            timeout=timeout,
             metadata=(*self.metadata, *authorization, *extra, *options.get("metadata", ())),
         )
+
+    def _options(self) -> tuple[tuple[str, str | int], ...]:
+        # gRPC would send even calls to this machine through the proxy that `http_proxy` names.
+        return _CHANNEL_OPTIONS + ((("grpc.enable_http_proxy", 0),) * is_loopback(self.target))
 
     def _credentials(self) -> grpc.ChannelCredentials | None:
         if isinstance(self.tls, grpc.ChannelCredentials):
@@ -162,6 +153,11 @@ class Connection:
         return grpc.ssl_channel_credentials() if self.tls else None
 
 
+def _check_timeout(timeout_s: float | None) -> None:
+    if timeout_s is not None and not timeout_s >= 0:
+        raise ValueError(f"timeout must be 0 or more seconds, not {timeout_s}")
+
+
 def _is_traced() -> bool:
-    """Whether the program uses OpenTelemetry; one that does not is not to pay for it."""
+    """Whether the program uses OpenTelemetry; others do not pay for importing it."""
     return "opentelemetry.trace" in sys.modules

@@ -1,0 +1,1 @@
+"""Faults under load: connections that break, and services that end."""

@@ -1,0 +1,1 @@
+"""Fields: reads the bodies of all dialects into one `ImageRequest`."""
