@@ -116,16 +116,23 @@ class StepBatcher:
         self.jobs.sort(key=lambda job: (self._policy(priority_of(job, now)), job.arrived_at))
 
     def _refuse_late(self) -> None:
-        """End new jobs whose forecast exceeds their deadline."""
+        """End new jobs whose forecast exceeds their deadline.
+
+        While nothing runs, each refusal makes the next one less likely: only work that runs
+        can correct the forecast.
+        """
         bound = [(job, job.deadline_at) for job in self._added if job.deadline_at is not None]
         self._added.clear()
         if bound:
             self.look_ahead()
+        is_idle = not any(job.is_started for job in self.jobs)
         now = time.monotonic()
         for job, deadline_at in bound:
             needed_s = job.expected_s(now)
             if needed_s is not None and now + needed_s > deadline_at:
                 self._end(job, DeadlineError(deadline_at - now, needed_s))
+                if is_idle:
+                    job.cost_model.doubt()
 
     def _decode(self) -> None:
         """Decode images within the time budget for decodes."""
