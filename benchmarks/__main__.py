@@ -7,6 +7,7 @@ BENCHMARKS = (
     "overhead",
     "throughput",
     "latency",
+    "fairness",
     "estimates",
     "streaming",
     "memory",

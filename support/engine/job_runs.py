@@ -1,6 +1,7 @@
 """Job runs: jobs on a batcher in the test's own thread, with their events."""
 
 import io
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import torch
 from safelight_service.core.errors import InternalError
 from safelight_service.core.events import Event, Image, Progress
 from safelight_service.core.request import GenerationRequest, Parameters, PreviewOptions
+from safelight_service.core.tenant import NO_TENANT, Tenant
 from safelight_service.core.timeline import Timeline
 from safelight_service.core.validation import resolve
 from safelight_service.engine import Engine
@@ -75,9 +77,11 @@ def make_job(
     inputs: str = "a red circle",
     image_count: int | None = None,
     preview_interval: int = 0,
+    tenant: Tenant = NO_TENANT,
+    deadline_s: float | None = None,
     **parameters: Any,
 ) -> Job:
-    """Make a job for a small request, resolved as by the engine."""
+    """Make a job for a small request, resolved as by the engine; `deadline_s` counts from now."""
     request = GenerationRequest(
         inputs,
         Parameters(**{**SMALL, **parameters}),
@@ -85,7 +89,8 @@ def make_job(
         preview=PreviewOptions(interval_steps=preview_interval),
     )
     resolved = resolve(request, model.capabilities, model.adapter.count_tokens)
-    return Job(model, resolved, recorder, InlineExecutor())
+    deadline_at = None if deadline_s is None else time.monotonic() + deadline_s
+    return Job(model, resolved, recorder, InlineExecutor(), deadline_at, tenant=tenant)
 
 
 def make_batcher(policy: SchedulingPolicy = first_come_first_served) -> StepBatcher:

@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from safelight_service.auth.reloading import Reloaded
+from safelight_service.core.tenant import CLASS_FACTORS, ServiceClass, Tenant
 from safelight_service.settings import ConfigurationError
 from safelight_settings import Table, TomlFile, describe_problems
 
@@ -29,9 +30,20 @@ class Caller(Table):
         default=None, ge=1, description="Calls of Generate in any 60 seconds."
     )
     concurrent: int | None = Field(default=None, ge=1, description="Concurrent generations.")
+    weight: float = Field(
+        default=1.0, ge=0.001, le=1000, description="Device time relative to other tokens."
+    )
+    service_class: ServiceClass = Field(
+        default="standard", description="Multiplies the weight: by 4, 1 or 1/4."
+    )
     cache_group: str | None = Field(
         default=None, pattern=_NAME, description="Group of callers that share cached results."
     )
+
+    @property
+    def tenant(self) -> Tenant:
+        """The caller as a tenant, weighted by its class."""
+        return Tenant(self.name, self.weight * CLASS_FACTORS[self.service_class])
 
     @property
     def cache_scope(self) -> str:

@@ -179,10 +179,11 @@ class TooManyGenerationsError(SafelightError):
 
 
 class QueueFullError(RetryableError):
-    """The queue is full."""
+    """The queue is full, by its number of generations or by their device time."""
 
-    def __init__(self, queue_size: int, retry_after_s: float) -> None:
-        super().__init__(f"{queue_size} generations wait already; try again later", retry_after_s)
+    def __init__(self, queue_size: int, retry_after_s: float, *, reason: str | None = None) -> None:
+        met = reason or f"{queue_size} generations wait already"
+        super().__init__(f"{met}; try again later", retry_after_s)
 
 
 class OutOfMemoryError(SafelightError):

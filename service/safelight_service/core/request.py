@@ -5,6 +5,8 @@ Fields are named as in the contract, so that errors can name them.
 
 from dataclasses import dataclass, field
 
+from safelight_service.core.tenant import NO_TENANT, Tenant
+
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
@@ -52,6 +54,8 @@ class GenerationRequest:
     uses_cache: bool = field(default=True, compare=False)
     deadline_at: float | None = field(default=None, compare=False)
     """The caller's deadline, a moment of time.monotonic."""
+    tenant: Tenant = field(default=NO_TENANT, compare=False)
+    """The party that its device time counts for."""
 
 
 @dataclass(frozen=True, slots=True)

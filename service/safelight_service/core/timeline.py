@@ -1,7 +1,7 @@
 """Timeline: moments at which a generation passed from phase to phase, by time.monotonic.
 
-The engine writes it. The timings of `completed`, traces, metrics and logs are derived from it, so
-they agree.
+The engine writes it, except where noted. The timings of `completed`, traces, metrics and logs are
+derived from it, so they agree.
 """
 
 import time
@@ -66,6 +66,11 @@ class Timeline:
     """Loading begins; None if the model was in memory."""
     loaded_at: float | None = None
     queued_at: float | None = None
+    joined_at: float | None = None
+    """A further watcher joined, so that the first call's deadline is no longer everybody's;
+    written by the generations."""
+    abandoned_at: float | None = None
+    """The last watcher left; None while there are any. Written by the generations."""
     ended_at: float | None = None
     images: list[ImageTimeline] = field(default_factory=list)
     observed: object = None

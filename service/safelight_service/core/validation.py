@@ -22,6 +22,7 @@ OUTPUT_MIME_TYPES = ("image/png", "image/jpeg", "image/webp")
 PREVIEW_MIME_TYPES = ("image/jpeg", "image/webp")
 MAX_SEED = 2**63 - 1
 MAX_LINGER_S = 3600
+"""The contract's own limit."""
 _DEFAULT_QUALITY = 95
 _DEFAULT_PREVIEW_SIDE_PX = 256
 _MIN_PREVIEW_SIDE_PX, _MAX_PREVIEW_SIDE_PX = 16, 512
@@ -32,25 +33,33 @@ TokenCounter = Callable[[str], int]
 
 
 def resolve(
-    request: GenerationRequest, capabilities: Capabilities, count_tokens: TokenCounter
+    request: GenerationRequest,
+    capabilities: Capabilities,
+    count_tokens: TokenCounter,
+    max_linger_s: float = MAX_LINGER_S,
 ) -> ResolvedRequest:
     """Check every field of a request, and fill in the model's defaults.
 
     Raises:
         InvalidRequestError: fields break their rules; the error lists all of them.
     """
-    return _Resolver(request, capabilities, count_tokens).resolve()
+    return _Resolver(request, capabilities, count_tokens, max_linger_s).resolve()
 
 
 class _Resolver:
     """Rules, one method a field; each records violations and returns a value."""
 
     def __init__(
-        self, request: GenerationRequest, capabilities: Capabilities, count_tokens: TokenCounter
+        self,
+        request: GenerationRequest,
+        capabilities: Capabilities,
+        count_tokens: TokenCounter,
+        max_linger_s: float,
     ) -> None:
         self._request = request
         self._capabilities = capabilities
         self._count_tokens = count_tokens
+        self._max_linger_s = max_linger_s
         self._violations: list[FieldViolation] = []
 
     def resolve(self) -> ResolvedRequest:
@@ -90,9 +99,9 @@ class _Resolver:
             self._refuse("generation_id", "must be 1 to 128 letters, digits and -_.:")
 
     def _check_linger(self) -> None:
-        linger_s = self._request.linger_s
-        if not 0 <= linger_s <= MAX_LINGER_S:
-            self._refuse("linger", f"must be from 0 to {MAX_LINGER_S} s, not {linger_s:g} s")
+        linger_s, limit_s = self._request.linger_s, self._max_linger_s
+        if not 0 <= linger_s <= limit_s:
+            self._refuse("linger", f"must be from 0 to {limit_s:g} s, not {linger_s:g} s")
 
     def _check_supported(self) -> None:
         supported = self._capabilities.supported_parameters

@@ -8,23 +8,24 @@ state are local to a thread. On a CPU each further thread would add a team of Op
 """
 
 import functools
+import math
 import threading
 import time
+from collections.abc import Sequence
 
 import structlog
 import torch
 
-from safelight_service.core.errors import DeviceLostError, QueueFullError, StoppingError
+from safelight_service.core.errors import DeviceLostError, StoppingError
 from safelight_service.core.events import Queued
 from safelight_service.engine import hardware
+from safelight_service.engine.batching.forecast import find_seconds_alone
 from safelight_service.engine.batching.step_batcher import StepBatcher
 from safelight_service.engine.compilation.compile_watch import CompileWatch
 from safelight_service.engine.job import Job
+from safelight_service.engine.queue_bounds import QueueBounds
 
 _log = structlog.get_logger()
-
-_RETRY_AFTER_S = 1.0
-"""Retry delay of a full queue before any measurement."""
 
 _LOOK_EVERY_S = 0.5
 """Maximum age of estimates while no job arrives, starts or ends."""
@@ -39,18 +40,17 @@ class DeviceWorker:
     def __init__(
         self,
         device: torch.device,
-        queue_size: int,
+        bounds: QueueBounds,
         batcher: StepBatcher,
         compile_watch: CompileWatch | None = None,
     ) -> None:
         self._device = device
-        self._queue_size = queue_size
+        self._bounds = bounds
         self._batcher = batcher
         self._compile_watch = compile_watch
         self._arrived: list[Job] = []
         self._waiting: list[Job] = []
-        self._is_running = False
-        self._seen: list[tuple[Job, bool]] = []
+        self._seen: set[tuple[Job, bool]] = set()
         self._looked_at = 0.0
         self._refusal: type[StoppingError | DeviceLostError] | None = None
         """Error that refuses new jobs; None while jobs are accepted."""
@@ -78,8 +78,10 @@ class DeviceWorker:
     def submit(self, job: Job) -> None:
         """Queue a job; the worker closes its relay at the end.
 
+        Jobs that leave the queue for it end with QueueFullError.
+
         Raises:
-            QueueFullError: `queue_size` jobs wait already.
+            QueueFullError: the queue has no room for it.
             StoppingError: the worker is draining or stopping.
             DeviceLostError: the device is lost.
         """
@@ -87,10 +89,9 @@ class DeviceWorker:
             if self._refusal is not None:
                 raise self._refusal
             self._drop_started()
-            # An idle device starts one job at once, so one more fits.
-            if len(self._waiting) + self._is_running > self._queue_size:
-                raise QueueFullError(self._queue_size, self._next_start_s())
-            if self._waiting or self._is_running:
+            running = [each for each in self._batcher.jobs if each.is_started]
+            if self._waiting or running:
+                self._make_room(job, running)
                 job.relay.post(Queued(len(self._waiting) + 1, None))
             self._arrived.append(job)
             self._waiting.append(job)
@@ -195,7 +196,7 @@ class DeviceWorker:
     def _look_ahead(self) -> None:
         """Update the queue and the estimates, if jobs have changed or the estimates are old."""
         jobs = self._batcher.jobs
-        seen = [(job, job.is_started) for job in jobs]
+        seen = {(job, job.is_started) for job in jobs}
         now = time.monotonic()
         if seen == self._seen and now < self._looked_at + _LOOK_EVERY_S:
             return
@@ -203,22 +204,35 @@ class DeviceWorker:
         self._batcher.look_ahead()
         with self._changed:
             before = self._waiting
-            self._waiting = [job for job in jobs if not job.is_started] + self._arrived
-            self._is_running = len(self._waiting) < len(jobs) + len(self._arrived)
+            self._waiting = [
+                job for job in [*jobs, *self._arrived] if not (job.is_started or job.is_cancelled)
+            ]
+            if len({job.tenant.name for job in jobs}) > 1:  # they take turns
+                self._waiting.sort(key=_expected_start)
             if self._waiting != before:
                 self._post_positions()
 
+    def _make_room(self, job: Job, running: Sequence[Job]) -> None:
+        """End the waiting jobs that leave the queue for a new one."""
+        job.work_s = find_seconds_alone(job)
+        waiting = sorted(self._waiting, key=lambda each: each.arrived_at)
+        leaving = self._bounds.admit(job, waiting, running)
+        for each in leaving:
+            each.cancel()
+            each.relay.close(self._bounds.explain(each))
+            self._waiting.remove(each)
+        if leaving:
+            self._post_positions()
+
     def _drop_started(self) -> None:
         """Remove jobs from the queue that have been started since the last look ahead."""
-        waiting = [job for job in self._waiting if not job.is_started]
-        self._is_running = self._is_running or len(waiting) < len(self._waiting)
-        self._waiting = waiting
+        self._waiting = [job for job in self._waiting if not job.is_started]
 
     def _post_positions(self) -> None:
         for index, job in enumerate(self._waiting):
             job.relay.post(Queued(index + 1, job.estimated_wait_s))
 
-    def _next_start_s(self) -> float:
-        """Return the seconds until the first waiting job is expected to start."""
-        waits = [job.estimated_wait_s for job in self._waiting[:1]]
-        return (waits[0] if waits else None) or _RETRY_AFTER_S
+
+def _expected_start(job: Job) -> float:
+    starts_at = job.images[0].starts_at
+    return math.inf if starts_at is None else starts_at

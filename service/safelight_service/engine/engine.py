@@ -22,6 +22,7 @@ from safelight_service.core.events import Accepted, Completed, EventCallback, Qu
 from safelight_service.core.model import ModelInfo
 from safelight_service.core.observer import NULL_OBSERVER, Observer
 from safelight_service.core.request import GenerationRequest, Parameters
+from safelight_service.core.tenant import NO_TENANT, Tenant
 from safelight_service.core.timeline import Timeline
 from safelight_service.core.validation import resolve
 from safelight_service.engine.batching.batch_profile import ProfileStore
@@ -37,6 +38,7 @@ from safelight_service.engine.models.acceleration import keep_compiled
 from safelight_service.engine.models.digests import FileDigests
 from safelight_service.engine.models.loading import LoadedModel, load_model, silence_libraries
 from safelight_service.engine.models.registry import ModelRegistry
+from safelight_service.engine.queue_bounds import QueueBounds
 from safelight_service.settings import Settings
 
 _ENCODER_THREADS = min(8, max(2, (os.cpu_count() or 1) // 4))
@@ -51,6 +53,7 @@ class LocalPrepared(Prepared):
     model: LoadedModel = field(kw_only=True)
     deadline_at: float | None = field(default=None, kw_only=True)
     """The deadline by this host's time.monotonic."""
+    tenant: Tenant = field(default=NO_TENANT, kw_only=True)
 
 
 class Engine:
@@ -67,6 +70,7 @@ class Engine:
         self._observer = observer
         self._heartbeat_s = settings.heartbeat_s
         self._step_timeout_s = settings.step_timeout_s
+        self._max_linger_s = settings.generations.max_linger_s
         batching = settings.batching
         self._registry = ModelRegistry(
             settings.models,
@@ -85,7 +89,8 @@ class Engine:
 
         def make_worker(device: torch.device) -> DeviceWorker:
             batcher = StepBatcher(POLICIES[batching.order], report_fault, observer.note_forward)
-            return DeviceWorker(device, settings.queue_size, batcher, self._compile_watch)
+            bounds = QueueBounds(settings.queue_size, settings.queue_s)
+            return DeviceWorker(device, bounds, batcher, self._compile_watch)
 
         self._workers = DeviceWorkers(make_worker)
         self._encoders = ThreadPoolExecutor(
@@ -177,12 +182,20 @@ class Engine:
             loaded = model.loaded
             assert loaded is not None
             timeline.loaded_at = time.monotonic()
-            resolved = resolve(request, loaded.capabilities, loaded.adapter.count_tokens)
+            resolved = resolve(
+                request, loaded.capabilities, loaded.adapter.count_tokens, self._max_linger_s
+            )
             accepted = Accepted(request.generation_id, loaded.name, loaded.revision, resolved)
             deadline_at = request.deadline_at
             left_s = None if deadline_at is None else deadline_at - time.monotonic()
             yield LocalPrepared(
-                accepted, loaded.identity, timeline, left_s, model=loaded, deadline_at=deadline_at
+                accepted,
+                loaded.identity,
+                timeline,
+                left_s,
+                model=loaded,
+                deadline_at=deadline_at,
+                tenant=request.tenant,
             )
 
     async def run(self, prepared: LocalPrepared, on_event: EventCallback) -> Completed:
@@ -199,6 +212,7 @@ class Engine:
             self._encoders,
             prepared.deadline_at,
             prepared.timeline,
+            prepared.tenant,
         )
         worker = self._workers[prepared.model.adapter.execution_device]
         worker.submit(job)

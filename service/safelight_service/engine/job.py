@@ -6,6 +6,7 @@ from collections import Counter
 from concurrent.futures import Executor
 
 from safelight_service.core.request import ResolvedRequest
+from safelight_service.core.tenant import NO_TENANT, Tenant
 from safelight_service.core.timeline import Timeline
 from safelight_service.engine.batching.cost_model import CostModel
 from safelight_service.engine.event_relay import EventRelay
@@ -24,12 +25,16 @@ class Job:
         encoders: Executor,
         deadline_at: float | None = None,
         timeline: Timeline | None = None,
+        tenant: Tenant = NO_TENANT,
     ) -> None:
         self.model = model
         self.request = request
         self.relay = relay
         self.encoders = encoders
         self.deadline_at = deadline_at
+        self.tenant = tenant
+        self.work_s: float | None = None
+        """Forecast device seconds while it waits, as if it ran alone; None without measurements."""
         self.timeline = timeline or Timeline()
         self.timeline.pixel_count = request.parameters.width * request.parameters.height
         self.timeline.queued_at = self.arrived_at = time.monotonic()
@@ -44,6 +49,11 @@ class Job:
     def is_cancelled(self) -> bool:
         """Whether the job has been cancelled."""
         return self._cancelled.is_set()
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether it has no watchers, and only lingers."""
+        return self.timeline.abandoned_at is not None
 
     @property
     def cost_model(self) -> CostModel:

@@ -5,6 +5,7 @@ of them is RUNNING, in whichever order they end.
 """
 
 import asyncio
+import time
 from collections.abc import Hashable
 
 from safelight_service.core.events import Event, Image
@@ -40,6 +41,17 @@ class Execution:
         for generation in self.generations:
             generation.publish(event)
 
+    def note_watchers(self) -> None:
+        """Record whether any of its generations has watchers."""
+        if any(generation.watchers for generation in self.generations):
+            self.timeline.abandoned_at = None
+        elif self.timeline.abandoned_at is None:
+            self.timeline.abandoned_at = time.monotonic()
+
+    def note_joined(self) -> None:
+        """Record that watchers besides those of the first call depend on it."""
+        self.timeline.joined_at = self.timeline.joined_at or time.monotonic()
+
     def take_over(self, other: "Execution") -> None:
         """Adopt the generations of another execution, and replay the present state to them."""
         present = self.generations[0].present
@@ -49,3 +61,5 @@ class Execution:
                 generation.publish(event)
         self.generations += other.generations
         other.generations = []
+        self.note_joined()
+        self.note_watchers()

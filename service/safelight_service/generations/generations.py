@@ -33,6 +33,7 @@ from safelight_service.generations.admission import Admission
 from safelight_service.generations.execution import Execution
 from safelight_service.generations.image_key import find_key
 from safelight_service.generations.index import GenerationIndex
+from safelight_service.generations.lingering import Lingering
 from safelight_service.generations.state import Generation, State
 from safelight_service.settings import GenerationSettings
 
@@ -58,6 +59,7 @@ class Generations:
         """Executions that other generations may join, by the keys of their images."""
         self._storing: set[asyncio.Task[None]] = set()
         self._index = GenerationIndex(settings.keep_mib << 20)
+        self._lingering = Lingering(settings.max_lingering)
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         """Start a generation, or join the one that an equal request has started.
@@ -76,7 +78,7 @@ class Generations:
         if generation is None or generation.state in (State.FAILED, State.CANCELLED):
             generation = self._start(request)
         else:
-            self._observer.generation_joined(generation)
+            self._note_joined(generation)
         async with aclosing(self._watch(generation)) as events:
             async for event in events:
                 yield event
@@ -89,7 +91,7 @@ class Generations:
             SafelightError: the error that the generation failed with.
         """
         generation = self._find(generation_id)
-        self._observer.generation_joined(generation)
+        self._note_joined(generation)
         async with aclosing(self._watch(generation)) as events:
             async for event in events:
                 yield event
@@ -133,10 +135,17 @@ class Generations:
         self._launch(generation)
         return generation
 
+    def _note_joined(self, generation: Generation) -> None:
+        self._observer.generation_joined(generation)
+        if generation.execution is not None and generation.outcome is None:
+            generation.execution.note_joined()
+
     async def _watch(self, generation: Generation) -> AsyncGenerator[Event, None]:
         subscription = generation.join()
         if generation.outcome is None:
             generation.cancel_timer()
+            self._lingering.discard(generation)
+            self._note_watchers(generation)
         try:
             while (event := await subscription.get()) is not None:
                 yield event
@@ -146,12 +155,20 @@ class Generations:
             if generation.outcome is None and not generation.watchers:
                 self._leave_alone(generation)
 
+    def _note_watchers(self, generation: Generation) -> None:
+        if generation.execution is not None:
+            generation.execution.note_watchers()
+
     def _leave_alone(self, generation: Generation) -> None:
         """Cancel a generation without watchers, now or after its linger time."""
-        if generation.request.linger_s > 0:
-            generation.set_timer(generation.request.linger_s, self._time_out)
-        else:
+        if generation.request.linger_s <= 0:
             self._cancel(generation)
+            return
+        generation.set_timer(generation.request.linger_s, self._time_out)
+        self._note_watchers(generation)
+        first = self._lingering.add(generation)
+        if first is not None:
+            self._cancel(first)
 
     async def _run_execution(self, execution: Execution) -> None:
         """Make the images or find them, and end all generations of the execution."""
@@ -228,6 +245,9 @@ class Generations:
     def _launch(self, generation: Generation) -> None:
         """Start an execution for a generation."""
         execution = generation.execution = Execution(generation)
+        execution.note_watchers()
+        if len(generation.watchers) > 1:
+            execution.note_joined()
         self._observer.execution_began(generation, execution.timeline)
         execution.task = asyncio.create_task(self._run_execution(execution))
 
@@ -240,6 +260,7 @@ class Generations:
             return
         generation.end(outcome)
         generation.admitted.close()
+        self._lingering.discard(generation)
         self._log_end(generation)
         execution = generation.execution
         assert execution is not None
@@ -247,6 +268,8 @@ class Generations:
         if not execution.generations:
             self._close_to_others(execution)
             execution.stop()
+        else:
+            execution.note_watchers()
         if generation.accepted is None:
             self._index.forget(generation)
             return

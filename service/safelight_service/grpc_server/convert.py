@@ -13,6 +13,7 @@ from safelight.v1 import text_to_image_pb2 as pb
 
 from safelight_service.core import events, model
 from safelight_service.core import request as core
+from safelight_service.core.tenant import Tenant
 from safelight_service.generations.state import State
 
 MAX_CHUNK_BYTES = 1024 * 1024
@@ -41,6 +42,7 @@ def from_generate_request(
     waits_for_model: bool,
     uses_cache: bool,
     time_left_s: float | None,
+    tenant: Tenant,
 ) -> core.GenerationRequest:
     """Convert a request; optional fields that are absent become None."""
     output, preview = request.output, request.preview
@@ -63,6 +65,7 @@ def from_generate_request(
         waits_for_model=waits_for_model,
         uses_cache=uses_cache,
         deadline_at=None if time_left_s is None else time.monotonic() + time_left_s,
+        tenant=tenant,
     )
 
 

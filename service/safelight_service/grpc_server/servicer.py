@@ -17,6 +17,7 @@ from safelight_service.core.observer import NULL_OBSERVER, Observer
 from safelight_service.generations.generations import Generations
 from safelight_service.grpc_server import convert
 from safelight_service.grpc_server.metadata import parse_flag
+from safelight_service.grpc_server.tenants import find_tenant
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -41,6 +42,7 @@ class TextToImageServicer(pb_grpc.TextToImageServiceServicer):
             waits_for_model=parse_flag(metadata, "x-wait-for-model", default=False),
             uses_cache=parse_flag(metadata, "x-use-cache", default=True),
             time_left_s=context.time_remaining(),
+            tenant=find_tenant(current_caller.get(), context.peer()),
         )
         async with aclosing(self._generations.generate(generation)) as events:
             async for event in events:

@@ -102,6 +102,19 @@ class GenerationSettings(Table):
         ge=0,
         description="Memory for finished generations. Beyond it, the oldest is dropped.",
     )
+    max_linger_s: float = Field(
+        3600.0,
+        ge=0,
+        le=3600,
+        description="Maximum `linger` of a request in seconds; longer ones are refused. The Python "
+        "client asks for 10 seconds.",
+    )
+    max_lingering: int = Field(
+        64,
+        ge=0,
+        description="Maximum number of generations of a caller that run without watchers. Beyond "
+        "it, the one that was left first ends.",
+    )
     stall_s: float = Field(
         60.0,
         gt=0,

@@ -81,7 +81,13 @@ class Settings(ProgramSettings):
         64,
         ge=0,
         description="Maximum number of generations waiting for each device. More are refused with "
-        "RESOURCE_EXHAUSTED.",
+        "RESOURCE_EXHAUSTED, or take the places of a caller that has more than its share of them.",
+    )
+    queue_s: float = Field(
+        3600.0,
+        gt=0,
+        description="Maximum device seconds that the generations waiting for each device need: the "
+        "sum of their forecasts, each as if it ran alone. More are refused as by `queue_size`.",
     )
     heartbeat_s: float = Field(
         5.0,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from safelight_service.auth.tokens import Caller, Tokens, digest_token
+from safelight_service.core.tenant import Tenant
 from safelight_service.settings import ConfigurationError
 
 SERVED = ["shapes", "sdxl"]
@@ -55,6 +56,22 @@ def test_what_an_entry_leaves_out_is_not_limited(file: Path) -> None:
     assert caller.requests_per_minute is caller.concurrent is None
 
 
+@pytest.mark.parametrize(
+    ("limits", "weight"),
+    [
+        ("", 1.0),
+        ("weight = 2.5", 2.5),
+        ('service_class = "interactive"', 4.0),
+        ('service_class = "batch"', 0.25),
+        ('weight = 8\nservice_class = "batch"', 2.0),
+    ],
+)
+def test_the_class_multiplies_the_weight(limits: str, weight: float, file: Path) -> None:
+    caller = Tokens(write(file, GOOD + limits), SERVED).find("secret")
+    assert caller is not None
+    assert caller.tenant == Tenant("billing", weight)
+
+
 @pytest.mark.parametrize("token", ["", "secre", "secret ", "Secret", digest_token("secret")])
 def test_another_token_is_not_found(token: str, file: Path) -> None:
     assert Tokens(write(file, GOOD), SERVED).find(token) is None
@@ -97,6 +114,9 @@ def test_a_caller_does_not_show_its_digest(file: Path) -> None:
         (GOOD + "[[tokens]]", r":4: tokens\[1\].name: Field required"),
         ('[[tokens]]\nname = "a b"', r":2: tokens\[0\].name: String should match"),
         (GOOD + "concurrent = 0", r":4: tokens\[0\].concurrent: Input should be greater"),
+        (GOOD + "weight = 0", r":4: tokens\[0\].weight: Input should be greater"),
+        (GOOD + "weight = nan", r":4: tokens\[0\].weight: Input should be"),
+        (GOOD + 'service_class = "vip"', ":4: .*service_class: Input should be 'interactive'"),
         (GOOD + 'cache_group = "a b"', ":4: .*cache_group: String should match"),
         (GOOD + "models = []", ":4: .*models: Tuple should have at least 1"),
         (GOOD + 'models = ["x"]', ":4: .*models: 'x' is not a served model: shapes, sdxl"),

@@ -377,3 +377,13 @@ def test_previews_of_a_model_that_gives_none_are_refused() -> None:
     assert violations_of(capabilities, preview=PreviewOptions(1)) == {
         "preview.interval_steps": "must be 0: this model has no previews"
     }
+
+
+@pytest.mark.parametrize(("linger_s", "is_allowed"), [(0.0, True), (30.0, True), (30.5, False)])
+def test_the_service_may_allow_less_lingering(linger_s: float, is_allowed: bool) -> None:
+    request = GenerationRequest("a cat", linger_s=linger_s)
+    if is_allowed:
+        assert resolve(request, CAPABILITIES, count_words, 30.0)
+        return
+    with pytest.raises(InvalidRequestError, match=r"linger: must be from 0 to 30 s, not 30\.5 s"):
+        resolve(request, CAPABILITIES, count_words, 30.0)

@@ -4,6 +4,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -15,6 +16,7 @@ from safelight_service.core.events import (
     Queued,
 )
 from safelight_service.core.request import GenerationRequest, Parameters
+from safelight_service.core.tenant import Tenant
 from safelight_service.engine import Engine
 from safelight_service.engine.batching.arrivals import Expectation
 from safelight_service.engine.batching.step_batcher import StepBatcher
@@ -128,6 +130,46 @@ def test_a_waiting_caller_gets_its_position_again(tiny_models: TinyModels) -> No
         assert isinstance(received[-1], Completed)
 
     with_engine(tiny_models, "sd15", act, BatchingSettings(max_width=1), heartbeat_s=0.01)
+
+
+async def begin(
+    engine: Engine, request: GenerationRequest, kind: type[Event]
+) -> "asyncio.Future[list[Event]]":
+    """Start a generation, and return once it has sent an event of a kind."""
+    has_begun = asyncio.Event()
+
+    def hear(event: Event) -> None:
+        if isinstance(event, kind):
+            has_begun.set()
+
+    generation = asyncio.ensure_future(collect(engine, request, hear))
+    await has_begun.wait()
+    return generation
+
+
+def test_positions_follow_the_shares_of_the_callers(tiny_models: TinyModels) -> None:
+    """A second caller is next, though three of the first have waited for longer."""
+
+    async def act(engine: Engine) -> None:
+        await collect(engine, REQUEST)  # measures the cost of a step
+        positions: list[int] = []
+
+        def hear(event: Event) -> None:
+            if isinstance(event, Queued):
+                positions.append(event.position)
+
+        long = replace(REQUEST, parameters=Parameters(**{**SMALL, "num_inference_steps": 60}))
+        first = [await begin(engine, long, Progress)]
+        first += [await begin(engine, long, Queued) for _ in range(3)]
+        await collect(engine, replace(REQUEST, tenant=Tenant("second")), hear)
+        for each in first:
+            each.cancel()
+        ended = await asyncio.gather(*first, return_exceptions=True)
+        assert {type(each) for each in ended} == {asyncio.CancelledError}
+        assert (positions[0], positions[-1]) == (4, 1)
+        assert {2, 3}.isdisjoint(positions)
+
+    with_engine(tiny_models, "sd15", act, BatchingSettings(max_width=1))
 
 
 def test_cancelling_the_run_stops_the_generation(tiny_models: TinyModels) -> None:

@@ -44,6 +44,7 @@ from safelight_service.core.request import (
     ResolvedPreview,
     ResolvedRequest,
 )
+from safelight_service.core.tenant import Tenant
 from safelight_service.core.timeline import Timeline
 from safelight_service.generations.generations import Generations
 from safelight_service.generations.state import State
@@ -68,6 +69,7 @@ class ScriptedEngine:
         self.started: list[GenerationRequest] = []
         self.default_model = "model"
         self.running: dict[str, asyncio.Queue[Event | BaseException]] = {}
+        self.timelines: dict[str, Timeline] = {}
         self.has_ended = asyncio.Event()
         """Set once a generation has ended."""
 
@@ -77,6 +79,7 @@ class ScriptedEngine:
     ) -> AsyncIterator[Prepared]:
         self.started.append(request)
         self.running[request.generation_id] = asyncio.Queue()
+        self.timelines[request.generation_id] = timeline
         preview = request.preview.interval_steps
         accepted = replace(
             ACCEPTED,
@@ -286,6 +289,54 @@ def test_it_lingers_no_longer_than_asked() -> None:
         assert scene.generations.cancel("a") is State.CANCELLED
 
     play(act)
+
+
+def test_the_engine_knows_which_work_has_watchers() -> None:
+    """Abandoned work runs last; a deadline does not end work that others have joined."""
+
+    async def act(scene: Scene) -> None:
+        first = await scene.generate(linger_s=3600)
+        timeline = scene.engine.timelines["a"]
+        assert timeline.abandoned_at is timeline.joined_at is None
+        await first.leave()
+        assert timeline.abandoned_at is not None
+        await scene.watch()
+        assert timeline.abandoned_at is None
+        assert timeline.joined_at is not None
+
+    play(act)
+
+
+def test_shared_work_is_abandoned_once_no_generation_has_watchers() -> None:
+    async def act(scene: Scene) -> None:
+        watchers = [await scene.generate(name, **SEED, linger_s=3600) for name in "ab"]
+        timeline = scene.engine.timelines["a"]
+        assert timeline.joined_at is not None
+        await watchers[0].leave()
+        assert timeline.abandoned_at is None
+        scene.generations.cancel("b")
+        assert timeline.abandoned_at is not None
+
+    play(act)
+
+
+@pytest.mark.parametrize(("max_lingering", "left"), [(2, "bcx"), (0, "")])
+def test_a_caller_has_a_limit_of_lingering_generations(max_lingering: int, left: str) -> None:
+    """The one that was left first ends; others' do not count, nor those watched again."""
+
+    async def act(scene: Scene) -> None:
+        for name in "xabc":
+            tenant = Tenant("other" if name == "x" else "own")
+            await (await scene.generate(name, linger_s=3600, tenant=tenant)).leave()
+        await settle()
+        assert sorted(scene.engine.running) == sorted(left)
+        if left:
+            await scene.watch("b")
+            await (await scene.generate("d", linger_s=3600, tenant=Tenant("own"))).leave()
+            await settle()
+            assert sorted(scene.engine.running) == ["b", "c", "d", "x"]
+
+    play(act, max_lingering=max_lingering)
 
 
 def test_cancelling_reaches_all_watchers_and_can_be_repeated() -> None:

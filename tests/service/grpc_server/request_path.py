@@ -5,6 +5,7 @@ from google.protobuf.message import DecodeError
 from safelight.v1 import text_to_image_pb2 as pb
 
 from safelight_service.core.errors import InvalidRequestError
+from safelight_service.core.tenant import NO_TENANT
 from safelight_service.core.validation import resolve
 from safelight_service.engine.models.loading import LoadedModel
 from safelight_service.grpc_server.convert import from_generate_request
@@ -26,7 +27,7 @@ def take(data: bytes, model: LoadedModel) -> list[str]:
     except DecodeError:
         return [""]
     converted = from_generate_request(
-        request, waits_for_model=False, uses_cache=True, time_left_s=None
+        request, waits_for_model=False, uses_cache=True, time_left_s=None, tenant=NO_TENANT
     )
     try:
         refuse_unknown_fields(request)

@@ -62,7 +62,7 @@ def test_all_goes_on(stderr: str, tmp_path: Path) -> None:
         if stderr == "without a reader":
             os.close(descriptors.pop(0))
         stub = pb_grpc.TextToImageServiceStub(channel)
-        running = stub.Generate(LONG, timeout=TIMEOUT_S)
+        running = stub.Generate(LONG)
         generation_id = wait_for(running, "accepted").accepted.generation_id
         wait_for(running, "progress")
         cancelled = stub.CancelGeneration(

@@ -168,8 +168,9 @@ class GenerateRequest(_message.Message):
 
     @_builtins.property
     def linger(self) -> _duration_pb2.Duration:
-        """Time for which the generation continues without watchers, up to one hour, so
-        that a caller can return after a broken connection. Unset: 0.
+        """Time for which the generation continues without watchers, up to one hour or
+        less where the service says so, so that a caller can return after a broken
+        connection. Meanwhile it runs after work that has watchers. Unset: 0.
         """
 
     def __init__(

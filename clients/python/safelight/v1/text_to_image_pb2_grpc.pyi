@@ -103,8 +103,9 @@ class TextToImageServiceStub:
       generations as it may.
     - ALREADY_EXISTS (GENERATION_EXISTS): `generation_id` names the generation
       of another request.
-    - RESOURCE_EXHAUSTED (QUEUE_FULL): too many generations wait; RetryInfo has
-      the time to wait.
+    - RESOURCE_EXHAUSTED (QUEUE_FULL): too many generations wait, or too much
+      work; or this one waited and left its place to a caller with less than its
+      share. RetryInfo has the time to wait.
     - RESOURCE_EXHAUSTED (OUT_OF_MEMORY): the device has too little memory for
       this request.
     - INTERNAL (NON_FINITE_IMAGE): an image has values that are not finite. The
@@ -115,7 +116,8 @@ class TextToImageServiceStub:
       restarts; RetryInfo has the time to wait.
     - FAILED_PRECONDITION (MODEL_FAILED): the model cannot be loaded.
     - DEADLINE_EXCEEDED (DEADLINE): the generation cannot finish by the call's
-      deadline; the message has the estimate. Without a reason: it has passed.
+      deadline, or can no longer; the message has the estimate. Without a reason:
+      it has passed.
     - DEADLINE_EXCEEDED (TIME_LIMIT): the generation exceeded the service's time
       limit.
     - DEADLINE_EXCEEDED (READER_STALLED): the caller read nothing from the
@@ -213,8 +215,9 @@ class TextToImageServiceAsyncStub(TextToImageServiceStub):
       generations as it may.
     - ALREADY_EXISTS (GENERATION_EXISTS): `generation_id` names the generation
       of another request.
-    - RESOURCE_EXHAUSTED (QUEUE_FULL): too many generations wait; RetryInfo has
-      the time to wait.
+    - RESOURCE_EXHAUSTED (QUEUE_FULL): too many generations wait, or too much
+      work; or this one waited and left its place to a caller with less than its
+      share. RetryInfo has the time to wait.
     - RESOURCE_EXHAUSTED (OUT_OF_MEMORY): the device has too little memory for
       this request.
     - INTERNAL (NON_FINITE_IMAGE): an image has values that are not finite. The
@@ -225,7 +228,8 @@ class TextToImageServiceAsyncStub(TextToImageServiceStub):
       restarts; RetryInfo has the time to wait.
     - FAILED_PRECONDITION (MODEL_FAILED): the model cannot be loaded.
     - DEADLINE_EXCEEDED (DEADLINE): the generation cannot finish by the call's
-      deadline; the message has the estimate. Without a reason: it has passed.
+      deadline, or can no longer; the message has the estimate. Without a reason:
+      it has passed.
     - DEADLINE_EXCEEDED (TIME_LIMIT): the generation exceeded the service's time
       limit.
     - DEADLINE_EXCEEDED (READER_STALLED): the caller read nothing from the
@@ -326,8 +330,9 @@ class TextToImageServiceServicer(metaclass=_abc_1.ABCMeta):
           generations as it may.
         - ALREADY_EXISTS (GENERATION_EXISTS): `generation_id` names the generation
           of another request.
-        - RESOURCE_EXHAUSTED (QUEUE_FULL): too many generations wait; RetryInfo has
-          the time to wait.
+        - RESOURCE_EXHAUSTED (QUEUE_FULL): too many generations wait, or too much
+          work; or this one waited and left its place to a caller with less than its
+          share. RetryInfo has the time to wait.
         - RESOURCE_EXHAUSTED (OUT_OF_MEMORY): the device has too little memory for
           this request.
         - INTERNAL (NON_FINITE_IMAGE): an image has values that are not finite. The
@@ -338,7 +343,8 @@ class TextToImageServiceServicer(metaclass=_abc_1.ABCMeta):
           restarts; RetryInfo has the time to wait.
         - FAILED_PRECONDITION (MODEL_FAILED): the model cannot be loaded.
         - DEADLINE_EXCEEDED (DEADLINE): the generation cannot finish by the call's
-          deadline; the message has the estimate. Without a reason: it has passed.
+          deadline, or can no longer; the message has the estimate. Without a reason:
+          it has passed.
         - DEADLINE_EXCEEDED (TIME_LIMIT): the generation exceeded the service's time
           limit.
         - DEADLINE_EXCEEDED (READER_STALLED): the caller read nothing from the

@@ -1,8 +1,20 @@
-"""Scheduling policy: which jobs come first when the device cannot serve all at once."""
+"""Scheduling policy: which job comes next when the device cannot serve all at once, and why.
+
+Jobs are ranked before each step. The first image that waits for a forward leads it, and others that
+can be merged with it ride along in the same order. By falling importance:
+
+1. Work that has watchers comes before abandoned work, which only lingers.
+2. The tenant with the least device time for its weight comes first: `fair_shares.py` counts it.
+3. Within a tenant, the configured order decides: one of POLICIES.
+4. Then the job that arrived first.
+
+With a single tenant the second rule decides nothing.
+"""
 
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from safelight_service.engine.job import Job
 
@@ -19,7 +31,7 @@ class Priority:
 
 
 SchedulingPolicy = Callable[[Priority], float]
-"""Returns a rank. The job of the lowest rank runs first, and others may share its forwards."""
+"""Returns a place. The job of the lowest place comes first among those of its tenant."""
 
 AGEING = 0.5
 """Weight of a second of waiting against one of remaining work; keeps long jobs from starving."""
@@ -41,9 +53,33 @@ POLICIES: Mapping[str, SchedulingPolicy] = {
 }
 
 
-def priority_of(job: Job, now: float) -> Priority:
-    """Return the priority of a job at a moment of time.monotonic."""
-    return Priority(job.arrived_at, now - job.arrived_at, functools.partial(_remaining_s, job))
+class Rank(NamedTuple):
+    """Rank of a job; the lowest comes first. Fields by falling importance."""
+
+    is_abandoned: bool
+    virtual_s: float
+    """Device seconds of its tenant, divided by the tenant's weight."""
+    place: float
+    """By the configured policy."""
+    arrived_at: float
+
+
+def rank_of(job: Job, now: float, policy: SchedulingPolicy, virtual_s: Mapping[str, float]) -> Rank:
+    """Return the rank of a job at a moment of time.monotonic."""
+    priority = Priority(job.arrived_at, now - job.arrived_at, functools.partial(_remaining_s, job))
+    return Rank(
+        job.is_abandoned, virtual_s.get(job.tenant.name, 0.0), policy(priority), job.arrived_at
+    )
+
+
+def find_active(jobs: list[Job]) -> set[str]:
+    """Return the names of the tenants that compete for the device.
+
+    Abandoned work counts only where there is no other. Its tenant would fall behind, and each
+    newcomer would start as far behind.
+    """
+    watched = {job.tenant.name for job in jobs if not job.is_abandoned}
+    return watched or {job.tenant.name for job in jobs}
 
 
 def _remaining_s(job: Job) -> float:

@@ -20,12 +20,14 @@ from safelight_service.core.errors import (
 )
 from safelight_service.core.timeline import SharedForward
 from safelight_service.engine import hardware
+from safelight_service.engine.batching import deadlines
 from safelight_service.engine.batching.arrivals import Arrivals, Expectation
 from safelight_service.engine.batching.busy_clock import BusyClock
 from safelight_service.engine.batching.cost_model import CostModel
-from safelight_service.engine.batching.forecast import Forecast
+from safelight_service.engine.batching.fair_shares import FairShares
+from safelight_service.engine.batching.forecast import Forecast, find_seconds_alone
 from safelight_service.engine.batching.forward_runner import ForwardRunner
-from safelight_service.engine.batching.policy import SchedulingPolicy, priority_of
+from safelight_service.engine.batching.policy import SchedulingPolicy, find_active, rank_of
 from safelight_service.engine.batching.safety_checks import flag, group_alike
 from safelight_service.engine.batching.sharing import Budget, Seats
 from safelight_service.engine.image_run import ImageRun
@@ -48,7 +50,10 @@ class StepBatcher:
         self.jobs: list[Job] = []
         self.report_fault = report_fault
         self._added: list[Job] = []
+        self._late: dict[Job, DeadlineError] = {}
+        """Jobs that cannot meet their deadlines; the next step ends them."""
         self._policy = policy
+        self.shares = FairShares()
         self._busy = BusyClock()
         self._forwards = ForwardRunner(self._busy, note_forward)
         self._forecast = Forecast()
@@ -78,7 +83,7 @@ class StepBatcher:
         for job in [job for job in self.jobs if job.is_cancelled]:
             self._end(job, StoppingError())  # read only if the caller did not cancel
         self._rank()
-        self._refuse_late()
+        self._end_late()
         completed_count = self._completed_count
         members = self._gather()
         if not members:  # starts delay no image now
@@ -95,6 +100,7 @@ class StepBatcher:
             self._run_ahead.end_step()
         else:
             self._run_ahead.catch_up()
+            self.shares.clear()
         self._busy.stop()
         if self._completed_count > completed_count:
             self._arrivals.note_completed(self._completed_count - completed_count)
@@ -104,35 +110,44 @@ class StepBatcher:
         return self._arrivals.expect(self._forward_s)
 
     def look_ahead(self) -> None:
-        """Update the forecast of all images."""
-        self._forecast.make([image for image in self._images() if not image.has_ended])
+        """Update the forecast of all images; the next step ends jobs that are too late by it."""
+        self._forecast.make(
+            [image for image in self._images() if not image.has_ended], self.shares.virtual_s
+        )
+        for job in self.jobs:
+            if job.work_s is None and not job.is_started:
+                job.work_s = find_seconds_alone(job)
+        self._late |= _find_late(self.jobs, deadlines.check_again)
 
     def _images(self) -> list[ImageRun]:
         """Return all images, by the priority of their jobs."""
         return [image for job in self.jobs for image in job.images]
 
     def _rank(self) -> None:
+        if not self.jobs:
+            return
         now = time.monotonic()
-        self.jobs.sort(key=lambda job: (self._policy(priority_of(job, now)), job.arrived_at))
+        self.shares.activate(find_active(self.jobs))
+        virtual_s = self.shares.virtual_s
+        self.jobs.sort(key=lambda job: rank_of(job, now, self._policy, virtual_s))
 
-    def _refuse_late(self) -> None:
-        """End new jobs whose forecast exceeds their deadline.
+    def _end_late(self) -> None:
+        """End jobs that cannot meet their deadlines: new ones by a fresh forecast.
 
         While nothing runs, each refusal makes the next one less likely: only work that runs
         can correct the forecast.
         """
-        bound = [(job, job.deadline_at) for job in self._added if job.deadline_at is not None]
+        added = [job for job in self._added if job.deadline_at is not None]
         self._added.clear()
-        if bound:
+        if added:
             self.look_ahead()
         is_idle = not any(job.is_started for job in self.jobs)
-        now = time.monotonic()
-        for job, deadline_at in bound:
-            needed_s = job.expected_s(now)
-            if needed_s is not None and now + needed_s > deadline_at:
-                self._end(job, DeadlineError(deadline_at - now, needed_s))
-                if is_idle:
-                    job.cost_model.doubt()
+        late = self._late | _find_late(added, deadlines.check_arrival)
+        self._late = {}
+        for job, error in late.items():
+            self._end(job, error)
+            if is_idle:
+                job.cost_model.doubt()
 
     def _decode(self) -> None:
         """Decode images within the time budget for decodes."""
@@ -149,7 +164,8 @@ class StepBatcher:
         for images in group_alike(self._images()):
             first = images[0].job
             device = first.model.adapter.execution_device
-            span = self._run_ahead.begin(device, first.cost_model.check.note, first.model)
+            note = functools.partial(self._note_check, images)
+            span = self._run_ahead.begin(device, note, first.model)
             for image, outcome in zip(images, flag(images, self._busy), strict=True):
                 self._deliver(image, outcome)
             self._run_ahead.end(span)
@@ -205,12 +221,17 @@ class StepBatcher:
     def _run_timed(
         self, image: ImageRun, run: Callable[[], None], note: Callable[[ImageRun, float], None]
     ) -> float | None:
-        """Advance an image by `run`, and call `note` with the seconds once they are known.
+        """Advance an image by `run`; once the seconds are known, charge them and call `note`.
 
         Returns the seconds; None while the device is still busy with it.
         """
+
+        def account(seconds: float) -> None:
+            self.shares.charge(image.job.tenant, seconds)
+            note(image, seconds)
+
         device = image.job.model.adapter.execution_device
-        span = self._run_ahead.begin(device, functools.partial(note, image), image.job.model)
+        span = self._run_ahead.begin(device, account, image.job.model)
         self._advance(image, run)
         self._run_ahead.end(span)
         return span.seconds
@@ -219,14 +240,22 @@ class StepBatcher:
         image.job.cost_model.decode.note(seconds)
         self._forecast.learn(image, time.monotonic())
 
+    def _note_check(self, images: Sequence[ImageRun], seconds: float) -> None:
+        images[0].job.cost_model.check.note(seconds)
+        for image in images:
+            self.shares.charge(image.job.tenant, seconds / len(images))
+
     def _run_forward(self, members: Sequence[ImageRun]) -> None:
         """Run one forward for images that share it, and advance them to their next operations."""
         cost_model = members[0].job.cost_model
-        row_count = sum(image.operation_as(Forward).row_count for image in members)
+        rows = [(image.job.tenant, image.operation_as(Forward).row_count) for image in members]
+        row_count = sum(count for _, count in rows)
         is_typical = False
 
         def note(seconds: float) -> None:
             self._forward_s = seconds
+            for tenant, count in rows:
+                self.shares.charge(tenant, seconds * count / row_count)
             if is_typical:
                 cost_model.note_forward(row_count, seconds)
 
@@ -295,6 +324,13 @@ class StepBatcher:
         for image in job.images:
             image.stop()
         job.relay.close(error)
+
+
+def _find_late(
+    jobs: Sequence[Job], check: Callable[[Job], DeadlineError | None]
+) -> dict[Job, DeadlineError]:
+    """Return the jobs that a check finds too late, with their errors."""
+    return {job: error for job in jobs if (error := check(job)) is not None}
 
 
 def _decode(image: ImageRun) -> None:

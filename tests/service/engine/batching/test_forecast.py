@@ -1,5 +1,9 @@
+import statistics
+from collections.abc import Mapping, Sequence
+
 import pytest
 
+from safelight_service.core.tenant import Tenant
 from safelight_service.engine.batching.cost_model import CostModel, Demand
 from safelight_service.engine.batching.forecast import Plan, simulate
 
@@ -73,3 +77,54 @@ def test_nothing_is_forecast_behind_what_was_never_measured() -> None:
     assert plans[0].finishes_s == 1.0
     assert plans[1].starts_s is None
     assert plans[1].finishes_s is None
+
+
+def take_turns(plans: Sequence[Plan], virtual_s: Mapping[str, float]) -> list[float]:
+    """Return the ends of plans that run alone, in turns of a single forward of a second."""
+    shares, left = dict(virtual_s), [plan.forwards_left for plan in plans]
+    ends = [0.0] * len(plans)
+    for now in range(1, round(sum(left)) + 1):
+        ranks = [
+            (plan.is_abandoned, shares[plan.tenant.name], number)
+            for number, plan in enumerate(plans)
+            if left[number]
+        ]
+        first = min(ranks)[2]
+        left[first] -= 1
+        shares[plans[first].tenant.name] += 1 / plans[first].tenant.weight
+        if not left[first]:
+            ends[first] = now
+    return ends
+
+
+@pytest.mark.parametrize(
+    "virtual_s", [{"a": 0.0, "b": 0.0, "c": 0.0}, {"a": 9.0, "b": 0.0, "c": 30.0}]
+)
+@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (1.0, 2.0, 4.0), (4.0, 1.0, 0.25)])
+@pytest.mark.parametrize("counts", [(64, 1, 1), (20, 20, 20), (1, 10, 50)])
+def test_tenants_take_turns_in_the_forecast(
+    virtual_s: dict[str, float], weights: Sequence[float], counts: Sequence[int]
+) -> None:
+    """Ends differ from those of turns of one forward by an eighth, mostly."""
+    cost_model = make_cost_model({1: 1.0}, most_members=1)
+    plans = [
+        Plan(cost_model, 1, 20, is_started=False, tenant=Tenant(name, weight))
+        for name, weight, count in zip("abc", weights, counts, strict=True)
+        for _ in range(count)
+    ]
+    expected = take_turns(plans, virtual_s)
+    simulate(plans, virtual_s)
+    ratios = [(plan.finishes_s or 0.0) / end for plan, end in zip(plans, expected, strict=True)]
+    assert statistics.quantiles(map(abs, (ratio - 1 for ratio in ratios)), n=10)[8] < 0.15
+    assert max(ratios) < 1.6
+    assert min(ratios) > 0.6
+
+
+def test_abandoned_work_comes_last_in_the_forecast() -> None:
+    cost_model = make_cost_model({1: 1.0}, most_members=1)
+    plans = [
+        Plan(cost_model, 1, 4, is_started=True, is_abandoned=True),
+        Plan(cost_model, 1, 4, is_started=True),
+    ]
+    simulate(plans)
+    assert [plan.finishes_s for plan in plans] == [8.0, 4.0]

@@ -12,7 +12,6 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from structlog.testing import capture_logs
-from torch.utils.hooks import RemovableHandle
 
 from safelight_service.core.errors import (
     DeadlineError,
@@ -27,6 +26,7 @@ from safelight_service.engine.hardware import RunAhead
 from safelight_service.engine.job import Job
 from safelight_service.engine.models.loading import LoadedModel
 from safelight_service.settings import BatchingSettings
+from support.engine.fake_costs import timed
 from support.engine.job_runs import (
     Recorder,
     difference,
@@ -38,7 +38,6 @@ from support.engine.job_runs import (
     take_steps,
 )
 from support.engine.tiny_models import TinyModels, reload
-from support.thread_clock import set_clock
 
 MARK = 9.0
 """Guidance scale that marks the rows of a job: FLUX passes it to the denoiser."""
@@ -286,48 +285,6 @@ def test_rows_of_a_cancelled_job_are_gone_from_the_next_forward(model: LoadedMod
     assert images_of(kept.events)
     assert cancelled.is_closed
     assert not images_of(cancelled.events)
-
-
-class Clock:
-    """Clock that only the given modules advance."""
-
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self._now = 0.0
-        set_clock(patch, lambda: self._now)
-
-    def takes(self, module: Any, seconds: Callable[[dict[str, Any]], float]) -> RemovableHandle:
-        """Make each forward of a module take some seconds, depending on its arguments."""
-
-        def move_on(_: Any, __: Any, arguments: dict[str, Any]) -> None:
-            self._now += seconds(arguments)
-
-        handle: RemovableHandle = module.register_forward_pre_hook(move_on, with_kwargs=True)
-        return handle
-
-
-@contextmanager
-def timed(
-    model: LoadedModel,
-    patch: pytest.MonkeyPatch,
-    *,
-    text_s: float = 0.0,
-    forward_s: float = 1.0,
-    row_s: float = 0.0,
-    decode_s: float = 0.0,
-) -> Iterator[None]:
-    """Make a model's work take some seconds, by a clock that nothing else advances."""
-    clock = Clock(patch)
-    pipeline = model.adapter.pipeline
-    hooks = [
-        clock.takes(pipeline.text_encoder_2, lambda _: text_s),
-        clock.takes(model.denoiser, lambda call: forward_s + row_s * len(call["guidance"])),
-        clock.takes(pipeline.vae.decoder, lambda _: decode_s),
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 @pytest.mark.parametrize(

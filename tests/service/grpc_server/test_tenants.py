@@ -1,0 +1,32 @@
+"""Tenants: whose device time a call takes."""
+
+import pytest
+
+from safelight_service.auth.tokens import Caller, digest_token
+from safelight_service.core.tenant import Tenant
+from safelight_service.grpc_server.tenants import find_host, find_tenant
+
+
+@pytest.mark.parametrize(
+    ("peer", "host"),
+    [
+        ("ipv4:127.0.0.1:4711", "127.0.0.1"),
+        ("ipv4:127.0.0.1:4712", "127.0.0.1"),
+        ("ipv6:%5B::1%5D:4711", "::1"),
+        ("ipv6:[2001:DB8::1]:4711", "2001:db8::1"),
+        ("ipv6:[fe80::1%25eth0]:4711", "fe80::1%eth0"),
+        ("ipv6:[::ffff:10.0.0.1]:4711", "10.0.0.1"),
+        ("unix:", ""),
+        ("unix:/run/safelight.sock", ""),
+        ("unix-abstract:name", ""),
+        ("", ""),
+    ],
+)
+def test_a_peer_is_known_by_its_address_without_the_port(peer: str, host: str) -> None:
+    assert find_host(peer) == host
+
+
+def test_a_token_is_a_tenant_wherever_it_calls_from() -> None:
+    caller = Caller(name="billing", sha256=digest_token("x"), weight=3.0)
+    assert find_tenant(caller, "ipv4:127.0.0.1:1") == Tenant("billing", 3.0)
+    assert find_tenant(None, "ipv4:127.0.0.1:1") == Tenant("127.0.0.1", 1.0)
