@@ -89,7 +89,7 @@ class FileDigests:
                 raise ValueError
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, TypeError, AttributeError):
+        except (OSError, RecursionError, ValueError, TypeError, AttributeError):
             _log.warning("digests_unreadable", path=str(self._path))
             return {}
         return dict(known)

@@ -85,7 +85,9 @@ def test_a_file_that_has_just_changed_is_not_remembered(file: Path, store: Path)
     assert not store.exists()
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"a": 1}', '{"a": "short"}', "\0\0"])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"a": 1}', '{"a": "short"}', "\0\0", "[" * 100_000]
+)
 def test_a_damaged_store_is_replaced(content: str, file: Path, store: Path) -> None:
     store.parent.mkdir()
     store.write_text(content)
