@@ -125,3 +125,10 @@ def test_a_blob_of_the_hub_is_not_read(length: int, tmp_path: Path) -> None:
 
 def test_a_file_that_is_gone_does_not_fail(tmp_path: Path) -> None:
     assert FileDigests().find([tmp_path / "gone"]) == [UNREADABLE]
+
+
+def test_a_store_that_cannot_be_written_leaves_nothing_beside_it(file: Path, store: Path) -> None:
+    store.mkdir(parents=True)
+    for _ in range(2):
+        assert FileDigests(store, later_ns).find([file]) == [sha256(CONTENT)]
+    assert list(store.parent.iterdir()) == [store]
