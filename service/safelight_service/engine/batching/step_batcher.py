@@ -14,6 +14,7 @@ from typing import Any
 
 from safelight_service.core.errors import (
     DeadlineError,
+    NonFiniteImageError,
     OutOfMemoryError,
     SafelightError,
     StoppingError,
@@ -305,7 +306,10 @@ class StepBatcher:
                 return
             if not hardware.is_answering(image.job.model.adapter.execution_device):
                 raise
-            self._end(image.job, self.report_fault(fault))
+            if isinstance(fault, NonFiniteImageError):  # by the pipeline's own safety checker
+                self._end(image.job, fault)
+            else:
+                self._end(image.job, self.report_fault(fault))
         else:
             if image.job.has_ended:
                 self._learn(image.job)
