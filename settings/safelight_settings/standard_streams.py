@@ -1,9 +1,11 @@
 """Standard streams: make them safe for a program that runs unattended."""
 
 import os
+import threading
 from contextlib import suppress
 
 _NUMBERS = (0, 1, 2)
+_LONGEST_PRINT_S = 0.2
 
 
 def open_standard_streams() -> None:
@@ -19,6 +21,15 @@ def open_standard_streams() -> None:
 
 
 def announce(line: str) -> None:
-    """Print a line to standard output, if it can be written."""
+    """Print a line to standard output, if it can be written.
+
+    A full pipe that nothing reads holds up the caller for a moment only.
+    """
+    printing = threading.Thread(target=_print, args=(line,), daemon=True)
+    printing.start()
+    printing.join(_LONGEST_PRINT_S)
+
+
+def _print(line: str) -> None:
     with suppress(OSError):
         print(line, flush=True)

@@ -7,7 +7,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 class Table(BaseModel):
     """A group of settings: a table of the TOML file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
+    )
 
 
 class ProgramSettings(BaseSettings):
@@ -22,6 +24,7 @@ class ProgramSettings(BaseSettings):
         extra="forbid",
         frozen=True,
         validate_default=True,
+        allow_inf_nan=False,
         hide_input_in_errors=True,  # some settings are secrets
     )
 

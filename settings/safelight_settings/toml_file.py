@@ -28,7 +28,9 @@ class TomlFile:
         except UnicodeDecodeError as error:
             line = error.object[: error.start].count(b"\n") + 1
             raise ConfigurationError(f"{file}:{line}: must be UTF-8") from None
-        except tomllib.TOMLDecodeError as error:
+        except RecursionError:
+            raise ConfigurationError(f"{file}: is nested too deeply") from None
+        except ValueError as error:  # not TOML, or a number of thousands of digits
             raise ConfigurationError(f"{file}: {error}") from None
 
     def locate(self, path: keys.Path) -> str:

@@ -1,7 +1,9 @@
 """The command line, run in this process against a service that plays scripts."""
 
+import errno
 import io
 import json
+import os
 import re
 import sys
 import threading
@@ -332,12 +334,12 @@ def test_broken_image_leaves_no_file(scripted: ScriptedService, cli: Cli, tmp_pa
 def test_file_that_cannot_be_written_exits_1_and_leaves_no_part(
     scripted: ScriptedService, cli: Cli, tmp_path: Path
 ) -> None:
-    (tmp_path / "out.png").mkdir()
-    scripted.play(whole_generation())
-    result = cli("generate", "a red circle", "-q", "-o", "out.png")
+    (tmp_path / "out-0.png").mkdir()
+    scripted.play(accepted(2), image(0), image(1), completed())
+    result = cli("generate", "a red circle", "-q", "-o", "out.png", "--count", "2")
     assert result.code == 1
     assert "cannot write" in result.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["out.png"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out-0.png"]
 
 
 @pytest.mark.parametrize(
@@ -431,3 +433,61 @@ def test_models_as_json_are_a_line_each(scripted: ScriptedService, cli: Cli) -> 
 
 def test_version_is_printed(cli: Cli) -> None:
     assert cli("--version").stdout.startswith(b"safelight 0.")
+
+
+class FullStream(io.TextIOWrapper):
+    """A text stream on a full disk."""
+
+    def __init__(self) -> None:
+        super().__init__(io.BytesIO())
+
+    def write(self, text: str) -> int:
+        """Fail, as /dev/full does."""
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(
+    "arguments", [["models"], ["--version"], ["generate", "a red circle", "--json"]]
+)
+def test_standard_output_that_cannot_be_written_is_explained(
+    arguments: list[str], scripted: ScriptedService, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted.play(whole_generation())
+    monkeypatch.setattr(sys, "stdout", FullStream())
+    result = cli(*arguments)
+    assert result.code == 1
+    assert result.stderr.endswith("cannot write: [Errno 28] No space left on device\n")
+
+
+def test_standard_error_that_cannot_be_written_costs_the_progress_only(
+    scripted: ScriptedService, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted.play(whole_generation())
+    monkeypatch.setattr(sys, "stderr", FullStream())
+    result = cli("generate", "a red circle", "-o", "out.png")
+    assert (result.code, result.stdout) == (0, b"out.png\n")
+
+
+def test_output_that_cannot_be_written_is_refused_before_the_generation(
+    scripted: ScriptedService, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder.png").mkdir()
+    assert "'folder.png' is a folder" in cli("generate", "a", "-o", "folder.png").stderr
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    for arguments in ([], ["-o", "out.png"]):
+        result = cli("generate", "a", *arguments)
+        assert result.code == 2
+        assert "is not writable" in result.stderr
+    monkeypatch.setattr(sys, "stdout", None)
+    assert "standard output is closed" in cli("generate", "a", "-o", "-").stderr
+    assert not scripted.requests
+
+
+def test_prompt_that_cannot_be_read_is_refused_by_its_name(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "PROMPT must be UTF-8" in cli("generate", "\udcff").stderr
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff"), "utf-8"))
+    assert "PROMPT must be UTF-8" in cli("generate", "-").stderr
+    monkeypatch.setattr(sys, "stdin", None)
+    assert "PROMPT must be given, since standard input is closed" in cli("generate", "-").stderr

@@ -91,6 +91,24 @@ def test_terminal_shows_previews_when_asked_to(scripted: ScriptedService, tmp_pa
     assert scripted.requests[0].preview.interval_steps == 1
 
 
+def test_interrupt_during_the_imports_exits_130_without_a_traceback() -> None:
+    code = """
+import signal, sys
+import safelight
+
+class Finder:
+    def find_spec(name, path=None, target=None):
+        if name == "typer":
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Finder)
+from safelight.cli import main
+main()
+"""
+    ended = run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
+
+
 def test_hint_is_all_there_is_without_the_extra() -> None:
     code = "import sys; sys.modules['typer'] = None; from safelight.cli import main; main()"
     process = run(

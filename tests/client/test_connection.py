@@ -74,6 +74,12 @@ def test_url_is_refused_as_a_target() -> None:
         ("dns://8.8.8.8/localhost:80", "dns://8.8.8.8/localhost:80", True),
         ("dns:///images.example", "dns:///images.example", False),
         ("unix:/run/safelight.sock", "unix:/run/safelight.sock", False),
+        ("unix:a folder/safelight.sock", "unix:a folder/safelight.sock", False),
+        ("unix:///run/safelight.sock", "unix:///run/safelight.sock", False),
+        ("dns:localhost:80", "dns:localhost:80", True),
+        ("dns:images.example", "dns:images.example", False),
+        ("ipv4:127.0.0.1:80,127.0.0.2:80", "ipv4:127.0.0.1:80,127.0.0.2:80", False),
+        ("xds:///safelight", "xds:///safelight", False),
     ],
 )
 def test_bare_hosts_get_the_default_port_and_addresses_of_this_machine_are_known(
@@ -81,6 +87,26 @@ def test_bare_hosts_get_the_default_port_and_addresses_of_this_machine_are_known
 ) -> None:
     assert complete_target(target) == completed
     assert is_loopback(completed) == is_local
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("", " ", ":80", "host:", "host:0", "host:65536", "host:99999", "host:name", "host:80/"),
+        *("a b:80", "dns://host:80", "2001:db8::g:80", "h\udcff:80", "unix:\udcff", "GRPC://host"),
+    ],
+)
+def test_target_that_grpc_would_misread_is_refused(target: str) -> None:
+    with pytest.raises(ValueError, match="target must be a gRPC target such as localhost:50051"):
+        Client(target)
+
+
+@pytest.mark.parametrize("timeout", [1e10, 1e300, float("inf")])
+def test_time_out_beyond_what_grpc_can_hold_is_no_failure(
+    timeout: float, scripted: ScriptedService
+) -> None:
+    with Client(scripted.target, timeout=timeout) as client:
+        assert client.list_models() == []
 
 
 def test_no_proxy_is_used_for_this_machine(
@@ -109,10 +135,12 @@ def test_time_out_that_is_no_duration_is_refused(timeout: float) -> None:
         ("output_quality", -(2**40), "output_quality must be from 0 to 2147483647"),
         ("linger", 3601, "linger must be from 0 to 3600 seconds, not 3601"),
         ("linger", float("nan"), "linger must be from 0 to 3600 seconds, not nan"),
+        ("linger", -1e300, "linger must be from 0 to 3600 seconds, not -1e"),
+        ("negative_prompt", "\udcff", "negative_prompt must be UTF-8"),
     ],
 )
-def test_number_that_the_contract_cannot_hold_is_refused_by_its_name(
-    option: str, value: float, message: str
+def test_value_that_the_contract_cannot_hold_is_refused_by_its_name(
+    option: str, value: object, message: str
 ) -> None:
     with Client("localhost") as client, pytest.raises(ValueError, match=message):
         client.generate("a red circle", **{option: value})  # type: ignore[arg-type]

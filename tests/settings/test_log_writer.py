@@ -96,6 +96,14 @@ def test_a_program_without_standard_output_runs_on(redirection: str) -> None:
     assert run(program, redirection).returncode == 7
 
 
+def test_a_full_pipe_that_nothing_reads_does_not_hold_up_the_program() -> None:
+    program = "from safelight_settings import announce; announce('x' * 100_000); os._exit(7)"
+    with subprocess.Popen(
+        [sys.executable, "-c", f"import os; {program}"], stdout=subprocess.PIPE
+    ) as process:
+        assert process.wait(timeout=60) == 7
+
+
 def test_the_ready_line_is_printed_at_once(capfd: pytest.CaptureFixture[str]) -> None:
     announce("ready")
     assert capfd.readouterr().out == "ready\n"

@@ -238,6 +238,11 @@ def test_every_problem_has_a_line_of_its_own(program: Program, file: Path) -> No
     ]
 
 
+def test_an_infinite_number_is_refused(program: Program, file: Path) -> None:
+    file.write_text("grace_s = inf\n")
+    assert error_of(program, file) == f"{file}:1: grace_s: Input should be a finite number"
+
+
 def test_a_value_of_an_option_is_not_blamed_on_the_file(program: Program, file: Path) -> None:
     file.write_text('listen = "127.0.0.1:1"\n')
     assert error_of(program, file, listen="x").startswith("--listen: must be HOST:PORT")

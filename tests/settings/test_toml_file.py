@@ -92,6 +92,8 @@ def test_a_byte_order_mark_is_accepted(file: Path) -> None:
         (b"a = 1\nb 2\n", r": Expected '=' after a key .*\(at line 2, column 3\)"),
         (b"a = 1\na = 2\n", r": Cannot overwrite a value \(at line 2, column 6\)"),
         (b"a = 1\nb = '\xff'\n", ":2: must be UTF-8"),
+        (b"a = " + b"[" * 3000, ": is nested too deeply"),
+        (b"a = " + b"1" * 5000, ": Exceeds the limit"),
     ],
 )
 def test_what_is_not_toml_is_an_error_that_names_the_file_and_the_line(

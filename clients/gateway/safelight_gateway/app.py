@@ -1,6 +1,6 @@
 """The application: the routes of all dialects, over one shared state."""
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
@@ -14,7 +14,7 @@ from safelight_gateway import playground
 from safelight_gateway.dialects.builtin import DIALECTS
 from safelight_gateway.dialects.dialect import Dialect
 from safelight_gateway.edge import links
-from safelight_gateway.edge.endpoint import endpoint, render_plain
+from safelight_gateway.edge.endpoint import endpoint, render_plain, render_response
 from safelight_gateway.edge.middleware import EdgeMiddleware
 from safelight_gateway.errors import bad_request
 from safelight_gateway.native import routes as native
@@ -46,7 +46,7 @@ def build_app(settings: Settings, dialects: Iterable[Dialect] = DIALECTS) -> Sta
     app = Starlette(
         routes=routes,
         middleware=[Middleware(EdgeMiddleware, settings=settings, dialects=state.dialects)],
-        exception_handlers={HTTPException: _answer_unknown_route},
+        exception_handlers={HTTPException: _unknown_route(state)},
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False  # some clients follow no redirects
@@ -62,9 +62,23 @@ def _dialect_routes(state: AppState) -> Iterator[Route]:
             yield Route(route.path, respond, methods=[route.method])
 
 
-async def _answer_unknown_route(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    message = f"no route matches {request.method} {request.url.path}"
-    response = render_plain(bad_request(message, error.status_code))
-    response.headers.update(error.headers or {})
-    return response
+def _unknown_route(state: AppState) -> Callable[[Request, Exception], Awaitable[Response]]:
+    """Return a handler of paths without a route, in the format of the API that they belong to."""
+
+    async def answer(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        path = request.scope["path"]
+        message = f"no route matches {request.method} {path!r}"
+        proxied = state.dialects.proxy_at(path.rstrip("/"))
+        dialect = proxied or state.dialects.dialect_at(path)
+        if proxied is not None and proxied.proxy is not None:
+            message += f"; {proxied.proxy.header} must be a URL at {', '.join(proxied.hosts)}"
+        elif dialect is not None:
+            root = f"/{path.split('/')[1]}/"
+            routes = (each for each in dialect.routes if each.path.startswith(root))
+            shown = ", ".join(f"{each.method} {each.path}" for each in routes)
+            message += f"; {dialect.name} has {shown.replace(':path}', '}')}"
+        render = render_plain if dialect is None else dialect.render_error
+        return await render_response(bad_request(message, error.status_code), render, error.headers)
+
+    return answer

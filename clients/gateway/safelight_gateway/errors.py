@@ -70,6 +70,14 @@ class GatewayError(Exception):
     violations: tuple[FieldViolation, ...] = ()
     retry_after_s: float | None = None
 
+    def __post_init__(self) -> None:
+        """Escape what no answer can carry: halves of surrogate pairs, from the caller's JSON."""
+        self.message = _encodable(self.message)
+        self.violations = tuple(
+            FieldViolation(_encodable(each.field), _encodable(each.description))
+            for each in self.violations
+        )
+
     def __str__(self) -> str:
         """Return the message."""
         return self.message
@@ -87,8 +95,12 @@ class GatewayError(Exception):
     @property
     def ascii_message(self) -> str:
         """The message as a header value: one line of printable ASCII."""
-        line = re.sub(r"\s+", " ", self.message)
+        line = re.sub(r"[\s\x00-\x1f\x7f]+", " ", self.message)
         return line.encode("ascii", "replace").decode()[:1000].strip()
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def bad_request(message: str, status: int = 400) -> GatewayError:

@@ -28,6 +28,9 @@ from safelight_service.engine.sampling.noise import Noise
 if TYPE_CHECKING:
     from safelight_service.engine.job import Job
 
+_CLAMPS = ("clip_sample", "clip_denoised", "thresholding")
+"""Settings by which a scheduler clamps predictions, and so would hide an infinite one."""
+
 OperationT = TypeVar("OperationT", Forward, Decode, SafetyCheck)
 
 
@@ -59,7 +62,7 @@ class ImageRun:
             self._context = HostValues(self._noise)
         self._is_flagged: torch.Tensor | bool = False
         self._checks: list[torch.Tensor] = []
-        """Whether the latents and the VAE's pixels are finite, bools () on the device."""
+        """Whether values are finite of which the pixels may not show it, bools () on the device."""
         self._greenlet: greenlet.greenlet | None = None
 
     @property
@@ -175,7 +178,14 @@ class ImageRun:
         parameters = self.job.request.parameters
         scheduler = adapter.schedulers.make(parameters.scheduler)
         checks = {"run_safety_checker": self._check} if self.job.model.safety_checker else {}
-        observe_steps(scheduler, parameters.num_inference_steps, generator, self._on_step)
+        clamps = any(scheduler.config.get(name) for name in _CLAMPS)
+        observe_steps(
+            scheduler,
+            parameters.num_inference_steps,
+            generator,
+            self._on_step,
+            self._note_prediction if clamps else None,
+        )
         vae = VaeProxy(adapter.pipeline.vae, self._decode, self.job.model.vae_dtype)
         return self.job.model.copies.make(
             scheduler=scheduler,
@@ -210,8 +220,13 @@ class ImageRun:
 
         The flag stays on the device; `Pixels` blackens a flagged picture.
         """
-        self._is_flagged = _wait_for(SafetyCheck(images))
+        self._is_flagged, is_finite = _wait_for(SafetyCheck(images))
+        self._checks.append(is_finite)
         return images, None
+
+    def _note_prediction(self, predicted: torch.Tensor) -> None:
+        """Note whether a prediction is finite that its scheduler clamps."""
+        self._checks.append(predicted.isfinite().all())
 
     def _on_step(self, step: Step) -> None:
         self.step_count = step.number

@@ -1,11 +1,13 @@
 """Errors, in the words and places of each dialect."""
 
+import json
+
 import pytest
 
 from support.running_gateway import RunningGateway
 from tests.gateway.dialects.requests import OF_OPENAI, ROUTES, send, words_of
 from tests.gateway.failing_service import BAD_TOKEN, READY
-from tests.gateway.http_call import post
+from tests.gateway.http_call import call, post
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -65,3 +67,59 @@ def test_all_wrong_fields_are_named(route: str, gateway: RunningGateway) -> None
         ]
     if route in OF_OPENAI:
         assert answer.json["error"]["param"] == "width"
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("name", ["\ud800", "\0", "\x7f", "a\r\nset-cookie: b=c"])
+def test_a_name_that_no_header_can_carry_is_refused(
+    route: str, name: str, failing_gateway: RunningGateway
+) -> None:
+    path, body = ROUTES[route]
+    answer = post(failing_gateway.url + path.format(READY), {**body, name: 1}, Prefer="wait")
+    assert answer.status == 422
+    assert "is no field" in str(words_of(route, answer))
+    assert answer.headers["x-error-message"].isprintable()
+    assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_field_that_is_there_twice_is_refused(
+    route: str, failing_gateway: RunningGateway
+) -> None:
+    path, body = ROUTES[route]
+    twice = json.dumps(body).replace('"seed": 7', '"seed": 7, "seed": 8').encode()
+    answer = post(failing_gateway.url + path.format(READY), twice, Prefer="wait")
+    assert answer.status == 422
+    assert words_of(route, answer) == "seed: is there twice; send it once"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "route"),
+    [
+        ("POST", "/v1/images/edits", "openai"),
+        ("POST", "/v1/images/variations", "openai"),
+        ("POST", "/v1/chat/completions", "openai"),
+        ("DELETE", "/v1/models/shapes", "openai"),
+        ("POST", "/together/v1/chat/completions", "together"),
+        ("POST", "/nebius/v1/images/edits", "nebius"),
+        ("POST", "/replicate/v1/files", "replicate"),
+        ("GET", "/replicate/v1/predictions", "replicate"),
+        ("GET", "/replicate/v1/models/a/b", "replicate"),
+        ("GET", "/hf-inference/models/shapes", "hf-inference"),
+    ],
+)
+def test_an_unknown_route_is_told_in_the_form_of_its_dialect(
+    method: str, path: str, route: str, failing_gateway: RunningGateway
+) -> None:
+    answer = call(failing_gateway.url + path, method)
+    assert answer.status in (404, 405)
+    words = str(words_of(route, answer))
+    assert words.startswith(f"no route matches {method} '{path}'; ")
+    assert "POST /" in words
+    assert answer.headers["x-error-message"] == words
+
+
+def test_live_results_of_fal_are_refused(failing_gateway: RunningGateway) -> None:
+    answer = post(f"{failing_gateway.url}/fal-ai/{READY}/stream", {"prompt": "x"})
+    assert answer.status == 404
+    assert "not streamed" in answer.json["detail"]

@@ -122,7 +122,9 @@ def test_fal_proxy_goes_where_its_header_says(gateway: RunningGateway) -> None:
     status = get(url, X_fal_target_url=f"{target}/requests/{submitted['request_id']}/status?logs=1")
     assert status.json["request_id"] == submitted["request_id"]
     for other in ("https://example.org/fal-ai/flux", "https://[fal.run/x", "https://fal.run.a/x"):
-        assert post(url, PROMPT, X_fal_target_url=other).status == 404
+        answer = post(url, PROMPT, X_fal_target_url=other)
+        assert answer.status == 404
+        assert "x-fal-target-url must be a URL at fal.run" in answer.json["detail"]
     assert post(url, PROMPT).status == 404
 
 

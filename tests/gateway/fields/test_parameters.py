@@ -100,6 +100,35 @@ def test_errors_of_the_service_name_the_callers_fields(
     assert {part.partition(":")[0] for part in message.split("; ")} == wrong
 
 
+@pytest.mark.parametrize(
+    ("fields", "wrong"),
+    [
+        ({"width": 0}, "width"),
+        ({"height": 0, "width": 64}, "height"),
+        ({"size": "64x64", "width": 0}, "width"),
+        ({"size": {"width": 64, "height": 64, "depth": 2}}, "size"),
+        ({"model": 0}, "model"),
+        ({"model": ["shapes"]}, "model"),
+        ({"response_format": 0}, "response_format"),
+        ({"stream": 0}, "stream"),
+        ({"partial_images": "1"}, "partial_images"),
+    ],
+)
+def test_zero_and_other_types_are_not_taken_for_absent(
+    fields: Mapping[str, Any], wrong: str, gateway: RunningGateway
+) -> None:
+    answer = post(f"{gateway.url}/v1/images/generations", {"prompt": "x", **fields})
+    assert answer.status == 422
+    assert answer.json["error"]["param"] == wrong
+
+
+def test_a_quality_without_effect_is_named(failing_gateway: RunningGateway) -> None:
+    body = {"prompt": "x", "model": READY, "output_compression": 50}
+    url = f"{failing_gateway.url}/v1/images/generations"
+    assert post(url, body).headers["x-ignored-parameters"] == "output_compression"
+    assert "x-ignored-parameters" not in post(url, {**body, "output_format": "webp"}).headers
+
+
 def test_scheduler_is_refused_with_the_allowed_names(gateway: RunningGateway) -> None:
     answer = post(f"{gateway.url}/fal-ai/shapes", {"prompt": "x", "scheduler": "DPM2 a"})
     message = answer.json["message"]

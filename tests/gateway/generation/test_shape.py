@@ -95,6 +95,16 @@ def test_what_the_model_cannot_make_is_refused_with_its_limits(
     assert f"from {limits.min_side_px} to {limits.max_side_px}" in raised.value.message
 
 
+@pytest.mark.parametrize("ratio", [1e9, 1e-9])
+def test_a_ratio_beyond_all_limits_is_refused_at_once(ratio: float) -> None:
+    for model in (SMALL, LARGE):
+        with pytest.raises(GatewayError, match="aspect_ratio: it would be "):
+            fit_shape(shape(ratio), model)
+        fixed = (None, 512) if ratio > 1 else (512, None)
+        with pytest.raises(GatewayError, match="aspect_ratio: it would be "):
+            fit_shape(shape(ratio), model, *fixed)
+
+
 @pytest.mark.parametrize("multiple", [8, 16, 24, 64])
 def test_every_ratio_is_made_or_refused(multiple: int) -> None:
     model = capable(256, most=520, multiple=multiple, pixels=300_000)

@@ -45,3 +45,17 @@ async def test_results_beyond_the_memory_are_forgotten_the_oldest_first(
         with pytest.raises(GatewayError):
             state.jobs.find(jobs[0].id, None)
         assert state.jobs.find(jobs[1].id, None) is jobs[1]
+
+
+@pytest.mark.anyio
+async def test_jobs_age_by_the_monotonic_clock(failing_service: FailingService) -> None:
+    async with AppState(Settings(target=failing_service.target)) as state:
+        job = state.jobs.start(ImageRequest(prompt="x", model=(READY,)))
+        assert await job.wait_until_ended()
+        assert job.ended_at is not None
+        assert job.ended_s is not None
+        job.ended_at -= 86_400.0  # the wall clock was set forward a day
+        assert state.jobs.find(job.id, None) is job
+        job.ended_s -= 86_400.0
+        with pytest.raises(GatewayError):
+            state.jobs.find(job.id, None)

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
+from PIL.Image import Resampling
 
 from safelight_service.core.errors import NonFiniteImageError
 from safelight_service.core.events import Image, Preview
@@ -99,6 +101,54 @@ def test_a_flagged_image_of_no_finite_values_fails() -> None:
     assert image.is_flagged
     pipeline.vae.decoder.conv_out.weight.data[0, 0, 0, 0] = math.nan
     assert isinstance(run(model).error, NonFiniteImageError)
+
+
+@pytest.mark.parametrize("is_own", [False, True], ids=["the service's", "the pipeline's"])
+@pytest.mark.parametrize("name", ["visual_projection.weight", "concept_embeds_weights"])
+def test_an_image_whose_safety_is_not_known_fails(name: str, is_own: bool) -> None:
+    """A score that is not a number is above no threshold, and would pass every picture."""
+    pipeline: Any = make_checked_pipeline()
+    pipeline.safety_checker.get_parameter(name).data.fill_(math.nan)
+    if is_own:
+        pipeline.feature_extractor.resample = Resampling.BILINEAR
+    model = reload(pipeline)
+    assert (model.safety_checker is None) is is_own
+    error = run(model).error
+    assert isinstance(error, NonFiniteImageError), error
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "row"),
+    [
+        (DDPMScheduler(clip_sample=True), 0),
+        (DDPMScheduler(clip_sample=True), 1),
+        (DPMSolverMultistepScheduler(thresholding=True), 1),
+    ],
+    ids=["clipped, no prompt", "clipped, prompt", "thresholded"],
+)
+def test_an_infinite_prediction_that_the_scheduler_clamps_fails_the_image(
+    scheduler: Any, row: int
+) -> None:
+    pipeline: Any = make_pipeline("sd15")
+    pipeline.scheduler = scheduler
+    model = reload(pipeline)
+
+    def spoil(_: Any, __: Any, output: Any) -> None:
+        output[0][row, 0, 0, 0] = math.inf
+
+    assert run(model).error is None
+    model.denoiser.register_forward_hook(spoil)
+    assert isinstance(run(model).error, NonFiniteImageError)
+
+
+@pytest.mark.parametrize("value", [math.nan, 0.0])
+def test_a_vae_that_encodes_nothing_has_no_previews(value: float) -> None:
+    pipeline: Any = make_pipeline("sd15")
+    for weight in pipeline.vae.quant_conv.parameters():
+        weight.data.fill_(value)
+    model = reload(pipeline)
+    assert not model.capabilities.has_previews
+    assert images_of(run(model, num_inference_steps=1).events)
 
 
 def test_the_check_adds_no_wait() -> None:

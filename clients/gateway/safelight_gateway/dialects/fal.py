@@ -11,7 +11,7 @@ from safelight_gateway.edge.call import Call
 from safelight_gateway.edge.links import data_urls, link_images
 from safelight_gateway.errors import bad_request, invalid_field
 from safelight_gateway.fields.parameters import read_request
-from safelight_gateway.fields.rules import IMAGE_INPUT, WEBHOOK
+from safelight_gateway.fields.rules import IMAGE_INPUT, WEBHOOK, is_empty
 from safelight_gateway.fields.values import flag
 from safelight_gateway.generation.request import ImageRequest, ImageResult
 from safelight_gateway.stores.jobs import Job
@@ -20,6 +20,9 @@ _OWNER = "fal-ai/"
 _ID_HEADER = "x-fal-request-id"
 _SYNC_MODE = "sync_mode"
 _WEBHOOKS = ("fal_webhook", "webhook_url")
+_LIVE = ("stream", "realtime")
+"""Ends of an app's path, at which clients expect events instead of one result."""
+
 _LONGEST_HOLD_S = 240.0
 """Maximum wait for a job: Node times out after 300 s without a response."""
 
@@ -107,6 +110,8 @@ def _models(call: Call) -> tuple[str, ...]:
     bare = app.removeprefix(_OWNER)
     if not bare:
         raise bad_request("the path must name an app", 404)
+    if bare.rpartition("/")[2] in _LIVE:
+        raise bad_request(f"{bare}: results are not streamed; use run, submit or subscribe", 404)
     return (f"{_OWNER}{bare}", bare)
 
 
@@ -119,7 +124,8 @@ def _render_submission(call: Call, job: Job) -> Response:
 
 
 def _wants_data(call: Call) -> bool:
-    return flag(_SYNC_MODE, call.json().get(_SYNC_MODE) or False)
+    value = call.json().get(_SYNC_MODE)
+    return False if is_empty(value) else flag(_SYNC_MODE, value)
 
 
 def _link(call: Call, result: ImageResult, *, as_data: bool) -> tuple[str, ...]:

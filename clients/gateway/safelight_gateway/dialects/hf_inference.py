@@ -10,6 +10,7 @@ from safelight_gateway.edge.call import Call
 from safelight_gateway.errors import GatewayError, invalid_field
 from safelight_gateway.fields.parameters import read_request
 from safelight_gateway.fields.rules import is_empty
+from safelight_gateway.fields.values import model_id
 from safelight_gateway.generation.request import ImageResult
 
 _PATHS = (
@@ -66,7 +67,7 @@ async def generate_bytes(call: Call, model: tuple[str, ...]) -> Response:
     request = read_request(
         call,
         fields,
-        model=model or (str(body.get("model") or ""),),
+        model=model or (model_id("model", body.get("model")),),
         options=options,
         wait_for_model=waits,
         max_count=1,

@@ -14,8 +14,8 @@ from safelight_gateway.edge.call import Call
 from safelight_gateway.edge.links import link_images
 from safelight_gateway.errors import GatewayError, invalid_field
 from safelight_gateway.fields.parameters import read_request
-from safelight_gateway.fields.rules import IMAGE_INPUT
-from safelight_gateway.fields.values import flag, integer
+from safelight_gateway.fields.rules import IMAGE_INPUT, is_empty
+from safelight_gateway.fields.values import flag, integer, model_id
 from safelight_gateway.generation.request import ImageResult
 
 OWN_FIELDS = ("model", "response_format", "stream", "partial_images")
@@ -74,10 +74,10 @@ def describe_error(error: GatewayError) -> dict[str, Any]:
 
 async def _generate(call: Call, default_format: str) -> Response:
     body = call.json()
-    model = (str(body.get("model") or ""),)
+    model = (model_id("model", body.get("model")),)
     if hf_inference.is_request(body):
         return await hf_inference.generate_bytes(call, model)
-    is_stream = flag("stream", body.get("stream") or False)
+    is_stream = flag("stream", _given(body, "stream", False))
     format_ = _read_format(body, model[0], default_format, is_stream)
     preview_count = _read_preview_count(body, is_stream)
     request = read_request(
@@ -107,7 +107,7 @@ def _read_format(body: dict[str, Any], model: str, default: str, is_stream: bool
         usual = "b64_json" if is_stream else default
     else:
         usual = "url"
-    asked = body.get("response_format") or usual
+    asked = _given(body, "response_format", usual)
     format_ = _FORMATS.get(asked) if isinstance(asked, str) else None
     if format_ is None or (is_stream and format_ == "url"):
         allowed = "b64_json in a stream" if is_stream else f"one of {', '.join(_FORMATS)}"
@@ -115,8 +115,14 @@ def _read_format(body: dict[str, Any], model: str, default: str, is_stream: bool
     return format_
 
 
+def _given(body: dict[str, Any], name: str, default: object) -> Any:
+    """Return a field's value; the default if it asks for nothing."""
+    value = body.get(name)
+    return default if is_empty(value) else value
+
+
 def _read_preview_count(body: dict[str, Any], is_stream: bool) -> int:
-    count = integer("partial_images", body.get("partial_images") or 0)
+    count = integer("partial_images", _given(body, "partial_images", 0))
     if not 0 <= count <= _MAX_PARTIAL_IMAGES:
         raise invalid_field("partial_images", f"must be from 0 to {_MAX_PARTIAL_IMAGES}")
     if count and not is_stream:

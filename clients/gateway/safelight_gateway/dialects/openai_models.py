@@ -7,6 +7,7 @@ from starlette.responses import JSONResponse, Response
 
 from safelight_gateway.dialects.dialect import DialectRoute
 from safelight_gateway.edge.call import Call
+from safelight_gateway.errors import bad_request
 
 _OWNER = "safelight"
 _CREATED = 0
@@ -41,5 +42,7 @@ async def _list_models(call: Call) -> Response:
 async def _get_model(call: Call) -> Response:
     """Describe the model of an id or alias, under the id that the caller uses."""
     id_ = call.request.path_params["model"]
+    if not id_:
+        raise bad_request("the path must name a model", 404)
     model: Model = await call.state.models.find((id_,), call.context.call_metadata)
     return JSONResponse(_describe(id_) | {"root": model.name})

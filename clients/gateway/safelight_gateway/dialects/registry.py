@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
+from itertools import takewhile
 from typing import TypeVar, get_args
 
 from safelight_gateway.dialects.dialect import Dialect, Handler, Parameter, Refusal
@@ -97,6 +98,21 @@ class DialectRegistry:
             if fnmatchcase(host, pattern):
                 return root
         return None
+
+    def dialect_at(self, path: str) -> Dialect | None:
+        """Return the dialect whose routes share the longest beginning with a path.
+
+        Of several, the last one counts. None if no route shares its first segment.
+        """
+        segments = path.split("/")[1:]
+        best, most = None, 0
+        for dialect in self._dialects:
+            for route in dialect.routes:
+                pairs = zip(segments, route.path.split("/")[1:], strict=False)
+                shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+                if shared and shared >= most:
+                    best, most = dialect, shared
+        return best
 
     def proxy_at(self, path: str) -> Dialect | None:
         """Return the dialect with a proxy at this path; None if there is none."""

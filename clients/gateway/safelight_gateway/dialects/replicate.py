@@ -15,6 +15,7 @@ from safelight_gateway.edge.links import data_urls, link_images
 from safelight_gateway.errors import GatewayError, invalid_field
 from safelight_gateway.fields.parameters import read_request
 from safelight_gateway.fields.rules import ADAPTER, IMAGE_INPUT, WEBHOOK, find_ignored
+from safelight_gateway.fields.values import model_id
 from safelight_gateway.generation.request import ImageRequest
 from safelight_gateway.stores.jobs import Job, JobState
 
@@ -116,11 +117,11 @@ def _read(call: Call) -> ImageRequest:
 def _models(call: Call) -> tuple[str, ...]:
     """Return the possible ids of the model, with and without its version."""
     params = call.request.path_params
-    version = params.get("version") or call.json().get("version") or ""
+    version = params.get("version") or model_id("version", call.json().get("version"))
     if "model" in params:
         model = params["model"]
         return (f"{model}:{version}", model, version) if version else (model,)
-    if not isinstance(version, str) or not version:
+    if not version:
         raise invalid_field("version", "must be a string")
     return (version, version.partition(":")[0])
 

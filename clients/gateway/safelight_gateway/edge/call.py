@@ -93,7 +93,7 @@ class Call:
     @cached_property
     def _fields(self) -> dict[str, Any]:
         try:
-            value = json.loads(self.body)
+            value = json.loads(self.body, object_pairs_hook=_object)
         except (ValueError, RecursionError):
             raise bad_request("the body must be JSON") from None
         if not isinstance(value, dict):
@@ -123,6 +123,18 @@ class Call:
                 raise invalid_field(name, f"must be a number of seconds, not {value!r}")
             return time.monotonic() + timeout_s
         return None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; refuse a name that is there twice, since one value would be lost."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names: set[str] = set()
+        for name, _ in pairs:
+            if name in names:
+                raise invalid_field(name[:64], "is there twice; send it once")
+            names.add(name)
+    return value
 
 
 def _parse_duration(text: str) -> float:

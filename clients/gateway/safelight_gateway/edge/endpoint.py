@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from safelight import SafelightError
 from starlette.requests import Request
@@ -45,14 +45,14 @@ def endpoint(
             call = Call(state, request, await _read_body(request, state))
             response = await _until_disconnect(request, handler(call))
         except GatewayError as error:
-            response = await _render(error, render_error)
+            response = await render_response(error, render_error)
         except SafelightError as error:
-            response = await _render(from_service(error), render_error)
+            response = await render_response(from_service(error), render_error)
         except Exception:
             error_id = uuid.uuid4().hex
             _log.exception("internal error, id=%s", error_id)
             internal = GatewayError(500, f"internal error, id={error_id}", "INTERNAL")
-            response = await _render(internal, render_error)
+            response = await render_response(internal, render_error)
         if id_header is not None:
             response.headers.setdefault(id_header, request.scope[REQUEST_ID])
         return response
@@ -90,8 +90,12 @@ async def _disconnect(request: Request) -> None:
         pass
 
 
-async def _render(error: GatewayError, render_error: ErrorRenderer) -> Response:
+async def render_response(
+    error: GatewayError, render_error: ErrorRenderer, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return the response of an error, with the headers that clients show."""
     response = render_error(error)
+    response.headers.update(headers or {})
     response.headers.setdefault("x-error-message", error.ascii_message)
     if error.retry_after_s is not None:
         response.headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))

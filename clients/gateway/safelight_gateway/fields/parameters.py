@@ -12,6 +12,7 @@ from safelight_gateway.fields.values import (
     image_type,
     integer,
     long_integer,
+    model_id,
     number,
     shown,
     text,
@@ -24,6 +25,7 @@ _RANDOM_SEED = -1
 """Value that some APIs use for a random seed."""
 
 _MODEL = "model"
+_LOSSLESS = "image/png"
 _PATHS = {
     "prompt": "inputs",
     "n": "image_count",
@@ -68,13 +70,15 @@ def read_request(
     prompt = values.read("prompt", text) or ""
     size = read_size(values)
     seed = values.read("seed", long_integer)
-    mime_type = values.read("output_format", image_type) or "image/png"
+    mime_type = values.read("output_format", image_type) or _LOSSLESS
     count = values.read("n", integer)
     if max_count is not None and (count or 0) > max_count:
         rule = f"must be at most {max_count}, since the answer holds no more images"
         raise invalid_field(values.names["n"], rule)
     # Some clients send a quality for PNG, which has none.
     quality = values.read("output_quality", integer)
+    if quality is not None and mime_type == _LOSSLESS:
+        ignored, quality = (*ignored, values.names["output_quality"]), None
     return ImageRequest(
         prompt=prompt,
         negative_prompt=values.read("negative_prompt", text) or None,
@@ -89,7 +93,7 @@ def read_request(
         preview_count=preview_count,
         model=models,
         output_mime_type=mime_type,
-        output_quality=None if mime_type == "image/png" else quality,
+        output_quality=quality,
         use_cache=_read_option(call, options, "use_cache", default=True),
         wait_for_model=_read_option(call, options, "wait_for_model", default=wait_for_model),
         ignored_fields=ignored,
@@ -100,7 +104,7 @@ def read_request(
 
 def _check_model(value: object, models: Collection[str]) -> None:
     """Refuse a model in the body that is not the one in the path."""
-    if models and str(value).lower() not in {id_.lower() for id_ in models}:
+    if models and model_id(_MODEL, value).lower() not in {id_.lower() for id_ in models}:
         raise invalid_field(_MODEL, f"must be the model in the path or absent, not {shown(value)}")
 
 

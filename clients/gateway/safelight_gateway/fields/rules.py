@@ -95,10 +95,12 @@ def find_ignored(
         if name in rules.hints:
             ignored.append(name)
             continue
-        reason = refusal.reason if refusal is not None else _explain_unknown(name, known)
-        violations.append(FieldViolation(name[:_MAX_LENGTH], reason))
+        # Looking for near names takes time, so that a body of many fields would block the gateway.
+        if len(violations) < _MAX_COUNT:
+            reason = refusal.reason if refusal is not None else _explain_unknown(name, known)
+            violations.append(FieldViolation(name[:_MAX_LENGTH], reason))
     if violations:
-        raise invalid_fields(violations[:_MAX_COUNT])
+        raise invalid_fields(violations)
     return tuple(ignored)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from safelight_gateway.dialects.dialect import Parameter
 from safelight_gateway.errors import invalid_field
+from safelight_gateway.fields.rules import is_empty
 from safelight_gateway.fields.values import Values, integer, number, shown
 from safelight_gateway.generation.shape import Shape
 
@@ -54,7 +55,10 @@ def read_size(values: Values) -> Size:
     width, height = values.read("width", integer), values.read("height", integer)
     if width is not None or height is not None:
         whole = (size.width, size.height)
-        apart = (width or whole[0], height or whole[1])
+        apart = (
+            whole[0] if width is None else width,
+            whole[1] if height is None else height,
+        )
         if size.shape is not None or (size.width is not None and apart != whole):
             own = values.names.get("width") or values.names["height"]
             raise invalid_field(own, f"contradicts {values.names['size']}; send one of them")
@@ -106,7 +110,7 @@ def _add_ratio(size: Size, values: Values) -> Size:
 def _parse_size(name: str, value: Any) -> tuple[int, int, str] | None:
     """Return both sides, and the name of a named size; None where the model chooses."""
     match value:
-        case {"width": width, "height": height}:
+        case {"width": width, "height": height, **rest} if all(map(is_empty, rest.values())):
             return integer(f"{name}.width", width), integer(f"{name}.height", height), ""
         case str() if value in _MODEL_CHOOSES:
             return None

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from safelight_gateway.dialects.dialect import Parameter
 from safelight_gateway.dialects.registry import DialectRegistry
 from safelight_gateway.errors import invalid_field
+from safelight_gateway.fields.rules import is_empty
 
 _Value = TypeVar("_Value")
 
@@ -111,6 +112,15 @@ def flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise invalid_field(name, f"must be true or false, not {shown(value)}")
     return value
+
+
+def model_id(name: str, value: Any) -> str:
+    """Return a model's id; empty where the caller leaves the model to the service.
+
+    Raises:
+        GatewayError: the value is not a string of valid Unicode.
+    """
+    return "" if is_empty(value) else text(name, value)
 
 
 def image_type(name: str, value: Any) -> str:

@@ -7,6 +7,9 @@ from safelight.models import Capabilities
 
 from safelight_gateway.errors import GatewayError, invalid_field
 
+_MAX_SIDE_PX = 2**31 - 1
+"""Longest side that the contract's type holds; the service checks the model's limits."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
@@ -44,11 +47,14 @@ def fit_shape(
     default_width, default_height = defaults.width or 1, defaults.height or 1
     multiple = limits.size_multiple_px
     ratio = shape.ratio or default_width / default_height
-    if width is not None or height is not None:
-        ideal = (width or 0.0, width / ratio) if width is not None else ((height or 0) * ratio, 0.0)
-        return width or _round(ideal[0], multiple), height or _round(ideal[1], multiple)
     least = math.ceil(limits.min_side_px / multiple) * multiple
     most = limits.max_side_px // multiple * multiple
+    if width is not None or height is not None:
+        fixed_width = width if width is not None else _round((height or 0) * ratio, multiple)
+        fixed_height = height if height is not None else _round((width or 0) / ratio, multiple)
+        if max(fixed_width, fixed_height) > _MAX_SIDE_PX:
+            raise _misfit(shape, (fixed_width, fixed_height), least, most, limits.max_pixel_count)
+        return fixed_width, fixed_height
     area = shape.pixel_count or default_width * default_height
     ideal_width, ideal_height = math.sqrt(area * ratio), math.sqrt(area / ratio)
     if shape.pixel_count is None:
@@ -56,7 +62,7 @@ def fit_shape(
         scale = max(scale, least / min(ideal_width, ideal_height))
         ideal_width, ideal_height = ideal_width * scale, ideal_height * scale
     sides = _round(ideal_width, multiple), _round(ideal_height, multiple)
-    if shape.pixel_count is None:
+    if shape.pixel_count is None and max(sides) <= most:
         sides = _shrink(*sides, limits.max_pixel_count, multiple)
     if min(sides) < least or max(sides) > most or sides[0] * sides[1] > limits.max_pixel_count:
         raise _misfit(shape, sides, least, most, limits.max_pixel_count)

@@ -41,6 +41,7 @@ class Job:
         id: Unguessable id.
         request: The request.
         created_at: Unix time in seconds, as are `started_at` and `ended_at`.
+        ended_s: End on the monotonic clock, in seconds; the age of a job counts from it.
         queue_position: Number of generations ahead.
         links: URLs of the images; empty until a client asks for them.
     """
@@ -51,6 +52,7 @@ class Job:
     state: JobState = JobState.QUEUED
     started_at: float | None = None
     ended_at: float | None = None
+    ended_s: float | None = None
     queue_position: int = 0
     result: ImageResult | None = None
     error: GatewayError | None = None
@@ -141,7 +143,7 @@ class Job:
         self.state = JobState.CANCELLED
 
     def _end(self) -> None:
-        self.ended_at = time.time()
+        self.ended_at, self.ended_s = time.time(), time.monotonic()
         self.started_at = self.started_at or self.ended_at
         self._begun.set()
         self._ended.set()
@@ -195,14 +197,14 @@ class JobStore:
     def _forget_old(self) -> None:
         """Remove expired jobs, then the oldest ended ones beyond the limits."""
         ended = sorted(
-            (job for job in self._jobs.values() if job.ended_at is not None),
-            key=lambda job: job.ended_at or 0.0,
+            (job for job in self._jobs.values() if job.ended_s is not None),
+            key=lambda job: job.ended_s or 0.0,
         )
-        oldest = time.time() - self._settings.keep_s
+        oldest = time.monotonic() - self._settings.keep_s
         surplus = len(self._jobs) + 1 - self._settings.max_count
         size_bytes = sum(job.size_bytes for job in ended)
         for number, job in enumerate(ended):
             is_too_large = size_bytes > self._settings.keep_mib * 2**20 and job is not ended[-1]
-            if number < surplus or (job.ended_at or 0.0) < oldest or is_too_large:
+            if number < surplus or (job.ended_s or 0.0) < oldest or is_too_large:
                 size_bytes -= job.size_bytes
                 del self._jobs[job.id]

@@ -24,6 +24,8 @@ _CHANNEL_OPTIONS: tuple[tuple[str, str | int], ...] = (
     # one while its connection is lost never ends.
     ("grpc.enable_retries", 0),
 )
+_LONGEST_TIMEOUT_S = 1e9
+"""31 years. gRPC fails a call at once whose deadline is too far away for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +137,7 @@ class Connection:
         timeout = options.get("timeout", self.timeout)
         _check_timeout(timeout)
         return CallArguments(
-            timeout=timeout,
+            timeout=None if timeout is None else min(timeout, _LONGEST_TIMEOUT_S),
             metadata=(*self.metadata, *authorization, *extra, *options.get("metadata", ())),
         )
 

@@ -1,5 +1,6 @@
 """Convert: this package's types to the contract's messages, and back."""
 
+import re
 import uuid
 from collections.abc import Mapping
 
@@ -60,14 +61,16 @@ def request_to_proto(prompt: str, options: GenerateOptions) -> pb.GenerateReques
 
     Raises:
         TypeError: an option has the wrong type.
-        ValueError: a number does not fit the contract's type. The service checks all
-            other rules.
+        ValueError: a number or a text does not fit the contract's type. The service checks
+            all other rules.
     """
+    for option, value in {"prompt": prompt, **options}.items():
+        _check_text(option, value)
     for descriptor, names in _INTEGERS.items():
         for option, field in names.items():
             _check_integer(option, options.get(option), descriptor.fields_by_name[field])
     linger_s = options.get("linger", DEFAULT_LINGER_S)
-    if not linger_s <= _LONGEST_LINGER_S:
+    if not 0 <= linger_s <= _LONGEST_LINGER_S:
         raise ValueError(f"linger must be from 0 to {_LONGEST_LINGER_S} seconds, not {linger_s}")
     linger = Duration()
     linger.FromNanoseconds(round(linger_s * 1e9))
@@ -103,6 +106,12 @@ def _check_integer(option: str, value: object, field: FieldDescriptor) -> None:
     limit = 2**63 if field.type == FieldDescriptor.TYPE_INT64 else 2**31
     if isinstance(value, int) and not -limit <= value < limit:
         raise ValueError(f"{option} must be from 0 to {limit - 1}, not {value}")
+
+
+def _check_text(option: str, value: object) -> None:
+    """Refuse a text that its field cannot hold, by the option's name."""
+    if isinstance(value, str) and re.search(r"[\ud800-\udfff]", value):
+        raise ValueError(f"{option} must be UTF-8")
 
 
 def outcome_from_proto(state: pb.GenerationState.ValueType) -> GenerationOutcome:

@@ -15,6 +15,7 @@ _FIRST_DELAY_S, _LONGEST_DELAY_S = 0.1, 1.0
 _FIRST_RESUME_DELAY_S = 0.05
 _FRUITLESS_STREAM_COUNT = 10
 _PUSHBACK = "grpc-retry-pushback-ms"
+_LONGEST_PUSHBACK_MS = 10**12  # longer waits overflow
 
 _BREAK_CODES = frozenset(
     {
@@ -149,6 +150,6 @@ def _pushback_of(error: ServiceError) -> float | None:
     for key, value in cast(grpc.Call, cause).trailing_metadata() or ():
         if key == _PUSHBACK:
             with suppress(ValueError):
-                return int(value) / 1e3
+                return min(int(value), _LONGEST_PUSHBACK_MS) / 1e3
             return -1.0  # as gRPC reads one that is not a number
     return None

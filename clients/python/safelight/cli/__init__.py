@@ -2,6 +2,8 @@
 
 import sys
 
+_INTERRUPTED = 130
+
 
 def main() -> None:
     """Run the command line."""
@@ -11,4 +13,6 @@ def main() -> None:
         if error.name not in ("rich", "typer"):
             raise
         sys.exit("safelight: the command line needs more packages: pip install 'safelight[cli]'")
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
     app(prog_name="safelight")

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -67,7 +67,8 @@ def _version(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:
-        print(f"safelight {__version__}")
+        with _failures(is_json=False):
+            print(f"safelight {__version__}", flush=True)
         raise typer.Exit
 
 
@@ -136,7 +137,7 @@ def generate(
             raise ValueError("--json and --output - both take standard output")
         client = _connect(target, token_file, tls, ca_file, timeout)
         generation = client.generate(
-            sys.stdin.read().strip() if prompt == _STDIN else prompt,
+            _read_prompt() if prompt == _STDIN else prompt,
             negative_prompt=negative_prompt,
             height=height,
             width=width,
@@ -155,7 +156,8 @@ def generate(
     display = TerminalDisplay(console, has_previews) if has_display else LogDisplay(console)
     with _failures(is_json=json), client, generation, display:
         for event in generation:
-            display.show(event)
+            with suppress(OSError):  # nothing reads standard error
+                display.show(event)
             path = None
             if isinstance(event, Image):
                 path = files.write(event)
@@ -183,11 +185,25 @@ def models(
         client = _connect(target, token_file, tls, ca_file, timeout)
     with _failures(is_json=json), client:
         listed = client.list_models()
-    if json:
-        for model in listed:
-            print(model_record(model))
-    else:
-        Console(highlight=False, markup=False).print(models_table(listed))
+        if json:
+            for model in listed:
+                print(model_record(model), flush=True)
+        else:
+            Console(highlight=False, markup=False).print(models_table(listed))
+
+
+def _read_prompt() -> str:
+    """Read the prompt from standard input.
+
+    Raises:
+        ValueError: it is closed or not UTF-8.
+    """
+    if sys.stdin is None:
+        raise ValueError("prompt must be given, since standard input is closed")
+    try:
+        return sys.stdin.read().strip()
+    except UnicodeDecodeError:
+        raise ValueError("prompt must be UTF-8") from None
 
 
 def _connect(
@@ -218,15 +234,21 @@ def _failures(*, is_json: bool) -> Iterator[None]:
     try:
         yield
     except SafelightError as error:
-        console.print(explain(error), style="red")
+        _report(console, explain(error))
         if is_json:
             print(error_record(error), flush=True)
         raise typer.Exit(exit_code_of(error)) from error
     except BrokenPipeError:
         raise  # The reader of standard output has gone; typer exits quietly.
     except OSError as error:
-        console.print(f"cannot write: {error}", style="red")
+        _report(console, f"cannot write: {error}")
         raise typer.Exit(ExitCode.FAILED) from error
     except KeyboardInterrupt as error:
-        console.print("cancelled")
+        _report(console, "cancelled", style="")
         raise typer.Exit(ExitCode.INTERRUPTED) from error
+
+
+def _report(console: Console, message: str, *, style: str = "red") -> None:
+    """Print a message, if standard error can be written."""
+    with suppress(OSError):
+        console.print(message, style=style)

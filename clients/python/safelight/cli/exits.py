@@ -52,6 +52,7 @@ reached or is busy, try again; 4 timed out; 5 the token is missing or refused;
 
 _ARGUMENTS = {
     "inputs": "PROMPT",
+    "prompt": "PROMPT",
     "num_inference_steps": "--steps",
     "image_count": "--count",
     "output.quality": "--quality",

@@ -35,12 +35,19 @@ class Output:
         self._is_numbered = image_count > 1
         if self.is_stdout and image_count > 1:
             raise ValueError("standard output takes one image only")
+        if self.is_stdout and sys.stdout is None:
+            raise ValueError("standard output is closed; name a file")
         if self.is_stdout and sys.stdout.isatty():
             raise ValueError("standard output is a terminal; redirect it or name a file")
         if self._path and self._path.suffix.lower() not in _MIME_TYPES:
             raise ValueError(f"{name!r} must end in one of {', '.join(_MIME_TYPES)}")
         if self._path and not self._path.parent.is_dir():
             raise ValueError(f"the folder '{self._path.parent}' does not exist")
+        if self._path and self._path.is_dir():
+            raise ValueError(f"{name!r} is a folder")
+        folder = self._path.parent if self._path else Path()
+        if not self.is_stdout and not os.access(folder, os.W_OK):
+            raise ValueError(f"the folder '{folder.absolute()}' is not writable")
         self.mime_type = _MIME_TYPES[self._path.suffix.lower()] if self._path else None
 
     def write(self, image: Image) -> str:

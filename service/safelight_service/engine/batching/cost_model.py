@@ -9,6 +9,10 @@ from safelight_service.engine.batching.setback import Setback
 
 _WEIGHT = 0.25
 """Weight of the newest measurement in the moving averages."""
+_MOST_RISE = 2.0
+"""Most that one measurement counts, as a multiple of the average: it may have been disturbed."""
+_DOUBT = 0.9
+"""Factor of all averages after a refusal that no measurement can correct."""
 
 
 @dataclass(slots=True)
@@ -19,8 +23,15 @@ class Average:
 
     def note(self, measured: float) -> None:
         """Add a measurement."""
-        before = measured if self.value is None else self.value
-        self.value = before + _WEIGHT * (measured - before)
+        if not self.value:
+            self.value = measured
+        else:
+            self.value += _WEIGHT * (min(measured, _MOST_RISE * self.value) - self.value)
+
+    def doubt(self) -> None:
+        """Lower the average a little."""
+        if self.value is not None:
+            self.value *= _DOUBT
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +101,11 @@ class CostModel:
     def note_demand(self, demand: Demand, *, is_guided: bool) -> None:
         """Record the demand of an image that has ended."""
         self._demands[is_guided] = demand
+
+    def doubt(self) -> None:
+        """Lower all costs a little, so that a disturbed measurement cannot refuse work for ever."""
+        for average in (self.before_steps, self.decode, self.check, *self._forwards.values()):
+            average.doubt()
 
     def demand(self, *, is_guided: bool) -> Demand:
         """Return the expected demand of a step; a guess before the first similar image."""

@@ -3,11 +3,11 @@
 from collections.abc import Hashable, Iterable, Sequence
 
 import torch
-from torch import Tensor
 
 from safelight_service.engine.batching.busy_clock import BusyClock
 from safelight_service.engine.image_run import ImageRun
 from safelight_service.engine.operations import SafetyCheck
+from safelight_service.engine.pipeline.safety_check import Verdicts
 
 
 def group_alike(images: Iterable[ImageRun]) -> Iterable[Sequence[ImageRun]]:
@@ -19,8 +19,8 @@ def group_alike(images: Iterable[ImageRun]) -> Iterable[Sequence[ImageRun]]:
     return alike.values()
 
 
-def flag(images: Sequence[ImageRun], busy: BusyClock) -> list[Tensor | Exception]:
-    """Check a group; return the flag of each image, a bool (), or the error that it raises.
+def flag(images: Sequence[ImageRun], busy: BusyClock) -> list[Verdicts | Exception]:
+    """Check a group; return the verdicts of each image, or the error that it raises.
 
     A check that fails is repeated for each image alone.
     """
@@ -29,7 +29,8 @@ def flag(images: Sequence[ImageRun], busy: BusyClock) -> list[Tensor | Exception
     assert checker is not None
     try:
         checks = [image.operation_as(SafetyCheck) for image in images]
-        return list(checker.check(torch.cat([check.images for check in checks])).unbind())
+        verdicts = checker.check(torch.cat([check.images for check in checks]))
+        return [Verdicts(*each) for each in zip(*verdicts, strict=True)]
     except Exception as error:
         if len(images) == 1:
             return [error]

@@ -14,6 +14,7 @@ from typing import Any
 
 from safelight_service.core.errors import (
     DeadlineError,
+    NonFiniteImageError,
     OutOfMemoryError,
     SafelightError,
     StoppingError,
@@ -132,15 +133,22 @@ class StepBatcher:
         self.jobs.sort(key=lambda job: rank_of(job, now, self._policy, virtual_s))
 
     def _end_late(self) -> None:
-        """End jobs that cannot meet their deadlines: new ones by a fresh forecast."""
+        """End jobs that cannot meet their deadlines: new ones by a fresh forecast.
+
+        While nothing runs, each refusal makes the next one less likely: only work that runs
+        can correct the forecast.
+        """
         added = [job for job in self._added if job.deadline_at is not None]
         self._added.clear()
         if added:
             self.look_ahead()
+        is_idle = not any(job.is_started for job in self.jobs)
         late = self._late | _find_late(added, deadlines.check_arrival)
         self._late = {}
         for job, error in late.items():
             self._end(job, error)
+            if is_idle:
+                job.cost_model.doubt()
 
     def _decode(self) -> None:
         """Decode images within the time budget for decodes."""
@@ -298,7 +306,10 @@ class StepBatcher:
                 return
             if not hardware.is_answering(image.job.model.adapter.execution_device):
                 raise
-            self._end(image.job, self.report_fault(fault))
+            if isinstance(fault, NonFiniteImageError):  # by the pipeline's own safety checker
+                self._end(image.job, fault)
+            else:
+                self._end(image.job, self.report_fault(fault))
         else:
             if image.job.has_ended:
                 self._learn(image.job)

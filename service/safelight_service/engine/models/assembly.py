@@ -1,9 +1,8 @@
 """Assembly: makes a pipeline of components, each loaded from its own folder."""
 
 import codecs
-import inspect
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,8 +16,8 @@ from diffusers import DiffusionPipeline
 from safelight_service.engine.hardware import is_out_of_memory
 from safelight_service.engine.models.completeness import check_completeness
 from safelight_service.engine.models.components import Component
-from safelight_service.engine.models.errors import ModelFolderError
-from safelight_service.engine.models.model_index import INDEX, ModelIndex
+from safelight_service.engine.models.errors import ModelFolderError, explain
+from safelight_service.engine.models.model_index import INDEX, ModelIndex, list_needed
 from safelight_service.engine.models.vetting import vet
 from safelight_service.engine.models.weights import (
     check_variant,
@@ -26,6 +25,12 @@ from safelight_service.engine.models.weights import (
     find_weights,
     list_variants,
 )
+
+_POSITIONED_ENCODERS = (
+    transformers.CLIPTextModel,
+    transformers.CLIPTextModelWithProjection,
+)
+"""Encoders that read no more tokens than they have positions."""
 
 _SHOWN_KEYS = 3
 """Most names of weights in a message."""
@@ -61,6 +66,7 @@ def assemble(
     parts = dict.fromkeys(index.absent)
     for component in found:
         parts[component.name] = _load(component, files[component.name], variant, dtype)
+    _bound_tokenizers(parts)
     with TemporaryDirectory() as scratch:
         # All components are passed, so that diffusers itself reads no file but this index.
         values = {name: value for name, value in index.values.items() if name not in parts}
@@ -80,9 +86,7 @@ def _check_index(index: ModelIndex) -> None:
     """Check that the index names all components that its pipeline needs."""
     name = str(index.values["_class_name"])
     pipeline_class = getattr(diffusers, name)
-    taken = inspect.signature(pipeline_class.__init__).parameters
-    needed = {each for each in taken if taken[each].default is inspect.Parameter.empty} - {"self"}
-    if missing := sorted(needed - index.values.keys() - {*pipeline_class._optional_components}):
+    if missing := sorted(list_needed(pipeline_class) - index.values.keys()):
         raise ModelFolderError(f"{INDEX} does not name {', '.join(missing)}, which a {name} needs")
 
 
@@ -106,6 +110,8 @@ def _load(component: Component, file: str | None, variant: str | None, dtype: to
     options: dict[str, Any] = {}
     if file is not None:
         options = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
+        if issubclass(found, transformers.PreTrainedModel):
+            options["ignore_mismatched_sizes"] = True  # reported below; its own error names none
         if variant is not None and f".{variant}." in file:
             options["variant"] = variant
     with _readable(component.folder) as folder:
@@ -114,9 +120,10 @@ def _load(component: Component, file: str | None, variant: str | None, dtype: to
         except Exception as error:
             if is_out_of_memory(error):  # others may be unloaded
                 raise
-            reason = str(error).replace(str(folder), str(component.folder)) or type(error).__name__
+            reason = explain(error).replace(str(folder), str(component.folder))
             raise ModelFolderError(
-                f"{component.label}: cannot load the {component.class_name}: {reason}"
+                f"{component.label}: cannot load the {component.class_name}: {reason}; "
+                f"check its files, or {component.advice}"
             ) from error
     if file is None:
         return loaded
@@ -125,10 +132,32 @@ def _load(component: Component, file: str | None, variant: str | None, dtype: to
     return model
 
 
+def _bound_tokenizers(parts: Mapping[str, Any]) -> None:
+    """Bound the tokenizers of CLIP encoders by the positions that these have.
+
+    Some tokenizers state no limit, or a longer one. Pipelines pad prompts to it.
+    """
+    for name, tokenizer in parts.items():
+        encoder = parts.get(name.replace("tokenizer", "text_encoder"))
+        if name.startswith("tokenizer") and isinstance(encoder, _POSITIONED_ENCODERS):
+            most = encoder.config.max_position_embeddings
+            stated = tokenizer.model_max_length
+            is_bound = isinstance(stated, int) and 0 < stated <= most
+            tokenizer.model_max_length = stated if is_bound else most
+
+
 def _check_loading(component: Component, file: str, model: Any, info: Any) -> None:
-    """Refuse a model of which weights are missing; libraries would draw them at random."""
+    """Refuse a model of which weights are missing or of another size.
+
+    Libraries would draw them at random.
+    """
     parameters = {name for name, _ in model.named_parameters()}
     unread = _list_output_weights(model)
+    for key, stored, needed in sorted(info["mismatched_keys"]):
+        raise ModelFolderError(
+            f"{component.describe(file)} does not fit config.json: {key} is {tuple(stored)}, not "
+            f"{tuple(needed)}; download both again, or {component.advice}"
+        )
     missing = sorted(parameters.intersection(info["missing_keys"]) - unread)
     if missing:
         more = f" and {len(missing) - _SHOWN_KEYS} more" if len(missing) > _SHOWN_KEYS else ""

@@ -1,6 +1,7 @@
 """Completeness: refuses components that lack files, before any of their weights are read."""
 
 import json
+import math
 from collections.abc import Collection, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +12,7 @@ import transformers
 
 from safelight_service.engine.models.components import Component
 from safelight_service.engine.models.errors import ModelFolderError
+from safelight_service.engine.models.model_index import read_json, read_object
 from safelight_service.engine.models.weights import check_pointer
 
 TEXTS = (".jinja", ".json", ".model", ".txt")
@@ -18,6 +20,16 @@ TEXTS = (".jinja", ".json", ".model", ".txt")
 
 _MAX_CONFIG_BYTES = 1 << 20
 """JSON beyond this size is a vocabulary, which is not read twice."""
+
+_OBJECTS = (
+    "added_tokens.json",
+    "preprocessor_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+)
+"""JSON files that libraries read as objects, besides the configuration itself."""
 
 _ANY_VOCABULARY = ("tekken.json", "tiktoken.model", "tokenizer.model")
 
@@ -53,9 +65,12 @@ def _check_text(component: Component, path: Path) -> None:
         raise ModelFolderError(
             f"{where} is a link to {path.readlink()}, which does not exist; download it again"
         )
+    if not path.is_file():  # reading a pipe would wait for its writer
+        raise ModelFolderError(f"{where} is no ordinary file; remove it, or {component.advice}")
     check_pointer(path, where)
     if path.suffix == ".json" and path.stat().st_size <= _MAX_CONFIG_BYTES:
-        _read_json(path, where)
+        read = read_object if path.name in _OBJECTS else read_json
+        read(path, where)
 
 
 def _check_configuration(component: Component, names: Collection[str]) -> None:
@@ -69,9 +84,11 @@ def _check_configuration(component: Component, names: Collection[str]) -> None:
     where = component.describe(name)
     if name not in names:
         raise ModelFolderError(f"{where} is missing; download it, or {component.advice}")
-    config = _read_json(component.folder / name, where)
+    config = read_object(component.folder / name, where)
     _check_class(component, where, config)
     _check_quantization(component, where, config)
+    if component.name == "vae":
+        _check_scale(component, where, config)
 
 
 def _check_class(component: Component, where: str, config: Mapping[str, Any]) -> None:
@@ -82,6 +99,20 @@ def _check_class(component: Component, where: str, config: Mapping[str, Any]) ->
         raise ModelFolderError(
             f"{where} is that of a {class_name}; the model needs a {component.class_name}"
         )
+
+
+def _check_scale(component: Component, where: str, config: Mapping[str, Any]) -> None:
+    """Check the numbers by which pipelines scale latents; others would give no picture."""
+    for key, may_be_zero in (("scaling_factor", False), ("shift_factor", True)):
+        value = config.get(key)
+        if value is None and (key not in config or key == "shift_factor"):
+            continue
+        is_number = isinstance(value, int | float) and math.isfinite(value)
+        if not is_number or not (value or may_be_zero):
+            raise ModelFolderError(
+                f"{where}: {key} must be a number{'' if may_be_zero else ' other than 0'}, "
+                f"not {json.dumps(value)}; download it again, or {component.advice}"
+            )
 
 
 def _check_quantization(component: Component, where: str, config: Mapping[str, Any]) -> None:
@@ -119,10 +150,3 @@ def _is_installed(module: str) -> bool:
         return find_spec(module) is not None
     except ModuleNotFoundError:  # not even the package around it
         return False
-
-
-def _read_json(path: Path, where: str) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise ModelFolderError(f"{where} must be JSON in UTF-8: {error}") from None

@@ -9,7 +9,7 @@ import diffusers
 import transformers
 
 from safelight_service.engine.models.errors import ModelFolderError
-from safelight_service.engine.models.model_index import INDEX, ModelIndex, find_class
+from safelight_service.engine.models.model_index import INDEX, ModelIndex, find_class, list_needed
 
 DIFFUSERS_STEM = "diffusion_pytorch_model"
 """Start of the names of the weights of diffusers' models."""
@@ -82,9 +82,15 @@ def find_components(
     Raises:
         ModelFolderError: a component has no folder, or the settings leave out one that is needed.
     """
+    pipeline = str(index.values["_class_name"])
+    needed = list_needed(getattr(diffusers, pipeline)) - {*_DISPENSABLE.get(pipeline, ())}
     for name in index.absent:
         if settings.get(name) is False and name in _NEEDED:
             raise ModelFolderError(f"components.{name} = false: no model can do without it")
+        if settings.get(name) is False and name in needed:
+            raise ModelFolderError(f"components.{name} = false: a {pipeline} needs it")
+        if name in needed or name in _NEEDED:
+            raise ModelFolderError(f"{INDEX}: {name} is null, but a {pipeline} needs it")
     found = []
     for name in index.components:
         source = settings.get(name)

@@ -89,7 +89,7 @@ class FileDigests:
                 raise ValueError
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, TypeError, AttributeError):
+        except (OSError, RecursionError, ValueError, TypeError, AttributeError):
             _log.warning("digests_unreadable", path=str(self._path))
             return {}
         return dict(known)
@@ -102,9 +102,12 @@ class FileDigests:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             # Two processes must not write the same file.
             descriptor, aside = tempfile.mkstemp(dir=self._path.parent, prefix=self._path.name)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as partial:
-                json.dump(latest, partial, indent=1)
-            Path(aside).replace(self._path)
+            try:
+                with os.fdopen(descriptor, "w", encoding="utf-8") as partial:
+                    json.dump(latest, partial, indent=1)
+                Path(aside).replace(self._path)
+            finally:
+                Path(aside).unlink(missing_ok=True)
         except OSError as error:
             _log.warning("digests_unwritable", path=str(self._path), error=error.strerror)
 

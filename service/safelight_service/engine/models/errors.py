@@ -12,3 +12,13 @@ class UnsafeModelError(Exception):
 
 class ModelFolderError(Exception):
     """A model cannot be loaded; the message names component, file and the setting that helps."""
+
+
+_OF_CODE = (AttributeError, LookupError, TypeError)
+"""Errors whose text alone says nothing, such as that of a KeyError."""
+
+
+def explain(error: Exception) -> str:
+    """Return the text of a library's error, with its class where the text alone says nothing."""
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if isinstance(error, _OF_CODE) or not text else text

@@ -1,9 +1,10 @@
 """Identity: everything about a model that affects the bytes of its images."""
 
-import glob
 import hashlib
 import json
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -49,7 +50,21 @@ def identify(
 
 def digest_files(folder: Path, digests: FileDigests) -> str:
     """Return one SHA-256 of the names and contents of all files below a folder."""
-    names = sorted(glob.glob("**", root_dir=folder, recursive=True))  # follows links
-    files = [name for name in names if (folder / name).is_file()]
+    files = sorted(_list_files(folder))
     found = zip(files, digests.find([folder / name for name in files]), strict=True)
     return hashlib.sha256(json.dumps(list(found)).encode()).hexdigest()
+
+
+def _list_files(folder: Path) -> Iterator[str]:
+    """Return the names of all files below a folder; follows links, but never into a circle."""
+    for path, folders, files in os.walk(folder, followlinks=True):
+        here = Path(path)
+        above = os.path.realpath(path) + os.sep
+        folders[:] = [
+            name
+            for name in folders
+            if name[0] != "." and not above.startswith(os.path.realpath(here / name) + os.sep)
+        ]
+        for name in files:
+            if name[0] != "." and (here / name).is_file():
+                yield (here / name).relative_to(folder).as_posix()

@@ -25,6 +25,7 @@ from safelight_service.engine.models.acceleration import accelerate
 from safelight_service.engine.models.assembly import assemble
 from safelight_service.engine.models.components import Component, find_components
 from safelight_service.engine.models.digests import FileDigests
+from safelight_service.engine.models.errors import ModelFolderError, explain
 from safelight_service.engine.models.fetching import fetch_components, find_folder
 from safelight_service.engine.models.identity import digest_files, find_commit, identify
 from safelight_service.engine.models.model_index import read_index
@@ -33,7 +34,7 @@ from safelight_service.engine.pipeline.adapter import PipelineAdapter
 from safelight_service.engine.pipeline.preview import LatentColours
 from safelight_service.engine.pipeline.prompt_cache import Memo, count_bytes
 from safelight_service.engine.pipeline.proxies import PipelineCopies, wrap_text_encoders
-from safelight_service.engine.pipeline.safety_check import SafetyChecker
+from safelight_service.engine.pipeline.safety_check import SafetyChecker, guard
 from safelight_service.settings import (
     BatchingSettings,
     ConfigurationError,
@@ -67,6 +68,9 @@ class LoadedModel:
         self.vae_dtype = _find_vae_dtype(adapter.pipeline, self.denoiser)
         """Precision of the VAE as its pipeline loads it."""
         self.safety_checker = SafetyChecker.of(adapter.pipeline)
+        own_checker = getattr(adapter.pipeline, "safety_checker", None)
+        if self.safety_checker is None and own_checker is not None:
+            guard(own_checker)
         self.copies = PipelineCopies(adapter.pipeline)
         self.text_encoders = wrap_text_encoders(
             adapter.pipeline, Memo(batching.prompt_cache_mib << 20)
@@ -155,7 +159,13 @@ def load_model(
     pipeline.set_progress_bar_config(disable=True)
     if settings.acceleration.offload != "none":
         batching = batching.model_copy(update={"max_width": 1})
-    adapter = PipelineAdapter(pipeline, settings.limits, settings.defaults)
+    try:
+        adapter = PipelineAdapter(pipeline, settings.limits, settings.defaults)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ModelFolderError(
+            f"cannot serve this {type(pipeline).__name__}: {explain(error)}; check the "
+            "configurations of its components"
+        ) from error
     graphs = None
     if settings.acceleration.compile == "graphs":
         most_members = _find_most_members(batching)

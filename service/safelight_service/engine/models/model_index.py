@@ -17,6 +17,9 @@ from safelight_service.engine.models.errors import ModelFolderError, UnsafeModel
 
 INDEX = "model_index.json"
 
+_SHOWN_CHARACTERS = 80
+"""Most characters of a value in a message."""
+
 _LIBRARIES: Mapping[str, Any] = {"diffusers": diffusers, "transformers": transformers}
 
 _RENAMED = {"CLIPFeatureExtractor": "CLIPImageProcessor", "MT5Tokenizer": "T5Tokenizer"}
@@ -70,10 +73,17 @@ def read_index(folder: Path, settings: Mapping[str, str | bool]) -> ModelIndex:
         raise UnsafeModelError(
             INDEX, f"_class_name must be a pipeline of diffusers alone, not {class_name!r}"
         )
-    taken = inspect.signature(getattr(diffusers, str(class_name)).__init__).parameters
+    pipeline_class = getattr(diffusers, str(class_name))
+    taken = inspect.signature(pipeline_class.__init__).parameters
     named = {
         name: value for name, value in values.items() if name in taken and _names_component(value)
     }
+    for name in list_needed(pipeline_class) | {*pipeline_class._optional_components}:
+        if name in values and name not in named and name in taken:
+            raise ModelFolderError(
+                f"{INDEX}: {name} must be a library and a class, or null and null, "
+                f"not {json.dumps(values[name])[:_SHOWN_CHARACTERS]}"
+            )
     _check_names(settings, named, str(class_name))
     components = {}
     absent = []
@@ -85,11 +95,46 @@ def read_index(folder: Path, settings: Mapping[str, str | bool]) -> ModelIndex:
     return ModelIndex(values, components, tuple(absent))
 
 
+def list_needed(pipeline_class: Any) -> set[str]:
+    """Return the names of the components without which a pipeline cannot be made."""
+    taken = inspect.signature(pipeline_class.__init__).parameters
+    needed = {name for name in taken if taken[name].default is inspect.Parameter.empty}
+    return needed - {"self", "args", "kwargs", *pipeline_class._optional_components}
+
+
 def find_class(library: str, class_name: str) -> Any:
     """Return a component's class; None if this version of the library has none of that name."""
     if library in _LIBRARIES:
         return getattr(_LIBRARIES[library], class_name, None)
     return getattr(importlib.import_module(f"diffusers.pipelines.{library}"), class_name, None)
+
+
+def read_json(path: Path, where: str) -> Any:
+    """Read a JSON file; `where` stands for it in errors.
+
+    Raises:
+        ModelFolderError: it cannot be read, or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ModelFolderError(f"{where} cannot be read: {error.strerror}") from None
+    except RecursionError:
+        raise ModelFolderError(f"{where} is nested too deeply; download it again") from None
+    except ValueError as error:
+        raise ModelFolderError(f"{where} must be JSON in UTF-8: {error}") from None
+
+
+def read_object(path: Path, where: str) -> dict[str, Any]:
+    """Read a JSON file that holds an object; `where` stands for it in errors.
+
+    Raises:
+        ModelFolderError: it cannot be read, or is none.
+    """
+    values = read_json(path, where)
+    if not isinstance(values, dict):
+        raise ModelFolderError(f"{where} must be a JSON object; download it again")
+    return values
 
 
 def _read(folder: Path) -> dict[str, Any]:
@@ -102,13 +147,7 @@ def _read(folder: Path) -> dict[str, Any]:
             else "source must be the folder of a whole pipeline, as save_pretrained writes it"
         )
         raise ModelFolderError(f"{INDEX} is missing in {folder}: {hint}")
-    try:
-        values = json.loads(file.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise ModelFolderError(f"{INDEX} must be JSON in UTF-8: {error}") from None
-    if not isinstance(values, dict):
-        raise ModelFolderError(f"{INDEX} must be a JSON object")
-    return values
+    return read_object(file, INDEX)
 
 
 def _check_names(
@@ -161,7 +200,9 @@ def _check_component(name: str, value: list[str]) -> tuple[str, str]:
 def _is_self_contained_pipeline(class_name: object) -> bool:
     found: Any = getattr(diffusers, class_name, None) if isinstance(class_name, str) else None
     is_pipeline = isinstance(found, type) and issubclass(found, diffusers.DiffusionPipeline)
-    return is_pipeline and not found._load_connected_pipes
+    if not is_pipeline or found is diffusers.DiffusionPipeline:
+        return False
+    return not found._load_connected_pipes
 
 
 def _is_known_library(library: str) -> bool:

@@ -15,13 +15,13 @@ folders. These are ignored. Refused are, by name of the file:
 Components that a setting puts in place of the model's own are vetted alike.
 """
 
-import json
 from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
 
 from safelight_service.engine.models.components import Component
 from safelight_service.engine.models.errors import ModelFolderError, UnsafeModelError
+from safelight_service.engine.models.model_index import read_json
 
 _PICKLES = (".bin", ".ckpt", ".msgpack", ".pickle", ".pkl", ".pt", ".pth")
 _ADAPTERS = ("adapter_config.json", "adapter_model.bin")
@@ -78,8 +78,9 @@ def read_shards(path: Path, name: str) -> list[str]:
     Raises:
         ModelFolderError: the file is no index of shards.
     """
-    try:
-        shards = set(json.loads(path.read_text(encoding="utf-8-sig"))["weight_map"].values())
-        return sorted(shards)
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise ModelFolderError(f"{name} is no index of shards; download it again") from None
+    content = read_json(path, name)
+    weights = content.get("weight_map") if isinstance(content, dict) else None
+    shards = list(weights.values()) if isinstance(weights, dict) else []
+    if not shards or not all(isinstance(shard, str) for shard in shards):
+        raise ModelFolderError(f"{name} is no index of shards; download it again")
+    return sorted(set(shards))

@@ -118,9 +118,12 @@ def _list_names(stem: str, variant: str | None) -> list[str]:
 def _check_safetensors(component: Component, file: str) -> None:
     path = component.folder / file
     where = component.describe(file)
-    check_pointer(path, where)
-    size = path.stat().st_size
-    expected = _read_size(path, size)
+    try:
+        check_pointer(path, where)
+        size = path.stat().st_size
+        expected = _read_size(path, size)
+    except OSError as error:
+        raise ModelFolderError(f"{where} cannot be read: {error.strerror}") from None
     if size == 0:
         raise ModelFolderError(f"{where} is empty; download it again")
     if expected is None:
@@ -128,6 +131,10 @@ def _check_safetensors(component: Component, file: str) -> None:
     if size < expected:
         raise ModelFolderError(
             f"{where} has only {size:,} of {expected:,} bytes; download it again"
+        )
+    if size > expected:
+        raise ModelFolderError(
+            f"{where} has {size:,} bytes, not the {expected:,} of its header; download it again"
         )
 
 
@@ -143,6 +150,8 @@ def _read_size(path: Path, size: int) -> int | None:
         try:
             header = json.loads(file.read(length))
             ends = [each["data_offsets"][1] for key, each in header.items() if key[:2] != "__"]
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        except (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError):
             return None
-    return start + int(max(ends, default=0))
+    if not all(isinstance(end, int) for end in ends):
+        return None
+    return start + max(ends, default=0)

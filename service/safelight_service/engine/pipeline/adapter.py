@@ -170,6 +170,12 @@ class PipelineAdapter:
         for component in ("scheduler", "vae"):
             if getattr(self.pipeline, component, None) is None:
                 raise UnsupportedPipelineError(f"{name} has no {component}")
+        scheduler = self.pipeline.scheduler
+        if _scales_noise(type(self.pipeline)) and not hasattr(scheduler, "init_noise_sigma"):
+            raise UnsupportedPipelineError(
+                f"scheduler: {name} does not work with a {type(scheduler).__name__}, which is for "
+                "flow matching; set components.scheduler to a folder with another one"
+            )
 
     def _check_defaults(self) -> None:
         """Raise UnsupportedPipelineError for defaults that break the limits."""
@@ -267,3 +273,9 @@ class PipelineAdapter:
             if isinstance(patch, list | tuple):
                 patch = max(patch)
         return int(self.pipeline.vae_scale_factor) * int(patch)
+
+
+def _scales_noise(pipeline_class: Any) -> bool:
+    """Whether a pipeline scales its first noise, which schedulers of flow matching do not know."""
+    prepare = getattr(pipeline_class, "prepare_latents", None)
+    return prepare is not None and "init_noise_sigma" in inspect.unwrap(prepare).__code__.co_names

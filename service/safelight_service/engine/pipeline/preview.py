@@ -27,7 +27,11 @@ class LatentColours:
 
     @classmethod
     def fit(cls, pipeline: Any) -> Self | None:
-        """Fit the map on random colour fields; None for VAEs of an unknown kind."""
+        """Fit the map on random colour fields.
+
+        None for VAEs of an unknown kind, and for encoders that answer all colours alike or with
+        values that are not finite.
+        """
         vae = pipeline.vae
         if getattr(vae, "encoder", None) is None:
             return None
@@ -42,6 +46,8 @@ class LatentColours:
         targets = cells.movedim(1, -1).flatten(0, -2)
         mean = inputs.mean(dim=0)
         spread = (inputs - mean).T @ (inputs - mean)
+        if not (spread.isfinite().all() and spread.any()):  # the encoder tells no colours apart
+            return None
         # Some channels do not depend on colour, so the normal equations need a little damping.
         damping = _DAMPING * spread.diagonal().mean() * torch.eye(len(spread))
         slope = torch.linalg.solve(spread + damping, (inputs - mean).T @ targets)

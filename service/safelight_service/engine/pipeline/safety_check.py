@@ -5,12 +5,14 @@ Stable Diffusion, LCM and Hunyuan-DiT come with a CLIP model that flags pictures
 back. This module prepares and scores whole batches on the device, without a wait.
 """
 
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from PIL.Image import Resampling
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
+
+from safelight_service.core.errors import NonFiniteImageError
 
 _CHECKER = "StableDiffusionSafetyChecker"
 _EXTRACTORS = ("CLIPImageProcessor", "CLIPImageProcessorPil")
@@ -67,6 +69,14 @@ class ClipPreprocessor:
         return (cropped * self._rescale_factor - self._mean) / self._std
 
 
+class Verdicts(NamedTuple):
+    """Outcome of a check: bools (n,) for n pictures, or () for one, on the pictures' device."""
+
+    are_flagged: Tensor
+    are_finite: Tensor
+    """Whether all scores are finite; otherwise a flag says nothing."""
+
+
 class SafetyChecker:
     """Flags the pictures that a pipeline's own safety checker would flag.
 
@@ -102,10 +112,10 @@ class SafetyChecker:
         return cls(checker, extractor, pipeline._execution_device)
 
     @torch.no_grad()
-    def check(self, images: Tensor) -> Tensor:
-        """Return the flags, bools (n,), of decoded images (n, 3, height, width) in [-1, 1].
+    def check(self, images: Tensor) -> Verdicts:
+        """Check decoded images (n, 3, height, width) in [-1, 1].
 
-        The flags stay on the images' device; the method does not wait for it.
+        The verdicts stay on the images' device; the method does not wait for it.
         """
         pixel_values = self._preprocess(images).to(self._dtype)
         pooled = self._vision_model(pixel_values)[1]
@@ -113,7 +123,26 @@ class SafetyChecker:
         special = (embedded @ self._special_concepts.T).float() - self.special_thresholds
         care = _is_positive(special).any(dim=1, keepdim=True) * _CARE
         scores = (embedded @ self._concepts.T).float() - self.thresholds + care
-        return _is_positive(scores).any(dim=1)
+        are_finite = torch.cat([special, scores], dim=1).isfinite().all(dim=1)
+        return Verdicts(_is_positive(scores).any(dim=1), are_finite)
+
+
+def guard(checker: Any) -> None:
+    """Make a pipeline's own checker raise an error where it would pass scores that are not finite.
+
+    For pipelines without a `SafetyChecker`, whose checks wait for the device in any case.
+
+    Raises, in a later check:
+        NonFiniteImageError: a score is not finite.
+    """
+
+    def check(module: Any, _: Any, projected: Tensor) -> None:
+        thresholds = checker.concept_embeds_weights, checker.special_care_embeds_weights
+        embeds = checker.concept_embeds, checker.special_care_embeds
+        if not all(each.isfinite().all() for each in (projected, *thresholds, *embeds)):
+            raise NonFiniteImageError
+
+    checker.visual_projection.register_forward_hook(check)
 
 
 def _is_positive(scores: Tensor) -> Tensor:

@@ -24,9 +24,15 @@ class Step:
 
 
 def observe_steps(
-    scheduler: Any, step_count: int, generator: torch.Generator, on_step: Callable[[Step], None]
+    scheduler: Any,
+    step_count: int,
+    generator: torch.Generator,
+    on_step: Callable[[Step], None],
+    on_prediction: Callable[[torch.Tensor], None] | None = None,
 ) -> None:
     """Call `on_step` after each of the `step_count` steps of a scheduler.
+
+    Calls `on_prediction` with every prediction of the denoiser, before it is used.
 
     Steps that add noise draw it from `generator`. Pipelines of flow-matching models pass none, so
     their pictures would depend on more than the seed.
@@ -52,6 +58,8 @@ def observe_steps(
                 scheduler.timesteps = scheduler.timesteps.cpu()
         if uses_own_timesteps and call_count < len(scheduler.timesteps):
             timestep = scheduler.timesteps[call_count]
+        if on_prediction is not None:
+            on_prediction(model_output)
         if takes_generator:
             kwargs.setdefault("generator", generator)
         result = make_step(model_output, timestep, sample, *args, **kwargs)

@@ -32,6 +32,12 @@ def test_newer_measurements_weigh_more() -> None:
     assert cost_model.forward_s(1) == pytest.approx(2.0, rel=0.02)
 
 
+def test_one_disturbed_measurement_counts_little() -> None:
+    cost_model = make_cost_model({1: 1.0})
+    cost_model.note_forward(1, 60.0)
+    assert cost_model.forward_s(1) == pytest.approx(1.25)
+
+
 def test_demand_is_guessed_until_it_has_been_seen() -> None:
     cost_model = make_cost_model({})
     assert cost_model.demand(is_guided=True) == Demand(1, 2)

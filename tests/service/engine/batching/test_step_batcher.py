@@ -13,7 +13,12 @@ import torch
 from diffusers import StableDiffusionPipeline
 from structlog.testing import capture_logs
 
-from safelight_service.core.errors import InternalError, NonFiniteImageError, OutOfMemoryError
+from safelight_service.core.errors import (
+    DeadlineError,
+    InternalError,
+    NonFiniteImageError,
+    OutOfMemoryError,
+)
 from safelight_service.core.events import Event, Image, Progress
 from safelight_service.engine.batching.batch_profile import ProfileStore
 from safelight_service.engine.batching.policy import shortest_remaining_first
@@ -551,3 +556,25 @@ def test_an_image_that_fails_ends_all_of_its_job_and_nothing_else(model: LoadedM
     assert isinstance(marked.error, InternalError)
     assert not images_of(marked.events)
     assert images_of(fine.events)
+
+
+def test_an_idle_device_does_not_refuse_late_work_for_ever(model: LoadedModel) -> None:
+    """Only work that runs can correct a forecast that one disturbed measurement has spoilt."""
+    [job], [recorder] = make_jobs(model, {})
+    job.cost_model.note_forward(1, 60.0)
+    batcher = make_batcher()
+    refusal_count = 0
+    while refusal_count < 40:
+        [job], [recorder] = make_jobs(model, {})
+        job.deadline_at = time.monotonic() + 30
+        batcher.add(job)
+        take_steps(batcher)
+        if recorder.error is None:
+            break
+        assert isinstance(recorder.error, DeadlineError)
+        refusal_count += 1
+    assert refusal_count > 3
+    assert images_of(recorder.events)
+    forward_s = job.cost_model.forward_s(1)
+    assert forward_s is not None
+    assert forward_s < 30

@@ -85,7 +85,9 @@ def test_a_file_that_has_just_changed_is_not_remembered(file: Path, store: Path)
     assert not store.exists()
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"a": 1}', '{"a": "short"}', "\0\0"])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"a": 1}', '{"a": "short"}', "\0\0", "[" * 100_000]
+)
 def test_a_damaged_store_is_replaced(content: str, file: Path, store: Path) -> None:
     store.parent.mkdir()
     store.write_text(content)
@@ -123,3 +125,10 @@ def test_a_blob_of_the_hub_is_not_read(length: int, tmp_path: Path) -> None:
 
 def test_a_file_that_is_gone_does_not_fail(tmp_path: Path) -> None:
     assert FileDigests().find([tmp_path / "gone"]) == [UNREADABLE]
+
+
+def test_a_store_that_cannot_be_written_leaves_nothing_beside_it(file: Path, store: Path) -> None:
+    store.mkdir(parents=True)
+    for _ in range(2):
+        assert FileDigests(store, later_ns).find([file]) == [sha256(CONTENT)]
+    assert list(store.parent.iterdir()) == [store]

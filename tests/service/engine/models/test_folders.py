@@ -1,6 +1,7 @@
 """Folders as the Hub has them: each is loaded, or refused with what helps."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -27,6 +28,7 @@ from tests.service.engine.models.snapshot import Snapshot
 UNET = "unet/diffusion_pytorch_model.safetensors"
 VAE = "vae/diffusion_pytorch_model.safetensors"
 INDEX = "model_index.json"
+DEEP = "[" * 100_000
 LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 
 Change = Callable[[Snapshot], object]
@@ -121,6 +123,24 @@ def name_a_component_of_another_pipeline(snapshot: Snapshot) -> None:
     snapshot.rename_component("movq", "diffusers", "VQModel")
 
 
+def forget_the_longest_prompt(snapshot: Snapshot) -> None:
+    snapshot.edit_json(
+        "tokenizer/tokenizer_config.json", lambda config: config.pop("model_max_length")
+    )
+
+
+def promise_a_longer_prompt(snapshot: Snapshot) -> None:
+    snapshot.edit_json(
+        "tokenizer/tokenizer_config.json", lambda config: config.update(model_max_length=512)
+    )
+
+
+def link_in_circles(snapshot: Snapshot) -> None:
+    """Two links to the folder itself: following both doubles the files at each of 40 levels."""
+    for name in ("unet/a", "unet/b", "c"):
+        (snapshot.folder / name).symlink_to(snapshot.folder)
+
+
 LOADED: dict[str, tuple[Change, dict[str, Any]]] = {
     "weights of one variant": (keep_the_fp16_variant_only, {"variant": "fp16"}),
     "files without a suffix": (add_files_without_a_suffix, {"variant": "fp16"}),
@@ -133,6 +153,9 @@ LOADED: dict[str, tuple[Change, dict[str, Any]]] = {
     "byte order marks": (write_byte_order_marks, {}),
     "links into the cache": (link_to_blobs, {}),
     "old names": (grow_old, {}),
+    "a tokenizer without a limit": (forget_the_longest_prompt, {}),
+    "a tokenizer with another limit": (promise_a_longer_prompt, {}),
+    "links in circles": (link_in_circles, {}),
     "a name too many": (name_a_component_of_another_pipeline, {}),
 }
 
@@ -253,6 +276,36 @@ def write_text(name: str, text: str) -> Change:
     return lambda snapshot: (snapshot.folder / name).write_text(text)
 
 
+def write_pipe(name: str) -> Change:
+    def write(snapshot: Snapshot) -> None:
+        (snapshot.folder / name).unlink(missing_ok=True)
+        os.mkfifo(snapshot.folder / name)
+
+    return write
+
+
+def set_json(name: str, **values: Any) -> Change:
+    return lambda snapshot: snapshot.edit_json(name, lambda content: content.update(values))
+
+
+def shrink(name: str, key: str) -> Change:
+    """Keep one row of a weight."""
+    return lambda snapshot: change_weights(
+        snapshot, name, lambda weights: weights | {key: weights[key][:1].contiguous()}
+    )
+
+
+def set_end_of_weights(end: object) -> Change:
+    """Let the header of the weights name another end of its first tensor."""
+
+    def write(snapshot: Snapshot) -> None:
+        header = json.dumps({"a": {"dtype": "F32", "shape": [], "data_offsets": [0, end]}}).encode()
+        data = len(header).to_bytes(8, "little") + header + b"1234"
+        (snapshot.folder / UNET).write_bytes(data)
+
+    return write
+
+
 def remove(name: str) -> Change:
     return lambda snapshot: snapshot.remove(name)
 
@@ -366,6 +419,106 @@ REFUSED: dict[str, tuple[Change, dict[str, Any], str]] = {
         ),
         {},
         "scheduler: cannot load the PNDMScheduler: .*odd",
+    ),
+    "a size that is no number": (
+        set_json("unet/config.json", sample_size=math.nan),
+        {},
+        "cannot serve this StableDiffusionPipeline: cannot convert float NaN to integer; check",
+    ),
+    "index too deep": (write_text(INDEX, DEEP), {}, f"{INDEX} is nested too deeply"),
+    **{
+        f"component is {value}": (
+            set_json(INDEX, unet=value),
+            {},
+            f"{INDEX}: unet must be a library and a class, or null and null, not ",
+        )
+        for value in (None, "UNet2DConditionModel", ["diffusers", None], ["diffusers", "A", "B"])
+    },
+    **{
+        f"{name} null": (
+            set_json(INDEX, **{name: [None, None]}),
+            {},
+            f"{INDEX}: {name} is null, but a StableDiffusionPipeline needs it",
+        )
+        for name in ("unet", "text_encoder", "tokenizer")
+    },
+    **{
+        f"{name} is {text}": (write_text(name, text), {}, f"{name} must be a JSON object")
+        for name, text in (
+            ("unet/config.json", "[]"),
+            ("scheduler/scheduler_config.json", "null"),
+            ("tokenizer/tokenizer_config.json", "3"),
+            ("tokenizer/tokenizer.json", "null"),
+            ("tokenizer/special_tokens_map.json", "[]"),
+        )
+    },
+    "configuration too deep": (
+        write_text("vae/config.json", DEEP),
+        {},
+        "vae/config.json is nested too deeply; download it again",
+    ),
+    "configuration a pipe": (
+        write_pipe("vae/config.json"),
+        {},
+        "vae/config.json is no ordinary file; remove it, or set components.vae",
+    ),
+    "pipe beside": (write_pipe("unet/notes.txt"), {}, "unet/notes.txt is no ordinary file"),
+    **{
+        f"{key} {value}": (
+            set_json("vae/config.json", **{key: value}),
+            {},
+            f"vae/config.json: {key} must be a number",
+        )
+        for key, value in (
+            ("scaling_factor", math.inf),
+            ("scaling_factor", 0),
+            ("scaling_factor", None),
+            ("scaling_factor", "x"),
+            ("shift_factor", math.nan),
+            ("shift_factor", "x"),
+        )
+    },
+    "shards of numbers": (
+        write_text(f"{UNET}.index.json", '{"weight_map": {"a": 1}}'),
+        {},
+        f"{UNET}.index.json is no index of shards",
+    ),
+    "shards of nothing": (
+        write_text(f"{UNET}.index.json", '{"weight_map": {}}'),
+        {},
+        f"{UNET}.index.json is no index of shards",
+    ),
+    "index of shards too deep": (
+        write_text(f"{UNET}.index.json", DEEP),
+        {},
+        f"{UNET}.index.json is nested too deeply",
+    ),
+    "header of weights spoilt": (set_end_of_weights("4"), {}, f"{UNET} is no safetensors file"),
+    "header of weights too deep": (
+        write_text(UNET, (len(DEEP)).to_bytes(8, "little").decode("latin-1") + DEEP),
+        {},
+        f"{UNET} is no safetensors file",
+    ),
+    "weights too long": (
+        set_end_of_weights(0),
+        {},
+        rf"{UNET} has \d+ bytes, not the \d+ of its header; download it again",
+    ),
+    "weights of another size": (
+        shrink("text_encoder/model.safetensors", "final_layer_norm.bias"),
+        {},
+        r"text_encoder/model.safetensors does not fit config.json: final_layer_norm.bias is "
+        r"\(1,\), not \(\d+,\); download both again, or set components.text_encoder",
+    ),
+    "base class": (
+        lambda snapshot: snapshot.rename_component("unet", "diffusers", "ModelMixin"),
+        {},
+        "unet: cannot load the ModelMixin: AttributeError: .*; check its files, or set components",
+    ),
+    "needed by the pipeline": (
+        lambda _: None,
+        {"components": {"text_encoder": False}},
+        "components.text_encoder = false: a StableDiffusionPipeline needs it",
     ),
     "setting of no component": (
         lambda _: None,

@@ -54,6 +54,10 @@ def name_something_else(snapshot: Snapshot) -> None:
     snapshot.edit_json("model_index.json", set_class("UNet2DConditionModel"))
 
 
+def name_the_base_class(snapshot: Snapshot) -> None:
+    snapshot.edit_json("model_index.json", set_class("DiffusionPipeline"))
+
+
 def set_class(class_name: object) -> Callable[[dict[str, Any]], None]:
     return lambda index: index.update({"_class_name": class_name})
 
@@ -110,6 +114,7 @@ def link_a_folder_with_code(snapshot: Snapshot) -> None:
         (name_a_community_pipeline, "model_index.json"),
         (name_a_pipeline_that_fetches_others, "model_index.json"),
         (name_something_else, "model_index.json"),
+        (name_the_base_class, "model_index.json"),
         (name_a_component_of_its_own, "model_index.json"),
         (name_a_component_by_a_path, "model_index.json"),
         (name_a_pipeline_as_a_component, "model_index.json"),

@@ -6,6 +6,7 @@ from diffusers import (
     DDPMPipeline,
     DDPMScheduler,
     DiffusionPipeline,
+    FlowMatchEulerDiscreteScheduler,
     FluxImg2ImgPipeline,
     StableDiffusionImg2ImgPipeline,
     UNet2DModel,
@@ -16,7 +17,7 @@ from safelight_service.engine.models.loading import load_model
 from safelight_service.engine.pipeline.adapter import UnsupportedPipelineError
 from safelight_service.settings import DefaultSettings, LimitSettings, ModelSettings
 from support.engine.job_runs import draw, run_job
-from support.engine.tiny_models import TinyModels
+from support.engine.tiny_models import TinyModels, reload
 from support.pipelines.families import FAMILIES, make_pipeline
 
 LONGEST_PROMPTS = {
@@ -62,6 +63,18 @@ def test_unconditional_pipeline_is_refused(tmp_path: Path) -> None:
         UnsupportedPipelineError, match="DDPMPipeline does not take prompt, height, width"
     ):
         load_model(ModelSettings(name="tiny", source=str(tmp_path), device="cpu"))
+
+
+def test_a_scheduler_that_cannot_start_the_pipeline_is_refused() -> None:
+    """Diffusers makes such a pipeline, which fails on every prompt."""
+    pipeline: Any = make_pipeline("sd15")
+    pipeline.scheduler = FlowMatchEulerDiscreteScheduler()
+    with pytest.raises(
+        UnsupportedPipelineError,
+        match=r"scheduler: StableDiffusionPipeline does not work with a FlowMatchEuler.*, which is "
+        r"for flow matching; set components.scheduler",
+    ):
+        reload(pipeline)
 
 
 @pytest.mark.parametrize(

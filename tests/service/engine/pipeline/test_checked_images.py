@@ -9,6 +9,7 @@ import torch
 from safelight_service.core.errors import InternalError
 from safelight_service.core.events import Image
 from safelight_service.engine.models.loading import LoadedModel
+from safelight_service.engine.pipeline.safety_check import Verdicts
 from support.engine.job_runs import (
     Recorder,
     difference,
@@ -69,7 +70,8 @@ def test_flagged_images_are_black(model: LoadedModel) -> None:
 def test_each_image_has_a_flag_of_its_own(model: LoadedModel) -> None:
     checker: Any = model.safety_checker
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checker, "check", lambda images: torch.tensor([True, False, True, False]))
+        verdicts = Verdicts(torch.tensor([True, False, True, False]), torch.ones(4).bool())
+        patch.setattr(checker, "check", lambda images: verdicts)
         images = make_images(model)
     assert [image.is_flagged for image in images] == [True, False, True, False]
     assert [bool(any(pixels_of(image))) for image in images] == [False, True, False, True]
@@ -81,12 +83,12 @@ def test_an_image_that_cannot_be_checked_fails_alone(model: LoadedModel) -> None
     check = checker.check
     calls: list[int] = []
 
-    def fail_on_the_second_alone(images: torch.Tensor) -> torch.Tensor:
+    def fail_on_the_second_alone(images: torch.Tensor) -> Verdicts:
         calls.append(len(images))
         if len(images) > 1 or len(calls) == 3:
             raise ValueError("for a test")
-        flags: torch.Tensor = check(images)
-        return flags
+        verdicts: Verdicts = check(images)
+        return verdicts
 
     recorders = [Recorder() for _ in range(3)]
     with pytest.MonkeyPatch.context() as patch:

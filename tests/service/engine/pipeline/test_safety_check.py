@@ -95,7 +95,7 @@ def test_flags_are_those_of_the_pipelines_own_checker(
     set_thresholds(pipeline, concept.max(dim=1).values.median() + 0.004, torch.tensor(1.0))
     expected = flag_on_the_host(pipeline, images)
     assert {True, False} == set(expected)
-    assert checker_of(pipeline).check(images).tolist() == expected
+    assert checker_of(pipeline).check(images).are_flagged.tolist() == expected
 
 
 def test_pictures_near_a_special_concept_are_judged_more_strictly(pipeline: Any) -> None:
@@ -107,7 +107,7 @@ def test_pictures_near_a_special_concept_are_judged_more_strictly(pipeline: Any)
     set_thresholds(pipeline, nearest.max() + 0.0008, special.max(dim=1).values.median() - 0.0005)
     expected = flag_on_the_host(pipeline, images)
     assert {True, False} == set(expected)
-    assert checker_of(pipeline).check(images).tolist() == expected
+    assert checker_of(pipeline).check(images).are_flagged.tolist() == expected
 
 
 def test_scores_are_rounded_to_three_decimals_before_they_are_judged(pipeline: Any) -> None:
@@ -116,7 +116,7 @@ def test_scores_are_rounded_to_three_decimals_before_they_are_judged(pipeline: A
     for above, is_flagged in ((0.0003, False), (0.0007, True)):
         set_thresholds(pipeline, concept.max() - above, torch.tensor(1.0))
         assert flag_on_the_host(pipeline, images) == [is_flagged]
-        assert checker_of(pipeline).check(images).tolist() == [is_flagged]
+        assert checker_of(pipeline).check(images).are_flagged.tolist() == [is_flagged]
 
 
 def test_pictures_of_a_batch_are_judged_as_each_alone(pipeline: Any) -> None:
@@ -124,8 +124,8 @@ def test_pictures_of_a_batch_are_judged_as_each_alone(pipeline: Any) -> None:
     concept, _ = scores_of(pipeline, images)
     set_thresholds(pipeline, concept.max(dim=1).values.median() + 0.004, torch.tensor(1.0))
     checker = checker_of(pipeline)
-    alone = [checker.check(image[None]).tolist() for image in images]
-    assert [[flag] for flag in checker.check(images).tolist()] == alone
+    alone = [checker.check(image[None]).are_flagged.tolist() for image in images]
+    assert [[flag] for flag in checker.check(images).are_flagged.tolist()] == alone
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -134,7 +134,9 @@ def test_a_checker_of_low_precision_judges_in_its_own(dtype: torch.dtype) -> Non
     images = make_images(256, 256).to(dtype)
     for threshold in (-1.0, 1.0):
         set_thresholds(pipeline, torch.tensor(threshold), torch.tensor(1.0))
-        assert checker_of(pipeline).check(images).tolist() == flag_on_the_host(pipeline, images)
+        assert checker_of(pipeline).check(images).are_flagged.tolist() == flag_on_the_host(
+            pipeline, images
+        )
 
 
 class StayOnMeta(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -159,7 +161,7 @@ def test_nothing_waits_for_the_device() -> None:
     checker = checker_of(pipeline)
     images = torch.empty(3, 3, 512, 768, device="meta")
     with StayOnMeta() as seen:  # type: ignore[no-untyped-call]
-        flags = checker.check(images)
+        flags = checker.check(images).are_flagged
     assert (flags.device.type, flags.shape, flags.dtype) == ("meta", (3,), torch.bool)
     assert seen.count > 0
 
