@@ -2,11 +2,12 @@
 
 import json
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from safelight_service.engine.models.components import DIFFUSERS_STEM, Component, find_stem
 from safelight_service.engine.models.errors import ModelFolderError
+from safelight_service.engine.models.model_index import read_object
 from safelight_service.engine.models.vetting import read_shards
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -14,6 +15,10 @@ _MAX_POINTER_BYTES = 1024
 _HEADER_LENGTH_BYTES = 8
 _MAX_HEADER_BYTES = 100_000_000
 """More than safetensors itself reads."""
+_INTEGERS = ("BOOL", "I", "U")
+"""Beginnings of the names of dtypes that weights have only if they are quantized."""
+_SCALES = re.compile(r"(^|[._])(scale_weight|weight_scale(_inv)?|scaled_fp8)$")
+"""Names of tensors by which weights in 8 bits were scaled."""
 
 
 def find_weights(component: Component, names: Collection[str], variant: str | None) -> str | None:
@@ -121,7 +126,7 @@ def _check_safetensors(component: Component, file: str) -> None:
     try:
         check_pointer(path, where)
         size = path.stat().st_size
-        expected = _read_size(path, size)
+        expected, tensors = _read_header(path, size)
     except OSError as error:
         raise ModelFolderError(f"{where} cannot be read: {error.strerror}") from None
     if size == 0:
@@ -136,22 +141,55 @@ def _check_safetensors(component: Component, file: str) -> None:
         raise ModelFolderError(
             f"{where} has {size:,} bytes, not the {expected:,} of its header; download it again"
         )
+    _check_precision(component, where, tensors)
 
 
-def _read_size(path: Path, size: int) -> int | None:
-    """Return the bytes that a file should have by its header; None if it is no safetensors."""
+def _check_precision(component: Component, where: str, tensors: Mapping[str, str]) -> None:
+    """Check that weights are numbers of floating point, unless the configuration explains them.
+
+    Libraries would take quantized weights for the weights themselves, and draw a wrong picture.
+    """
+    is_scaled = any(_SCALES.search(name) for name in tensors)
+    quantized = [
+        (name, dtype)
+        for name, dtype in tensors.items()
+        if name.endswith("weight")
+        and (dtype.startswith(_INTEGERS) or (is_scaled and dtype.startswith("F8")))
+    ]
+    if quantized and not _names_quantization(component):
+        name, dtype = quantized[0]
+        raise ModelFolderError(
+            f"{where} holds {name} as {dtype}, and no configuration says how it was quantized; "
+            f"use weights that are not quantized, or set components.{component.name} to such ones"
+        )
+
+
+def _names_quantization(component: Component) -> bool:
+    file = component.folder / "config.json"
+    return file.is_file() and bool(
+        read_object(file, component.describe(file.name)).get("quantization_config")
+    )
+
+
+def _read_header(path: Path, size: int) -> tuple[int | None, Mapping[str, str]]:
+    """Return the bytes that a file should have by its header, and the dtype of each tensor.
+
+    The size is None if the file is no safetensors.
+    """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(_HEADER_LENGTH_BYTES), "little")
         start = _HEADER_LENGTH_BYTES + length
         if length > _MAX_HEADER_BYTES:
-            return None
+            return None, {}
         if size < start:
-            return start
+            return start, {}
         try:
             header = json.loads(file.read(length))
-            ends = [each["data_offsets"][1] for key, each in header.items() if key[:2] != "__"]
+            tensors = {key: each for key, each in header.items() if key[:2] != "__"}
+            ends = [each["data_offsets"][1] for each in tensors.values()]
+            dtypes = {key: str(each["dtype"]) for key, each in tensors.items()}
         except (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError):
-            return None
+            return None, {}
     if not all(isinstance(end, int) for end in ends):
-        return None
-    return start + max(ends, default=0)
+        return None, {}
+    return start + max(ends, default=0), dtypes

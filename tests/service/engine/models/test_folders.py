@@ -306,6 +306,20 @@ def set_end_of_weights(end: object) -> Change:
     return write
 
 
+def quantize(dtype: torch.dtype, **scales: float) -> Change:
+    """Store the weights as another dtype, and scales beside them, with no word of it elsewhere."""
+
+    def change(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        small = {
+            name: tensor.to(dtype) if name.endswith("weight") else tensor
+            for name, tensor in weights.items()
+        }
+        added = {f"conv_in.{name}": torch.tensor(value) for name, value in scales.items()}
+        return {**small, **added}
+
+    return lambda snapshot: change_weights(snapshot, UNET, change)
+
+
 def remove(name: str) -> Change:
     return lambda snapshot: snapshot.remove(name)
 
@@ -358,6 +372,16 @@ REFUSED: dict[str, tuple[Change, dict[str, Any], str]] = {
         write_text(UNET, "<!DOCTYPE html><p>Sign in to read this model</p>"),
         {},
         f"{UNET} is no safetensors file; download it again",
+    ),
+    "weights of integers": (
+        quantize(torch.int8),
+        {},
+        f"{UNET} holds .*weight as I8, and no configuration says how it was quantized; use weights",
+    ),
+    "weights that were scaled": (
+        quantize(torch.float8_e4m3fn, scale_weight=0.5),
+        {},
+        f"{UNET} holds .*weight as F8_E4M3, and no configuration says how it was quantized",
     ),
     "weights not pulled": (
         write_text(UNET, LFS_POINTER),
