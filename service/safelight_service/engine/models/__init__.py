@@ -1,1 +1,1 @@
-"""Models: loaded from a folder to a pipeline in memory."""
+"""Models: load them, keep them within a memory budget, identify them by their contents."""

@@ -18,17 +18,17 @@ from safelight_service.engine.batching.batch_profile import ProfileStore
 from safelight_service.engine.batching.cost_model import CostModel
 from safelight_service.engine.compilation.buckets import list_widths
 from safelight_service.engine.compilation.graphs import BucketedForward
+from safelight_service.engine.folders.assembly import assemble
+from safelight_service.engine.folders.components import Component, find_components
+from safelight_service.engine.folders.errors import ModelFolderError, explain
+from safelight_service.engine.folders.fetching import fetch_components, find_folder
+from safelight_service.engine.folders.model_index import read_index
 from safelight_service.engine.hardware import describe, explain_absence, indexed, synchronize
 from safelight_service.engine.merging.families import RULES
 from safelight_service.engine.merging.merger import Merger
 from safelight_service.engine.models.acceleration import accelerate
-from safelight_service.engine.models.assembly import assemble
-from safelight_service.engine.models.components import Component, find_components
 from safelight_service.engine.models.digests import FileDigests
-from safelight_service.engine.models.errors import ModelFolderError, explain
-from safelight_service.engine.models.fetching import fetch_components, find_folder
 from safelight_service.engine.models.identity import digest_files, find_commit, identify
-from safelight_service.engine.models.model_index import read_index
 from safelight_service.engine.operations import Forward
 from safelight_service.engine.pipeline.adapter import PipelineAdapter
 from safelight_service.engine.pipeline.preview import LatentColours

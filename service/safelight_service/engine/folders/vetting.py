@@ -19,9 +19,9 @@ from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
 
-from safelight_service.engine.models.components import Component
-from safelight_service.engine.models.errors import ModelFolderError, UnsafeModelError
-from safelight_service.engine.models.model_index import read_json
+from safelight_service.engine.folders.components import Component
+from safelight_service.engine.folders.errors import ModelFolderError, UnsafeModelError
+from safelight_service.engine.folders.model_index import read_json
 
 _PICKLES = (".bin", ".ckpt", ".msgpack", ".pickle", ".pkl", ".pt", ".pth")
 _ADAPTERS = ("adapter_config.json", "adapter_model.bin")

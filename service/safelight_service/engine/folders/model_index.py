@@ -13,7 +13,7 @@ from typing import Any
 import diffusers
 import transformers
 
-from safelight_service.engine.models.errors import ModelFolderError, UnsafeModelError
+from safelight_service.engine.folders.errors import ModelFolderError, UnsafeModelError
 
 INDEX = "model_index.json"
 

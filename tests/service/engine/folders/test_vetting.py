@@ -16,16 +16,16 @@ from huggingface_hub import constants
 from safelight_service.core.errors import ModelFailedError
 from safelight_service.core.request import GenerationRequest
 from safelight_service.engine import Engine
-from safelight_service.engine.models.errors import UnsafeModelError
-from safelight_service.engine.models.fetching import fetch
+from safelight_service.engine.folders.errors import UnsafeModelError
+from safelight_service.engine.folders.fetching import fetch
+from safelight_service.engine.folders.model_index import read_index
 from safelight_service.engine.models.loading import load_model
-from safelight_service.engine.models.model_index import read_index
 from safelight_service.settings import ModelSettings, Settings
 from support.engine.job_runs import collect
 from support.engine.tiny_models import MERGING
 from support.running_service import service_environment
-from tests.service.engine.models.loopback_hub import COMMIT, REPOSITORY, LoopbackHub
-from tests.service.engine.models.snapshot import Snapshot
+from tests.service.engine.folders.loopback_hub import COMMIT, REPOSITORY, LoopbackHub
+from tests.service.engine.folders.snapshot import Snapshot
 
 
 def add_code(snapshot: Snapshot) -> None:

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of models: folders to spoil, and a Hub that serves one."""
+"""Fixtures of the engine's tests: folders to spoil, and a Hub that serves one."""
 
 import shutil
 from collections.abc import Iterator
@@ -8,8 +8,8 @@ import pytest
 from huggingface_hub import constants
 
 from support.engine.tiny_models import TinyModels
-from tests.service.engine.models.loopback_hub import LoopbackHub
-from tests.service.engine.models.snapshot import Snapshot
+from tests.service.engine.folders.loopback_hub import LoopbackHub
+from tests.service.engine.folders.snapshot import Snapshot
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from typing import Any
 import diffusers
 import transformers
 
-from safelight_service.engine.models.errors import ModelFolderError
-from safelight_service.engine.models.model_index import INDEX, ModelIndex, find_class, list_needed
+from safelight_service.engine.folders.errors import ModelFolderError
+from safelight_service.engine.folders.model_index import INDEX, ModelIndex, find_class, list_needed
 
 DIFFUSERS_STEM = "diffusion_pytorch_model"
 """Start of the names of the weights of diffusers' models."""

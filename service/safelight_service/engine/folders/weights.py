@@ -5,10 +5,10 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
-from safelight_service.engine.models.components import DIFFUSERS_STEM, Component, find_stem
-from safelight_service.engine.models.errors import ModelFolderError
-from safelight_service.engine.models.model_index import read_object
-from safelight_service.engine.models.vetting import read_shards
+from safelight_service.engine.folders.components import DIFFUSERS_STEM, Component, find_stem
+from safelight_service.engine.folders.errors import ModelFolderError
+from safelight_service.engine.folders.model_index import read_object
+from safelight_service.engine.folders.vetting import read_shards
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _MAX_POINTER_BYTES = 1024

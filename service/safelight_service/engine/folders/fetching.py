@@ -8,12 +8,12 @@ from diffusers.pipelines.pipeline_loading_utils import variant_compatible_siblin
 from huggingface_hub import get_cached_repo_tree, snapshot_download
 from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
-from safelight_service.engine.models.completeness import TEXTS
-from safelight_service.engine.models.components import Component, make_component
-from safelight_service.engine.models.errors import ModelFolderError
-from safelight_service.engine.models.model_index import INDEX, ModelIndex, read_index
-from safelight_service.engine.models.vetting import vet_weights
-from safelight_service.engine.models.weights import check_variant, find_weights, list_variants
+from safelight_service.engine.folders.completeness import TEXTS
+from safelight_service.engine.folders.components import Component, make_component
+from safelight_service.engine.folders.errors import ModelFolderError
+from safelight_service.engine.folders.model_index import INDEX, ModelIndex, read_index
+from safelight_service.engine.folders.vetting import vet_weights
+from safelight_service.engine.folders.weights import check_variant, find_weights, list_variants
 from safelight_service.settings import EMBEDDED_MODEL, ModelSettings
 
 _CONVERT = (

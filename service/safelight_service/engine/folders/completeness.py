@@ -10,10 +10,10 @@ from typing import Any
 import diffusers
 import transformers
 
-from safelight_service.engine.models.components import Component
-from safelight_service.engine.models.errors import ModelFolderError
-from safelight_service.engine.models.model_index import read_json, read_object
-from safelight_service.engine.models.weights import check_pointer
+from safelight_service.engine.folders.components import Component
+from safelight_service.engine.folders.errors import ModelFolderError
+from safelight_service.engine.folders.model_index import read_json, read_object
+from safelight_service.engine.folders.weights import check_pointer
 
 TEXTS = (".jinja", ".json", ".model", ".txt")
 """Ends of the names of configurations and vocabularies."""

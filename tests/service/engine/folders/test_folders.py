@@ -15,15 +15,15 @@ from safetensors.torch import load_file, save_file
 from sentencepiece import sentencepiece_model_pb2
 from transformers import ByT5Tokenizer
 
-from safelight_service.engine.models.completeness import check_completeness
-from safelight_service.engine.models.components import Component
-from safelight_service.engine.models.errors import ModelFolderError, UnsafeModelError
+from safelight_service.engine.folders.completeness import check_completeness
+from safelight_service.engine.folders.components import Component
+from safelight_service.engine.folders.errors import ModelFolderError, UnsafeModelError
 from support.engine.job_runs import draw
 from support.engine.tiny_models import DEFAULTS, TinyModels
 from support.pipelines.families import make_pipeline
 from support.pipelines.safety_checkers import make_checked_pipeline
-from tests.service.engine.models.loopback_hub import COMMIT, REPOSITORY, LoopbackHub
-from tests.service.engine.models.snapshot import Snapshot
+from tests.service.engine.folders.loopback_hub import COMMIT, REPOSITORY, LoopbackHub
+from tests.service.engine.folders.snapshot import Snapshot
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 VAE = "vae/diffusion_pytorch_model.safetensors"

@@ -13,18 +13,18 @@ import torch
 import transformers
 from diffusers import DiffusionPipeline
 
-from safelight_service.engine.hardware import is_out_of_memory
-from safelight_service.engine.models.completeness import check_completeness
-from safelight_service.engine.models.components import Component
-from safelight_service.engine.models.errors import ModelFolderError, explain
-from safelight_service.engine.models.model_index import INDEX, ModelIndex, list_needed
-from safelight_service.engine.models.vetting import vet
-from safelight_service.engine.models.weights import (
+from safelight_service.engine.folders.completeness import check_completeness
+from safelight_service.engine.folders.components import Component
+from safelight_service.engine.folders.errors import ModelFolderError, explain
+from safelight_service.engine.folders.model_index import INDEX, ModelIndex, list_needed
+from safelight_service.engine.folders.vetting import vet
+from safelight_service.engine.folders.weights import (
     check_variant,
     check_whole,
     find_weights,
     list_variants,
 )
+from safelight_service.engine.hardware import is_out_of_memory
 
 _POSITIONED_ENCODERS = (
     transformers.CLIPTextModel,

@@ -1,0 +1,1 @@
+"""Folders: check what a model folder holds, and load the components of its pipeline."""
