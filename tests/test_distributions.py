@@ -22,7 +22,7 @@ OTHER = "7.8.9"
 
 @pytest.fixture(scope="module")
 def bumped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What builds read of this repository, with another version in the one place that holds it."""
+    """The files of this repository that builds read, with another version in its one place."""
     root = tmp_path_factory.mktemp("bumped")
     for folder in FOLDERS:
         (root / folder).mkdir(parents=True)

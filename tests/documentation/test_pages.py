@@ -1,4 +1,4 @@
-"""What the pages name exists, and every exception to running their commands is needed."""
+"""Pages name only targets that exist, and no exception to running commands is left over."""
 
 import re
 

@@ -5,11 +5,10 @@ Images that are in the cache are not made again.
 """
 
 import asyncio
-import time
 import uuid
 from collections.abc import AsyncGenerator, Hashable
 from contextlib import aclosing
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import structlog
 
@@ -30,6 +29,7 @@ from safelight_service.core.events import Accepted, CacheUse, Completed, Event
 from safelight_service.core.observer import NULL_OBSERVER, Observer
 from safelight_service.core.request import GenerationRequest
 from safelight_service.generations.admission import Admission
+from safelight_service.generations.end_line import describe_end
 from safelight_service.generations.execution import Execution
 from safelight_service.generations.image_key import find_key
 from safelight_service.generations.index import GenerationIndex
@@ -41,7 +41,7 @@ _log = structlog.get_logger()
 
 
 class Generations:
-    """All generations that run or have ended lately. Call its methods on one event loop."""
+    """All generations that run or have ended recently. Call its methods on one event loop."""
 
     def __init__(
         self,
@@ -261,7 +261,8 @@ class Generations:
         generation.end(outcome)
         generation.admitted.close()
         self._lingering.discard(generation)
-        self._log_end(generation)
+        line = {**describe_end(generation), **self._observer.generation_ended(generation)}
+        _log.info("generation_ended", **line)
         execution = generation.execution
         assert execution is not None
         execution.generations.remove(generation)
@@ -275,24 +276,6 @@ class Generations:
             return
         generation.set_timer(self._settings.keep_s, self._time_out)
         self._index.keep(generation)
-
-    def _log_end(self, generation: Generation) -> None:
-        """Log the single line of a generation."""
-        outcome, accepted = generation.outcome, generation.accepted
-        line: dict[str, object] = {"generation_id": generation.id}
-        if accepted is not None:
-            line |= {"model": accepted.model, "image_count": accepted.request.image_count}
-        if generation.owner:
-            line["caller"] = generation.owner
-        if isinstance(outcome, Completed):
-            line |= {"cache": outcome.cache.value, "step_count": outcome.step_count}
-            line |= {name: round(each, 4) for name, each in asdict(outcome.timings).items()}
-            line["widths"] = dict(outcome.widths)
-        else:
-            line |= {"error_type": type(outcome).__name__}
-            line["total_s"] = round(time.monotonic() - generation.began_at, 4)
-        line |= self._observer.generation_ended(generation)
-        _log.info("generation_ended", state=generation.state.value, **line)
 
     def _time_out(self, generation: Generation) -> None:
         if generation.outcome is None:

@@ -1,4 +1,4 @@
-"""What the page says ends with its cause, and what it has shown stays."""
+"""Messages of the page end with their cause, and pictures on it stay."""
 
 import grpc
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo

@@ -42,7 +42,7 @@ class ModelIndex:
     """A model index, with the components that the settings keep."""
 
     values: Mapping[str, Any]
-    """What the file says."""
+    """Content of the file."""
 
     components: Mapping[str, tuple[str, str]]
     """Library and class of each component that is loaded, by its name.

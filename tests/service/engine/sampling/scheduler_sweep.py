@@ -83,7 +83,7 @@ _FLOW_PREDICTION = {"prediction_type": "flow_prediction", "use_flow_sigmas": Tru
 
 @dataclass
 class Findings:
-    """What a sweep has seen."""
+    """Results of a sweep."""
 
     runs: int = 0
     refused: Counter[str] = field(default_factory=Counter)
