@@ -25,7 +25,7 @@ from safelight_service.core.errors import (
     TimeLimitError,
     report_fault,
 )
-from safelight_service.core.events import Accepted, CacheUse, Completed, Event
+from safelight_service.core.events import Accepted, CacheUse, Completed, Event, Usage
 from safelight_service.core.observer import NULL_OBSERVER, Observer
 from safelight_service.core.request import GenerationRequest
 from safelight_service.generations.admission import Admission
@@ -180,6 +180,8 @@ class Generations:
         for generation in tuple(execution.generations):
             if isinstance(outcome, DeadlineError) and generation.request is not execution.request:
                 self._launch(generation)  # the deadline was another request's
+            elif isinstance(outcome, Completed) and generation.request is not execution.request:
+                self._end(generation, replace(outcome, usage=Usage()))  # it counts for the first
             elif outcome is not None:
                 self._end(generation, outcome)
 

@@ -104,6 +104,15 @@ class Metrics:
         self._lags = histogram(
             "safelight.event_loop.lag", "s", "Delay of the event loop's wake-ups.", _SHORT_S
         )
+        meter.create_observable_counter(
+            "safelight.device.time",
+            [self._device_times],
+            "s",
+            "Time of the devices that counts for generations, cancelled and failed ones included.",
+        )
+        meter.create_observable_counter(
+            "safelight.device.busy", [self._busy_times], "s", "Time in which a device was at work."
+        )
         meter.create_observable_gauge(
             "safelight.queue.depth", [self._depth], "{generation}", "Generations in the queue."
         )
@@ -161,10 +170,14 @@ class Metrics:
             for step_at in image.step_ends:
                 self._steps.record(step_at - before, model)
                 before = step_at
-            self._step_count.add(len(image.step_ends), model)
-            if image.encoded_at is not None:
-                self._images.add(1, model)
-                self._pixels.add(timeline.pixel_count, model)
+        usage, labels = timeline.usage, {**model, names.TOKEN: timeline.token}
+        for counter, count in (
+            (self._images, usage.image_count),
+            (self._pixels, usage.pixel_count),
+            (self._step_count, usage.step_count),
+        ):
+            if count:
+                counter.add(count, labels)
 
     def forward_made(self, forward: SharedForward) -> None:
         """Record a forward."""
@@ -191,6 +204,14 @@ class Metrics:
     def loop_lagged(self, seconds: float) -> None:
         """Record the delay of a wake-up of the event loop, in seconds."""
         self._lags.record(seconds)
+
+    def _device_times(self, _: CallbackOptions) -> Iterable[Observation]:
+        for (model, token), seconds in self._measure().device_time_s.items():
+            yield Observation(seconds, {names.REQUEST_MODEL: model, names.TOKEN: token})
+
+    def _busy_times(self, _: CallbackOptions) -> Iterable[Observation]:
+        for device, seconds in self._measure().busy_s.items():
+            yield Observation(seconds, {names.DEVICE: device})
 
     def _depth(self, _: CallbackOptions) -> Iterable[Observation]:
         yield Observation(self._measure().waiting_count)
