@@ -19,6 +19,10 @@ def make_cancelled_timeline() -> Timeline:
     return timeline
 
 
+def list_accounts() -> list[tuple[str, str]]:
+    return [("shapes", "one"), ("shapes", "two")]
+
+
 def test_rare_events_are_measured_too() -> None:
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader], shutdown_on_exit=False)
@@ -30,7 +34,9 @@ def test_rare_events_are_measured_too() -> None:
         {("shapes", ""): 0.5, ("shapes", "one"): 1.5},
         {"cuda:0": 2.0},
     )
-    metrics = Metrics(provider.get_meter("test"), lambda: load, {}, ["shapes", "cold"])
+    metrics = Metrics(
+        provider.get_meter("test"), lambda: load, {}, ["shapes", "cold"], list_accounts
+    )
     metrics.previews_dropped(4)
     metrics.reader_stalled()
     metrics.execution_ended(make_cancelled_timeline())
@@ -54,8 +60,10 @@ def test_rare_events_are_measured_too() -> None:
         ("safelight.device.memory", "cuda:0", "total"): 9,
         ("safelight.device.time", "shapes", ""): 0.5,
         ("safelight.device.time", "shapes", "one"): 1.5,
+        ("safelight.device.time", "shapes", "two"): 0,
         ("safelight.generations.running",): 2,
         ("safelight.images", "shapes", "one"): 1,
+        ("safelight.images", "shapes", "two"): 0,
         ("safelight.model.compilations", "cold", "new_shape"): 0,
         ("safelight.model.compilations", "cold", "recompile"): 0,
         ("safelight.model.compilations", "shapes", "new_shape"): 0,
@@ -64,8 +72,10 @@ def test_rare_events_are_measured_too() -> None:
         ("safelight.model.resident", "shapes"): 1,
         ("safelight.model.size", "shapes"): 7,
         ("safelight.pixels", "shapes", "one"): 4096,
+        ("safelight.pixels", "shapes", "two"): 0,
         ("safelight.previews.dropped",): 4,
         ("safelight.queue.depth",): 3,
         ("safelight.readers.stalled",): 1,
         ("safelight.steps", "shapes", "one"): 3,
+        ("safelight.steps", "shapes", "two"): 0,
     }
