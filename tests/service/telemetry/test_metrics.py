@@ -145,6 +145,12 @@ def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
     assert len(asked) >= 15
 
 
+def test_the_docs_describe_every_metric_and_no_other() -> None:
+    text = Path("docs/observability.md").read_text().replace("safelight_service/", "")
+    labels = {label for labels in LABELS.values() for label in labels}
+    assert metrics_asked_for(text) - labels - DEVICE_LABELS == LABELS.keys() | RARE
+
+
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 def test_alerts_come_when_they_should_and_not_before() -> None:
     rules = ["promtool", "test", "rules", "alerts_test.yaml"]
