@@ -6,7 +6,7 @@ Images that are in the cache are not made again.
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator, Hashable
+from collections.abc import AsyncGenerator, Hashable, Set
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -23,6 +23,7 @@ from safelight_service.core.errors import (
     SafelightError,
     StoppingError,
     TimeLimitError,
+    UnauthenticatedError,
     report_fault,
 )
 from safelight_service.core.events import Accepted, CacheUse, Completed, Event
@@ -34,6 +35,7 @@ from safelight_service.generations.execution import Execution
 from safelight_service.generations.image_key import find_key
 from safelight_service.generations.index import GenerationIndex
 from safelight_service.generations.lingering import Lingering
+from safelight_service.generations.open_seed import derive_seed
 from safelight_service.generations.state import Generation, State
 from safelight_service.settings import GenerationSettings
 
@@ -106,6 +108,13 @@ class Generations:
         self._cancel(generation)
         return generation.state
 
+    def end_except(self, owners: Set[str]) -> None:
+        """End and forget the generations of all owners but these."""
+        for owner in self._index.owners - owners:
+            for generation in self._index.list_of(owner):
+                self._end(generation, UnauthenticatedError())
+                self._index.forget(generation)
+
     async def close(self) -> None:
         """End and forget all generations, and close the cache."""
         for generation in tuple(self._index):
@@ -122,6 +131,8 @@ class Generations:
 
     def _start(self, request: GenerationRequest) -> Generation:
         caller = current_caller.get()
+        if request.generation_id:
+            request = replace(request, open_seed=derive_seed(_owner(), request.generation_id))
         generation = Generation(
             _owner(),
             request.generation_id or uuid.uuid4().hex,

@@ -25,9 +25,6 @@ from safelight_service.generations.subscription import WAITING, Subject, Subscri
 if TYPE_CHECKING:
     from safelight_service.generations.execution import Execution
 
-_OVERHEAD_BYTES = 4096
-"""Most memory of a kept generation beside its images."""
-
 
 class State(enum.Enum):
     """State of a generation."""
@@ -90,10 +87,11 @@ class Generation:
         return state_of(self.outcome)
 
     @property
-    def size_bytes(self) -> int:
-        """Its approximate memory, in bytes."""
-        images = (event.data for event in self._present.values() if isinstance(event, Image))
-        return _OVERHEAD_BYTES + sum(map(len, images))
+    def contents(self) -> tuple[bytes, ...]:
+        """The images and previews that it holds, as files."""
+        return tuple(
+            event.data for event in self._present.values() if isinstance(event, Image | Preview)
+        )
 
     @property
     def present(self) -> tuple[Event, ...]:

@@ -100,7 +100,8 @@ class GenerationSettings(Table):
     keep_mib: int = Field(
         256,
         ge=0,
-        description="Memory for finished generations. Beyond it, the oldest is dropped.",
+        description="Memory for finished generations. Beyond it, the oldest of the caller that "
+        "exceeds its share most is dropped.",
     )
     max_linger_s: float = Field(
         3600.0,

@@ -217,16 +217,37 @@ def test_what_is_not_kept_is_forgotten(settings: dict[str, int]) -> None:
 
 
 def test_the_one_that_ended_first_is_forgotten_first() -> None:
-    large = Image(0, "image/png", 64, 64, 7, False, "", bytes(600 * 1024))
-
     async def act(scene: Scene) -> None:
         for generation_id in ("a", "b"):
             await scene.generate(generation_id)
+            large = replace(IMAGE, data=bytes(600 * 1024))
             await scene.happen(large, COMPLETED, generation_id=generation_id)
         assert isinstance((await scene.watch("a")).error, GenerationNotFoundError)
         assert (await scene.watch("b")).events[-1] == COMPLETED
 
     play(act, keep_mib=1)
+
+
+def test_an_id_that_is_forgotten_runs_again_with_the_same_open_seed() -> None:
+    async def act(scene: Scene) -> None:
+        for _ in range(2):
+            await scene.generate()
+            await scene.happen(IMAGE, COMPLETED)
+        await scene.generate("b")
+        first, again, other = (request.open_seed for request in scene.engine.started)
+        assert first == again
+        assert first is not None
+        assert other != first
+
+    play(act, keep_s=0)
+
+
+def test_an_id_from_the_service_draws_its_open_seed() -> None:
+    async def act(scene: Scene) -> None:
+        await scene.generate("")
+        assert [request.open_seed for request in scene.engine.started] == [None]
+
+    play(act)
 
 
 @pytest.mark.parametrize("is_done", [False, True])
