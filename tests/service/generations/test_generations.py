@@ -23,6 +23,7 @@ from safelight_service.core.errors import (
     SafelightError,
     StoppingError,
     TimeLimitError,
+    UnauthenticatedError,
 )
 from safelight_service.core.events import (
     Accepted,
@@ -414,6 +415,29 @@ def test_a_fault_of_the_engine_ends_the_generation(fault: BaseException) -> None
         watcher = await scene.generate()
         await scene.happen(fault)
         assert str(watcher.error).startswith("internal error, id=")
+
+    play(act)
+
+
+def test_generations_of_owners_that_are_gone_end_and_are_forgotten() -> None:
+    async def act(scene: Scene) -> None:
+        current_caller.set(caller("gone"))
+        await scene.generate("kept")
+        await scene.happen(IMAGE, COMPLETED, generation_id="kept")
+        running = await scene.generate("running")
+        left = await scene.generate("left", linger_s=60)
+        await left.leave()
+        current_caller.set(caller("stays"))
+        other = await scene.generate("other")
+        scene.generations.end_except({"stays", "newcomer"})
+        await settle()
+        assert isinstance(running.error, UnauthenticatedError)
+        assert list(scene.engine.running) == ["other"]
+        assert not other.has_ended
+        current_caller.set(caller("gone"))
+        for generation_id in ("kept", "running", "left"):
+            error = (await scene.watch(generation_id)).error
+            assert isinstance(error, GenerationNotFoundError)
 
     play(act)
 
