@@ -29,6 +29,7 @@ from safelight_service.core.errors import (
 from safelight_service.core.events import Accepted, CacheUse, Completed, Event
 from safelight_service.core.observer import NULL_OBSERVER, Observer
 from safelight_service.core.request import GenerationRequest
+from safelight_service.core.tenant import NO_TENANT, Tenant
 from safelight_service.generations.admission import Admission
 from safelight_service.generations.end_line import describe_end
 from safelight_service.generations.execution import Execution
@@ -37,6 +38,7 @@ from safelight_service.generations.index import GenerationIndex
 from safelight_service.generations.lingering import Lingering
 from safelight_service.generations.open_seed import derive_seed
 from safelight_service.generations.state import Generation, State
+from safelight_service.generations.streams import StreamBounds
 from safelight_service.settings import GenerationSettings
 
 _log = structlog.get_logger()
@@ -62,6 +64,7 @@ class Generations:
         self._storing: set[asyncio.Task[None]] = set()
         self._index = GenerationIndex(settings.keep_mib << 20)
         self._lingering = Lingering(settings.max_lingering)
+        self._streams = StreamBounds(settings.max_streams, settings.max_watches)
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         """Start a generation, or join the one that an equal request has started.
@@ -72,31 +75,35 @@ class Generations:
             GenerationExistsError: another request uses the id.
             ModelForbiddenError, TooManyGenerationsError, RateLimitedError: the caller's token
                 does not allow another generation.
+            TooManyStreamsError: the tenant has as many streams open as it may.
             SafelightError: the error that the generation failed with.
         """
-        generation = self._index.get(_owner(), request.generation_id)
-        if generation is not None and generation.request != request:
-            raise GenerationExistsError(request.generation_id)
-        if generation is None or generation.state in (State.FAILED, State.CANCELLED):
-            generation = self._start(request)
-        else:
-            self._note_joined(generation)
-        async with aclosing(self._watch(generation)) as events:
-            async for event in events:
-                yield event
+        with self._streams.open(request.tenant):
+            generation = self._index.get(_owner(), request.generation_id)
+            if generation is not None and generation.request != request:
+                raise GenerationExistsError(request.generation_id)
+            if generation is None or generation.state in (State.FAILED, State.CANCELLED):
+                watching = self._watch(self._start(request))
+            else:
+                watching = self._join(generation, request.tenant)
+            async with aclosing(watching) as events:
+                async for event in events:
+                    yield event
 
-    async def watch(self, generation_id: str) -> AsyncGenerator[Event, None]:
+    async def watch(
+        self, generation_id: str, tenant: Tenant = NO_TENANT
+    ) -> AsyncGenerator[Event, None]:
         """Join a generation: yield its present state, then its events. Close it to stop watching.
 
         Raises:
             GenerationNotFoundError: the generation is neither running nor kept.
+            TooManyStreamsError: the tenant has as many streams open as it may.
             SafelightError: the error that the generation failed with.
         """
-        generation = self._find(generation_id)
-        self._note_joined(generation)
-        async with aclosing(self._watch(generation)) as events:
-            async for event in events:
-                yield event
+        with self._streams.open(tenant):
+            async with aclosing(self._join(self._find(generation_id), tenant)) as events:
+                async for event in events:
+                    yield event
 
     def cancel(self, generation_id: str) -> State:
         """Cancel a generation unless it has ended; return its final state.
@@ -146,10 +153,15 @@ class Generations:
         self._launch(generation)
         return generation
 
-    def _note_joined(self, generation: Generation) -> None:
-        self._observer.generation_joined(generation)
-        if generation.execution is not None and generation.outcome is None:
-            generation.execution.note_joined()
+    async def _join(self, generation: Generation, tenant: Tenant) -> AsyncGenerator[Event, None]:
+        has_ended = generation.outcome is not None
+        with self._streams.join(tenant, is_extra=has_ended or bool(generation.watchers)):
+            self._observer.generation_joined(generation)
+            if generation.execution is not None and not has_ended:
+                generation.execution.note_joined()
+            async with aclosing(self._watch(generation)) as events:
+                async for event in events:
+                    yield event
 
     async def _watch(self, generation: Generation) -> AsyncGenerator[Event, None]:
         subscription = generation.join()

@@ -116,6 +116,18 @@ class GenerationSettings(Table):
         description="Maximum number of generations of a caller that run without watchers. Beyond "
         "it, the one that was left first ends.",
     )
+    max_streams: int = Field(
+        500,
+        ge=1,
+        description="Maximum number of calls of Generate and WatchGeneration that a caller has "
+        "open at once, on all its connections. More are refused with RESOURCE_EXHAUSTED.",
+    )
+    max_watches: int = Field(
+        128,
+        ge=0,
+        description="Maximum number of them that replay ended generations, or watch generations "
+        "that are being watched already.",
+    )
     stall_s: float = Field(
         60.0,
         gt=0,

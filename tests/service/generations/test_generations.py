@@ -23,6 +23,7 @@ from safelight_service.core.errors import (
     SafelightError,
     StoppingError,
     TimeLimitError,
+    TooManyStreamsError,
     UnauthenticatedError,
 )
 from safelight_service.core.events import (
@@ -359,6 +360,44 @@ def test_a_caller_has_a_limit_of_lingering_generations(max_lingering: int, left:
             assert sorted(scene.engine.running) == ["b", "c", "d", "x"]
 
     play(act, max_lingering=max_lingering)
+
+
+def test_a_caller_comes_back_to_its_generations_however_few_watches_it_may_have() -> None:
+    async def act(scene: Scene) -> None:
+        for generation_id in "abc":
+            left = await scene.generate(generation_id, linger_s=60)
+            await left.leave()
+        back = [await scene.generate(generation_id, linger_s=60) for generation_id in "abc"]
+        assert [watcher.error for watcher in back] == [None] * 3
+
+    play(act, max_watches=0)
+
+
+def test_watches_beyond_those_that_a_caller_may_have_are_refused() -> None:
+    async def act(scene: Scene) -> None:
+        first, second = await scene.generate(), await scene.watch()
+        for refused in (await scene.watch(), await scene.generate()):
+            assert isinstance(refused.error, TooManyStreamsError)
+        await second.leave()
+        await scene.happen(IMAGE, COMPLETED)
+        assert first.events[-1] == COMPLETED
+        assert (await scene.watch()).events[-1] == COMPLETED
+        assert (await scene.generate()).events[-1] == COMPLETED
+
+    play(act, max_watches=1)
+
+
+def test_streams_beyond_those_that_a_caller_may_have_start_nothing() -> None:
+    async def act(scene: Scene) -> None:
+        first = await scene.generate(tenant=Tenant("one"))
+        refused = await scene.generate("b", tenant=Tenant("one"))
+        assert isinstance(refused.error, TooManyStreamsError)
+        assert len(scene.engine.started) == 1
+        await scene.generate("c", tenant=Tenant("two"))
+        await first.leave()
+        assert (await scene.generate("b", tenant=Tenant("one"))).error is None
+
+    play(act, max_streams=1)
 
 
 def test_cancelling_reaches_all_watchers_and_can_be_repeated() -> None:
