@@ -38,10 +38,12 @@ class Shares:
 
     def take(self, name: str, amount: int) -> None:
         """Count an amount of a tenant no longer; forget a tenant that holds nothing."""
-        self._amounts[name] -= amount
         self.total -= amount
-        if self._amounts[name] == 0:
-            del self._amounts[name], self._weights[name]
+        left = self._amounts.pop(name, 0) - amount
+        if left:
+            self._amounts[name] = left
+        else:
+            self._weights.pop(name, None)
 
     def find_excessive(self) -> str:
         """Return the name of the tenant that exceeds its share most.

@@ -9,6 +9,7 @@ import time
 from collections.abc import Hashable
 
 from safelight_service.core.events import Event, Image
+from safelight_service.core.tenant import Tenant
 from safelight_service.core.timeline import Timeline
 from safelight_service.generations.state import Generation
 
@@ -25,6 +26,11 @@ class Execution:
         self.generations = [generation]
         """Its generations, all RUNNING; it stops when none is left."""
         self.task: asyncio.Task[None] | None = None
+
+    @property
+    def cache_owner(self) -> Tenant:
+        """The callers that share its images, as the tenant whose share of the cache they take."""
+        return Tenant(self.cache_scope, self.request.tenant.weight)
 
     @property
     def images(self) -> tuple[Image, ...]:

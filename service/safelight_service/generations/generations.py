@@ -236,11 +236,12 @@ class Generations:
                 return None
             execution.key = key.execution
             self._executions[execution.key] = execution
-            result = await self._cache.get(key.result)
+            result = await self._cache.get(key.result, execution.cache_owner)
             if result is not None:
                 return self._replay(execution, prepared.accepted, result)
             completed = await self._backend.run(prepared, execution.publish)
-        self._store(key.result, Result(execution.images, completed.step_count))
+        result = Result(execution.images, completed.step_count)
+        self._store(key.result, result, execution.cache_owner)
         return replace(completed, cache=CacheUse.MISS)
 
     def _replay(self, execution: Execution, accepted: Accepted, result: Result) -> Completed:
@@ -253,9 +254,9 @@ class Generations:
             execution.publish(image)
         return Completed(execution.timeline.end(), result.step_count, {}, CacheUse.HIT)
 
-    def _store(self, key: str, result: Result) -> None:
+    def _store(self, key: str, result: Result, owner: Tenant) -> None:
         """Put a result into the cache, in a separate task."""
-        storing = asyncio.create_task(self._cache.put(key, result))
+        storing = asyncio.create_task(self._cache.put(key, result, owner))
         self._storing.add(storing)
         storing.add_done_callback(self._storing.discard)
 
