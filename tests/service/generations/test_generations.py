@@ -144,9 +144,13 @@ async def settle() -> None:
 class Scene:
     """Generations on a scripted engine."""
 
-    def __init__(self, *, replays_unseeded: bool = False, **settings: Any) -> None:
+    def __init__(
+        self, *, replays_unseeded: bool = False, memory_mib: int = 256, **settings: Any
+    ) -> None:
         self.engine = ScriptedEngine()
-        cache = ResultCache.open(CacheSettings(replay_unseeded=replays_unseeded))
+        cache = ResultCache.open(
+            CacheSettings(replay_unseeded=replays_unseeded, memory_mib=memory_mib)
+        )
         self.generations = Generations(
             cast(Backend, self.engine), cache, GenerationSettings(**settings)
         )
@@ -617,6 +621,23 @@ def test_callers_share_images_within_their_cache_group_only(
         assert ("a" in scene.engine.running) == (not is_shared and not is_done)
 
     play(act)
+
+
+def test_a_flood_of_one_caller_leaves_the_cached_results_of_others() -> None:
+    large = replace(IMAGE, data=bytes(200_000))
+
+    async def act(scene: Scene) -> None:
+        current_caller.set(caller("one"))
+        await scene.generate("a", **SEED)
+        await scene.happen(large, COMPLETED)
+        current_caller.set(caller("flood"))
+        for number in range(10):
+            await scene.generate(str(number), inputs=str(number), **SEED)
+            await scene.happen(large, COMPLETED, generation_id=str(number))
+        current_caller.set(caller("one"))
+        assert cache_of(await scene.generate("b", **SEED)) is CacheUse.HIT
+
+    play(act, memory_mib=1)
 
 
 def test_a_request_for_other_previews_gets_its_own_execution() -> None:
