@@ -19,7 +19,6 @@ class Execution:
 
     def __init__(self, generation: Generation) -> None:
         self.request = generation.request
-        self.cache_scope = generation.cache_scope
         self.timeline = Timeline(generation.began_at)
         self.key: Hashable = None
         """Key by which other generations may join it; None if they may not."""
@@ -30,7 +29,7 @@ class Execution:
     @property
     def cache_owner(self) -> Tenant:
         """The callers that share its images, as the tenant whose share of the cache they take."""
-        return Tenant(self.cache_scope, self.request.tenant.weight)
+        return Tenant(self.request.cache_scope, self.request.tenant.weight)
 
     @property
     def images(self) -> tuple[Image, ...]:

@@ -138,14 +138,11 @@ class Generations:
 
     def _start(self, request: GenerationRequest) -> Generation:
         caller = current_caller.get()
+        if caller is not None:
+            request = replace(request, cache_scope=caller.cache_scope)
         if request.generation_id:
             request = replace(request, open_seed=derive_seed(_owner(), request.generation_id))
-        generation = Generation(
-            _owner(),
-            request.generation_id or uuid.uuid4().hex,
-            request,
-            caller.cache_scope if caller else "",
-        )
+        generation = Generation(_owner(), request.generation_id or uuid.uuid4().hex, request)
         model = request.model or self._backend.default_model
         generation.admitted.enter_context(self._admission.admit(caller, model))
         self._index.add(generation)
@@ -225,7 +222,7 @@ class Generations:
         async with self._backend.prepare(
             execution.request, execution.publish, execution.timeline
         ) as prepared:
-            key = find_key(execution.request, prepared, self._cache, execution.cache_scope)
+            key = find_key(execution.request, prepared, self._cache)
             if key is None:
                 return await self._backend.run(prepared, execution.publish)
             other = self._executions.get(key.execution)

@@ -21,13 +21,8 @@ class ImageKey:
     """Key of the images while they are made; includes the previews that are wanted."""
 
 
-def find_key(
-    request: GenerationRequest, prepared: Prepared, cache: ResultCache, scope: str
-) -> ImageKey | None:
-    """Return the key of a request; None if its images are neither shared nor cached.
-
-    `scope` names the callers that share images; requests of another scope have other keys.
-    """
+def find_key(request: GenerationRequest, prepared: Prepared, cache: ResultCache) -> ImageKey | None:
+    """Return the key of a request; None if its images are neither shared nor cached."""
     is_open = request.parameters.seed is None
     if not (request.uses_cache and cache.is_enabled):
         return None
@@ -36,5 +31,5 @@ def find_key(
     resolved = prepared.accepted.request
     if is_open:
         resolved = replace(resolved, parameters=replace(resolved.parameters, seed=_ANY_SEED))
-    key = cache_key(prepared.model_identity, resolved, scope)
+    key = cache_key(prepared.model_identity, resolved, request.cache_scope)
     return ImageKey(key, (key, resolved.preview))

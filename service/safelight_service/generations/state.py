@@ -59,16 +59,12 @@ def state_of(outcome: Completed | SafelightError | None) -> State:
 class Generation:
     """A request, its watchers and its outcome, under one id."""
 
-    def __init__(
-        self, owner: str, generation_id: str, request: GenerationRequest, cache_scope: str = ""
-    ) -> None:
+    def __init__(self, owner: str, generation_id: str, request: GenerationRequest) -> None:
         self.owner = owner
         """Name of the caller that started it; only this caller may watch or cancel it."""
         self.id = generation_id
         self.began_at = time.monotonic()
         self.request = request
-        self.cache_scope = cache_scope
-        """Name of the callers that share its images; empty for all callers."""
         self.admitted = ExitStack()
         """Counts it as running until closed."""
         self.accepted: Accepted | None = None

@@ -42,7 +42,10 @@ class BatchingSettings(Table):
         "shortest_remaining: lower mean latency, longer tail.",
     )
     prompt_cache_mib: int = Field(
-        256, ge=0, description="Memory for the embeddings of recent prompts, for each model."
+        256,
+        ge=0,
+        description="Memory for the embeddings of recent prompts, for each model. Tokens share "
+        "them as they share results: within a `cache_group`.",
     )
     profiles_file: OptionalPath = Field(
         default_factory=default_cache("profiles.json"),
