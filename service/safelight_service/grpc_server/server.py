@@ -71,7 +71,9 @@ class Server:
         self._health = health.HealthServicer()
         self._cache = ResultCache.open(settings.cache)
         self._generations = Generations(self._backend, self._cache, settings.generations, observer)
-        self._revocation = tokens and Revocation(tokens, self._ongoing, self._generations)
+        self._revocation = (
+            None if tokens is None else Revocation(tokens, self._ongoing, self._generations)
+        )
         self._server = grpc.aio.server(
             interceptors=interceptors, options=_options(settings.connections)
         )

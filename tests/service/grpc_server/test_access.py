@@ -341,7 +341,7 @@ def test_a_token_that_leaves_the_file_loses_its_calls_and_its_generations(
     long.image_count, long.generation_id = 8, "long"
     long.linger.FromSeconds(600)
     watch = pb.WatchGenerationRequest(generation_id="long")
-    calls = [stub.Generate(long, metadata=bearer("leaves"))]
+    calls: list[Any] = [stub.Generate(long, metadata=bearer("leaves"))]
     next(calls[0])
     calls.append(stub.WatchGeneration(watch, metadata=bearer("leaves")))
     next(calls[1])
