@@ -8,8 +8,10 @@ from collections import Counter
 from safelight_service.core.shares import Shares
 from safelight_service.generations.state import Generation
 
-_OVERHEAD_BYTES = 4096
-"""Most memory of a kept generation beside its images and previews."""
+_OVERHEAD_BYTES = 8192
+"""Most memory of a kept generation beside its images, previews and prompts."""
+_CHARACTER_BYTES = 4
+"""Most memory of a character of a prompt."""
 
 
 class Kept:
@@ -30,7 +32,7 @@ class Kept:
         """Add a generation that has ended."""
         tenant = generation.request.tenant
         self._by_tenant.setdefault(tenant.name, {})[generation] = None
-        size_bytes = _OVERHEAD_BYTES
+        size_bytes = _count_own_bytes(generation)
         for data in generation.contents:
             place = tenant.name, id(data)
             size_bytes += 0 if place in self._uses else len(data)
@@ -52,7 +54,7 @@ class Kept:
         del own[generation]
         if not own:
             del self._by_tenant[name]
-        size_bytes = _OVERHEAD_BYTES
+        size_bytes = _count_own_bytes(generation)
         for data in generation.contents:
             place = name, id(data)
             self._uses[place] -= 1
@@ -60,3 +62,10 @@ class Kept:
                 del self._uses[place]
                 size_bytes += len(data)
         self._shares.take(name, size_bytes)
+
+
+def _count_own_bytes(generation: Generation) -> int:
+    """Return the bytes that a generation shares with no other."""
+    request = generation.request
+    prompts = request.inputs, request.parameters.negative_prompt or ""
+    return _OVERHEAD_BYTES + _CHARACTER_BYTES * sum(map(len, prompts))

@@ -38,14 +38,14 @@ def test_no_tenant_pushes_out_what_another_keeps() -> None:
 
 
 def test_a_tenant_that_comes_late_gets_its_share_by_its_weight() -> None:
-    index = GenerationIndex(850_000)
+    index = GenerationIndex(870_000)
     for tenant in (FLOOD, STRONG):
         keep(index, *(ended(tenant, str(number)) for number in range(20)))
     assert [len(index.list_of(name)) for name in ("flood", "strong")] == [2, 6]
 
 
 def test_equal_bytes_of_a_tenant_count_once() -> None:
-    index = GenerationIndex(500_000)
+    index = GenerationIndex(600_000)
     keep(index, *(ended(WEAK, str(number), SOME) for number in range(60)))
     assert len(index.list_of("weak")) == 60
 
