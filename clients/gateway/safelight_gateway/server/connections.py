@@ -1,0 +1,94 @@
+"""Connections: admits them within the limits, and closes those that have used up their time."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from safelight_gateway.settings import ConnectionSettings
+from safelight_gateway.shares import Shares, holder_of
+from safelight_settings import TrustedProxies, normalize_host
+
+_log = logging.getLogger("safelight_gateway")
+
+
+class Connection(Protocol):
+    """An open connection."""
+
+    @property
+    def idle_since_s(self) -> float | None:
+        """Begin of its idleness on the loop's clock; None while a request is in progress."""
+
+    def enforce(self, now_s: float) -> None:
+        """End it if it has used up its time."""
+
+    def end(self) -> None:
+        """End it at once."""
+
+
+class Connections:
+    """The open connections of a server."""
+
+    def __init__(
+        self, settings: ConnectionSettings, proxies: TrustedProxies, capacity: int
+    ) -> None:
+        """Admit at most `capacity` connections."""
+        self.settings = settings
+        self._proxies = proxies
+        self._capacity = capacity
+        self._count = 0
+        self._shares = Shares(capacity, settings.max_per_address)
+        self._open: set[Connection] = set()
+
+    def admit(self, host: str) -> Callable[[], None] | None:
+        """Admit a connection of a host; return what to call when it has closed, None to refuse."""
+        host = normalize_host(host)
+        is_proxy = self._proxies.trusts(host)
+        holder = holder_of(host)
+        if not is_proxy and not self._shares.take(holder):
+            held = self._shares.held_by(holder)
+            _log.warning("refused a connection of %s, which has %d open", host, held)
+            return None
+        if self._count >= self._capacity and not self._close_longest_idle():
+            _log.warning("refused a connection of %s: %d are open", host, self._count)
+            if not is_proxy:
+                self._shares.give_back(holder)
+            return None
+        self._count += 1
+
+        def release() -> None:
+            nonlocal holder
+            if holder:
+                self._count -= 1
+                if not is_proxy:
+                    self._shares.give_back(holder)
+                holder = ""
+
+        return release
+
+    def add(self, connection: Connection) -> None:
+        """Watch over the time of a connection."""
+        self._open.add(connection)
+
+    def discard(self, connection: Connection) -> None:
+        """Forget a connection that has closed."""
+        self._open.discard(connection)
+
+    def sweep(self) -> None:
+        """End all connections that have used up their time."""
+        now_s = asyncio.get_running_loop().time()
+        for connection in [*self._open]:
+            connection.enforce(now_s)
+
+    def _close_longest_idle(self) -> bool:
+        """End the connection that is idle for the longest time; return False if none is idle."""
+        idle = [(each.idle_since_s, each) for each in self._open]
+        longest = min(
+            ((since, each) for since, each in idle if since is not None),
+            key=lambda pair: pair[0],
+            default=None,
+        )
+        if longest is None:
+            return False
+        longest[1].end()
+        return True
