@@ -72,6 +72,21 @@ class Callers:
             raise refusal.as_error()
         return f"token {digest}"
 
+    async def attribute(self, context: CallContext) -> str:
+        """Return the holder of a request that calls the service anyway.
+
+        While the service cannot be asked, that is the address, and the call reports the failure.
+
+        Raises:
+            GatewayError: the service refuses the token.
+        """
+        try:
+            return await self.identify(context)
+        except GatewayError as error:
+            if error.status == HTTPStatus.UNAUTHORIZED:
+                raise
+            return holder_of(context.address)
+
     @asynccontextmanager
     async def lease(self, context: CallContext) -> AsyncIterator[AsyncClient]:
         """Yield a client for one call of a request within the block.
@@ -79,7 +94,7 @@ class Callers:
         Raises:
             GatewayError: the service refuses the token, or the caller has its share of calls.
         """
-        with self._pool.lease(await self.identify(context)) as client:
+        with self._pool.lease(await self.attribute(context)) as client:
             yield client
 
     async def _ask(self, key: str, credential: str | None, holder: str) -> _Refusal | None:

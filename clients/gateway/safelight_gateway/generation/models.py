@@ -32,7 +32,7 @@ class ModelDirectory:
         Raises:
             GatewayError: the service refuses the token, or the call failed.
         """
-        holder = await self._callers.identify(context)
+        holder = await self._callers.attribute(context)
         models: list[Model] | None = self._lists.get(holder)
         if models is None:
             try:
