@@ -116,6 +116,9 @@ class BoundedProtocol(H11Protocol):
         elif self._phase is _Phase.HEAD and elapsed_s > limits.head_s:
             self._refuse(HTTPStatus.REQUEST_TIMEOUT, "The head of the request did not arrive.")
         elif self._phase is _Phase.BODY and elapsed_s > limits.body_s:
+            if self.cycle.response_complete:
+                self.end()
+                return
             self._refuse(HTTPStatus.REQUEST_TIMEOUT, "The body of the request did not arrive.")
 
     def end(self) -> None:
