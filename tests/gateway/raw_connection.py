@@ -1,5 +1,6 @@
 """Raw connections, for requests that no HTTP client sends."""
 
+import http.client
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,6 +48,15 @@ def read_to_the_end(connection: socket.socket) -> bytes:
 
 
 def read_status(connection: socket.socket) -> int:
-    """Return the status of the next response; 0 if the server closes the connection instead."""
-    data = connection.recv(2**16)
-    return int(data.split(b" ", 2)[1]) if data else 0
+    """Return the status of the next response; 0 if the server closes the connection instead.
+
+    The body is read unless it is a stream.
+    """
+    response = http.client.HTTPResponse(connection)
+    try:
+        response.begin()
+    except (http.client.RemoteDisconnected, ConnectionResetError):
+        return 0
+    if response.length is not None:
+        response.read()
+    return response.status

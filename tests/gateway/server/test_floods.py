@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import socket
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -74,21 +75,29 @@ def test_an_address_has_its_share_of_connections(guarded_gateway: RunningGateway
         assert all(connection.fileno() for connection in held)
 
 
-def test_many_addresses_leave_room_and_idle_connections_make_it() -> None:
-    """Only connections from which nothing has come, or with a request, cannot be closed."""
+def test_idle_connections_make_room_for_a_newcomer() -> None:
     limits = {"max_count": 4, "max_per_address": 1}
     with (
         run_gateway("127.0.0.1:1", trusted_proxies=(), connections=limits) as gateway,
         ExitStack() as stack,
     ):
-        for number in range(4):
-            idle = stack.enter_context(connected(gateway.url, f"127.0.0.{10 + number}"))
-            idle.sendall(WHOLE)
-            assert read_status(idle) == 200
-        with connected(gateway.url) as newcomer:
-            newcomer.sendall(WHOLE)
-            # The share of each shrinks with the room that is left; nothing is left here.
-            assert read_status(newcomer) in (200, 429)
+
+        def connect(number: int) -> socket.socket:
+            return stack.enter_context(connected(gateway.url, f"127.0.0.{number}"))
+
+        busy = [connect(number) for number in (10, 11)]
+        idle = [connect(number) for number in (12, 13)]
+        for connection in idle:
+            connection.sendall(WHOLE)
+            assert read_status(connection) == 200
+        newcomers = [connect(number) for number in (14, 15, 16)]
+        for connection, status in zip(newcomers, (200, 200, 429), strict=True):
+            connection.sendall(WHOLE)
+            assert read_status(connection) == status
+        assert [read_status(connection) for connection in idle] == [0, 0]
+        for connection in busy:
+            connection.sendall(WHOLE)
+            assert read_status(connection) == 200
 
 
 def test_bodies_share_a_bounded_memory(guarded_gateway: RunningGateway) -> None:

@@ -23,7 +23,7 @@ class Connection(Protocol):
         """End it if it has used up its time."""
 
     def end(self) -> None:
-        """End it at once."""
+        """End it, and free its place at once."""
 
 
 class Connections:
@@ -45,14 +45,12 @@ class Connections:
         host = normalize_host(host)
         is_proxy = self._proxies.trusts(host)
         holder = holder_of(host)
-        if not is_proxy and not self._shares.take(holder):
-            held = self._shares.held_by(holder)
-            _log.warning("refused a connection of %s, which has %d open", host, held)
-            return None
-        if self._count >= self._capacity and not self._close_longest_idle():
-            _log.warning("refused a connection of %s: %d are open", host, self._count)
-            if not is_proxy:
-                self._shares.give_back(holder)
+        held = self._shares.held_by(holder)
+        if self._count >= self._capacity and held == 0:
+            self._close_longest_idle()
+        is_full = self._count >= self._capacity
+        if is_full or not (is_proxy or self._shares.take(holder)):
+            _log.warning("refused a connection of %s, which has %d of %d", host, held, self._count)
             return None
         self._count += 1
 
@@ -80,15 +78,13 @@ class Connections:
         for connection in [*self._open]:
             connection.enforce(now_s)
 
-    def _close_longest_idle(self) -> bool:
-        """End the connection that is idle for the longest time; return False if none is idle."""
+    def _close_longest_idle(self) -> None:
+        """End the connection that is idle for the longest time, if any is."""
         idle = [(each.idle_since_s, each) for each in self._open]
         longest = min(
             ((since, each) for since, each in idle if since is not None),
             key=lambda pair: pair[0],
             default=None,
         )
-        if longest is None:
-            return False
-        longest[1].end()
-        return True
+        if longest is not None:
+            longest[1].end()

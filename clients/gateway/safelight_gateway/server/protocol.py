@@ -122,9 +122,10 @@ class BoundedProtocol(H11Protocol):
             self._refuse(HTTPStatus.REQUEST_TIMEOUT, "The body of the request did not arrive.")
 
     def end(self) -> None:
-        """End the connection, which is idle."""
+        """End the connection, which is idle, and free its place at once."""
         self._phase = _Phase.WORK  # is not idle again
         self.transport.close()
+        self._on_closed()
 
     def _abort(self) -> None:
         self.transport.abort()
