@@ -56,14 +56,13 @@ async def read_slowly(url: str) -> None:
 
 
 async def watch_much(url: str) -> None:
-    """Watch one long generation on 520 event streams."""
+    """Watch one generation on 520 event streams, again and again after its end."""
     body = json.dumps(
         {
             "inputs": "a red circle",
             "generation_id": "watched",
             "linger": "3600s",
-            "parameters": {"num_inference_steps": 150, "width": 512, "height": 512},
-            "image_count": 4,
+            "parameters": {"num_inference_steps": 100, "width": 64, "height": 64, "seed": 1},
         }
     ).encode()
 
@@ -145,11 +144,11 @@ async def _keep(url: str, count: int, use: Callable[[Stream], Awaitable[None]]) 
 async def _drip(stream: Stream, head: bytes) -> None:
     reader, writer = stream
     writer.write(head)
-    reading = asyncio.ensure_future(reader.read())
-    while not reading.done():
+    while not reader.at_eof():
         writer.write(b"x")
         await writer.drain()
-        await asyncio.wait({reading}, timeout=1.0)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(reader.read(2**16), 1.0)
 
 
 def _head(path: str, length: int, token: str = "") -> bytes:

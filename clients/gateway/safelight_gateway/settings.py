@@ -73,6 +73,18 @@ class ConnectionSettings(Table):
         gt=0,
         description="Seconds after which a client that reads no more than 64 KiB is disconnected.",
     )
+    opened_per_s: float = Field(
+        100.0,
+        gt=0,
+        description="Connections that an address may open in a second, after twice as many at "
+        "once. Further ones wait. Trusted proxies are exempt.",
+    )
+    requests_per_s: float = Field(
+        200.0,
+        gt=0,
+        description="Requests that an address may begin in a second, after twice as many at once. "
+        "Further ones wait.",
+    )
     max_bodies_mib: int = Field(
         64, ge=1, description="Memory for request bodies. Beyond it, requests get 429."
     )
@@ -94,7 +106,7 @@ class CallSettings(Table):
         "included. Further ones get 429.",
     )
     max_per_caller: int = Field(
-        128,
+        64,
         ge=1,
         description="Maximum number of concurrent calls of one token, or of one address without a "
         "token. Further ones get 429.",

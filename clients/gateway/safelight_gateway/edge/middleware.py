@@ -19,6 +19,7 @@ from safelight_gateway.dialects.registry import DialectRegistry
 from safelight_gateway.edge.bodies import BODY_SPACE, BodySpace
 from safelight_gateway.edge.forwarding import Forwarding
 from safelight_gateway.edge.unsent import UnsentAnswers
+from safelight_gateway.pace import Pace
 from safelight_gateway.server.protocol import ABORT
 from safelight_gateway.settings import Settings
 from safelight_gateway.shares import Shares, holder_of
@@ -57,6 +58,8 @@ class EdgeMiddleware:
         self._root_path = settings.root_path
         self._public_url = settings.public_url
         self._forwarding = Forwarding(TrustedProxies(settings.trusted_proxies))
+        rate = settings.connections.requests_per_s
+        self._pace = Pace(rate, round(2 * rate))
         self._bodies = Shares(settings.connections.max_bodies_mib * 2**20)
         self._unsent = UnsentAnswers(settings.connections.max_unsent_mib * 2**20)
 
@@ -94,6 +97,7 @@ class EdgeMiddleware:
                 await self._unsent.send(message, send, holder, abort)
 
         try:
+            await self._pace.wait(holder)
             if _has_two_lengths(scope, headers):
                 await _TWO_LENGTHS(scope, receive, send_with_headers)
             elif scope["method"] == "OPTIONS":

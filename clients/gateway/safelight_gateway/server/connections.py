@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
+from safelight_gateway.pace import Pace
 from safelight_gateway.settings import ConnectionSettings
 from safelight_gateway.shares import Shares, holder_of
 from safelight_settings import TrustedProxies, normalize_host
@@ -38,6 +39,7 @@ class Connections:
         self._capacity = capacity
         self._count = 0
         self._shares = Shares(capacity, settings.max_per_address)
+        self._pace = Pace(settings.opened_per_s, round(2 * settings.opened_per_s))
         self._open: set[Connection] = set()
 
     def admit(self, host: str) -> Callable[[], None] | None:
@@ -63,6 +65,11 @@ class Connections:
                 holder = ""
 
         return release
+
+    async def wait_to_open(self, host: str) -> None:
+        """Wait until an admitted connection of a host may be read."""
+        if not self._proxies.trusts(host):
+            await self._pace.wait(holder_of(normalize_host(host)))
 
     def add(self, connection: Connection) -> None:
         """Watch over the time of a connection."""

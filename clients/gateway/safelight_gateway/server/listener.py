@@ -106,11 +106,12 @@ class Listener:
                 _log.warning("cannot accept connections: %s", error.strerror)
                 await asyncio.sleep(_RETRY_S)
                 continue
-            release = self._connections.admit(str(peer[0]))
+            host = str(peer[0])
+            release = self._connections.admit(host)
             if release is None:
                 self._refuse(accepted)
             else:
-                task = asyncio.create_task(self._open(accepted, release))
+                task = asyncio.create_task(self._open(accepted, host, release))
                 self._handshakes.add(task)
                 task.add_done_callback(self._handshakes.discard)
 
@@ -119,10 +120,11 @@ class Listener:
             if self._tls is None:
                 accepted.send(_FULL)
 
-    async def _open(self, accepted: socket.socket, release: Callable[[], None]) -> None:
+    async def _open(self, accepted: socket.socket, host: str, release: Callable[[], None]) -> None:
         """Make the transport of a connection, after its TLS handshake."""
         handshake_s = self._connections.settings.head_s if self._tls is not None else None
         try:
+            await self._connections.wait_to_open(host)
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: self._make_protocol(release),
                 accepted,
