@@ -86,7 +86,7 @@ class ConnectionSettings(Table):
         "Further ones wait.",
     )
     max_bodies_mib: int = Field(
-        64, ge=1, description="Memory for request bodies. Beyond it, requests get 429."
+        32, ge=1, description="Memory for request bodies. Beyond it, requests get 429."
     )
     max_unsent_mib: int = Field(
         64,
