@@ -76,14 +76,14 @@ class ConnectionSettings(Table):
     opened_per_s: float = Field(
         100.0,
         gt=0,
-        description="Connections that an address may open in a second, after twice as many at "
-        "once. Further ones wait. Trusted proxies are exempt.",
+        description="Connections that an address may open in a second, after 50 at once. "
+        "Further ones wait. Trusted proxies are exempt.",
     )
     requests_per_s: float = Field(
         200.0,
         gt=0,
-        description="Requests that an address may begin in a second, after twice as many at once. "
-        "Further ones wait.",
+        description="Requests that an address may begin in a second, after 50 at once. Further "
+        "ones wait.",
     )
     max_bodies_mib: int = Field(
         32, ge=1, description="Memory for request bodies. Beyond it, requests get 429."
@@ -110,6 +110,12 @@ class CallSettings(Table):
         ge=1,
         description="Maximum number of concurrent calls of one token, or of one address without a "
         "token. Further ones get 429.",
+    )
+    events_per_s: float = Field(
+        500.0,
+        gt=0,
+        description="Events that the streams of one caller send in a second, after 50 at once. "
+        "Further ones wait; of progress, only the latest is sent then.",
     )
     channels: int = Field(
         4,

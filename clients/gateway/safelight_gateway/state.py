@@ -9,6 +9,7 @@ from safelight_gateway.dialects.dialect import Dialect
 from safelight_gateway.dialects.registry import DialectRegistry
 from safelight_gateway.generation.generator import Generator
 from safelight_gateway.generation.models import ModelDirectory
+from safelight_gateway.pace import Pace
 from safelight_gateway.settings import Settings
 from safelight_gateway.stores.files import FileStore
 from safelight_gateway.stores.jobs import JobStore
@@ -22,6 +23,7 @@ class AppState:
         dialects: Registry of the dialects.
         pool: Connections to the service. Tokens of callers travel as metadata.
         callers: Finds what a request counts for, and lends it a connection.
+        event_pace: Pace of the events of each caller's streams.
         models: Models of the service, and the operator's aliases.
         generator: Runs requests.
         files: Images behind links.
@@ -39,6 +41,7 @@ class AppState:
         self.dialects = DialectRegistry(dialects)
         self.pool = ChannelPool(settings)
         self.callers = Callers(self.pool)
+        self.event_pace = Pace(settings.calls.events_per_s)
         self.models = ModelDirectory(self.callers, settings.aliases)
         self.generator = Generator(self.callers, self.models, settings.max_request_s)
         self.files = FileStore(settings.files)

@@ -58,8 +58,7 @@ class EdgeMiddleware:
         self._root_path = settings.root_path
         self._public_url = settings.public_url
         self._forwarding = Forwarding(TrustedProxies(settings.trusted_proxies))
-        rate = settings.connections.requests_per_s
-        self._pace = Pace(rate, round(2 * rate))
+        self._pace = Pace(settings.connections.requests_per_s)
         self._bodies = Shares(settings.connections.max_bodies_mib * 2**20)
         self._unsent = UnsentAnswers(settings.connections.max_unsent_mib * 2**20)
 

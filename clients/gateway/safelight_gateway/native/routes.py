@@ -6,7 +6,7 @@ server-sent events (`events.py`), and errors are problem details (RFC 9457).
 
 import re
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -166,6 +166,11 @@ async def _stream(
         raise invalid_field("images", f"must be {_DATA} or {_URL}, not {images[:100]!r}")
     last_id = call.headers.get("last-event-id", "")
 
+    holder = await call.state.callers.attribute(call.context)
+
+    def link(image: Image) -> str:
+        return link_image(call, image, holder)
+
     async with AsyncExitStack() as closing:
         client = await closing.enter_async_context(call.state.callers.lease(call.context))
         generation = client.stream(
@@ -178,13 +183,9 @@ async def _stream(
             first,
             closing.pop_all(),
             known_count=int(last_id) if re.fullmatch(r"\d{1,3}", last_id, re.ASCII) else 0,
-            link=await _linker(call) if images == _URL else None,
+            link=link if images == _URL else None,
+            pace=lambda: call.state.event_pace.wait(holder),
         )
-
-
-async def _linker(call: Call) -> Callable[[Image], str]:
-    holder = await call.identify()
-    return lambda image: link_image(call, image, holder)
 
 
 async def _cancel(call: Call) -> Response:

@@ -39,7 +39,7 @@ class Connections:
         self._capacity = capacity
         self._count = 0
         self._shares = Shares(capacity, settings.max_per_address)
-        self._pace = Pace(settings.opened_per_s, round(2 * settings.opened_per_s))
+        self._pace = Pace(settings.opened_per_s)
         self._open: set[Connection] = set()
 
     def admit(self, host: str) -> Callable[[], None] | None:
