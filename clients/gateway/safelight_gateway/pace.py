@@ -17,7 +17,7 @@ class Pace:
     """Delays what a holder begins beyond its rate, so that others get their turns in between."""
 
     def __init__(
-        self, rate_per_s: float, burst: int = 50, clock: Callable[[], float] = time.monotonic
+        self, rate_per_s: float, burst: int = 20, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """Let each holder begin `burst` things at once, and then `rate_per_s` in a second."""
         self._interval_s = 1 / rate_per_s

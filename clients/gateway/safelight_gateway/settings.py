@@ -76,13 +76,13 @@ class ConnectionSettings(Table):
     opened_per_s: float = Field(
         100.0,
         gt=0,
-        description="Connections that an address may open in a second, after 50 at once. "
+        description="Connections that an address may open in a second, after 20 at once. "
         "Further ones wait. Trusted proxies are exempt.",
     )
     requests_per_s: float = Field(
         200.0,
         gt=0,
-        description="Requests that an address may begin in a second, after 50 at once. Further "
+        description="Requests that an address may begin in a second, after 20 at once. Further "
         "ones wait.",
     )
     max_bodies_mib: int = Field(
@@ -114,7 +114,7 @@ class CallSettings(Table):
     events_per_s: float = Field(
         500.0,
         gt=0,
-        description="Events that the streams of one caller send in a second, after 50 at once. "
+        description="Events that the streams of one caller send in a second, after 20 at once. "
         "Further ones wait; of progress, only the latest is sent then.",
     )
     channels: int = Field(
