@@ -24,6 +24,7 @@ from safelight_service.grpc_server.servicer import TextToImageServicer
 from safelight_service.grpc_server.tls import server_credentials
 from safelight_service.settings import ConnectionSettings, Settings
 from safelight_service.telemetry.signals import find_signals
+from safelight_settings import TrustedProxies
 
 if TYPE_CHECKING:
     from safelight_service.telemetry.telemetry import Telemetry
@@ -104,7 +105,12 @@ class Server:
                 "not an address of this machine"
             ) from None
         pb_grpc.add_TextToImageServiceServicer_to_server(
-            TextToImageServicer(self._backend, self._generations, self._telemetry or NULL_OBSERVER),
+            TextToImageServicer(
+                self._backend,
+                self._generations,
+                self._telemetry or NULL_OBSERVER,
+                TrustedProxies(self._settings.trusted_proxies),
+            ),
             self._server,
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

@@ -153,8 +153,8 @@ class ConnectionSettings(Table):
         ge=1,
         description="Maximum number of concurrent calls on one connection, including abandoned "
         "calls until the service notices. Clients queue further calls silently. The HTTP gateway "
-        "uses one connection for all its callers. gRPC drops calls of any connection once 1,000 "
-        "wait for the service, so keep this limit below that.",
+        "spreads its callers over `calls.channels` connections. gRPC drops calls of any connection "
+        "once 1,000 wait for the service, so keep this limit below that.",
     )
     max_age_s: float | None = Field(
         None,
