@@ -108,7 +108,7 @@ class QueueFullError(ResourceExhaustedError):
 
 
 class QuotaExceededError(ResourceExhaustedError):
-    """The token has reached its limit of generations, at once or within a minute."""
+    """The caller has reached its limit: generations at once or in a minute, or open calls."""
 
 
 class OutOfMemoryError(ResourceExhaustedError):
@@ -169,6 +169,8 @@ ERROR_TYPES: dict[tuple[grpc.StatusCode, str | None], type[ServiceError]] = {
     (grpc.StatusCode.PERMISSION_DENIED, "MODEL_FORBIDDEN"): PermissionDeniedError,
     (grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED"): QuotaExceededError,
     (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_GENERATIONS"): QuotaExceededError,
+    (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_CALLS"): QuotaExceededError,
+    (grpc.StatusCode.DEADLINE_EXCEEDED, "REQUEST_TIMEOUT"): DeadlineExceededError,
     (grpc.StatusCode.UNAVAILABLE, "STOPPING"): ServiceUnavailableError,
     (grpc.StatusCode.UNAVAILABLE, "DEVICE_LOST"): ServiceUnavailableError,
     (grpc.StatusCode.INTERNAL, "INTERNAL"): InternalServiceError,

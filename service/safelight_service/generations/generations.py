@@ -26,6 +26,7 @@ from safelight_service.core.errors import (
     report_fault,
 )
 from safelight_service.core.events import Accepted, CacheUse, Completed, Event
+from safelight_service.core.line_limit import LineLimit
 from safelight_service.core.observer import NULL_OBSERVER, Observer
 from safelight_service.core.request import GenerationRequest
 from safelight_service.generations.admission import Admission
@@ -60,6 +61,7 @@ class Generations:
         self._storing: set[asyncio.Task[None]] = set()
         self._index = GenerationIndex(settings.keep_mib << 20)
         self._lingering = Lingering(settings.max_lingering)
+        self._refusals = LineLimit()
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         """Start a generation, or join the one that an equal request has started.
@@ -261,8 +263,7 @@ class Generations:
         generation.end(outcome)
         generation.admitted.close()
         self._lingering.discard(generation)
-        line = {**describe_end(generation), **self._observer.generation_ended(generation)}
-        _log.info("generation_ended", **line)
+        self._log_end(generation)
         execution = generation.execution
         assert execution is not None
         execution.generations.remove(generation)
@@ -276,6 +277,18 @@ class Generations:
             return
         generation.set_timer(self._settings.keep_s, self._time_out)
         self._index.keep(generation)
+
+    def _log_end(self, generation: Generation) -> None:
+        """Log a generation that has ended; of many refused ones of a caller, some."""
+        line = {**describe_end(generation), **self._observer.generation_ended(generation)}
+        if generation.accepted is None:
+            admitted = self._refusals.admit(
+                f"{generation.owner} {type(generation.outcome).__name__}"
+            )
+            if admitted is None:
+                return
+            line |= admitted
+        _log.info("generation_ended", **line)
 
     def _time_out(self, generation: Generation) -> None:
         if generation.outcome is None:

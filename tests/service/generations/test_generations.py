@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from structlog.testing import capture_logs
 
 from safelight_service.auth.tokens import Caller, current_caller, digest_token
 from safelight_service.cache import ResultCache
@@ -20,6 +21,7 @@ from safelight_service.core.errors import (
     GenerationExistsError,
     GenerationNotFoundError,
     OutOfMemoryError,
+    QueueFullError,
     SafelightError,
     StoppingError,
     TimeLimitError,
@@ -70,6 +72,7 @@ class ScriptedEngine:
         self.default_model = "model"
         self.running: dict[str, asyncio.Queue[Event | BaseException]] = {}
         self.timelines: dict[str, Timeline] = {}
+        self.refusal: SafelightError | None = None
         self.has_ended = asyncio.Event()
         """Set once a generation has ended."""
 
@@ -77,6 +80,8 @@ class ScriptedEngine:
     async def prepare(
         self, request: GenerationRequest, on_event: EventCallback, timeline: Timeline
     ) -> AsyncIterator[Prepared]:
+        if self.refusal is not None:
+            raise self.refusal
         self.started.append(request)
         self.running[request.generation_id] = asyncio.Queue()
         self.timelines[request.generation_id] = timeline
@@ -200,6 +205,23 @@ def test_a_finished_generation_is_replayed_while_it_is_kept() -> None:
             assert [type(event) for event in again.events] == [Accepted, Image, Completed]
         assert len(scene.engine.started) == 1
         assert scene.generations.cancel("a") is State.COMPLETED
+
+    play(act)
+
+
+def test_refused_generations_do_not_flood_the_log() -> None:
+    async def act(scene: Scene) -> None:
+        scene.engine.refusal = QueueFullError(4, 1.0)
+        with capture_logs() as logs:
+            for number in range(100):
+                await scene.generate(str(number))
+            scene.engine.refusal = None
+            await scene.generate("made")
+            await scene.happen(IMAGE, COMPLETED, generation_id="made")
+        ends = [line for line in logs if line["event"] == "generation_ended"]
+        assert 1 <= len(ends[:-1]) <= 20
+        assert {line["error_type"] for line in ends[:-1]} == {"QueueFullError"}
+        assert ends[-1]["generation_id"] == "made"
 
     play(act)
 

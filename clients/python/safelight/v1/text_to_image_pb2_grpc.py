@@ -35,6 +35,9 @@ class TextToImageServiceStub:
     Every method can fail with:
 
     - UNAUTHENTICATED (UNAUTHENTICATED): no token, or an unknown one.
+    - RESOURCE_EXHAUSTED (TOO_MANY_CALLS): the caller has as many open calls as it
+    may; RetryInfo has the time to wait.
+    - DEADLINE_EXCEEDED (REQUEST_TIMEOUT): the request did not arrive in time.
     - UNAVAILABLE (STOPPING): the service takes no new calls.
     - INTERNAL (INTERNAL): a fault of the service; the message holds only an id,
     under which the log has the details.
@@ -88,6 +91,9 @@ class TextToImageServiceServicer:
     Every method can fail with:
 
     - UNAUTHENTICATED (UNAUTHENTICATED): no token, or an unknown one.
+    - RESOURCE_EXHAUSTED (TOO_MANY_CALLS): the caller has as many open calls as it
+    may; RetryInfo has the time to wait.
+    - DEADLINE_EXCEEDED (REQUEST_TIMEOUT): the request did not arrive in time.
     - UNAVAILABLE (STOPPING): the service takes no new calls.
     - INTERNAL (INTERNAL): a fault of the service; the message holds only an id,
     under which the log has the details.
@@ -253,6 +259,9 @@ class TextToImageService:
     Every method can fail with:
 
     - UNAUTHENTICATED (UNAUTHENTICATED): no token, or an unknown one.
+    - RESOURCE_EXHAUSTED (TOO_MANY_CALLS): the caller has as many open calls as it
+    may; RetryInfo has the time to wait.
+    - DEADLINE_EXCEEDED (REQUEST_TIMEOUT): the request did not arrive in time.
     - UNAVAILABLE (STOPPING): the service takes no new calls.
     - INTERNAL (INTERNAL): a fault of the service; the message holds only an id,
     under which the log has the details.

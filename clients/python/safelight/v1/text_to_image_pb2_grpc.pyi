@@ -46,6 +46,9 @@ class TextToImageServiceStub:
     Every method can fail with:
 
     - UNAUTHENTICATED (UNAUTHENTICATED): no token, or an unknown one.
+    - RESOURCE_EXHAUSTED (TOO_MANY_CALLS): the caller has as many open calls as it
+      may; RetryInfo has the time to wait.
+    - DEADLINE_EXCEEDED (REQUEST_TIMEOUT): the request did not arrive in time.
     - UNAVAILABLE (STOPPING): the service takes no new calls.
     - INTERNAL (INTERNAL): a fault of the service; the message holds only an id,
       under which the log has the details.
@@ -161,6 +164,9 @@ class TextToImageServiceAsyncStub(TextToImageServiceStub):
     Every method can fail with:
 
     - UNAUTHENTICATED (UNAUTHENTICATED): no token, or an unknown one.
+    - RESOURCE_EXHAUSTED (TOO_MANY_CALLS): the caller has as many open calls as it
+      may; RetryInfo has the time to wait.
+    - DEADLINE_EXCEEDED (REQUEST_TIMEOUT): the request did not arrive in time.
     - UNAVAILABLE (STOPPING): the service takes no new calls.
     - INTERNAL (INTERNAL): a fault of the service; the message holds only an id,
       under which the log has the details.
@@ -272,6 +278,9 @@ class TextToImageServiceServicer(metaclass=_abc_1.ABCMeta):
     Every method can fail with:
 
     - UNAUTHENTICATED (UNAUTHENTICATED): no token, or an unknown one.
+    - RESOURCE_EXHAUSTED (TOO_MANY_CALLS): the caller has as many open calls as it
+      may; RetryInfo has the time to wait.
+    - DEADLINE_EXCEEDED (REQUEST_TIMEOUT): the request did not arrive in time.
     - UNAVAILABLE (STOPPING): the service takes no new calls.
     - INTERNAL (INTERNAL): a fault of the service; the message holds only an id,
       under which the log has the details.
