@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from safelight_service.settings import ConfigurationError
 from safelight_settings import Table, TomlFile, describe_problems
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-_CHECK_EVERY_S = 1.0
+CHECK_EVERY_S = 1.0
+"""Seconds between looks at the file for changes."""
 
 
 class Caller(Table):
@@ -82,17 +83,28 @@ class Tokens:
         Raises:
             ConfigurationError: the file cannot be read, or an entry is not allowed.
         """
+        self._served_models = served_models
         self._callers = Reloaded(
-            lambda: _read(file, served_models), [file], interval_s=_CHECK_EVERY_S, clock=clock
+            lambda: _read(file, served_models), [file], interval_s=CHECK_EVERY_S, clock=clock
         )
+
+    @property
+    def callers(self) -> tuple[Caller, ...]:
+        """All callers of the file as it is now."""
+        return self._callers.get()
 
     def find(self, token: str) -> Caller | None:
         """Return the token's owner, in a time that does not depend on the digests."""
         digest = digest_token(token)
-        found = [
-            caller for caller in self._callers.get() if hmac.compare_digest(caller.sha256, digest)
-        ]
+        found = [caller for caller in self.callers if hmac.compare_digest(caller.sha256, digest)]
         return found[0] if found else None
+
+    def list_accounts(self) -> Iterator[tuple[str, str]]:
+        """Yield each served model with the name of each token that may use it. For any thread."""
+        for caller in self._callers.present:
+            for model in self._served_models:
+                if caller.may_use(model):
+                    yield model, caller.name
 
 
 def _read(file: Path, served_models: Collection[str]) -> tuple[Caller, ...]:

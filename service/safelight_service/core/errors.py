@@ -6,6 +6,7 @@ SafelightError
 ├── TooManyGenerationsError  the token runs too many generations at once
 ├── TooManyCallsError        the caller has too many open calls
 ├── RequestTimeoutError      the request has not arrived in time
+├── TooManyStreamsError      the caller reads too many streams at once
 ├── InvalidRequestError      fields break their rules; lists all of them
 ├── ModelNotFoundError       the model is not served
 ├── ModelForbiddenError      the token does not allow the model
@@ -197,6 +198,16 @@ class RequestTimeoutError(SafelightError):
 
     def __init__(self, limit_s: float) -> None:
         super().__init__(f"the request has not arrived within {limit_s:g} seconds")
+
+
+class TooManyStreamsError(RetryableError):
+    """The caller has as many streams open as it may, or as many of one kind."""
+
+    def __init__(self, limit: int, unit: str = "streams", retry_after_s: float = 1.0) -> None:
+        super().__init__(
+            f"a caller may have {limit} {unit} open at once; close one, or try again later",
+            retry_after_s,
+        )
 
 
 class QueueFullError(RetryableError):

@@ -54,6 +54,7 @@ class LocalPrepared(Prepared):
     deadline_at: float | None = field(default=None, kw_only=True)
     """The deadline by this host's time.monotonic."""
     tenant: Tenant = field(default=NO_TENANT, kw_only=True)
+    cache_scope: str = field(default="", kw_only=True)
 
 
 class Engine:
@@ -140,7 +141,14 @@ class Engine:
     def stats(self) -> BackendStats:
         """Return the present load; safe to call from any thread."""
         waiting, running = self._workers.counts()
-        return BackendStats(waiting, running, self._registry.resident_bytes(), measure_memory())
+        return BackendStats(
+            waiting,
+            running,
+            self._registry.resident_bytes(),
+            measure_memory(),
+            self._workers.device_time_s(),
+            self._workers.busy_s(),
+        )
 
     def list_models(self) -> tuple[ModelInfo, ...]:
         """Describe all models, the default one first."""
@@ -196,6 +204,7 @@ class Engine:
                 model=loaded,
                 deadline_at=deadline_at,
                 tenant=request.tenant,
+                cache_scope=request.cache_scope,
             )
 
     async def run(self, prepared: LocalPrepared, on_event: EventCallback) -> Completed:
@@ -213,6 +222,7 @@ class Engine:
             prepared.deadline_at,
             prepared.timeline,
             prepared.tenant,
+            prepared.cache_scope,
         )
         worker = self._workers[prepared.model.adapter.execution_device]
         worker.submit(job)
@@ -276,4 +286,5 @@ def _completed(job: Job) -> Completed:
         job.timeline.end(),
         sum(image.step_count for image in job.images),
         dict(sorted(job.widths.items())),
+        usage=job.timeline.usage,
     )

@@ -26,6 +26,7 @@ class Job:
         deadline_at: float | None = None,
         timeline: Timeline | None = None,
         tenant: Tenant = NO_TENANT,
+        cache_scope: str = "",
     ) -> None:
         self.model = model
         self.request = request
@@ -33,12 +34,16 @@ class Job:
         self.encoders = encoders
         self.deadline_at = deadline_at
         self.tenant = tenant
+        self.cache_scope = cache_scope
+        """Name of the callers that share embeddings of prompts with it."""
         self.work_s: float | None = None
         """Forecast device seconds while it waits, as if it ran alone; None without measurements."""
         self.timeline = timeline or Timeline()
         self.timeline.pixel_count = request.parameters.width * request.parameters.height
         self.timeline.queued_at = self.arrived_at = time.monotonic()
         self.images = [ImageRun(self, index) for index in range(request.image_count)]
+        self.is_settled = False
+        """Whether its timeline has all its device seconds; written by the device thread."""
         self._cancelled = threading.Event()
 
     def cancel(self) -> None:

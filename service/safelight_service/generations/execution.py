@@ -8,7 +8,8 @@ import asyncio
 import time
 from collections.abc import Hashable
 
-from safelight_service.core.events import Event, Image
+from safelight_service.core.events import Event, Image, Usage
+from safelight_service.core.tenant import Tenant
 from safelight_service.core.timeline import Timeline
 from safelight_service.generations.state import Generation
 
@@ -18,8 +19,7 @@ class Execution:
 
     def __init__(self, generation: Generation) -> None:
         self.request = generation.request
-        self.cache_scope = generation.cache_scope
-        self.timeline = Timeline(generation.began_at)
+        self.timeline = Timeline(generation.began_at, token=generation.owner)
         self.key: Hashable = None
         """Key by which other generations may join it; None if they may not."""
         self.generations = [generation]
@@ -27,9 +27,18 @@ class Execution:
         self.task: asyncio.Task[None] | None = None
 
     @property
+    def cache_owner(self) -> Tenant:
+        """The callers that share its images, as the tenant whose share of the cache they take."""
+        return Tenant(self.request.cache_scope, self.request.tenant.weight)
+
+    @property
     def images(self) -> tuple[Image, ...]:
         """The images made so far."""
         return tuple(event for event in self.generations[0].present if isinstance(event, Image))
+
+    def usage_of(self, generation: Generation) -> Usage:
+        """Return the work that counts for a generation: all for the first, none for the others."""
+        return self.timeline.usage if generation.request is self.request else Usage()
 
     def stop(self) -> None:
         """Cancel the task, unless the task itself is the caller."""

@@ -21,6 +21,7 @@ from safelight_service.grpc_server.drain import OngoingCalls
 from safelight_service.grpc_server.interceptors.auth import AccessInterceptor
 from safelight_service.grpc_server.interceptors.errors import FaultInterceptor
 from safelight_service.grpc_server.interceptors.open_calls import OpenCallsInterceptor
+from safelight_service.grpc_server.revocation import Revocation
 from safelight_service.grpc_server.servicer import TextToImageServicer
 from safelight_service.grpc_server.tls import server_credentials
 from safelight_service.settings import ConnectionSettings, Settings
@@ -28,6 +29,7 @@ from safelight_service.telemetry.signals import find_signals
 
 if TYPE_CHECKING:
     from safelight_service.telemetry.telemetry import Telemetry
+    from safelight_service.telemetry.usage_metrics import ListAccounts
 
 SERVICE = pb.DESCRIPTOR.services_by_name["TextToImageService"].full_name
 
@@ -63,8 +65,12 @@ class Server:
             FaultInterceptor(SERVICE, self._ongoing, settings.generations.stall_s, observer)
         ]
         interceptors.insert(0, _limit_calls(settings.connections))
+        models = [model.name for model in settings.models]
+        self._list_accounts: ListAccounts = lambda: [(model, "") for model in models]
+        tokens: Tokens | None = None
         if settings.tokens_file is not None:
-            tokens = Tokens(settings.tokens_file, [model.name for model in settings.models])
+            tokens = Tokens(settings.tokens_file, models)
+            self._list_accounts = tokens.list_accounts
             interceptors.insert(0, AccessInterceptor(tokens))
         if self._telemetry is not None:
             from safelight_service.grpc_server.interceptors.tracing import TracingInterceptor
@@ -75,6 +81,9 @@ class Server:
         self._health = health.HealthServicer()
         self._cache = ResultCache.open(settings.cache)
         self._generations = Generations(self._backend, self._cache, settings.generations, observer)
+        self._revocation = (
+            None if tokens is None else Revocation(tokens, self._ongoing, self._generations)
+        )
         self._server = grpc.aio.server(
             interceptors=interceptors, options=_options(settings.connections)
         )
@@ -113,9 +122,11 @@ class Server:
             )
             reflection.enable_server_reflection(names, self._server)
         if self._telemetry is not None:
-            self._telemetry.start(self._backend, self._cache)
+            self._telemetry.start(self._backend, self._cache, self._list_accounts)
         await self._set_health(_Status.NOT_SERVING)
         await self._server.start()
+        if self._revocation is not None:
+            self._revocation.start()
         await self._backend.start()
         await self._set_health(_Status.SERVING)
 
@@ -139,6 +150,8 @@ class Server:
         self._ongoing.close()
         self._backend.drain()
         await self._ongoing.finish(self._settings.grace_s)
+        if self._revocation is not None:
+            await self._revocation.stop()
         await self._generations.close()
         await self._server.stop(_LINGER_S)
         await self._backend.close()

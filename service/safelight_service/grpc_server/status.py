@@ -32,6 +32,7 @@ TABLE: dict[type[errors.SafelightError], _Row] = {
     errors.TooManyGenerationsError: _Row(code_pb2.RESOURCE_EXHAUSTED, "TOO_MANY_GENERATIONS"),
     errors.TooManyCallsError: _Row(code_pb2.RESOURCE_EXHAUSTED, "TOO_MANY_CALLS"),
     errors.RequestTimeoutError: _Row(code_pb2.DEADLINE_EXCEEDED, "REQUEST_TIMEOUT"),
+    errors.TooManyStreamsError: _Row(code_pb2.RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS"),
     errors.InvalidRequestError: _Row(code_pb2.INVALID_ARGUMENT, "INVALID_REQUEST"),
     errors.ModelNotFoundError: _Row(code_pb2.NOT_FOUND, "MODEL_NOT_FOUND"),
     errors.ModelForbiddenError: _Row(code_pb2.PERMISSION_DENIED, "MODEL_FORBIDDEN"),

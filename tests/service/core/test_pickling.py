@@ -20,6 +20,7 @@ ERRORS = [
     errors.TooManyGenerationsError("token", 2),
     errors.TooManyCallsError(2),
     errors.RequestTimeoutError(1.5),
+    errors.TooManyStreamsError(3),
     errors.InvalidRequestError([FieldViolation("inputs", "must not be empty")]),
     errors.ModelNotFoundError("a", ["b"]),
     errors.ModelForbiddenError("a", ["b"]),
@@ -52,7 +53,13 @@ EVENTS = [
     events.Progress(1, 4, 0, 0.5, 1.5),
     events.Preview(0, 1, "image/jpeg", 8, 8, b"x"),
     events.Image(0, "image/png", 64, 64, 7, False, "00", b"x"),
-    events.Completed(events.Timings(0, 1, 2, 3, 4, 5, 6), 4, {1: 4}, events.CacheUse.HIT),
+    events.Completed(
+        events.Timings(0, 1, 2, 3, 4, 5, 6),
+        4,
+        {1: 4},
+        events.CacheUse.HIT,
+        events.Usage(1, 2, 3, 4),
+    ),
 ]
 
 

@@ -17,6 +17,7 @@ EXAMPLES = [
     errors.TooManyGenerationsError("billing", concurrent=4),
     errors.TooManyCallsError(4),
     errors.RequestTimeoutError(1.0),
+    errors.TooManyStreamsError(4),
     errors.InvalidRequestError(
         [errors.FieldViolation("inputs", "a"), errors.FieldViolation("parameters.width", "b")]
     ),
