@@ -15,10 +15,12 @@ from safelight_service.auth.tokens import Tokens
 from safelight_service.cache import ResultCache
 from safelight_service.core.backend import Backend
 from safelight_service.core.observer import NULL_OBSERVER, Observer
+from safelight_service.descriptors import bound_connections
 from safelight_service.generations.generations import Generations
 from safelight_service.grpc_server.drain import OngoingCalls
 from safelight_service.grpc_server.interceptors.auth import AccessInterceptor
 from safelight_service.grpc_server.interceptors.errors import FaultInterceptor
+from safelight_service.grpc_server.interceptors.open_calls import OpenCallsInterceptor
 from safelight_service.grpc_server.revocation import Revocation
 from safelight_service.grpc_server.servicer import TextToImageServicer
 from safelight_service.grpc_server.tls import server_credentials
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
 SERVICE = pb.DESCRIPTOR.services_by_name["TextToImageService"].full_name
 
 _Status = health_pb2.HealthCheckResponse
+
+_MAX_PENDING = 3000
+"""Calls of a method that may await the event loop; each takes about 10 KiB."""
 
 _LINGER_S = 1.0
 """Time at the very end for health watchers to leave, and for statuses to be sent."""
@@ -60,6 +65,7 @@ class Server:
         interceptors: list[grpc.aio.ServerInterceptor] = [
             FaultInterceptor(SERVICE, self._ongoing, settings.generations.stall_s, observer)
         ]
+        interceptors.insert(0, _limit_calls(settings))
         models = [model.name for model in settings.models]
         self._list_accounts: ListAccounts = lambda: [(model, "") for model in models]
         tokens: Tokens | None = None
@@ -183,9 +189,15 @@ def _options(connections: ConnectionSettings) -> list[tuple[str, int]]:
     options = [
         # A second server on the same port must fail, and not take half of the calls.
         ("grpc.so_reuseport", 0),
-        ("grpc.max_allowed_incoming_connections", connections.max_count),
-        # Counts calls that were reset at once but still await the event loop. Beyond 1,000 of
-        # these gRPC ends random calls, of any client, with a bare CANCELLED.
+        ("grpc.max_allowed_incoming_connections", bound_connections(connections.max_count)),
+        # By default a silent connection keeps its place for two minutes, and an idle one for ever.
+        ("grpc.server_handshake_timeout_ms", _ms(connections.handshake_s)),
+        ("grpc.max_connection_idle_ms", _ms(connections.idle_s)),
+        # Counts calls that were reset at once but still await the event loop. Beyond a limit for
+        # each method gRPC ends random calls, of any client, with a bare CANCELLED: by default
+        # beyond 1,000, the calls of two connections.
+        ("grpc.server.max_pending_requests", _MAX_PENDING),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * _MAX_PENDING),
         ("grpc.max_concurrent_streams", connections.max_stream_count),
         # Detect clients whose connection has died silently.
         ("grpc.keepalive_time_ms", _ms(connections.keepalive_s)),
@@ -203,6 +215,12 @@ def _options(connections: ConnectionSettings) -> list[tuple[str, int]]:
     if connections.max_age_s is not None:
         options.append(("grpc.max_connection_age_ms", _ms(connections.max_age_s)))
     return options
+
+
+def _limit_calls(settings: Settings) -> OpenCallsInterceptor:
+    connections = settings.connections
+    proxies = TrustedProxies(settings.trusted_proxies)
+    return OpenCallsInterceptor(connections.max_calls_per_caller, connections.request_s, proxies)
 
 
 def _ms(seconds: float) -> int:

@@ -65,7 +65,8 @@ class TextToImageServicer(pb_grpc.TextToImageServiceServicer):
         self, request: pb.WatchGenerationRequest, context: Context
     ) -> AsyncIterator[pb.WatchGenerationResponse]:
         """Join a generation, and stream its events."""
-        tenant = find_tenant(current_caller.get(), context.peer())
+        metadata = context.invocation_metadata() or ()
+        tenant = find_tenant(current_caller.get(), context.peer(), metadata, self._proxies)
         async with aclosing(self._generations.watch(request.generation_id, tenant)) as events:
             async for event in events:
                 _report_cache(event, context)

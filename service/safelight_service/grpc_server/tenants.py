@@ -10,14 +10,13 @@ from safelight_settings import TrustedProxies, normalize_host
 Metadata = Iterable[tuple[str, str | bytes]]
 
 _FORWARDED_FOR = "x-forwarded-for"
-_NO_PROXIES = TrustedProxies()
 
 
 def find_tenant(
     caller: Caller | None,
     peer: str,
-    metadata: Metadata = (),
-    proxies: TrustedProxies = _NO_PROXIES,
+    metadata: Metadata,
+    proxies: TrustedProxies,
 ) -> Tenant:
     """Return the tenant of a call: its token's, or its client's where the service has no tokens."""
     if caller is not None:

@@ -48,5 +48,5 @@ def test_a_trusted_proxy_states_the_address_of_its_client(
 
 def test_a_token_is_a_tenant_wherever_it_calls_from() -> None:
     caller = Caller(name="billing", sha256=digest_token("x"), weight=3.0)
-    assert find_tenant(caller, "ipv4:127.0.0.1:1") == Tenant("billing", 3.0)
-    assert find_tenant(None, "ipv4:127.0.0.1:1") == Tenant("127.0.0.1", 1.0)
+    assert find_tenant(caller, "ipv4:127.0.0.1:1", (), TrustedProxies()) == Tenant("billing", 3.0)
+    assert find_tenant(None, "ipv4:127.0.0.1:1", (), TrustedProxies()) == Tenant("127.0.0.1", 1.0)
