@@ -28,6 +28,7 @@ from safelight_service.engine.batching.cost_model import CostModel
 from safelight_service.engine.batching.fair_shares import FairShares
 from safelight_service.engine.batching.forecast import Forecast, find_seconds_alone
 from safelight_service.engine.batching.forward_runner import ForwardRunner
+from safelight_service.engine.batching.late_turns import LateTurns
 from safelight_service.engine.batching.policy import SchedulingPolicy, find_active, rank_of
 from safelight_service.engine.batching.safety_checks import flag, group_alike
 from safelight_service.engine.batching.sharing import Budget, Seats
@@ -55,6 +56,9 @@ class StepBatcher:
         """Jobs that cannot meet their deadlines; the next step ends them."""
         self._policy = policy
         self.shares = FairShares()
+        self._late_turns = LateTurns()
+        self._leading: Job | None = None
+        """Late job that leads the present step in spite of its rank."""
         self._busy = BusyClock()
         self._forwards = ForwardRunner(self._busy, note_forward)
         self._forecast = Forecast()
@@ -102,6 +106,7 @@ class StepBatcher:
         else:
             self._run_ahead.catch_up()
             self.shares.clear()
+            self._late_turns.clear()
         self._busy.stop()
         if self._completed_count > completed_count:
             self._arrivals.note_completed(self._completed_count - completed_count)
@@ -113,7 +118,8 @@ class StepBatcher:
     def look_ahead(self) -> None:
         """Update the forecast of all images; the next step ends jobs that are too late by it."""
         self._forecast.make(
-            [image for image in self._images() if not image.has_ended], self.shares.virtual_s
+            [image for job in self.jobs for image in job.images if not image.has_ended],
+            self.shares.virtual_s,
         )
         for job in self.jobs:
             if job.work_s is None and not job.is_started:
@@ -121,16 +127,27 @@ class StepBatcher:
         self._late |= _find_late(self.jobs, deadlines.check_again)
 
     def _images(self) -> list[ImageRun]:
-        """Return all images, by the priority of their jobs."""
-        return [image for job in self.jobs for image in job.images]
+        """Return all images, by the priority of their jobs in this step."""
+        jobs = self.jobs
+        if self._leading in jobs:
+            jobs = [self._leading, *(job for job in jobs if job is not self._leading)]
+        return [image for job in jobs for image in job.images]
 
     def _rank(self) -> None:
+        self._leading = None
         if not self.jobs:
             return
-        now = time.monotonic()
         self.shares.activate(find_active(self.jobs))
+        now = time.monotonic()
         virtual_s = self.shares.virtual_s
-        self.jobs.sort(key=lambda job: rank_of(job, now, self._policy, virtual_s))
+        ranks = {job: rank_of(job, now, self._policy, virtual_s) for job in self.jobs}
+        self.jobs.sort(key=ranks.__getitem__)
+        self._late_turns.note(self.jobs, ranks)
+        self._leading = self._late_turns.find(self.jobs[0])
+
+    def _charge(self, job: Job, seconds: float) -> None:
+        self.shares.charge(job.tenant, seconds)
+        self._late_turns.charge(job, seconds)
 
     def _end_late(self) -> None:
         """End jobs that cannot meet their deadlines: new ones by a fresh forecast.
@@ -188,7 +205,7 @@ class StepBatcher:
         waiting_count = sum(not image.is_started for image in self._images())
         budget = self._allow(waiting_count)
         cost_model: CostModel | None = None
-        seats = Seats()
+        seats = Seats(self._policy)
         for image in self._images():
             if image.is_started and not image.is_runnable:
                 continue
@@ -199,6 +216,8 @@ class StepBatcher:
                 expected = cost_model.demand(is_guided=image.job.is_guided).row_count
                 if budget.is_spent or not seats.has_room(cost_model, expected):
                     break
+                if not seats.is_worth(cost_model, expected, image.steps_left):
+                    continue
                 seconds = self._run_timed(image, image.start, _note_start)
                 budget.spend(seconds, cost_model.before_steps)
                 if isinstance(image.operation, Forward):
@@ -206,8 +225,11 @@ class StepBatcher:
                     image.job.model.limit(cost_model, image.operation)
             if not image.is_runnable or not seats.matches(image.operation_as(Forward)):
                 continue
-            if not seats.take(cost_model, image.operation_as(Forward)):
+            forward = image.operation_as(Forward)
+            if not seats.has_room(cost_model, forward.row_count):
                 break
+            if seats.is_worth(cost_model, forward.row_count, image.steps_left):
+                seats.take(forward, image.steps_left)
 
     def _allow(self, waiting_count: int) -> Budget:
         """Return the time budget of a step for images that wait for something other than a forward.
@@ -228,7 +250,7 @@ class StepBatcher:
         """
 
         def account(seconds: float) -> None:
-            self.shares.charge(image.job.tenant, seconds)
+            self._charge(image.job, seconds)
             note(image, seconds)
 
         device = image.job.model.adapter.execution_device
@@ -244,19 +266,19 @@ class StepBatcher:
     def _note_check(self, images: Sequence[ImageRun], seconds: float) -> None:
         images[0].job.cost_model.check.note(seconds)
         for image in images:
-            self.shares.charge(image.job.tenant, seconds / len(images))
+            self._charge(image.job, seconds / len(images))
 
     def _run_forward(self, members: Sequence[ImageRun]) -> None:
         """Run one forward for images that share it, and advance them to their next operations."""
         cost_model = members[0].job.cost_model
-        rows = [(image.job.tenant, image.operation_as(Forward).row_count) for image in members]
+        rows = [(image.job, image.operation_as(Forward).row_count) for image in members]
         row_count = sum(count for _, count in rows)
         is_typical = False
 
         def note(seconds: float) -> None:
             self._forward_s = seconds
-            for tenant, count in rows:
-                self.shares.charge(tenant, seconds * count / row_count)
+            for job, count in rows:
+                self._charge(job, seconds * count / row_count)
             if is_typical:
                 cost_model.note_forward(row_count, seconds)
 
@@ -275,7 +297,7 @@ class StepBatcher:
         """Choose the members of the next forward."""
         members: list[ImageRun] = []
         cost_model: CostModel | None = None
-        seats = Seats()
+        seats = Seats(self._policy)
         for image in self._images():
             if not image.is_runnable:
                 continue
@@ -283,9 +305,11 @@ class StepBatcher:
             cost_model = cost_model or image.job.cost_model
             if image.job.cost_model is not cost_model or not seats.matches(forward):
                 continue
-            if not seats.take(cost_model, forward):
+            if not seats.has_room(cost_model, forward.row_count):
                 break
-            members.append(image)
+            if seats.is_worth(cost_model, forward.row_count, image.steps_left):
+                seats.take(forward, image.steps_left)
+                members.append(image)
         return members
 
     def _advance(self, image: ImageRun, run: Callable[[], None]) -> None:
