@@ -43,6 +43,8 @@ CLIENTS = 16
 ORDERS = ("first_come", "shortest_remaining")
 PROMPT = "a red circle"
 QUEUE_SIZE = "1000"
+DEADLINES = ", deadlines"
+"""Ends the names of runs in which callers send deadlines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,7 @@ def main() -> None:
     )
     for name, orders in figures.items():
         for order, figure in orders.items():
-            goal = GOALS[float(name.split()[1])]
+            goal = GOALS[float(name.removesuffix(DEADLINES).removeprefix("load "))]
             verdict = "met" if figure.in_time >= goal else "missed"
             print(
                 f"{name + ', ' + order:<42}{figure.in_time:>5.0%} {goal:>5.0%} {verdict:<6}"
@@ -175,13 +177,18 @@ def measure(
             targets[order] = service.target
         figures: dict[str, dict[str, Goodput]] = {}
         for has_deadlines, (seed, load) in itertools.product((False, True), enumerate(GOALS)):
-            name = f"load {load}, deadlines" if has_deadlines else f"load {load}"
+            name = name_run(load, DEADLINES if has_deadlines else "")
             calls = draw_calls(capacity * load, seconds, seed)
             figures[name] = {}
             for order, target in targets.items():
                 taken = asyncio.run(run(target, calls, costs, has_deadlines=has_deadlines))
                 figures[name][order] = Goodput.of(calls, taken, costs)
     return capacity, figures
+
+
+def name_run(load: float, suffix: str) -> str:
+    """Return the name of a run among the figures."""
+    return f"load {load}{suffix}"
 
 
 async def measure_alone(target: str, rounds: int = 3) -> Costs:
