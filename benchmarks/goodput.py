@@ -130,16 +130,18 @@ def main() -> None:
     capacity, figures = measure(seconds, arguments.orders)
     print(f"capacity with {CLIENTS} clients: {capacity:.2f} calls/s; {seconds:g} s for each row")
     print(
-        f"{'load':<32}{'in time':>8}{'goal':>6}{'large':>7}{'longest':>9}{'slowdown p50, p95':>19}"
+        f"{'':<42}{'calls':>5}{'in time':>9}{'goal':>6}{'':>8}{'large':>6}{'in time':>9}"
+        f"{'longest':>9}{'slowdown p50':>14}{'p95':>6}{'ended':>7}"
     )
     for name, orders in figures.items():
+        goal = GOALS[float(name.removesuffix(DEADLINES).removeprefix("load "))]
         for order, figure in orders.items():
-            goal = GOALS[float(name.removesuffix(DEADLINES).removeprefix("load "))]
-            verdict = "met" if figure.in_time >= goal else "missed"
+            verdict = "met" if figure.in_time >= goal else "MISSED"
             print(
-                f"{name + ', ' + order:<42}{figure.in_time:>5.0%} {goal:>5.0%} {verdict:<6}"
-                f"{figure.large_in_time:>6.0%} {figure.longest_s:>8.1f} {figure.slowdown_p50:>7.1f}"
-                f" {figure.slowdown_p95:>7.1f} {figure.ended_early:>7.0%} {figure.calls}"
+                f"{f'{name}, {order}':<42}{figure.calls:>5}{figure.in_time:>9.0%}{goal:>6.0%}"
+                f"{verdict:>8}{figure.large_calls:>6}{figure.large_in_time:>9.0%}"
+                f"{figure.longest_s:>9.1f}{figure.slowdown_p50:>14.1f}{figure.slowdown_p95:>6.1f}"
+                f"{figure.ended_early:>7.0%}"
             )
     if not arguments.rehearse:
         write_report(
@@ -289,7 +291,9 @@ async def run(
 
 async def make(client: AsyncClient, call: Call, timeout_s: float | None = None) -> None:
     """Make one image."""
-    await client.text_to_image(PROMPT, **call.options, timeout=timeout_s)
+    options = call.options
+    options["timeout"] = timeout_s
+    await client.text_to_image(PROMPT, **options)
 
 
 if __name__ == "__main__":
