@@ -1,7 +1,7 @@
 """Fairness: what tenants get of one device beside another that asks for ten times its share.
 
-Nothing is merged, so the device makes one step at a time. Device seconds are those of the engine's
-own forwards.
+Nothing is merged, so the device makes one step at a time, and each tenant's work runs by arrival.
+Device seconds are those of the engine's own forwards.
 """
 
 import argparse
@@ -134,7 +134,7 @@ def judge(served: Mapping[str, Service], shares: Mapping[str, Shares]) -> list[V
 
 async def measure(seconds: float) -> tuple[dict[str, Service], dict[str, Shares]]:
     """Make all measurements on one engine."""
-    batching = BatchingSettings(max_width=1, profiles_file=None)
+    batching = BatchingSettings(max_width=1, order="first_come", profiles_file=None)
     async with open_measured_engine(QUEUE_SIZE, batching) as measured:
         alone_s = await measure_alone(measured)
         arrivals = [draw_arrivals(alone_s, seconds, seed) for seed in range(len(OTHERS))]
