@@ -9,6 +9,7 @@ the service ends calls that cannot meet it.
 import argparse
 import asyncio
 import itertools
+import math
 import random
 import shutil
 import statistics
@@ -104,7 +105,9 @@ class Goodput:
         """Summarise the seconds of calls, None for those without an image."""
         ends = [(call, taken_s) for call, taken_s in zip(calls, taken, strict=True)]
         slowdowns = [(c, s / costs.alone_s(c)) for c, s in ends if s is not None]
-        cuts = statistics.quantiles([s for _, s in slowdowns], n=20, method="inclusive")
+        # A brief rehearsal may have fewer images than quantiles need.
+        known = [s for _, s in slowdowns] or [math.inf]
+        cuts = statistics.quantiles(known * 2, n=20, method="inclusive")
         large_count = sum(call.is_large for call in calls)
         large_in_time = sum(slowdown <= LIMIT for call, slowdown in slowdowns if call.is_large)
         return cls(
@@ -113,7 +116,7 @@ class Goodput:
             large_calls=large_count,
             large_in_time=large_in_time / max(1, large_count),
             ended_early=1 - len(slowdowns) / len(calls),
-            longest_s=max(seconds for seconds in taken if seconds is not None),
+            longest_s=max((s for s in taken if s is not None), default=math.inf),
             slowdown_p50=cuts[9],
             slowdown_p95=cuts[18],
         )
