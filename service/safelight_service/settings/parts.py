@@ -36,10 +36,11 @@ class BatchingSettings(Table):
         False,
         description="Give equal requests equal bytes, whatever else runs. Disables batching.",
     )
-    order: Literal["first_come", "shortest_remaining"] = Field(
-        "first_come",
-        description="Scheduling policy when the device cannot run all generations at once. "
-        "shortest_remaining: lower mean latency, longer tail.",
+    order: Literal["shortest_remaining", "first_come"] = Field(
+        "shortest_remaining",
+        description="Scheduling policy among the generations of one caller, when the device cannot "
+        "run all at once. shortest_remaining: most end soon, long ones later. first_come: by "
+        "arrival, in forwards as wide as possible.",
     )
     prompt_cache_mib: int = Field(
         256,
