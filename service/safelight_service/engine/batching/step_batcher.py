@@ -139,6 +139,13 @@ class StepBatcher:
             jobs = [self._leading, *(job for job in jobs if job is not self._leading)]
         return [image for job in jobs for image in job.images]
 
+    def _rate_of(self, image: ImageRun) -> float:
+        """Return the images per forward of an image, whose decode counts as one more step.
+
+        A late image counts 0: it must not make others late.
+        """
+        return 0.0 if self._meter.late_turns.is_late(image.job) else 1 / (image.steps_left + 1)
+
     def _rank(self) -> None:
         self._leading = None
         if not self.jobs:
@@ -215,7 +222,7 @@ class StepBatcher:
                 expected = cost_model.demand(is_guided=image.job.is_guided).row_count
                 if budget.is_spent or not seats.has_room(cost_model, expected):
                     break
-                if not seats.is_worth(cost_model, expected, image.steps_left):
+                if not seats.is_worth(cost_model, expected, self._rate_of(image)):
                     continue
                 seconds = self._run_timed(image, image.start, _note_start)
                 budget.spend(seconds, cost_model.before_steps)
@@ -227,8 +234,8 @@ class StepBatcher:
             forward = image.operation_as(Forward)
             if not seats.has_room(cost_model, forward.row_count):
                 break
-            if seats.is_worth(cost_model, forward.row_count, image.steps_left):
-                seats.take(forward, image.steps_left)
+            if seats.is_worth(cost_model, forward.row_count, self._rate_of(image)):
+                seats.take(forward, self._rate_of(image))
 
     def _allow(self, waiting_count: int) -> Budget:
         """Return the time budget of a step for images that wait for something other than a forward.
@@ -305,8 +312,8 @@ class StepBatcher:
                 continue
             if not seats.has_room(cost_model, forward.row_count):
                 break
-            if seats.is_worth(cost_model, forward.row_count, image.steps_left):
-                seats.take(forward, image.steps_left)
+            if seats.is_worth(cost_model, forward.row_count, self._rate_of(image)):
+                seats.take(forward, self._rate_of(image))
                 members.append(image)
         return members
 
