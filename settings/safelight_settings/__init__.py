@@ -15,7 +15,12 @@ from safelight_settings.problems import describe_problems
 from safelight_settings.standard_streams import announce, open_standard_streams
 from safelight_settings.tables import ProgramSettings, Table
 from safelight_settings.toml_file import TomlFile
-from safelight_settings.trusted_proxies import Network, TrustedProxies, normalize_host
+from safelight_settings.trusted_proxies import (
+    Network,
+    TrustedProxies,
+    find_network,
+    normalize_host,
+)
 
 __all__ = [
     "Address",
@@ -33,6 +38,7 @@ __all__ = [
     "default_cache",
     "describe_problems",
     "expand_home",
+    "find_network",
     "load",
     "normalize_host",
     "open_standard_streams",
