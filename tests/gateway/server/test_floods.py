@@ -100,6 +100,20 @@ def test_idle_connections_make_room_for_a_newcomer() -> None:
             assert read_status(connection) == 200
 
 
+def test_requests_do_not_pile_up_behind_a_proxy() -> None:
+    """Its connections are exempt from limits, so one of its clients can have any number."""
+    client = WHOLE.replace(b"\r\n\r\n", b"\r\nX-Forwarded-For: 203.0.113.7\r\n\r\n")
+    with (
+        run_gateway("127.0.0.1:1", connections={"requests_per_s": 0.01}) as gateway,
+        connected(gateway.url) as connection,
+    ):
+        statuses = []
+        for request in [client] * 21 + [WHOLE]:
+            connection.sendall(request)
+            statuses.append(read_status(connection))
+    assert statuses == [200] * 20 + [429, 200]
+
+
 def test_bodies_share_a_bounded_memory(guarded_gateway: RunningGateway) -> None:
     """One address fills at most half of the memory, so another has room."""
     size = 500 * 1024
