@@ -1,4 +1,4 @@
-"""Basis of Safelight's programs: their settings, their log, their standard streams.
+"""Basis of Safelight's programs: their settings, log, standard streams, descriptors and proxies.
 
 Settings are read and checked once, at start, and immutable afterwards. `load` merges the options of
 the command line, environment variables and a TOML file. Programs declare their settings as a
@@ -6,6 +6,7 @@ subclass of `ProgramSettings`, with a `Table` for each nested part.
 """
 
 from safelight_settings.address import Address
+from safelight_settings.descriptors import count_connections, raise_descriptor_limit
 from safelight_settings.errors import ConfigurationError
 from safelight_settings.keys import suggest
 from safelight_settings.loading import load
@@ -35,6 +36,7 @@ __all__ = [
     "TomlFile",
     "TrustedProxies",
     "announce",
+    "count_connections",
     "default_cache",
     "describe_problems",
     "expand_home",
@@ -42,5 +44,6 @@ __all__ = [
     "load",
     "normalize_host",
     "open_standard_streams",
+    "raise_descriptor_limit",
     "suggest",
 ]
