@@ -73,9 +73,10 @@ class Callers:
         return f"token {digest}"
 
     async def attribute(self, context: CallContext) -> str:
-        """Return the holder of a request that calls the service anyway.
+        """Return the holder of a request that calls the service anyway, or has done so.
 
-        While the service cannot be asked, that is the address, and the call reports the failure.
+        While the service cannot be asked, that is the address. A call reports the failure, and a
+        result of an earlier call is not lost.
 
         Raises:
             GatewayError: the service refuses the token.
