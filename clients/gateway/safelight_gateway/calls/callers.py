@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from weakref import WeakValueDictionary
@@ -73,9 +73,10 @@ class Callers:
         return f"token {digest}"
 
     async def attribute(self, context: CallContext) -> str:
-        """Return the holder of a request that calls the service anyway.
+        """Return the holder of a request that calls the service anyway, or has done so.
 
-        While the service cannot be asked, that is the address, and the call reports the failure.
+        While the service cannot be asked, that is the address. A call reports the failure, and a
+        result of an earlier call is not lost.
 
         Raises:
             GatewayError: the service refuses the token.
@@ -99,10 +100,9 @@ class Callers:
 
     async def _ask(self, key: str, credential: str | None, holder: str) -> _Refusal | None:
         """Return why the service refuses a credential; None if it accepts it."""
-        if key in self._answers:
-            return self._answers[key]
-        if key in self._refused:
-            return self._refused[key]
+        for answers in self._answers, self._refused:
+            with suppress(KeyError):  # an answer may expire between two looks
+                return answers[key]
         # All requests that wait for the same answer share one question.
         asking = self._asking.get(key)
         if asking is None:

@@ -130,7 +130,7 @@ class StepBatcher:
         for job in self.jobs:
             if job.work_s is None and not job.is_started:
                 job.work_s = find_seconds_alone(job)
-        self._late |= _find_late(self.jobs, deadlines.check_again)
+        self._late = deadlines.find_late(self.jobs, deadlines.check_again)
 
     def _images(self) -> list[ImageRun]:
         """Return all images, by the priority of their jobs in this step."""
@@ -164,13 +164,22 @@ class StepBatcher:
         While nothing runs, each refusal makes the next one less likely: only work that runs
         can correct the forecast.
         """
-        added = [job for job in self._added if job.deadline_at is not None]
-        self._added.clear()
-        if added:
-            self.look_ahead()
         is_idle = not any(job.is_started for job in self.jobs)
-        late = self._late | _find_late(added, deadlines.check_arrival)
+        new = {job for job in self._added if job.deadline_at is not None}
+        self._added.clear()
+        while new:
+            self.look_ahead()
+            added = [job for job in self.jobs if job in new]
+            late = deadlines.find_late(added, deadlines.check_arrival)
+            if not late:
+                break
+            self._end_early(late, is_idle=is_idle)
+            self._late = {}  # without those, these may be in time
+            new -= late.keys()
+        self._end_early(self._late, is_idle=is_idle)
         self._late = {}
+
+    def _end_early(self, late: Mapping[Job, DeadlineError], *, is_idle: bool) -> None:
         for job, error in late.items():
             self._end(job, error)
             if is_idle:
@@ -362,13 +371,6 @@ class StepBatcher:
         for image in job.images:
             image.stop()
         job.relay.close(error)
-
-
-def _find_late(
-    jobs: Sequence[Job], check: Callable[[Job], DeadlineError | None]
-) -> dict[Job, DeadlineError]:
-    """Return the jobs that a check finds too late, with their errors."""
-    return {job: error for job in jobs if (error := check(job)) is not None}
 
 
 def _decode(image: ImageRun) -> None:

@@ -67,7 +67,7 @@ def flood(
 def test_a_large_job_waits_no_longer_than_its_share_allows(
     model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is late after three times its seconds, and then gets a tenth of the device."""
+    """It is late after twice its seconds, and then gets its SHARE of the device."""
     batcher = make_batcher(SHORTEST_REMAINING)
     bound_s = (PATIENCE - 1) * LARGE + LARGE / SHARE
     with timed(model, monkeypatch):
