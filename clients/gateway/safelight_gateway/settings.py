@@ -112,7 +112,7 @@ class CallSettings(Table):
         "token. Further ones get 429.",
     )
     events_per_s: float = Field(
-        500.0,
+        200.0,
         gt=0,
         description="Events that the streams of one caller send in a second, after 20 at once. "
         "Further ones wait; of progress, only the latest is sent then.",
