@@ -143,9 +143,10 @@ def test_a_client_that_reads_nothing_is_cut_off(
     """The playground is larger than a receive buffer; so are all answers to a pipeline."""
     with connected(guarded_gateway.url, receive_bytes=4096) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 200)
-        with connected(guarded_gateway.url) as watcher:  # until the first has been cut off
-            watcher.sendall(WHOLE)
-            assert read_to_the_end(watcher).startswith(b"HTTP/1.1 200 ")
+        for _ in range(6):  # each lasts longer than the first may stall
+            with connected(guarded_gateway.url) as other:
+                other.sendall(WHOLE)
+                assert read_to_the_end(other).startswith(b"HTTP/1.1 200 ")
         received = read_to_the_end(connection)
     assert received.count(b"HTTP/1.1 200 ") < 200
 
