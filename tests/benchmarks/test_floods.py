@@ -12,7 +12,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not Envoy.is_installed(), reason="Envoy is not installed"),
 ]
-SECONDS = 2.0
+SECONDS = 1.5
 MAX_GROWTH_MIB = 64
 ONLY_FRONT = {
     "connections in mid-headers",
@@ -34,7 +34,9 @@ def fronted() -> Iterator[Setup]:
         yield setup
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize(
+    "name", [name for name in ATTACKS if not name.endswith((" 1 connection", " 2 connections"))]
+)
 def test_a_flood_behind_the_front_costs_others_no_call(name: str, fronted: Setup) -> None:
     figures = fronted.measure(name, SECONDS)
     assert figures.failed == 0
