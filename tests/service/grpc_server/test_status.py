@@ -33,6 +33,7 @@ EXAMPLES = [
     errors.ModelFailedError("x"),
     errors.StoppingError(),
     errors.DeviceLostError(),
+    errors.NoEngineError(),
     errors.InternalError("0123"),
 ]
 
