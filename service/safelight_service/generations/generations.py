@@ -106,6 +106,10 @@ class Generations:
         self._cancel(generation)
         return generation.state
 
+    def knows(self, owner: str, generation_id: str) -> bool:
+        """Return whether a generation runs or is kept."""
+        return self._index.get(owner, generation_id) is not None
+
     async def close(self) -> None:
         """End and forget all generations, and close the cache."""
         for generation in tuple(self._index):

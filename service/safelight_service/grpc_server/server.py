@@ -15,12 +15,15 @@ from safelight_service.auth.tokens import Tokens
 from safelight_service.cache import ResultCache
 from safelight_service.core.backend import Backend
 from safelight_service.core.observer import NULL_OBSERVER, Observer
+from safelight_service.fleet.directory import Directory
 from safelight_service.generations.generations import Generations
 from safelight_service.grpc_server.drain import OngoingCalls
 from safelight_service.grpc_server.interceptors.auth import AccessInterceptor
 from safelight_service.grpc_server.interceptors.errors import FaultInterceptor
+from safelight_service.grpc_server.relay import Peers, RelayingServicer
 from safelight_service.grpc_server.servicer import TextToImageServicer
-from safelight_service.grpc_server.tls import server_credentials
+from safelight_service.grpc_server.tls import peer_credentials, server_credentials
+from safelight_service.redis_link import RedisLink
 from safelight_service.settings import ConnectionSettings, Settings
 from safelight_service.telemetry.signals import find_signals
 
@@ -72,6 +75,8 @@ class Server:
         self._server = grpc.aio.server(
             interceptors=interceptors, options=_options(settings.connections)
         )
+        self._peers = _open_peers(settings)
+        self._directory: Directory | None = None
         self._port = 0
 
     @property
@@ -94,10 +99,7 @@ class Server:
                 f"cannot listen on {self._settings.listen}: the port is taken, or the host is "
                 "not an address of this machine"
             ) from None
-        pb_grpc.add_TextToImageServiceServicer_to_server(
-            TextToImageServicer(self._backend, self._generations, self._telemetry or NULL_OBSERVER),
-            self._server,
-        )
+        pb_grpc.add_TextToImageServiceServicer_to_server(self._make_servicer(), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if self._settings.reflection:
             names = (
@@ -134,6 +136,9 @@ class Server:
         self._backend.drain()
         await self._ongoing.finish(self._settings.grace_s)
         await self._generations.close()
+        if self._directory is not None:
+            await self._directory.close()
+        await self._peers.close()
         await self._server.stop(_LINGER_S)
         await self._backend.close()
         if self._telemetry is not None:
@@ -149,6 +154,20 @@ class Server:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.stop()
+
+    def _make_servicer(self) -> pb_grpc.TextToImageServiceServicer:
+        observer = self._telemetry or NULL_OBSERVER
+        local = TextToImageServicer(self._backend, self._generations, observer)
+        fleet = self._settings.fleet
+        if fleet is None:
+            return local
+        self._directory = Directory(
+            RedisLink(fleet.redis_url.get_secret_value(), retry_s=1.0),
+            fleet.advertise or self.address,
+            fleet.lease_s,
+        )
+        self._directory.start(self._generations.knows)
+        return RelayingServicer(local, self._directory, self._peers)
 
     def _add_port(self, address: str) -> int:
         if self._credentials is None:
@@ -188,6 +207,17 @@ def _options(connections: ConnectionSettings) -> list[tuple[str, int]]:
 
 def _ms(seconds: float) -> int:
     return max(1, round(seconds * 1000))
+
+
+def _open_peers(settings: Settings) -> Peers:
+    """Prepare the channels to the other services of the fleet.
+
+    Raises:
+        ConfigurationError: a certificate cannot be read.
+    """
+    if settings.tls is None or settings.fleet is None:
+        return Peers(None)
+    return Peers(peer_credentials(settings.tls, settings.fleet.authorities))
 
 
 def _open_telemetry(settings: Settings) -> "Telemetry | None":

@@ -1,7 +1,7 @@
 """The servicer: each RPC converts, calls the core, and converts back."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
@@ -34,7 +34,7 @@ class TextToImageServicer(pb_grpc.TextToImageServiceServicer):
 
     async def Generate(
         self, request: pb.GenerateRequest, context: Context
-    ) -> AsyncIterator[pb.GenerateResponse]:
+    ) -> AsyncGenerator[pb.GenerateResponse, None]:
         """Start a generation or join it, and stream its events."""
         metadata = context.invocation_metadata() or ()
         generation = convert.from_generate_request(
@@ -55,7 +55,7 @@ class TextToImageServicer(pb_grpc.TextToImageServiceServicer):
 
     async def WatchGeneration(
         self, request: pb.WatchGenerationRequest, context: Context
-    ) -> AsyncIterator[pb.WatchGenerationResponse]:
+    ) -> AsyncGenerator[pb.WatchGenerationResponse, None]:
         """Join a generation, and stream its events."""
         async with aclosing(self._generations.watch(request.generation_id)) as events:
             async for event in events:

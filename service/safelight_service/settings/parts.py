@@ -52,6 +52,13 @@ class BatchingSettings(Table):
     )
 
 
+def _check_redis_url(url: SecretStr) -> SecretStr:
+    schemes = ("redis://", "rediss://", "unix://")
+    if not url.get_secret_value().startswith(schemes):
+        raise ValueError(f"must begin with {', '.join(schemes)}")
+    return url
+
+
 class CacheSettings(Table):
     """Where results are kept, to answer equal requests later."""
 
@@ -80,10 +87,7 @@ class CacheSettings(Table):
     @field_validator("redis_url", mode="after")
     @classmethod
     def _check_scheme(cls, url: SecretStr | None) -> SecretStr | None:
-        schemes = ("redis://", "rediss://", "unix://")
-        if url is not None and not url.get_secret_value().startswith(schemes):
-            raise ValueError(f"must begin with {', '.join(schemes)}")
-        return url
+        return None if url is None else _check_redis_url(url)
 
 
 class GenerationSettings(Table):
@@ -174,3 +178,34 @@ class TelemetrySettings(Table):
         False, description="Record each step as a span, not as an event of the span `denoise`."
     )
     prompts: bool = Field(False, description="Record prompts in spans.")
+
+
+class FleetSettings(Table):
+    """Services that answer calls about each other's generations."""
+
+    redis_url: SecretStr = Field(
+        description="`redis://`, `rediss://` or `unix://` URL of the Redis server that the fleet "
+        "shares. It may contain a password; no log line or error shows it."
+    )
+    advertise: str = Field(
+        "",
+        description="HOST:PORT at which the other services reach this one. Empty: the address "
+        "that it listens on.",
+    )
+    lease_s: float = Field(
+        15.0,
+        ge=1,
+        le=300,
+        description="Seconds after which another service may take over the generations of one "
+        "that has died.",
+    )
+    authorities: ConfigPath | None = Field(
+        None,
+        description="PEM file of the authorities that signed the other services' certificates. "
+        "Unset: those of the system. Used with `tls` only.",
+    )
+
+    @field_validator("redis_url", mode="after")
+    @classmethod
+    def _check_scheme(cls, url: SecretStr) -> SecretStr:
+        return _check_redis_url(url)

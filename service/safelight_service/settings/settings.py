@@ -14,6 +14,7 @@ from safelight_service.settings.parts import (
     BatchingSettings,
     CacheSettings,
     ConnectionSettings,
+    FleetSettings,
     GenerationSettings,
     TelemetrySettings,
     TlsSettings,
@@ -70,6 +71,11 @@ class Settings(ProgramSettings):
     connections: ConnectionSettings = Field(default_factory=ConnectionSettings)
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
     cache: CacheSettings = Field(default_factory=CacheSettings)
+    fleet: FleetSettings | None = Field(
+        None,
+        description="Services that answer calls about each other's generations. Unset: this one is "
+        "alone.",
+    )
     compile_cache: OptionalPath = Field(
         default_factory=default_cache("inductor"),
         description="Folder for code compiled by `acceleration.compile`, shared by all models; "
@@ -133,6 +139,19 @@ class Settings(ProgramSettings):
                 "tls.client_authorities, listen on 127.0.0.1, or set allow_anonymous = true"
             )
         return listen
+
+    @field_validator("fleet")
+    @classmethod
+    def _check_advertised(
+        cls, fleet: FleetSettings | None, info: ValidationInfo
+    ) -> FleetSettings | None:
+        host = info.data.get("listen", "").rpartition(":")[0].strip("[]")
+        if fleet is not None and not fleet.advertise and host in ("0.0.0.0", "::"):
+            raise ValueError(
+                f"advertise: the other services cannot call {host}; set the HOST:PORT at which "
+                "they reach this one"
+            )
+        return fleet
 
     @field_validator("models")
     @classmethod
