@@ -5,6 +5,7 @@ Errors travel as outcomes: a transport wraps exceptions in its own.
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from safelight_service.core.model import ModelInfo
 from safelight_service.core.request import GenerationRequest
 from safelight_service.core.timeline import Timeline
 from safelight_service.fleet.frames import Frame, IdentityChanged, Moments, Offer, Outcome, RunOrder
+from safelight_service.fleet.routing import Lane, Loads, lane_of
 from safelight_service.generations.subscription import Subscription
 
 
@@ -46,6 +48,7 @@ class EngineHost:
         self._sign_of_life_s = sign_of_life_s
         self._runs: dict[str, Timeline] = {}
         """Timelines of the runs in progress, by run id."""
+        self._loads: Counter[Lane] = Counter()
 
     @property
     def runs(self) -> tuple[RunState, ...]:
@@ -63,6 +66,10 @@ class EngineHost:
     def stats(self) -> BackendStats:
         """Return the present load."""
         return self._backend.stats()
+
+    def loads(self) -> Loads:
+        """Return the images of the runs in progress, by their lanes."""
+        return dict(+self._loads)
 
     def note(self, run_id: str, *, is_abandoned: bool, is_joined: bool) -> None:
         """Note the watchers of a run; ignores runs of other hosts."""
@@ -111,13 +118,18 @@ class EngineHost:
                     return IdentityChanged(prepared.model_identity)
                 return await self._backend.run(prepared, post_news)
 
+        request = order.accepted.request
+        size = request.parameters.width, request.parameters.height
+        lane = lane_of(order.accepted.model, *size)
         self._runs[order.run_id] = timeline
+        self._loads[lane] += request.image_count
         try:
             async with aclosing(self._stream(make, timeline)) as frames:
                 async for frame in frames:
                     yield frame
         finally:
             del self._runs[order.run_id]
+            self._loads[lane] -= request.image_count
 
     async def _stream(
         self, work: Callable[[Callable[[Event], None]], Awaitable[Outcome]], timeline: Timeline

@@ -18,6 +18,8 @@ from safelight_service.settings.parts import (
     ConnectionSettings,
     FleetSettings,
     GenerationSettings,
+    PoolSettings,
+    RaySettings,
     TelemetrySettings,
     TlsSettings,
 )
@@ -36,6 +38,8 @@ __all__ = [
     "GenerationSettings",
     "LimitSettings",
     "ModelSettings",
+    "PoolSettings",
+    "RaySettings",
     "Settings",
     "TelemetrySettings",
     "TlsSettings",

@@ -16,6 +16,7 @@ from safelight_service.settings.parts import (
     ConnectionSettings,
     FleetSettings,
     GenerationSettings,
+    RaySettings,
     TelemetrySettings,
     TlsSettings,
 )
@@ -71,6 +72,11 @@ class Settings(ProgramSettings):
     connections: ConnectionSettings = Field(default_factory=ConnectionSettings)
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
     cache: CacheSettings = Field(default_factory=CacheSettings)
+    backend: Literal["local", "ray"] = Field(
+        "local",
+        description="Where the engines run: `local` in this process, `ray` on a Ray cluster.",
+    )
+    ray: RaySettings = Field(default_factory=RaySettings)
     fleet: FleetSettings | None = Field(
         None,
         description="Services that answer calls about each other's generations. Unset: this one is "
@@ -152,6 +158,28 @@ class Settings(ProgramSettings):
                 "they reach this one"
             )
         return fleet
+
+    @field_validator("ray")
+    @classmethod
+    def _check_pools(cls, ray: RaySettings, info: ValidationInfo) -> RaySettings:
+        served = [model.name for model in info.data.get("models", ())]
+        names = [pool.name for pool in ray.pools]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"pools: two pools are named {name!r}")
+        placed = [model for pool in ray.pools for model in pool.models or served]
+        for model in placed:
+            if model not in served:
+                raise ValueError(f"pools: {model!r} is not a served model: {', '.join(served)}")
+            if placed.count(model) > 1:
+                raise ValueError(f"pools: two pools serve the model {model!r}")
+        for model in served:
+            if model not in placed:
+                raise ValueError(f"pools: no pool serves the model {model!r}")
+        for pool in ray.pools:
+            if pool.max_engines < pool.min_engines:
+                raise ValueError(f"pools: {pool.name}: max_engines is less than min_engines")
+        return ray
 
     @field_validator("models")
     @classmethod
