@@ -51,6 +51,11 @@ test: $(INSTALLED) ## Run the tests
 test-slow: $(INSTALLED) ## Run the tests that compile, or rehearse benchmarks
 	pytest --numprocesses 2 --dist loadfile -m slow
 
+.PHONY: test-ray
+test-ray: $(INSTALLED) ## Run the tests of engines on a Ray cluster
+	scripts/install-ray
+	PYTHONPATH=.ray pytest -m ray -W ignore tests/service/fleet  # Ray itself causes many warnings
+
 .PHONY: test-docs
 test-docs: $(INSTALLED) ## Run the commands and examples of the documentation as pasted
 	scripts/in-own-network pytest -m documentation tests/documentation

@@ -36,7 +36,7 @@ _DRAIN_POLL_S = 0.5
 class EngineReplica:
     """An engine in a replica of Ray Serve. Each call comes with the route that led it here."""
 
-    async def __init__(self, settings: Settings) -> None:
+    async def __init__(self, settings: Settings) -> None:  # type: ignore[misc] # as Serve allows
         # Imported here: the front that deploys needs no torch.
         from safelight_service.app import make_engine
 

@@ -12,9 +12,9 @@ from safelight_service.core.timeline import Timeline
 from safelight_service.engine import Engine
 from safelight_service.fleet.engine_host import EngineHost
 from safelight_service.fleet.remote_backend import Patience, RemoteBackend
-from safelight_service.settings import LimitSettings, Settings
+from safelight_service.settings import BatchingSettings, LimitSettings, Settings
 from support.engine.job_runs import SMALL
-from support.engine.tiny_models import MERGING, TinyModels
+from support.engine.tiny_models import TinyModels
 from support.fleet.in_memory_pool import InMemoryPool, Wire
 
 REQUEST = GenerationRequest("a red circle", Parameters(**SMALL), waits_for_model=True)
@@ -24,20 +24,26 @@ LONG = replace(
 """A generation that outlasts a test."""
 PATIENCE = Patience(silence_s=5.0, attempts=4, pause_s=0.01)
 
-OpenBackend = Callable[[TinyModels, Settings], AbstractAsyncContextManager[Backend]]
+OpenBackend = Callable[[Settings], AbstractAsyncContextManager[Backend]]
 
 
 def settings_of(tiny_models: TinyModels) -> Settings:
-    """Return settings that serve the tiny Stable Diffusion 1.5."""
+    """Return settings that serve the tiny Stable Diffusion 1.5, one image at once."""
     model = tiny_models.settings("sd15")
     model = model.model_copy(
         update={"limits": LimitSettings(max_step_count=999, max_image_count=4)}
     )
-    return Settings(models=(model,), torch_threads=1, batching=MERGING, heartbeat_s=0.1)
+    return Settings(
+        models=(model,),
+        torch_threads=1,
+        batching=BatchingSettings(max_width=1),
+        heartbeat_s=0.1,
+        queue_size=1,
+    )
 
 
 @asynccontextmanager
-async def open_local(tiny_models: TinyModels, settings: Settings) -> AsyncIterator[Backend]:
+async def open_local(settings: Settings) -> AsyncIterator[Backend]:
     """Open the local engine."""
     engine = Engine(settings)
     await engine.start()
@@ -49,13 +55,11 @@ async def open_local(tiny_models: TinyModels, settings: Settings) -> AsyncIterat
 
 @asynccontextmanager
 async def open_fleet(
-    tiny_models: TinyModels, settings: Settings, count: int, patience: Patience = PATIENCE
+    settings: Settings, count: int, patience: Patience = PATIENCE
 ) -> AsyncIterator[tuple[RemoteBackend, InMemoryPool]]:
     """Open a front over `count` engine hosts named a, b, and so on."""
     async with AsyncExitStack() as stack:
-        engines = [
-            await stack.enter_async_context(open_local(tiny_models, settings)) for _ in range(count)
-        ]
+        engines = [await stack.enter_async_context(open_local(settings)) for _ in range(count)]
         pool = InMemoryPool(
             *(
                 Wire(name, EngineHost(engine, name, sign_of_life_s=0.2))
@@ -71,9 +75,9 @@ async def open_fleet(
 
 
 @asynccontextmanager
-async def open_remote(tiny_models: TinyModels, settings: Settings) -> AsyncIterator[Backend]:
+async def open_remote(settings: Settings) -> AsyncIterator[Backend]:
     """Open a front over one engine host."""
-    async with open_fleet(tiny_models, settings, 1) as (front, _):
+    async with open_fleet(settings, 1) as (front, _):
         yield front
 
 

@@ -26,9 +26,9 @@ from safelight_service.core.events import (
 from safelight_service.core.model import ModelState
 from safelight_service.core.request import Parameters, PreviewOptions
 from safelight_service.core.timeline import Timeline
-from safelight_service.settings import BatchingSettings
 from support.engine.job_runs import SMALL
 from support.engine.tiny_models import TinyModels
+from support.fleet.ray_cluster import RayCluster
 from tests.service.fleet.backends import (
     LONG,
     REQUEST,
@@ -42,18 +42,28 @@ from tests.service.fleet.backends import (
     settings_of,
 )
 
-WithBackend = Callable[..., None]
+WithBackend = Callable[[Callable[[Backend], Awaitable[None]]], None]
 
 
-@pytest.fixture(params=[open_local, open_remote], ids=["local", "remote"])
+@pytest.fixture(
+    params=["local", "remote", pytest.param("ray", marks=pytest.mark.ray)],
+)
 def with_backend(request: pytest.FixtureRequest, tiny_models: TinyModels) -> WithBackend:
-    """Run a coroutine function with a backend of each kind."""
-    open_backend: OpenBackend = request.param
+    """Run a coroutine function with a backend of each kind, which runs one generation at once."""
+    open_backend: OpenBackend
+    match request.param:
+        case "local":
+            open_backend = open_local
+        case "remote":
+            open_backend = open_remote
+        case _:
+            cluster: RayCluster = request.getfixturevalue("ray_cluster")
+            open_backend = cluster.open
 
-    def run(act: Callable[[Backend], Awaitable[None]], **changes: object) -> None:
+    def run(act: Callable[[Backend], Awaitable[None]]) -> None:
         async def main() -> None:
-            settings = settings_of(tiny_models).model_copy(update=changes)
-            async with asyncio.timeout(60), open_backend(tiny_models, settings) as backend:
+            opened = open_backend(settings_of(tiny_models))
+            async with asyncio.timeout(60), opened as backend:
                 await act(backend)
 
         asyncio.run(main())
@@ -171,7 +181,7 @@ def test_a_full_queue_refuses_with_a_delay(with_backend: WithBackend) -> None:
         assert refused.value.retry_after_s > 0
         await cancel(*both)
 
-    with_backend(act, queue_size=1, batching=BatchingSettings(max_width=1))
+    with_backend(act)
 
 
 def test_a_draining_backend_refuses_work(with_backend: WithBackend) -> None:
@@ -195,4 +205,4 @@ def test_draining_ends_waiting_work_and_lets_running_work_finish(
         assert not running.done()
         await cancel(running)
 
-    with_backend(act, batching=BatchingSettings(max_width=1))
+    with_backend(act)

@@ -41,7 +41,7 @@ def with_fleet(
     patience: Patience = PATIENCE,
 ) -> None:
     async def main() -> None:
-        fleet = open_fleet(tiny_models, settings_of(tiny_models), count, patience)
+        fleet = open_fleet(settings_of(tiny_models), count, patience)
         async with asyncio.timeout(60), fleet as (front, pool):
             await act(front, pool)
 
