@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 from safelight_service.cache.results import Result, pack, unpack
+from safelight_service.core.tenant import NO_TENANT, Tenant
 from safelight_service.redis_link import RedisLink
 
 MAX_VALUE_BYTES = 16 << 20
@@ -13,7 +14,10 @@ _PREFIX = "safelight:v1:"
 
 
 class RedisTier:
-    """Keeps each result for `ttl_s` seconds; the server's own policy bounds their number."""
+    """Keeps each result for `ttl_s` seconds; the server's own policy bounds their number.
+
+    The server knows no owners, so it has no shares for them.
+    """
 
     name = "redis"
     size_bytes = 0
@@ -33,7 +37,7 @@ class RedisTier:
         assert not isinstance(value, str)  # only clients with decode_responses get those
         return None if value is None else await asyncio.to_thread(unpack, key, value)
 
-    async def put(self, key: str, result: Result) -> None:
+    async def put(self, key: str, result: Result, owner: Tenant = NO_TENANT) -> None:
         """Send a result, unless it is larger than MAX_VALUE_BYTES.
 
         Raises:
