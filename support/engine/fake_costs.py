@@ -34,22 +34,32 @@ def timed(
     patch: pytest.MonkeyPatch,
     *,
     text_s: float = 0.0,
+    check_s: float = 0.0,
     forward_s: float | Callable[[], float] = 1.0,
     row_s: float = 0.0,
     decode_s: float = 0.0,
 ) -> Iterator[None]:
     """Make a model's work take some seconds, by a clock that nothing else advances.
 
-    A forward takes `forward_s`, which may change, and `row_s` for each row.
+    A forward takes `forward_s`, which may change, and `row_s` for each row. A safety check takes
+    `check_s`.
     """
     clock = Clock(patch)
     pipeline = model.adapter.pipeline
+    encoder = getattr(pipeline, "text_encoder_2", pipeline.text_encoder)
+    checker = getattr(pipeline, "safety_checker", None)
     find_s = forward_s if callable(forward_s) else lambda: forward_s
+
+    def count_rows(call: dict[str, Any]) -> int:
+        return len(call["guidance" if "guidance" in call else "encoder_hidden_states"])
+
     hooks = [
-        clock.takes(pipeline.text_encoder_2, lambda _: text_s),
-        clock.takes(model.denoiser, lambda call: find_s() + row_s * len(call["guidance"])),
+        clock.takes(encoder, lambda _: text_s),
+        clock.takes(model.denoiser, lambda call: find_s() + row_s * count_rows(call)),
         clock.takes(pipeline.vae.decoder, lambda _: decode_s),
     ]
+    if checker is not None:
+        hooks.append(clock.takes(checker.vision_model, lambda _: check_s))
     try:
         yield
     finally:

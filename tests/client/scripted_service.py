@@ -144,8 +144,10 @@ def completed(step_count: int = 4) -> pb.GenerateResponse:
         step_count=step_count,
         batch_widths=[pb.BatchWidth(image_count=2, forward_count=step_count)],
         cache=pb.CACHE_STATUS_MISS,
+        usage=pb.GenerationUsage(image_count=1, pixel_count=4096, step_count=step_count),
     )
     message.timings.total.FromMilliseconds(2000)
+    message.usage.device_time.FromMilliseconds(1500)
     return event(completed=message)
 
 

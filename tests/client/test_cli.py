@@ -193,6 +193,12 @@ def test_json_is_a_line_for_each_event_without_bytes(scripted: ScriptedService, 
     }
     assert records[-2]["event"] == "image"
     assert records[-2]["path"] == "out.png"
+    assert records[-1]["usage"] == {
+        "device_time_s": 1.5,
+        "image_count": 1,
+        "pixel_count": 4096,
+        "step_count": 4,
+    }
     assert not any("data" in record for record in records)
 
 

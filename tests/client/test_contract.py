@@ -23,6 +23,7 @@ MIRRORS: dict[str, type] = {
     "GenerationCompleted": safelight.Completed,
     "GenerationQueued": safelight.Queued,
     "GenerationTimings": safelight.Timings,
+    "GenerationUsage": safelight.Usage,
     "ImageHeader": safelight.Image,
     "ImagePreview": safelight.Preview,
     "Model": safelight.Model,

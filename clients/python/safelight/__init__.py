@@ -49,6 +49,7 @@ from safelight.events import (
     Progress,
     Queued,
     Timings,
+    Usage,
 )
 from safelight.models import Capabilities, Limits, Model, ModelState, Scheduler
 from safelight.options import CallOptions, GenerateOptions, TextToImageOptions
@@ -103,5 +104,6 @@ __all__ = [
     "Timings",
     "Tls",
     "UnauthenticatedError",
+    "Usage",
     "__version__",
 ]

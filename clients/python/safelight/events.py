@@ -203,6 +203,26 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Work of the service that counts for a generation, and for the token that started it.
+
+    All zero if the images came from the cache, or from an equal generation at the same time.
+
+    Attributes:
+        device_time_s: Measured seconds of the device, all images together; images that share a
+            forward share its time.
+        image_count: Number of images made.
+        pixel_count: Number of pixels of these images together.
+        step_count: Number of denoising steps made, all images together.
+    """
+
+    device_time_s: float
+    image_count: int
+    pixel_count: int
+    step_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Completed:
     """The generation has completed; the last event.
 
@@ -211,12 +231,14 @@ class Completed:
         step_count: Number of denoising steps, summed over the images.
         batch_widths: Number of forwards by batch width: how many images shared each.
         cache: How the generation used the service's result cache.
+        usage: Work that counts for the generation; None from an older service.
     """
 
     timings: Timings
     step_count: int
     batch_widths: Mapping[int, int]
     cache: CacheStatus
+    usage: Usage | None = None
 
 
 Event: TypeAlias = ModelLoading | Accepted | Queued | Progress | Preview | Image | Completed

@@ -36,6 +36,11 @@ class Reloaded(Generic[_Value]):
         self._signature = _sign(files)
         self._value = read()
 
+    @property
+    def present(self) -> _Value:
+        """The value, without a look at the files; safe to read from any thread."""
+        return self._value
+
     def get(self) -> _Value:
         """Return the value; check the files if the last check is `interval_s` seconds ago."""
         now = self._clock()

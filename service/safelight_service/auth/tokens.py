@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -83,6 +83,7 @@ class Tokens:
         Raises:
             ConfigurationError: the file cannot be read, or an entry is not allowed.
         """
+        self._served_models = served_models
         self._callers = Reloaded(
             lambda: _read(file, served_models), [file], interval_s=CHECK_EVERY_S, clock=clock
         )
@@ -97,6 +98,13 @@ class Tokens:
         digest = digest_token(token)
         found = [caller for caller in self.callers if hmac.compare_digest(caller.sha256, digest)]
         return found[0] if found else None
+
+    def list_accounts(self) -> Iterator[tuple[str, str]]:
+        """Yield each served model with the name of each token that may use it. For any thread."""
+        for caller in self._callers.present:
+            for model in self._served_models:
+                if caller.may_use(model):
+                    yield model, caller.name
 
 
 def _read(file: Path, served_models: Collection[str]) -> tuple[Caller, ...]:

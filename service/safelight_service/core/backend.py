@@ -39,6 +39,10 @@ class BackendStats:
     """Bytes of the weights of each model in memory, by the model's name."""
     memory_bytes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Bytes of each GPU in use, by state: allocated, reserved and total."""
+    device_time_s: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    """Measured device seconds since the start, by model and token; they only grow."""
+    busy_s: Mapping[str, float] = field(default_factory=dict)
+    """Seconds since the start in which each device was at work, by device; they only grow."""
 
 
 class Backend(Protocol):

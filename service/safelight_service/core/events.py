@@ -87,6 +87,19 @@ class Timings:
     total_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Work that counts for a generation's token; none for images that it did not make itself."""
+
+    device_time_s: float = 0.0
+    """Measured seconds of the device; of a forward that several images shared, the part by rows."""
+    image_count: int = 0
+    pixel_count: int = 0
+    """Pixels of these images together."""
+    step_count: int = 0
+    """Denoising steps, those of unfinished images included."""
+
+
 class CacheUse(enum.Enum):
     """How a generation used the result cache."""
 
@@ -107,6 +120,7 @@ class Completed:
     widths: Mapping[int, int]
     """Number of forwards by their width, the number of images that shared one."""
     cache: CacheUse = CacheUse.BYPASS
+    usage: Usage = Usage()
 
 
 Event = Accepted | Queued | ModelLoading | Progress | Preview | Image | Completed

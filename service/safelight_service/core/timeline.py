@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from safelight_service.core.events import Timings
+from safelight_service.core.events import Timings, Usage
 
 
 @dataclass(slots=True, eq=False)
@@ -60,8 +60,12 @@ class Timeline:
     began_at: float = field(default_factory=time.monotonic)
     model: str = ""
     """Name of the model, once it is known."""
+    token: str = ""
+    """Name of the token that the work counts for; empty without tokens."""
     pixel_count: int = 0
     """Pixels of each image, once they are known."""
+    device_time_s: float = 0.0
+    """Measured seconds of the device so far; a GPU's become known up to two steps late."""
     loading_at: float | None = None
     """Loading begins; None if the model was in memory."""
     loaded_at: float | None = None
@@ -80,6 +84,17 @@ class Timeline:
     def started_at(self) -> float | None:
         """Start of the first image, which ends the wait in the queue."""
         return self.images[0].started_at if self.images else None
+
+    @property
+    def usage(self) -> Usage:
+        """Work done so far."""
+        image_count = sum(image.encoded_at is not None for image in self.images)
+        return Usage(
+            self.device_time_s,
+            image_count,
+            image_count * self.pixel_count,
+            sum(len(image.step_ends) for image in self.images),
+        )
 
     def add_image(self) -> ImageTimeline:
         """Add an image."""

@@ -11,7 +11,7 @@ import functools
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import structlog
 import torch
@@ -74,6 +74,16 @@ class DeviceWorker:
         if self._compile_watch is not None:
             return self._compile_watch.seconds_since(began_at)
         return time.monotonic() - began_at
+
+    @property
+    def total_busy_s(self) -> float:
+        """Seconds of all operations so far, without compilation."""
+        return self._batcher.busy_s
+
+    @property
+    def device_time_s(self) -> Mapping[tuple[str, str], float]:
+        """Device seconds so far, by model and token."""
+        return self._batcher.device_time_s
 
     def submit(self, job: Job) -> None:
         """Queue a job; the worker closes its relay at the end.

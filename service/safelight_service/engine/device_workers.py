@@ -1,5 +1,6 @@
 """DeviceWorkers: one worker for each device that models run on."""
 
+from collections import defaultdict
 from collections.abc import Callable
 
 import torch
@@ -34,6 +35,18 @@ class DeviceWorkers:
         """Return the numbers of waiting and of started jobs; safe to call from any thread."""
         counts = [worker.counts() for worker in self._all()]
         return sum(waiting for waiting, _ in counts), sum(running for _, running in counts)
+
+    def device_time_s(self) -> dict[tuple[str, str], float]:
+        """Return the device seconds since the start, by model and token. For any thread."""
+        seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
+        for worker in self._all():
+            for key, each in worker.device_time_s.items():
+                seconds[key] += each
+        return dict(seconds)
+
+    def busy_s(self) -> dict[str, float]:
+        """Return the busy seconds since the start, by device. For any thread."""
+        return {str(device): worker.total_busy_s for device, worker in self._workers.copy().items()}
 
     def give_up_hanging(self, timeout_s: float) -> None:
         """Give up devices whose current operation takes longer than `timeout_s` seconds."""

@@ -141,7 +141,14 @@ class Engine:
     def stats(self) -> BackendStats:
         """Return the present load; safe to call from any thread."""
         waiting, running = self._workers.counts()
-        return BackendStats(waiting, running, self._registry.resident_bytes(), measure_memory())
+        return BackendStats(
+            waiting,
+            running,
+            self._registry.resident_bytes(),
+            measure_memory(),
+            self._workers.device_time_s(),
+            self._workers.busy_s(),
+        )
 
     def list_models(self) -> tuple[ModelInfo, ...]:
         """Describe all models, the default one first."""
@@ -279,4 +286,5 @@ def _completed(job: Job) -> Completed:
         job.timeline.end(),
         sum(image.step_count for image in job.images),
         dict(sorted(job.widths.items())),
+        usage=job.timeline.usage,
     )

@@ -10,7 +10,7 @@ import math
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -135,6 +135,8 @@ class Span:
     uses: object
     """Kept in memory until the device has finished. Weights were allocated on another stream, so
     torch would reuse their memory while this stream still reads them."""
+    parts: Mapping[Any, float]
+    """Parts of the seconds by the party that they count for; 1 together."""
     begin: Event | None
     began_at: float
     end: Event | None = None
@@ -143,14 +145,19 @@ class Span:
 
     def finish(self) -> None:
         """Wait until the device has finished the work, and call `note` once."""
-        if self.seconds is not None:
-            return
+        if self.seconds is None:
+            self.seconds = self.measure()
+            self.note(self.seconds)
+
+    def measure(self) -> float:
+        """Wait until the device has finished the work, and return its seconds.
+
+        Safe to call from any thread, once the span has ended on an asynchronous device.
+        """
         if self.begin is None or self.end is None:
-            self.seconds = time.monotonic() - self.began_at
-        else:
-            self.end.synchronize()
-            self.seconds = self.begin.elapsed_time(self.end) / 1e3
-        self.note(self.seconds)
+            return time.monotonic() - self.began_at
+        self.end.synchronize()
+        return self.begin.elapsed_time(self.end) / 1e3
 
 
 class RunAhead:
@@ -164,10 +171,21 @@ class RunAhead:
         self._last_step: list[Span] = []
         self._this_step: list[Span] = []
 
-    def begin(self, device: torch.device, note: NoteSeconds, uses: object = None) -> Span:
+    @property
+    def unfinished(self) -> Sequence[Span]:
+        """Spans that have ended for the host, but perhaps not for the device."""
+        return (*self._last_step, *self._this_step)
+
+    def begin(
+        self,
+        device: torch.device,
+        note: NoteSeconds,
+        uses: object = None,
+        parts: Mapping[Any, float] | None = None,
+    ) -> Span:
         """Begin a span of work on a device, and keep its tensors in memory."""
         event = mark(device) if is_asynchronous(device) else None
-        return Span(device, note, uses, event, time.monotonic())
+        return Span(device, note, uses, parts or {}, event, time.monotonic())
 
     def end(self, span: Span) -> None:
         """End a span of work; finish it at once on a synchronous device."""

@@ -42,6 +42,8 @@ class Job:
         self.timeline.pixel_count = request.parameters.width * request.parameters.height
         self.timeline.queued_at = self.arrived_at = time.monotonic()
         self.images = [ImageRun(self, index) for index in range(request.image_count)]
+        self.is_settled = False
+        """Whether its timeline has all its device seconds; written by the device thread."""
         self._cancelled = threading.Event()
 
     def cancel(self) -> None:

@@ -15,6 +15,10 @@ def describe_end(generation: Generation) -> dict[str, object]:
         line |= {"model": accepted.model, "image_count": accepted.request.image_count}
     if generation.owner:
         line["caller"] = generation.owner
+    if generation.execution is not None and accepted is not None:
+        done = generation.execution.usage_of(generation)
+        usage = asdict(outcome.usage if isinstance(outcome, Completed) else done)
+        line["usage"] = {name: round(each, 4) for name, each in usage.items()}
     if isinstance(outcome, Completed):
         line |= {"cache": outcome.cache.value, "step_count": outcome.step_count}
         line |= {name: round(each, 4) for name, each in asdict(outcome.timings).items()}

@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Hashable
 
-from safelight_service.core.events import Event, Image
+from safelight_service.core.events import Event, Image, Usage
 from safelight_service.core.tenant import Tenant
 from safelight_service.core.timeline import Timeline
 from safelight_service.generations.state import Generation
@@ -19,7 +19,7 @@ class Execution:
 
     def __init__(self, generation: Generation) -> None:
         self.request = generation.request
-        self.timeline = Timeline(generation.began_at)
+        self.timeline = Timeline(generation.began_at, token=generation.owner)
         self.key: Hashable = None
         """Key by which other generations may join it; None if they may not."""
         self.generations = [generation]
@@ -35,6 +35,10 @@ class Execution:
     def images(self) -> tuple[Image, ...]:
         """The images made so far."""
         return tuple(event for event in self.generations[0].present if isinstance(event, Image))
+
+    def usage_of(self, generation: Generation) -> Usage:
+        """Return the work that counts for a generation: all for the first, none for the others."""
+        return self.timeline.usage if generation.request is self.request else Usage()
 
     def stop(self) -> None:
         """Cancel the task, unless the task itself is the caller."""

@@ -26,7 +26,7 @@ from safelight_service.core.errors import (
     UnauthenticatedError,
     report_fault,
 )
-from safelight_service.core.events import Completed, Event
+from safelight_service.core.events import Completed, Event, Usage
 from safelight_service.core.observer import NULL_OBSERVER, Observer
 from safelight_service.core.request import GenerationRequest
 from safelight_service.core.tenant import NO_TENANT, Tenant
@@ -200,6 +200,8 @@ class Generations:
         for generation in tuple(execution.generations):
             if isinstance(outcome, DeadlineError) and generation.request is not execution.request:
                 self._launch(generation)  # the deadline was another request's
+            elif isinstance(outcome, Completed) and generation.request is not execution.request:
+                self._end(generation, replace(outcome, usage=Usage()))  # it counts for the first
             elif outcome is not None:
                 self._end(generation, outcome)
 

@@ -119,6 +119,7 @@ def to_generation_events(event: events.Event) -> Iterator[pb.GenerationEvent]:
                         for width, count in event.widths.items()
                     ],
                     cache=_CACHE_STATUSES[event.cache],
+                    usage=_usage(event.usage),
                 )
             )
 
@@ -196,6 +197,15 @@ def _timings(timings: events.Timings) -> pb.GenerationTimings:
         decode=_duration(timings.decode_s),
         image_encode=_duration(timings.image_encode_s),
         total=_duration(timings.total_s),
+    )
+
+
+def _usage(usage: events.Usage) -> pb.GenerationUsage:
+    return pb.GenerationUsage(
+        device_time=_duration(usage.device_time_s),
+        image_count=usage.image_count,
+        pixel_count=usage.pixel_count,
+        step_count=usage.step_count,
     )
 
 

@@ -30,6 +30,7 @@ from safelight_service.telemetry.signals import find_signals
 
 if TYPE_CHECKING:
     from safelight_service.telemetry.telemetry import Telemetry
+    from safelight_service.telemetry.usage_metrics import ListAccounts
 
 SERVICE = pb.DESCRIPTOR.services_by_name["TextToImageService"].full_name
 
@@ -61,9 +62,12 @@ class Server:
         interceptors: list[grpc.aio.ServerInterceptor] = [
             FaultInterceptor(SERVICE, self._ongoing, settings.generations.stall_s, observer)
         ]
+        models = [model.name for model in settings.models]
+        self._list_accounts: ListAccounts = lambda: [(model, "") for model in models]
         tokens: Tokens | None = None
         if settings.tokens_file is not None:
-            tokens = Tokens(settings.tokens_file, [model.name for model in settings.models])
+            tokens = Tokens(settings.tokens_file, models)
+            self._list_accounts = tokens.list_accounts
             interceptors.insert(0, AccessInterceptor(tokens))
         if self._telemetry is not None:
             from safelight_service.grpc_server.interceptors.tracing import TracingInterceptor
@@ -114,7 +118,7 @@ class Server:
             )
             reflection.enable_server_reflection(names, self._server)
         if self._telemetry is not None:
-            self._telemetry.start(self._backend, self._cache)
+            self._telemetry.start(self._backend, self._cache, self._list_accounts)
         await self._set_health(_Status.NOT_SERVING)
         await self._server.start()
         if self._revocation is not None:

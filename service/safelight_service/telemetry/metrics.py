@@ -12,6 +12,7 @@ from safelight_service.core.events import Completed
 from safelight_service.core.observer import Compilation, CompilationReason
 from safelight_service.core.timeline import SharedForward, Timeline
 from safelight_service.telemetry import names
+from safelight_service.telemetry.usage_metrics import ListAccounts, UsageMetrics
 
 _LONG_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800)
 """Buckets of durations that may be minutes, in seconds."""
@@ -34,6 +35,7 @@ class Metrics:
         measure: Callable[[], BackendStats],
         cache_stats: Mapping[str, TierStats],
         models: Iterable[str],
+        list_accounts: ListAccounts,
     ) -> None:
         self._measure = measure
         self._cache_stats = cache_stats
@@ -76,13 +78,7 @@ class Metrics:
         self._widths = histogram(
             "safelight.forward.width", "{image}", "Images that shared a forward.", _WIDTHS
         )
-        self._images = meter.create_counter("safelight.images", "{image}", "Images made.")
-        self._pixels = meter.create_counter(
-            "safelight.pixels", "{pixel}", "Pixels of the images made."
-        )
-        self._step_count = meter.create_counter(
-            "safelight.steps", "{step}", "Denoising steps made."
-        )
+        self._usage = UsageMetrics(meter, measure, list_accounts)
         self._previews = meter.create_counter(
             "safelight.previews.dropped", "{preview}", "Unread previews replaced by newer ones."
         )
@@ -103,6 +99,9 @@ class Metrics:
                 self._compilations.add(0, _compilation_labels(Compilation(model, reason)))
         self._lags = histogram(
             "safelight.event_loop.lag", "s", "Delay of the event loop's wake-ups.", _SHORT_S
+        )
+        meter.create_observable_counter(
+            "safelight.device.busy", [self._busy_times], "s", "Time in which a device was at work."
         )
         meter.create_observable_gauge(
             "safelight.queue.depth", [self._depth], "{generation}", "Generations in the queue."
@@ -161,10 +160,7 @@ class Metrics:
             for step_at in image.step_ends:
                 self._steps.record(step_at - before, model)
                 before = step_at
-            self._step_count.add(len(image.step_ends), model)
-            if image.encoded_at is not None:
-                self._images.add(1, model)
-                self._pixels.add(timeline.pixel_count, model)
+        self._usage.add(timeline)
 
     def forward_made(self, forward: SharedForward) -> None:
         """Record a forward."""
@@ -191,6 +187,10 @@ class Metrics:
     def loop_lagged(self, seconds: float) -> None:
         """Record the delay of a wake-up of the event loop, in seconds."""
         self._lags.record(seconds)
+
+    def _busy_times(self, _: CallbackOptions) -> Iterable[Observation]:
+        for device, seconds in self._measure().busy_s.items():
+            yield Observation(seconds, {names.DEVICE: device})
 
     def _depth(self, _: CallbackOptions) -> Iterable[Observation]:
         yield Observation(self._measure().waiting_count)

@@ -26,6 +26,7 @@ from safelight_service.telemetry.metrics import Metrics
 from safelight_service.telemetry.providers import Providers
 from safelight_service.telemetry.signals import Signals
 from safelight_service.telemetry.traces import Traces
+from safelight_service.telemetry.usage_metrics import ListAccounts
 from safelight_service.version import __version__
 
 if TYPE_CHECKING:
@@ -84,11 +85,13 @@ class Telemetry(Observer):
         """HOST:PORT of the metrics for Prometheus, or None."""
         return self._providers.prometheus_address
 
-    def start(self, backend: Backend, cache: ResultCache) -> None:
+    def start(self, backend: Backend, cache: ResultCache, list_accounts: ListAccounts) -> None:
         """Start to measure a backend and a cache; needs a running event loop."""
         if self._providers.meters is not None:
             meter = self._providers.meters.get_meter("safelight_service", __version__)
-            self._metrics = Metrics(meter, backend.stats, cache.stats, sorted(self._models))
+            self._metrics = Metrics(
+                meter, backend.stats, cache.stats, sorted(self._models), list_accounts
+            )
         self._ticking = asyncio.create_task(self._tick())
         if self.prometheus_address is not None:
             _log.info("prometheus_ready", address=self.prometheus_address)

@@ -155,6 +155,12 @@ def test_a_new_version_of_the_file_is_used_within_a_second(file: Path) -> None:
     assert tokens.find("other secret")
 
 
+def test_each_token_has_an_account_for_each_model_that_it_may_use(file: Path) -> None:
+    tokens = Tokens(write(file, OTHER + GOOD + 'models = ["shapes"]\n'), SERVED)
+    accounts = {("shapes", "other"), ("sdxl", "other"), ("shapes", "billing")}
+    assert set(tokens.list_accounts()) == accounts
+
+
 def test_all_tokens_can_be_revoked(file: Path) -> None:
     clock = Clock()
     tokens = Tokens(write(file, GOOD), SERVED, clock)

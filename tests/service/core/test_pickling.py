@@ -52,7 +52,13 @@ EVENTS = [
     events.Progress(1, 4, 0, 0.5, 1.5),
     events.Preview(0, 1, "image/jpeg", 8, 8, b"x"),
     events.Image(0, "image/png", 64, 64, 7, False, "00", b"x"),
-    events.Completed(events.Timings(0, 1, 2, 3, 4, 5, 6), 4, {1: 4}, events.CacheUse.HIT),
+    events.Completed(
+        events.Timings(0, 1, 2, 3, 4, 5, 6),
+        4,
+        {1: 4},
+        events.CacheUse.HIT,
+        events.Usage(1, 2, 3, 4),
+    ),
 ]
 
 

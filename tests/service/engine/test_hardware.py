@@ -3,6 +3,7 @@
 import contextlib
 import math
 import weakref
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from safelight_service.engine.hardware import (
     RunAhead,
+    Span,
     is_answering,
     is_out_of_memory,
     memory_for_weights,
@@ -47,6 +49,11 @@ class FakeGpu:
     def catch_up(self) -> None:
         """Wait for all work."""
         self._ahead.catch_up()
+
+    @property
+    def unfinished(self) -> Sequence[Span]:
+        """Work that the host has not waited for."""
+        return self._ahead.unfinished
 
     @property
     def behind_s(self) -> float:
@@ -98,6 +105,20 @@ def test_seconds_of_work_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
         gpu.end_step()
     gpu.catch_up()
     assert gpu.noted == pytest.approx([1.0, 3.0, 2.0], abs=2 * LAUNCH_S)
+
+
+def test_the_seconds_of_work_can_be_measured_before_later_work_is_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gpu = FakeGpu(monkeypatch)
+    gpu.work(1.0)
+    gpu.work(5.0)
+    first, _ = gpu.unfinished
+    assert first.measure() == pytest.approx(1.0, abs=2 * LAUNCH_S)
+    assert gpu.behind_s == pytest.approx(5.0, abs=2 * LAUNCH_S)
+    assert gpu.noted == []
+    gpu.catch_up()
+    assert gpu.noted == pytest.approx([1.0, 5.0], abs=2 * LAUNCH_S)
 
 
 def test_weights_stay_in_memory_until_the_work_with_them_is_done(

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from structlog.testing import capture_logs
 
 from safelight_service.auth.tokens import Caller, current_caller, digest_token
 from safelight_service.cache import ResultCache
@@ -36,6 +37,7 @@ from safelight_service.core.events import (
     Progress,
     Queued,
     Timings,
+    Usage,
 )
 from safelight_service.core.request import (
     GenerationRequest,
@@ -540,6 +542,58 @@ def test_who_joined_gets_the_image_although_the_first_one_leaves() -> None:
         assert IMAGE in second.events
         assert scene.generations.cancel("a") is State.CANCELLED
         assert scene.generations.cancel("b") is State.COMPLETED
+
+    play(act)
+
+
+def usage_of(watcher: Watcher) -> Usage:
+    completed = watcher.events[-1]
+    assert isinstance(completed, Completed)
+    return completed.usage
+
+
+def test_work_counts_for_the_token_that_it_was_begun_for_and_only_once() -> None:
+    used = Usage(2.5, 1, 4096, 4)
+
+    async def act(scene: Scene) -> None:
+        current_caller.set(caller("one", "team"))
+        first = await scene.generate("a", **SEED)
+        current_caller.set(caller("two", "team"))
+        joined = await scene.generate("b", **SEED)
+        assert scene.engine.timelines["a"].token == "one"
+        with capture_logs() as log:
+            await scene.happen(IMAGE, replace(COMPLETED, usage=used))
+            cached = await scene.generate("c", **SEED)
+        assert [usage_of(each) for each in (first, joined, cached)] == [used, Usage(), Usage()]
+        again = await scene.watch("c")
+        assert usage_of(again) == Usage()
+        logged = {line["generation_id"]: line["usage"]["device_time_s"] for line in log}
+        assert logged == {"a": 2.5, "b": 0, "c": 0}
+
+    play(act)
+
+
+@pytest.mark.parametrize("ending", ["cancelled", "failed"])
+def test_the_log_has_the_work_of_those_that_did_not_complete(ending: str) -> None:
+    async def act(scene: Scene) -> None:
+        await scene.generate("a", **SEED)
+        timeline = scene.engine.timelines["a"]
+        timeline.device_time_s, timeline.pixel_count = 1.25, 4096
+        timeline.add_image().encoded_at = 1.0
+        timeline.add_image().step_ends += [1.0, 2.0]
+        with capture_logs() as log:
+            if ending == "cancelled":
+                scene.generations.cancel("a")
+            else:
+                await scene.happen(OutOfMemoryError())
+        [line] = log
+        assert line["state"] == ending
+        assert line["usage"] == {
+            "device_time_s": 1.25,
+            "image_count": 1,
+            "pixel_count": 4096,
+            "step_count": 2,
+        }
 
     play(act)
 

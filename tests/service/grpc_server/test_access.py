@@ -1,6 +1,8 @@
-"""Access by token: calls, visible models and quotas."""
+"""Access by token: calls, visible models, quotas and use."""
 
 import json
+import re
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,7 +55,12 @@ def tokens_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def guarded(tokens_file: Path) -> Iterator[RunningService]:
-    with run_service(models=MODELS, tokens_file=str(tokens_file), log_level="debug") as running:
+    with run_service(
+        models=MODELS,
+        tokens_file=str(tokens_file),
+        log_level="debug",
+        telemetry='{"prometheus_listen": "127.0.0.1:0"}',
+    ) as running:
         yield running
 
 
@@ -296,6 +303,39 @@ def test_what_lingers_counts_as_running(stub: pb_grpc.TextToImageServiceStub) ->
     # Rejoining it starts no generation.
     back = stub.Generate(lingering, metadata=bearer("one_at_a_time"))
     assert kinds(back)[-1] == "completed"
+
+
+def read_device_times(guarded: RunningService) -> dict[tuple[str, str], float]:
+    """Return the device seconds by model and token."""
+    ready = re.search(r"prometheus_ready\s+address=(\S+)", guarded.read_log())
+    assert ready is not None
+    with urllib.request.urlopen(f"http://{ready[1]}/metrics", timeout=10) as response:
+        text = response.read().decode()
+    assert CANARY not in text
+    metric = r'^safelight_device_time_seconds_total\{.*model="(\w+)".*token="(\w*)".*\} (\S+)'
+    return {
+        (model, token): float(value)
+        for model, token, value in re.findall(metric, text, re.MULTILINE)
+    }
+
+
+def test_work_counts_for_the_token_that_asks_for_it(
+    guarded: RunningService, stub: pb_grpc.TextToImageServiceStub
+) -> None:
+    before = read_device_times(guarded)
+    assert {("shapes", "full"), ("toys", "full"), ("toys", "toys_only")} < before.keys()
+    assert ("shapes", "toys_only") not in before
+    *_, last = stub.Generate(request("shapes", 2), metadata=bearer("full"))
+    cancelled = stub.Generate(request("toys", 50), metadata=bearer("toys_only"))
+    while next(cancelled).event.progress.step < 3:
+        pass
+    cancelled.cancel()
+    after = read_device_times(guarded)
+    rises = {account: after[account] - before[account] for account in before}
+    used_s = last.event.completed.usage.device_time.ToNanoseconds() / 1e9
+    assert rises["shapes", "full"] == pytest.approx(used_s, rel=1e-6)
+    assert rises["toys", "toys_only"] > 0
+    assert sum(rise > 0 for rise in rises.values()) == 2
 
 
 def test_a_generation_is_that_of_its_token(stub: pb_grpc.TextToImageServiceStub) -> None:

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
+from safelight.v1 import text_to_image_pb2 as pb
 
 from tests.service.telemetry.conftest import Traced
 
@@ -28,25 +30,27 @@ LABELS = {
     },
     "safelight_cache_lookups": {"safelight_cache_tier", "safelight_cache_result"},
     "safelight_cache_size_bytes": {"safelight_cache_tier"},
+    "safelight_device_busy_seconds": {"safelight_device"},
+    "safelight_device_time_seconds": {"gen_ai_request_model", "safelight_token"},
     "safelight_event_loop_lag_seconds": set(),
     "safelight_forward_duration_seconds": {"gen_ai_request_model"},
     "safelight_forward_width": {"gen_ai_request_model"},
     "safelight_generations": GENERATION_LABELS,
     "safelight_generations_running": set(),
-    "safelight_images": {"gen_ai_request_model"},
+    "safelight_images": {"gen_ai_request_model", "safelight_token"},
     "safelight_model_compilations": {"gen_ai_request_model", "safelight_compilation_reason"},
     "safelight_model_load_duration_seconds": {"gen_ai_request_model"},
     "safelight_model_resident": {"gen_ai_request_model"},
     "safelight_model_size_bytes": {"gen_ai_request_model"},
-    "safelight_pixels": {"gen_ai_request_model"},
+    "safelight_pixels": {"gen_ai_request_model", "safelight_token"},
     "safelight_queue_depth": set(),
     "safelight_queue_wait_seconds": {"gen_ai_request_model"},
     "safelight_step_duration_seconds": {"gen_ai_request_model"},
-    "safelight_steps": {"gen_ai_request_model"},
+    "safelight_steps": {"gen_ai_request_model", "safelight_token"},
 }
 """Labels by metric, for all metrics of a service without a GPU after some use."""
 
-DEVICE_LABELS = {"safelight_device", "safelight_device_memory_state"}
+DEVICE_LABELS = {"safelight_device_memory_state"}
 RARE = {"safelight_device_memory_bytes", "safelight_previews_dropped", "safelight_readers_stalled"}
 """Metrics that appear only after certain events."""
 
@@ -83,15 +87,22 @@ def test_every_metric_is_there_with_labels_of_few_values(traced: Traced) -> None
         for sample in metrics[name].samples:
             model = sample.labels.get("gen_ai_request_model", "shapes")
             assert model in ("shapes", "cold", "_OTHER")
+    for name in ("images", "pixels", "steps", "device_time_seconds"):
+        unused = {"gen_ai_request_model": "cold", "safelight_token": ""}
+        counted = [(sample.labels, sample.value) for sample in metrics[f"safelight_{name}"].samples]
+        assert (unused, 0) in counted  # so that the first use is an increase
     traced.receiver.wait_for_metrics("rpc.server.call.duration")
 
 
 def test_work_is_counted(traced: Traced) -> None:
     before = scrape(traced)
     seed = secrets.randbits(30)
-    list(traced.generate(image_count=2, num_inference_steps=3, seed=seed))
-    list(traced.generate(image_count=2, num_inference_steps=3, seed=seed))
+    *_, last = traced.generate(image_count=2, num_inference_steps=3, seed=seed)
+    *_, cached = traced.generate(image_count=2, num_inference_steps=3, seed=seed)
     after = scrape(traced)
+    usage = last.event.completed.usage
+    assert (usage.image_count, usage.pixel_count, usage.step_count) == (2, 2 * 64 * 64, 6)
+    assert cached.event.completed.usage == pb.GenerationUsage(device_time=Duration())
 
     def rise(name: str, **labels: str) -> float:
         return value(after, name, **labels) - value(before, name, **labels)
@@ -99,6 +110,11 @@ def test_work_is_counted(traced: Traced) -> None:
     assert rise("safelight_images_total") == 2
     assert rise("safelight_pixels_total") == 2 * 64 * 64
     assert rise("safelight_steps_total") == 6
+    device_time_s = usage.device_time.ToNanoseconds() / 1e9
+    assert rise("safelight_device_time_seconds_total", safelight_token="") == pytest.approx(
+        device_time_s, rel=1e-6
+    )
+    assert rise("safelight_device_busy_seconds_total") >= device_time_s > 0
     assert rise("safelight_step_duration_seconds_count") == 6
     assert rise("safelight_forward_width_sum") == 6
     assert rise("safelight_queue_wait_seconds_count") == 1
@@ -127,6 +143,12 @@ def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
             asked |= metrics_asked_for(target["expr"]) - labels - DEVICE_LABELS
     assert asked <= LABELS.keys() | RARE
     assert len(asked) >= 15
+
+
+def test_the_docs_describe_every_metric_and_no_other() -> None:
+    text = Path("docs/observability.md").read_text().replace("safelight_service/", "")
+    labels = {label for labels in LABELS.values() for label in labels}
+    assert metrics_asked_for(text) - labels - DEVICE_LABELS == LABELS.keys() | RARE
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")

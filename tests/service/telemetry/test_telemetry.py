@@ -59,7 +59,7 @@ def test_compilations_after_the_warm_up_are_counted() -> None:
         settings = TelemetrySettings(prometheus_listen="127.0.0.1:0")
         telemetry = Telemetry(settings, find_signals(settings, {}), ["shapes"], "shapes")
         engine = Engine(Settings(), telemetry)
-        telemetry.start(engine, ResultCache.open(CacheSettings()))
+        telemetry.start(engine, ResultCache.open(CacheSettings()), list)
         assert telemetry.note_compilation is not None
         telemetry.note_compilation(Compilation("shapes", "new_shape"))
         telemetry.execution_ended(Timeline(model="shapes"))  # evaluates the recorded timeline

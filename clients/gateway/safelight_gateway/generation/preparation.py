@@ -96,13 +96,11 @@ class PreparedRequest:
 
     def result(self, images: Sequence[Image], completed: Completed) -> ImageResult:
         """Return the result of a completed generation."""
-        timings = completed.timings
         is_cached = completed.cache is CacheStatus.HIT
-        phases = (timings.text_encode_s, timings.denoise_s, timings.decode_s)
         return ImageResult(
             images=tuple(images),
             model=self.model.name,
-            compute_s=timings.total_s if is_cached else sum(phases) + timings.image_encode_s,
+            compute_s=_find_compute_s(completed),
             compute_type="cache" if is_cached else self._device_type,
             ignored_fields=self.ignored,
         )
@@ -121,6 +119,14 @@ class PreparedRequest:
     def _device_type(self) -> str:
         capabilities = self.model.capabilities
         return "cpu" if capabilities is not None and capabilities.device_type == "cpu" else "gpu"
+
+
+def _find_compute_s(completed: Completed) -> float:
+    """Return the device seconds that count for a generation; by phase from an older service."""
+    if completed.usage is not None:
+        return completed.usage.device_time_s
+    timings = completed.timings
+    return timings.text_encode_s + timings.denoise_s + timings.decode_s
 
 
 def spread_previews(count: int, step_count: int) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from safelight.events import (
     Progress,
     Queued,
     Timings,
+    Usage,
 )
 from safelight.models import Capabilities, Limits, Model, ModelState, Scheduler
 from safelight.options import DEFAULT_LINGER_S, GenerateOptions
@@ -190,6 +191,16 @@ def completed_from_proto(message: pb.GenerationCompleted) -> Completed:
         step_count=message.step_count,
         batch_widths={width.image_count: width.forward_count for width in message.batch_widths},
         cache=_CACHE_STATUSES.get(message.cache, CacheStatus.UNKNOWN),
+        usage=_usage_from_proto(message.usage) if message.HasField("usage") else None,
+    )
+
+
+def _usage_from_proto(message: pb.GenerationUsage) -> Usage:
+    return Usage(
+        device_time_s=_seconds(message.device_time),
+        image_count=message.image_count,
+        pixel_count=message.pixel_count,
+        step_count=message.step_count,
     )
 
 

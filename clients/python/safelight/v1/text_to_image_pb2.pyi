@@ -920,6 +920,7 @@ class GenerationCompleted(_message.Message):
     STEP_COUNT_FIELD_NUMBER: _builtins.int
     BATCH_WIDTHS_FIELD_NUMBER: _builtins.int
     CACHE_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     step_count: _builtins.int
     """Denoising steps of all images together; from the cache, those of the
     original generation.
@@ -936,6 +937,10 @@ class GenerationCompleted(_message.Message):
         narrowest first.
         """
 
+    @_builtins.property
+    def usage(self) -> Global___GenerationUsage:
+        """Work that counts for this generation. Unset by older services."""
+
     def __init__(
         self,
         *,
@@ -943,14 +948,58 @@ class GenerationCompleted(_message.Message):
         step_count: _builtins.int = ...,
         batch_widths: _abc.Iterable[Global___BatchWidth] | None = ...,
         cache: Global___CacheStatus.ValueType = ...,
+        usage: Global___GenerationUsage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["timings", b"timings"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_widths", b"batch_widths", "cache", b"cache", "step_count", b"step_count", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_widths", b"batch_widths", "cache", b"cache", "step_count", b"step_count", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GenerationCompleted: _TypeAlias = GenerationCompleted  # noqa: Y015
+
+@_typing.final
+class GenerationUsage(_message.Message):
+    """Work of the service that counts for a generation, and for the token that
+    started it. All zero if the images came from the cache, or from an equal
+    generation that runs at the same time: they count for the first one.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_TIME_FIELD_NUMBER: _builtins.int
+    IMAGE_COUNT_FIELD_NUMBER: _builtins.int
+    PIXEL_COUNT_FIELD_NUMBER: _builtins.int
+    STEP_COUNT_FIELD_NUMBER: _builtins.int
+    image_count: _builtins.int
+    """Images made."""
+    pixel_count: _builtins.int
+    """Pixels of these images together."""
+    step_count: _builtins.int
+    """Denoising steps made, all images together."""
+    @_builtins.property
+    def device_time(self) -> _duration_pb2.Duration:
+        """Measured time of the device: embedding the prompts, denoising, decoding,
+        previews and safety checks, for all images together. Images that share a
+        forward share its time by their rows. Excludes waiting, loading and compiling
+        the model, and compressing the images.
+        """
+
+    def __init__(
+        self,
+        *,
+        device_time: _duration_pb2.Duration | None = ...,
+        image_count: _builtins.int = ...,
+        pixel_count: _builtins.int = ...,
+        step_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["device_time", b"device_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_time", b"device_time", "image_count", b"image_count", "pixel_count", b"pixel_count", "step_count", b"step_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GenerationUsage: _TypeAlias = GenerationUsage  # noqa: Y015
 
 @_typing.final
 class BatchWidth(_message.Message):

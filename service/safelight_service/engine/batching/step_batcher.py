@@ -9,7 +9,8 @@ all images that can share a forward.
 import functools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from safelight_service.core.errors import (
@@ -25,9 +26,9 @@ from safelight_service.engine.batching import deadlines
 from safelight_service.engine.batching.arrivals import Arrivals, Expectation
 from safelight_service.engine.batching.busy_clock import BusyClock
 from safelight_service.engine.batching.cost_model import CostModel
-from safelight_service.engine.batching.fair_shares import FairShares
 from safelight_service.engine.batching.forecast import Forecast, find_seconds_alone
 from safelight_service.engine.batching.forward_runner import ForwardRunner
+from safelight_service.engine.batching.meter import Meter
 from safelight_service.engine.batching.policy import SchedulingPolicy, find_active, rank_of
 from safelight_service.engine.batching.safety_checks import flag, group_alike
 from safelight_service.engine.batching.sharing import Budget, Seats
@@ -53,12 +54,14 @@ class StepBatcher:
         self._added: list[Job] = []
         self._late: dict[Job, DeadlineError] = {}
         """Jobs that cannot meet their deadlines; the next step ends them."""
+        self._over: dict[Job, SafelightError | None] = {}
+        """Jobs that are over, with their errors; the end of the current span of work ends them."""
         self._policy = policy
-        self.shares = FairShares()
+        self._meter = Meter()
+        self.shares = self._meter.shares
         self._busy = BusyClock()
         self._forwards = ForwardRunner(self._busy, note_forward)
         self._forecast = Forecast()
-        self._run_ahead = hardware.RunAhead()
         self._forward_s = 0.0
         """Seconds of the last forward, including its members' work up to their next operations."""
         self._completed_count = 0
@@ -66,8 +69,18 @@ class StepBatcher:
 
     @property
     def busy_since(self) -> float | None:
-        """Start of the current operation, by time.monotonic; None between steps. For any thread."""
+        """Start of the current operation, by time.monotonic; None between them. For any thread."""
         return self._busy.since
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds of all operations so far, without compilation. For any thread."""
+        return self._busy.total_s
+
+    @property
+    def device_time_s(self) -> Mapping[tuple[str, str], float]:
+        """Device seconds so far, by model and token. For any thread."""
+        return self._meter.seconds
 
     def add(self, job: Job) -> None:
         """Add a job; the batcher closes its relay at the end."""
@@ -97,11 +110,7 @@ class StepBatcher:
         self._prepare()
         self._start()
         self._busy.start()
-        if self.jobs:
-            self._run_ahead.end_step()
-        else:
-            self._run_ahead.catch_up()
-            self.shares.clear()
+        self._meter.end_step(is_last=not self.jobs)
         self._busy.stop()
         if self._completed_count > completed_count:
             self._arrivals.note_completed(self._completed_count - completed_count)
@@ -163,13 +172,10 @@ class StepBatcher:
     def _check(self) -> None:
         """Run the safety checks of all images that wait for one."""
         for images in group_alike(self._images()):
-            first = images[0].job
-            device = first.model.adapter.execution_device
-            note = functools.partial(self._note_check, images)
-            span = self._run_ahead.begin(device, note, first.model)
-            for image, outcome in zip(images, flag(images, self._busy), strict=True):
-                self._deliver(image, outcome)
-            self._run_ahead.end(span)
+            note = images[0].job.cost_model.check.note
+            with self._measured([(image.job, 1) for image in images], note):
+                for image, outcome in zip(images, flag(images, self._busy), strict=True):
+                    self._deliver(image, outcome)
 
     def _deliver(self, image: ImageRun, outcome: Any) -> None:
         """Resume an image with the result or the error of its operation."""
@@ -226,48 +232,47 @@ class StepBatcher:
 
         Returns the seconds; None while the device is still busy with it.
         """
-
-        def account(seconds: float) -> None:
-            self.shares.charge(image.job.tenant, seconds)
-            note(image, seconds)
-
-        device = image.job.model.adapter.execution_device
-        span = self._run_ahead.begin(device, account, image.job.model)
-        self._advance(image, run)
-        self._run_ahead.end(span)
+        with self._measured([(image.job, 1)], functools.partial(note, image)) as span:
+            self._advance(image, run)
         return span.seconds
+
+    @contextmanager
+    def _measured(
+        self, rows: Sequence[tuple[Job, int]], note: hardware.NoteSeconds
+    ) -> Iterator[hardware.Span]:
+        """Charge the block's work to its jobs, by rows, and then end those that are over."""
+        span = self._meter.begin(rows, note)
+        yield span
+        self._meter.end(span)
+        self._busy.stop()
+        for job, error in self._over.items():
+            if error is None:
+                self._complete(job)
+            self._end(job, error)
+        self._over.clear()
 
     def _note_decode(self, image: ImageRun, seconds: float) -> None:
         image.job.cost_model.decode.note(seconds)
         self._forecast.learn(image, time.monotonic())
 
-    def _note_check(self, images: Sequence[ImageRun], seconds: float) -> None:
-        images[0].job.cost_model.check.note(seconds)
-        for image in images:
-            self.shares.charge(image.job.tenant, seconds / len(images))
-
     def _run_forward(self, members: Sequence[ImageRun]) -> None:
         """Run one forward for images that share it, and advance them to their next operations."""
         cost_model = members[0].job.cost_model
-        rows = [(image.job.tenant, image.operation_as(Forward).row_count) for image in members]
+        rows = [(image.job, image.operation_as(Forward).row_count) for image in members]
         row_count = sum(count for _, count in rows)
         is_typical = False
 
         def note(seconds: float) -> None:
             self._forward_s = seconds
-            for tenant, count in rows:
-                self.shares.charge(tenant, seconds * count / row_count)
             if is_typical:
                 cost_model.note_forward(row_count, seconds)
 
-        model = members[0].job.model
-        span = self._run_ahead.begin(model.adapter.execution_device, note, model)
-        outcomes = self._forwards.run(members)
-        # The device may finish after later forwards have run.
-        is_typical = not self._forwards.was_split and not isinstance(outcomes[0], Exception)
-        for image, outcome in zip(members, outcomes, strict=True):
-            self._deliver(image, outcome)
-        self._run_ahead.end(span)
+        with self._measured(rows, note):
+            outcomes = self._forwards.run(members)
+            # The device may finish after later forwards have run.
+            is_typical = not self._forwards.was_split and not isinstance(outcomes[0], Exception)
+            for image, outcome in zip(members, outcomes, strict=True):
+                self._deliver(image, outcome)
         for image in members:
             image.draw_ahead()
 
@@ -289,12 +294,12 @@ class StepBatcher:
         return members
 
     def _advance(self, image: ImageRun, run: Callable[[], None]) -> None:
-        """Advance an image by `run`; end its job if it fails or is complete.
+        """Advance an image by `run`; its job is over if it fails or is complete.
 
         Raises:
             Exception: the error of `run`, if the device has stopped answering.
         """
-        if image.job not in self.jobs:
+        if image.job not in self.jobs or image.job in self._over:
             return  # ended by the failure of another image
         self._busy.start()
         try:
@@ -302,24 +307,29 @@ class StepBatcher:
         except Exception as fault:
             if hardware.is_out_of_memory(fault):
                 hardware.empty_cache()
-                self._end(image.job, OutOfMemoryError())
+                self._fail(image.job, OutOfMemoryError())
                 return
             if not hardware.is_answering(image.job.model.adapter.execution_device):
                 raise
             if isinstance(fault, NonFiniteImageError):  # by the pipeline's own safety checker
-                self._end(image.job, fault)
+                self._fail(image.job, fault)
             else:
-                self._end(image.job, self.report_fault(fault))
+                self._fail(image.job, self.report_fault(fault))
         else:
             if image.job.has_ended:
-                self._learn(image.job)
-                self._end(image.job, None)
-                self._completed_count += 1
+                self._over[image.job] = None
 
-    def _learn(self, job: Job) -> None:
+    def _fail(self, job: Job, error: SafelightError) -> None:
+        self._over[job] = error
+        for image in job.images:
+            image.stop()
+
+    def _complete(self, job: Job) -> None:
         """Record the demand of a job's images, for the forecast of similar ones."""
         for image in job.images:
             job.cost_model.note_demand(image.demand, is_guided=job.is_guided)
+        self._completed_count += 1
+        self._meter.settle(job)
 
     def _end(self, job: Job, error: SafelightError | None) -> None:
         if job not in self.jobs:
