@@ -104,7 +104,7 @@ class EngineHost:
 
         Yields the events but Accepted; the last frame holds Completed, IdentityChanged or an error.
         """
-        timeline = Timeline()
+        timeline = Timeline(token=order.token)
         timeline.abandoned_at = timeline.began_at if order.is_abandoned else None
         timeline.joined_at = timeline.began_at if order.is_joined else None
 

@@ -2,7 +2,7 @@
 
 import copy
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from safelight_service.core.errors import SafelightError
 from safelight_service.core.events import Accepted, Completed, Event
@@ -35,6 +35,10 @@ class IdentityChanged:
 Outcome = Offer | Completed | IdentityChanged | SafelightError
 
 
+_BY_ENGINE = ("model", "pixel_count", "device_time_s", "loading_at", "loaded_at", "queued_at")
+"""Fields of a timeline that an engine writes, besides the images."""
+
+
 @dataclass(frozen=True, slots=True)
 class Moments:
     """A timeline as it travels: its moments are ages in seconds, since clocks of hosts differ."""
@@ -50,7 +54,7 @@ class Moments:
     def write_to(self, timeline: Timeline) -> None:
         """Copy the moments that an engine writes into a timeline of this host."""
         here = _shift(self.timeline, time.monotonic())
-        for name in ("model", "pixel_count", "loading_at", "loaded_at", "queued_at"):
+        for name in _BY_ENGINE:
             setattr(timeline, name, getattr(here, name))
         timeline.images[:] = [replace(image, timeline=timeline) for image in here.images]
 
@@ -77,7 +81,11 @@ class RunOrder:
     model_identity: str
     left_s: float | None = None
     """Seconds to the deadline; None without one."""
-    tenant: Tenant = field(default=NO_TENANT)
+    tenant: Tenant = NO_TENANT
+    cache_scope: str = ""
+    """Name of the callers that share encoded prompts."""
+    token: str = ""
+    """Name of the token that the work counts for."""
     is_abandoned: bool = False
     """No caller watches it now."""
     is_joined: bool = False
@@ -91,6 +99,7 @@ class RunOrder:
             generation_id=self.accepted.generation_id,
             deadline_at=None if self.left_s is None else time.monotonic() + self.left_s,
             tenant=self.tenant,
+            cache_scope=self.cache_scope,
         )
 
 

@@ -48,6 +48,7 @@ class RemotePrepared(Prepared):
     deadline_at: float | None = field(default=None, kw_only=True)
     """The deadline by this host's time.monotonic."""
     tenant: Tenant = field(default=NO_TENANT, kw_only=True)
+    cache_scope: str = field(default="", kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +168,7 @@ class RemoteBackend:
             pool=pool,
             deadline_at=deadline_at,
             tenant=request.tenant,
+            cache_scope=request.cache_scope,
         )
 
     async def run(self, prepared: RemotePrepared, on_event: EventCallback) -> Completed:
@@ -301,6 +303,8 @@ class _RemoteRun:
             self._prepared.model_identity,
             left_s,
             self._prepared.tenant,
+            self._prepared.cache_scope,
+            self._prepared.timeline.token,
             *self._noted,
         )
         return self._prepared.pool.run(order, excluded)

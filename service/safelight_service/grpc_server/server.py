@@ -16,6 +16,7 @@ from safelight_service.cache import ResultCache
 from safelight_service.core.backend import Backend
 from safelight_service.core.observer import NULL_OBSERVER, Observer
 from safelight_service.fleet.directory import Directory
+from safelight_service.fleet.quotas import Quotas
 from safelight_service.generations.generations import Generations
 from safelight_service.grpc_server.drain import OngoingCalls
 from safelight_service.grpc_server.interceptors.auth import AccessInterceptor
@@ -25,7 +26,7 @@ from safelight_service.grpc_server.revocation import Revocation
 from safelight_service.grpc_server.servicer import TextToImageServicer
 from safelight_service.grpc_server.tls import peer_credentials, server_credentials
 from safelight_service.redis_link import RedisLink
-from safelight_service.settings import ConnectionSettings, Settings
+from safelight_service.settings import ConnectionSettings, FleetSettings, Settings
 from safelight_service.telemetry.signals import find_signals
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 SERVICE = pb.DESCRIPTOR.services_by_name["TextToImageService"].full_name
 
 _Status = health_pb2.HealthCheckResponse
+
+_RETRY_S = 1.0
+"""Pause after the Redis server of the fleet has failed to answer."""
 
 _LINGER_S = 1.0
 """Time at the very end for health watchers to leave, and for statuses to be sent."""
@@ -77,7 +81,10 @@ class Server:
         self._backend = make_backend(observer)
         self._health = health.HealthServicer()
         self._cache = ResultCache.open(settings.cache)
-        self._generations = Generations(self._backend, self._cache, settings.generations, observer)
+        self._quotas = _open_quotas(settings)
+        self._generations = Generations(
+            self._backend, self._cache, settings.generations, observer, self._quotas
+        )
         self._revocation = (
             None if tokens is None else Revocation(tokens, self._ongoing, self._generations)
         )
@@ -151,6 +158,8 @@ class Server:
         await self._generations.close()
         if self._directory is not None:
             await self._directory.close()
+        if self._quotas is not None:
+            await self._quotas.close()
         await self._peers.close()
         await self._server.stop(_LINGER_S)
         await self._backend.close()
@@ -175,11 +184,13 @@ class Server:
         if fleet is None:
             return local
         self._directory = Directory(
-            RedisLink(fleet.redis_url.get_secret_value(), retry_s=1.0),
+            _open_link(fleet),
             fleet.advertise or self.address,
             fleet.lease_s,
         )
         self._directory.start(self._generations.knows)
+        if self._quotas is not None:
+            self._quotas.start()
         return RelayingServicer(local, self._directory, self._peers)
 
     def _add_port(self, address: str) -> int:
@@ -220,6 +231,17 @@ def _options(connections: ConnectionSettings) -> list[tuple[str, int]]:
 
 def _ms(seconds: float) -> int:
     return max(1, round(seconds * 1000))
+
+
+def _open_link(fleet: FleetSettings) -> RedisLink:
+    return RedisLink(fleet.redis_url.get_secret_value(), retry_s=_RETRY_S)
+
+
+def _open_quotas(settings: Settings) -> Quotas | None:
+    """Prepare the limits of tokens that hold in the whole fleet."""
+    if settings.fleet is None or settings.tokens_file is None:
+        return None
+    return Quotas(_open_link(settings.fleet), settings.fleet.lease_s)
 
 
 def _open_peers(settings: Settings) -> Peers:

@@ -90,6 +90,9 @@ def test_a_generation_is_accepted_reports_each_step_and_completes(
         assert isinstance(completed, Completed)
         assert completed.step_count == SMALL["num_inference_steps"]
         assert completed.timings.denoise_s > 0
+        assert completed.usage.image_count == 1
+        assert completed.usage.device_time_s > 0
+        assert timeline.device_time_s == completed.usage.device_time_s
         assert completed.timings.total_s >= completed.timings.denoise_s
         assert timeline.model == "sd15"
         assert timeline.pixel_count == SMALL["width"] * SMALL["height"]
