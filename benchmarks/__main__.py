@@ -7,6 +7,7 @@ BENCHMARKS = (
     "overhead",
     "throughput",
     "latency",
+    "goodput",
     "fairness",
     "estimates",
     "streaming",

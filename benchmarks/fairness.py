@@ -1,14 +1,14 @@
 """Fairness: what tenants get of one device beside another that asks for ten times its share.
 
-Nothing is merged, so the device makes one step at a time. Device seconds are those of the engine's
-own forwards.
+Nothing is merged, so the device makes one step at a time, and each tenant's work runs by arrival.
+Device seconds are those of the engine's own forwards.
 """
 
 import argparse
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
@@ -28,6 +28,17 @@ QUEUE_SIZE = 40
 WEIGHTS = (1.0, 2.0, 4.0)
 LOOPS = (1, 2, 8, 16)
 """Calls at a time of each backlogged tenant; their step counts differ, too."""
+OWN = "a device of their own, slower by their share"
+TOGETHER = "one tenant for all"
+EACH = "a tenant each"
+EQUAL = "equal weights"
+WEIGHTED = "weights 1:2:4"
+MOST_P99 = 1.1
+"""Goal for the others' 99th percentile, in multiples of that on a device of their own."""
+LEAST_INDEX = 0.98
+"""Goal for Jain's index of tenants of equal weights."""
+MOST_DEVIATION = 0.05
+"""Goal for the deviation of a tenant's share of the device from its weight's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +65,33 @@ class Shares:
         each = [s / w for s, w in zip(seconds, weights, strict=True)]
         return cls(seconds, sum(each) ** 2 / (len(each) * sum(s * s for s in each)))
 
+    def deviate(self, weights: Sequence[float]) -> float:
+        """Return the largest deviation of a share from that of its weight, as a part of it."""
+        unit = sum(self.seconds) / sum(weights)
+        return max(abs(s / w / unit - 1) for s, w in zip(self.seconds, weights, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A measured value and the goal for it."""
+
+    name: str
+    measured: float
+    goal: float
+    is_met: bool
+
+    def __str__(self) -> str:
+        verdict = "met" if self.is_met else "MISSED"
+        return f"{self.name:<60}{self.measured:>8.3f}, goal {self.goal:g}: {verdict}"
+
 
 def main() -> None:
     """Measure, print and save."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0, help="of each measurement")
-    seconds = parser.parse_args().seconds
-    served, shares = asyncio.run(measure(seconds))
+    parser.add_argument("--rehearse", action="store_true", help="try it briefly, and save nothing")
+    arguments = parser.parse_args()
+    served, shares = asyncio.run(measure(3.0 if arguments.rehearse else arguments.seconds))
     print(
         f"one tenant asks for {EXCESS} shares; the others' calls{'served':>12}{'p50':>8}{'p99':>8}"
     )
@@ -70,28 +101,52 @@ def main() -> None:
     for name, share in shares.items():
         seconds_each = ", ".join(f"{each:.2f}" for each in share.seconds)
         print(f"{name}: device seconds {seconds_each}; Jain's index {share.index:.4f}")
-    write_report(
-        "fairness",
-        {name: asdict(each) for name, each in served.items()}
-        | {name: asdict(each) for name, each in shares.items()},
-    )
+    verdicts = judge(served, shares)
+    for verdict in verdicts:
+        print(verdict)
+    if not arguments.rehearse:
+        write_report(
+            "fairness",
+            {name: asdict(each) for name, each in served.items()}
+            | {name: asdict(each) for name, each in shares.items()}
+            | {"goals": [asdict(verdict) for verdict in verdicts]},
+        )
+
+
+def judge(served: Mapping[str, Service], shares: Mapping[str, Shares]) -> list[Verdict]:
+    """Compare the figures with the goals."""
+    ratio = served[EACH].seconds.p99 / served[OWN].seconds.p99
+    index = shares[EQUAL].index
+    deviation = shares[WEIGHTED].deviate(WEIGHTS)
+    return [
+        Verdict(
+            "others' p99, by that on a device of their own", ratio, MOST_P99, ratio <= MOST_P99
+        ),
+        Verdict("Jain's index, equal weights", index, LEAST_INDEX, index >= LEAST_INDEX),
+        Verdict(
+            "largest deviation from a share, weights 1:2:4",
+            deviation,
+            MOST_DEVIATION,
+            deviation <= MOST_DEVIATION,
+        ),
+    ]
 
 
 async def measure(seconds: float) -> tuple[dict[str, Service], dict[str, Shares]]:
     """Make all measurements on one engine."""
-    batching = BatchingSettings(max_width=1, profiles_file=None)
+    batching = BatchingSettings(max_width=1, order="first_come", profiles_file=None)
     async with open_measured_engine(QUEUE_SIZE, batching) as measured:
         alone_s = await measure_alone(measured)
         arrivals = [draw_arrivals(alone_s, seconds, seed) for seed in range(len(OTHERS))]
         served = {
-            "a device of their own, slower by their share": expect(arrivals, alone_s),
-            "one tenant for all": await flood(measured, arrivals, alone_s, lambda _: NO_TENANT),
-            "a tenant each": await flood(measured, arrivals, alone_s, Tenant),
+            OWN: expect(arrivals, alone_s),
+            TOGETHER: await flood(measured, arrivals, alone_s, lambda _: NO_TENANT),
+            EACH: await flood(measured, arrivals, alone_s, Tenant),
         }
         equal = [1.0] * len(LOOPS)
         shares = {
-            "equal weights": await share(measured, seconds, equal, LOOPS),
-            "weights 1:2:4": await share(measured, seconds, WEIGHTS, [4] * len(WEIGHTS)),
+            EQUAL: await share(measured, seconds, equal, LOOPS),
+            WEIGHTED: await share(measured, seconds, WEIGHTS, [4] * len(WEIGHTS)),
         }
     return served, shares
 

@@ -3,6 +3,7 @@
 import asyncio
 import http.client
 import json
+import os
 import subprocess
 import sys
 import time
@@ -52,8 +53,12 @@ def main() -> None:
 def run_gateway(target: str) -> Iterator[str]:
     """Run a gateway in its own process; yield its URL."""
     command = [sys.executable, "-m", "safelight_gateway", "--listen", "127.0.0.1:0"]
+    limits = {"SAFELIGHT_GATEWAY_CALLS__MAX_PER_CALLER": str(2 * STREAMS)}
     with subprocess.Popen(
-        [*command, "--target", target], stdout=subprocess.PIPE, text=True
+        [*command, "--target", target],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **limits},
     ) as process:
         try:
             assert process.stdout is not None

@@ -26,7 +26,7 @@ STEPS, WEIGHTS = (5, 10, 20, 60), (4, 3, 2, 1)
 NOT_MERGED = "not merged"
 WAYS = {
     NOT_MERGED: '{"max_width": 1}',
-    "merged": '{"profiles_file": ""}',
+    "merged": '{"order": "first_come", "profiles_file": ""}',
     "merged, shortest first": '{"order": "shortest_remaining", "profiles_file": ""}',
 }
 

@@ -1,6 +1,6 @@
-"""Plot: docs/images/performance.svg, from the results of throughput and latency."""
+"""Plot: the pictures of docs/performance.md in docs/images, from the results."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +12,106 @@ mpl.rcParams["svg.hashsalt"] = "safelight"  # equal figures give an equal file
 import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 
+from benchmarks import fairness, goodput  # noqa: E402
 from benchmarks.harness.report import read_figures  # noqa: E402
 from benchmarks.throughput import USUAL  # noqa: E402
 
-PICTURE = Path("docs/images/performance.svg")
+FOLDER = Path("docs/images")
 SERVICE = "the service, "
+
+Draw = Callable[[Axes], None]
+"""Draws one half of a picture."""
 
 
 def main() -> None:
-    """Draw both halves and save the picture."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
-    draw_throughput(left, read_figures("throughput")[str(USUAL)])
-    draw_latency(right, read_figures("latency"))
-    figure.savefig(PICTURE, metadata={"Date": None})
+    """Draw and save all pictures."""
+    draw_both(
+        "performance",
+        lambda axes: draw_throughput(axes, read_figures("throughput")[str(USUAL)]),
+        lambda axes: draw_latency(axes, read_figures("latency")),
+    )
+    draw_both(
+        "goodput",
+        lambda axes: draw_goodput(axes, read_figures("goodput"), ""),
+        lambda axes: draw_goodput(axes, read_figures("goodput"), goodput.DEADLINES),
+    )
+    draw_both(
+        "fairness",
+        lambda axes: draw_flood(axes, read_figures("fairness")),
+        lambda axes: draw_shares(axes, read_figures("fairness")),
+    )
+
+
+def draw_both(name: str, left: Draw, right: Draw) -> None:
+    """Draw two halves and save the picture."""
+    figure, halves = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    for draw, axes in zip((left, right), halves, strict=True):
+        draw(axes)
+    figure.savefig(FOLDER / f"{name}.svg", metadata={"Date": None})
+
+
+def draw_goodput(axes: Axes, figures: dict[str, Any], suffix: str) -> None:
+    """Draw the share of calls in time by load and order, with the goals."""
+    orders = list(figures[goodput.name_run(min(goodput.GOALS), suffix)])
+    for number, order in enumerate(orders):
+        places = [place + 0.8 * number / len(orders) for place in range(len(goodput.GOALS))]
+        runs = [figures[goodput.name_run(load, suffix)][order] for load in goodput.GOALS]
+        bars = axes.bar(
+            places, [run["in_time"] for run in runs], 0.75 / len(orders), align="edge", label=order
+        )
+        axes.bar_label(bars, [f"{run['in_time']:.0%}" for run in runs], fontsize="small")
+    for place, goal in enumerate(goodput.GOALS.values()):
+        axes.hlines(goal, place, place + 0.78, color="grey", linestyle="--")
+    axes.set_xticks(
+        [place + 0.39 for place in range(len(goodput.GOALS))],
+        [f"load {load}" for load in goodput.GOALS],
+    )
+    axes.set_ylim(0, 1.1)
+    axes.set_ylabel("calls in time")
+    axes.set_title(f"callers {'with' if suffix else 'without'} deadlines", fontsize="medium")
+    axes.legend(fontsize="small")
+
+
+def draw_flood(axes: Axes, figures: dict[str, Any]) -> None:
+    """Draw the seconds of the callers beside a greedy one."""
+    names = (fairness.OWN, fairness.TOGETHER, fairness.EACH)
+    for number, percentile in enumerate(("p50", "p99")):
+        places = [place + 0.4 * number for place in range(len(names))]
+        axes.bar(
+            places,
+            [figures[name]["seconds"][percentile] for name in names],
+            0.36,
+            align="edge",
+            label=percentile,
+        )
+    goal = fairness.MOST_P99 * figures[fairness.OWN]["seconds"]["p99"]
+    axes.axhline(goal, color="grey", linestyle="--", label="goal of p99")
+    axes.set_xticks(
+        [place + 0.38 for place in range(len(names))],
+        ["a device each\n(computed)", "one token\nfor all", "a token\neach"],
+    )
+    axes.set_ylabel("seconds of a call beside a greedy caller")
+    axes.legend(fontsize="small")
+
+
+def draw_shares(axes: Axes, figures: dict[str, Any]) -> None:
+    """Draw the device seconds of backlogged callers, and those that their weights give."""
+    place = 0
+    for name, weights in (
+        (fairness.EQUAL, [1.0] * len(fairness.LOOPS)),
+        (fairness.WEIGHTED, fairness.WEIGHTS),
+    ):
+        seconds = figures[name]["seconds"]
+        unit = sum(seconds) / sum(weights)
+        places = range(place, place + len(weights))
+        axes.bar(places, seconds, 0.8, label=name)
+        for at, weight in zip(places, weights, strict=True):
+            axes.hlines(unit * weight, at - 0.45, at + 0.45, color="grey", linestyle="--")
+        place += len(weights) + 1
+    axes.set_xticks([])
+    axes.set_xlabel("callers that never pause; dashed: by weight")
+    axes.set_ylabel("device seconds")
+    axes.legend(fontsize="small")
 
 
 def draw_throughput(axes: Axes, figures: dict[str, Any]) -> None:

@@ -1,17 +1,19 @@
-"""Running Envoy: a real Envoy in its own process, with this repository's configuration."""
+"""Running Envoy: a real Envoy in its own process, with a configuration of this repository."""
 
 import json
 import re
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 _ROOT = Path(__file__).parents[1]
 _PROGRAM = Path(sys.executable).parent / "envoy"
+BROWSERS, EDGE = "envoy.yaml", "envoy-edge.yaml"
+"""Configurations in `deploy/`: for browsers, and for untrusted networks."""
 _ADMIN = "admin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}"
 
 
@@ -21,6 +23,7 @@ class Envoy:
 
     address: str
     admin: str
+    process_id: int
 
     @staticmethod
     def is_installed() -> bool:
@@ -34,10 +37,18 @@ class Envoy:
 
 
 @contextmanager
-def run_envoy(folder: Path, *targets: str) -> Iterator[Envoy]:
-    """Run the repository's configuration on a free port, in front of services at HOST:PORT."""
-    config = (_ROOT / "deploy" / "envoy.yaml").read_text()
-    config, count = re.subn("port_value: 8081", "port_value: 0", config)
+def run_envoy(
+    folder: Path,
+    *targets: str,
+    config: str = BROWSERS,
+    edit: Callable[[str], str] = lambda text: text,
+) -> Iterator[Envoy]:
+    """Run a configuration on a free port, in front of services at HOST:PORT.
+
+    `edit` changes more of the configuration than its addresses.
+    """
+    config = edit((_ROOT / "deploy" / config).read_text())
+    config, count = re.subn("port_value: 808[12]", "port_value: 0", config)
     assert count == 1
     begin, endpoint, end = re.split(r"(^ *- endpoint:\n(?:.*\n)*?.*50051}\n)", config, flags=re.M)
     ports = [target.rpartition(":")[2] for target in targets]
@@ -50,7 +61,7 @@ def run_envoy(folder: Path, *targets: str) -> Iterator[Envoy]:
         try:
             assert process.stderr is not None
             log = ""
-            while "starting main dispatch loop" not in log:
+            while "all dependencies initialized. starting workers" not in log:
                 line = process.stderr.readline()
                 assert line, f"Envoy did not start:\n{log}"
                 log += line
@@ -58,6 +69,6 @@ def run_envoy(folder: Path, *targets: str) -> Iterator[Envoy]:
             with urllib.request.urlopen(f"http://{admin}/listeners?format=json") as answer:
                 (listener,) = json.load(answer)["listener_statuses"]
             address = listener["local_address"]["socket_address"]
-            yield Envoy(f"{address['address']}:{address['port_value']}", admin)
+            yield Envoy(f"{address['address']}:{address['port_value']}", admin, process.pid)
         finally:
             process.kill()

@@ -1,21 +1,23 @@
 """Running gateway: a real gateway on its own socket, behind a proxy that records requests."""
 
+import queue
 import re
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import uvicorn
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from safelight_gateway.app import build_app
 from safelight_gateway.dialects.builtin import DIALECTS
 from safelight_gateway.dialects.dialect import Dialect
-from safelight_gateway.settings import Settings
+from safelight_gateway.server.server import Server
+from safelight_gateway.settings import Settings, TlsSettings
 
 _SEEN = re.compile(r"(/seen-by/[\w-]+)?(/.*)?")
 
@@ -60,52 +62,41 @@ class RunningGateway:
     url: str
 
 
-class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, has_started: threading.Event) -> None:
-        super().__init__(config)
-        self._has_started = has_started
-
-    async def startup(self, sockets: Any = None) -> None:
-        try:
-            await super().startup(sockets)
-        finally:
-            self._has_started.set()
-
-
 @contextmanager
 def run_gateway(
     target: str,
     *,
     dialects: Iterable[Dialect] = DIALECTS,
-    certificate: str | None = None,
-    key: str | None = None,
+    certificate: Path | None = None,
+    key: Path | None = None,
+    trusted_proxies: Sequence[str] = ("127.0.0.1",),
     **settings: Any,
 ) -> Iterator[RunningGateway]:
     """Run a gateway to the service at `target`, on a free port and in its own thread."""
-    app = build_app(Settings(target=target, **settings), dialects)
-    has_started = threading.Event()
-    server = _Server(
-        uvicorn.Config(
-            Recorder(app),
-            host="127.0.0.1",
-            port=0,
-            log_config=None,
-            lifespan="on",
-            proxy_headers=False,
-            timeout_graceful_shutdown=10,  # as in the command: ends abandoned streams
-            ssl_certfile=certificate,
-            ssl_keyfile=key,
-        ),
-        has_started,
+    if certificate is not None and key is not None:
+        settings["tls"] = TlsSettings(certificate=certificate, private_key=key)
+    complete = Settings(
+        target=target,
+        listen=f"{'localhost' if certificate else '127.0.0.1'}:0",
+        trusted_proxies=tuple(trusted_proxies),
+        grace_s=10,  # ends abandoned streams
+        **settings,
     )
-    thread = threading.Thread(target=server.run)
+    started: queue.SimpleQueue[str] = queue.SimpleQueue()
+    server = Server(complete, Recorder(build_app(complete, dialects)), on_ready=started.put)
+
+    def serve() -> None:
+        try:
+            server.run()
+        finally:
+            started.put("")
+
+    thread = threading.Thread(target=serve)
     thread.start()
     try:
-        has_started.wait()
-        port = server.servers[0].sockets[0].getsockname()[1]
-        scheme = "https" if certificate else "http"
-        host = "localhost" if certificate else "127.0.0.1"
-        yield RunningGateway(f"{scheme}://{host}:{port}")
+        url = started.get()
+        assert url, "the gateway did not start"
+        yield RunningGateway(url)
     finally:
         server.should_exit = True
         thread.join()

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 from safelight_service.cli import QUIET
 from support.warm_process import WarmProcess
@@ -39,7 +39,22 @@ class Usage:
     descriptor_count: int
     resident_mib: float
     peak_mib: float
-    """Peak of resident memory since `RunningService.forget_peak`."""
+    """Peak of resident memory since `forget_peak`."""
+
+    @classmethod
+    def read(cls, process_id: int) -> Self:
+        """Return the current usage of a process."""
+        folder = Path(f"/proc/{process_id}")
+        lines = (folder / "status").read_text().splitlines()
+        status = dict(line.split(":", 1) for line in lines)
+        resident_mib, peak_mib = (int(status[key].split()[0]) / 1024 for key in ("VmRSS", "VmHWM"))
+        descriptors = sum(1 for _ in (folder / "fd").iterdir())
+        return cls(int(status["Threads"]), descriptors, resident_mib, peak_mib)
+
+
+def forget_peak(process_id: int) -> None:
+    """Measure the memory peak of a process from now on."""
+    Path(f"/proc/{process_id}/clear_refs").write_text("5")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +72,7 @@ class RunningService:
 
     def read_usage(self) -> Usage:
         """Return the current threads, descriptors and memory of its process."""
-        folder = Path(f"/proc/{self.process.pid}")
-        lines = (folder / "status").read_text().splitlines()
-        status = dict(line.split(":", 1) for line in lines)
-        resident_mib, peak_mib = (int(status[key].split()[0]) / 1024 for key in ("VmRSS", "VmHWM"))
-        descriptors = sum(1 for _ in (folder / "fd").iterdir())
-        return Usage(int(status["Threads"]), descriptors, resident_mib, peak_mib)
+        return Usage.read(self.process.pid)
 
     def name_threads(self) -> dict[str, int]:
         """Count the threads of its process by name; all Python threads have the same."""
@@ -71,7 +81,7 @@ class RunningService:
 
     def forget_peak(self) -> None:
         """Measure the memory peak from now on."""
-        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+        forget_peak(self.process.pid)
 
     def stop(self) -> int:
         """Stop it with SIGTERM, as a supervisor does; return its exit code."""

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from safelight_service.auth.tokens import Caller, digest_token
 from safelight_service.core.errors import ModelFailedError
+from safelight_service.descriptors import raise_limit
 from safelight_service.logs import configure_logs
 from safelight_service.settings import ConfigurationError, Settings, load_settings
 from safelight_service.version import __version__
@@ -93,6 +94,7 @@ def serve(
     open_standard_streams()
     log_writer = configure_logs(settings)
     os.environ |= choose_variables(os.environ)
+    raise_limit()
     # The runner stays open: its end would bring back the default handlers of signals.
     code = asyncio.Runner().run(_serve(settings))
     log_writer.close()

@@ -15,22 +15,26 @@ from safelight_settings.problems import describe_problems
 from safelight_settings.standard_streams import announce, open_standard_streams
 from safelight_settings.tables import ProgramSettings, Table
 from safelight_settings.toml_file import TomlFile
+from safelight_settings.trusted_proxies import Network, TrustedProxies, normalize_host
 
 __all__ = [
     "Address",
     "ConfigPath",
     "ConfigurationError",
     "LogWriter",
+    "Network",
     "OptionalPath",
     "PathField",
     "ProgramSettings",
     "Table",
     "TomlFile",
+    "TrustedProxies",
     "announce",
     "default_cache",
     "describe_problems",
     "expand_home",
     "load",
+    "normalize_host",
     "open_standard_streams",
     "suggest",
 ]

@@ -19,7 +19,7 @@ from safelight_service.core.tenant import NO_TENANT, Tenant
 from safelight_service.core.timeline import Timeline
 from safelight_service.core.validation import resolve
 from safelight_service.engine import Engine
-from safelight_service.engine.batching.policy import SchedulingPolicy, first_come_first_served
+from safelight_service.engine.batching.policy import FIRST_COME, SchedulingPolicy
 from safelight_service.engine.batching.step_batcher import StepBatcher
 from safelight_service.engine.event_relay import PendingEvent
 from safelight_service.engine.job import Job
@@ -93,7 +93,7 @@ def make_job(
     return Job(model, resolved, recorder, InlineExecutor(), deadline_at, tenant=tenant)
 
 
-def make_batcher(policy: SchedulingPolicy = first_come_first_served) -> StepBatcher:
+def make_batcher(policy: SchedulingPolicy = FIRST_COME) -> StepBatcher:
     """Make a batcher whose errors quote the exception."""
     return StepBatcher(policy, lambda fault: InternalError(repr(fault)))
 

@@ -16,6 +16,8 @@ NOT_RUN = {
     r"(make image && )?docker .*": "needs Docker",
     r"buf generate": "needs the plugins at buf.build",
     r"safelight-service --config safelight\.toml": "downloads the model of the file above it",
+    r"envoy --config-path deploy/envoy-edge\.yaml": "would need a --base-id beside the other; "
+    "tests/deploy runs it",
     r"python -m http\.server .*": "is Python's own server, and runs until it is stopped",
     r"python -m training\.run .*": "trains for minutes to hours",
     r"python -m training\.evaluate .*": "judges hundreds of images, for minutes",
@@ -33,10 +35,11 @@ class Server:
 
 _SERVICE = "Safelight is ready on 127.0.0.1:50051"
 _GATEWAY = "Safelight's gateway is ready on http://127.0.0.1:8080"
+_ENVOY = "all dependencies initialized. starting workers"
 STACK = (
     Server("make serve", (_SERVICE,)),
     Server("safelight-gateway --listen 127.0.0.1:8080 --target 127.0.0.1:50051", (_GATEWAY,)),
-    Server("envoy --config-path deploy/envoy.yaml", ("starting main dispatch loop",)),
+    Server("envoy --config-path deploy/envoy.yaml", (_ENVOY,)),
 )
 """Servers that run together, for all other commands."""
 

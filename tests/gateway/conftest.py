@@ -38,6 +38,20 @@ def failing_gateway(failing_service: FailingService) -> Iterator[RunningGateway]
         yield running
 
 
+@pytest.fixture(scope="module")
+def guarded_gateway(failing_service: FailingService) -> Iterator[RunningGateway]:
+    """A gateway to that service with low limits, which trusts no proxy."""
+    limits = {"head_s": 0.1, "body_s": 0.1, "idle_s": 0.1, "stall_s": 0.1, "max_bodies_mib": 1}
+    with run_gateway(
+        failing_service.target,
+        trusted_proxies=(),
+        connections={**limits, "max_count": 12, "max_per_address": 4},
+        calls={"max_per_caller": 2, "max_count": 8, "channels": 2},
+        jobs={"max_count": 3},
+    ) as running:
+        yield running
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     """Run async tests on asyncio, the only loop that gRPC supports."""

@@ -41,12 +41,16 @@ class FailingService(ScriptedService):
     """Lists the models above; accepts all tokens except `BAD_TOKEN`.
 
     Attributes:
+        tokens: The accepted tokens, one of which each call needs; None to accept all.
+        peers: The connections that calls of the endless model came from.
         has_arrived: Set when a caller has started the endless model.
         has_left: Set when that call has ended.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self.tokens: set[str] | None = None
+        self.peers: list[str] = []
         self.has_arrived, self.has_left = threading.Event(), threading.Event()
         everything = pb.ModelCapabilities(supported_parameters=_SUPPORTED, device_type="cuda")
         less = pb.ModelCapabilities(supported_parameters={*_SUPPORTED} - {"negative_prompt"})
@@ -85,11 +89,14 @@ class FailingService(ScriptedService):
     def _go_on(self, context: grpc.ServicerContext) -> Iterator[pb.GenerateResponse]:
         has_ended = threading.Event()
         context.add_callback(has_ended.set)
+        self.peers.append(context.peer())
         yield accepted()
         self.has_arrived.set()
         has_ended.wait()
         self.has_left.set()
 
     def _check_token(self, context: grpc.ServicerContext) -> None:
-        if ("authorization", f"Bearer {BAD_TOKEN}") in [*context.invocation_metadata()]:
+        sent = dict(context.invocation_metadata()).get("authorization", "")
+        is_known = self.tokens is None or str(sent).removeprefix("Bearer ") in self.tokens
+        if sent == f"Bearer {BAD_TOKEN}" or not is_known:
             context.abort_with_status(to_status(errors.UnauthenticatedError()))

@@ -1,6 +1,7 @@
 """The command `safelight-gateway`: its output, its options, and how it stops."""
 
 import os
+import resource
 import signal
 import ssl
 import subprocess
@@ -53,6 +54,8 @@ def test_it_serves_below_its_prefix_until_a_signal(
 ) -> None:
     with started("--target", failing_service.target, "--root-path", "/images") as (url, process):
         # A proxy in front may remove the prefix or keep it.
+        soft, hard = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        assert soft == hard
         for prefix in ("", "/images"):
             result = post(f"{url}{prefix}/fal-ai/shapes", {"prompt": "x"}).json
             assert result["images"][0]["url"].startswith(f"{url}/images/files/")

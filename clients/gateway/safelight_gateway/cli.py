@@ -3,26 +3,21 @@
 import asyncio
 import logging
 import os
-import signal
-import socket
-import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, NoReturn, TextIO, cast
 
 import typer
-import uvicorn
 
 from safelight_gateway.app import build_app
-from safelight_gateway.settings import Settings, TlsSettings, load_settings
+from safelight_gateway.server.descriptors import raise_descriptor_limit
+from safelight_gateway.server.log_limit import LogLimit
+from safelight_gateway.server.server import Server
+from safelight_gateway.settings import Settings, load_settings
 from safelight_gateway.version import __version__
 from safelight_settings import LogWriter, announce, open_standard_streams
 
 _EXIT_FAILURE, _EXIT_USAGE = 1, 2
-_TICKS_PER_CHECK = 10
-_KEEP_ALIVE_S = 75
-"""Longer than clients and proxies keep idle connections, so that none reuses a closed one."""
 
 _log = logging.getLogger("safelight_gateway")
 
@@ -70,8 +65,9 @@ def serve(
     try:
         settings = load_settings({k: v for k, v in given.items() if v is not None}, config)
         open_standard_streams()
-        log_writer = _configure_logs(settings)
-        server = _Server(settings)
+        log_writer, log_limit = _configure_logs(settings)
+        raise_descriptor_limit()
+        server = Server(settings, build_app(settings), on_ready=_announce, log_limit=log_limit)
     except (ValueError, OSError) as error:
         _fail(str(error), _EXIT_USAGE)
     with suppress(SystemExit):  # from uvicorn, after it has logged that it cannot bind
@@ -81,7 +77,11 @@ def serve(
     os._exit(0 if server.started else _EXIT_FAILURE)
 
 
-def _configure_logs(settings: Settings) -> LogWriter:
+def _announce(url: str) -> None:
+    announce(f"Safelight's gateway is ready on {url}")
+
+
+def _configure_logs(settings: Settings) -> tuple[LogWriter, LogLimit]:
     writer = LogWriter()
     logging.basicConfig(
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
@@ -89,81 +89,12 @@ def _configure_logs(settings: Settings) -> LogWriter:
         stream=cast(TextIO, writer),
     )
     logging.captureWarnings(True)
+    limit = LogLimit()
+    if settings.log_level != "debug":
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(limit)
     writer.on_dropped = lambda count: _log.warning("%d log lines were dropped", count)
-    return writer
-
-
-class _Server(uvicorn.Server):
-    """uvicorn that prints its address, reloads certificates and exits with 0 on a signal."""
-
-    def __init__(self, settings: Settings) -> None:
-        host, _, port = settings.listen.rpartition(":")
-        tls = settings.tls
-        config = uvicorn.Config(
-            build_app(settings),
-            host=host.strip("[]"),
-            port=int(port),
-            ssl_certfile=str(tls.certificate) if tls else None,
-            ssl_keyfile=str(tls.private_key) if tls else None,
-            access_log=False,  # its lines would contain file names
-            server_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=_KEEP_ALIVE_S,
-            log_config=None,
-            log_level="warning" if settings.log_level == "info" else settings.log_level,
-            timeout_graceful_shutdown=round(settings.grace_s),
-        )
-        config.load()  # so that unreadable certificates fail here, as settings
-        super().__init__(config)
-        self._tls = tls
-        self._versions = _versions(tls)
-        self._host = host
-
-    async def run_until_stopped(self) -> None:
-        """Serve until SIGTERM or SIGINT; a second one exits at once."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            if signal.getsignal(number) is signal.SIG_IGN:
-                continue
-            loop.add_signal_handler(number, self.handle_exit, signal.SIGINT, None)
-        await self.serve()
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals to `run_until_stopped`; uvicorn would raise them again on exit."""
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Bind, then print the ready line."""
-        await super().startup(sockets)
-        if self.started:
-            port = self.servers[0].sockets[0].getsockname()[1]
-            scheme = "https" if self._tls else "http"
-            announce(f"Safelight's gateway is ready on {scheme}://{self._host}:{port}")
-
-    async def on_tick(self, counter: int) -> bool:
-        """Reload changed certificates; uvicorn calls this ten times a second."""
-        if counter % _TICKS_PER_CHECK == 0 and _versions(self._tls) != self._versions:
-            self._versions = _versions(self._tls)
-            self._reload_certificates()
-        return await super().on_tick(counter)
-
-    def _reload_certificates(self) -> None:
-        """Load the files for new connections, or keep the previous certificates."""
-        assert self._tls is not None
-        files = self._tls.certificate, self._tls.private_key
-        try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*files)
-            assert self.config.ssl is not None
-            self.config.ssl.load_cert_chain(*files)
-        except (OSError, ValueError):
-            _log.exception("cannot load the new certificate; the previous one stays in use")
-
-
-def _versions(tls: TlsSettings | None) -> tuple[int, ...]:
-    """Return the modification times of the files."""
-    files = (tls.certificate, tls.private_key) if tls is not None else ()
-    return tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files)
+    return writer, limit
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from safelight_settings import Address, ConfigPath, ProgramSettings, Table, load
+from safelight_settings import Address, ConfigPath, Network, ProgramSettings, Table, load
 
 
 class TlsSettings(Table):
@@ -43,12 +43,98 @@ class TargetTlsSettings(Table):
         return self
 
 
+class ConnectionSettings(Table):
+    """Limits on connections. An address may take as much as it leaves free for others."""
+
+    max_count: int = Field(
+        1000,
+        ge=2,
+        description="Maximum number of open connections; fewer where the process may open fewer "
+        "files. Further ones get 429, unless idle ones can be closed for them.",
+    )
+    max_per_address: int = Field(
+        256,
+        ge=1,
+        description="Maximum number of open connections from one address. Trusted proxies are "
+        "exempt.",
+    )
+    head_s: float = Field(
+        10.0, gt=0, description="Seconds for a TLS handshake, and for the head of a request."
+    )
+    body_s: float = Field(30.0, gt=0, description="Seconds for the body of a request.")
+    idle_s: float = Field(
+        75.0,
+        gt=0,
+        description="Seconds that an idle connection stays open. Keep it above the idle time-out "
+        "of proxies, so that none reuses a closed one.",
+    )
+    stall_s: float = Field(
+        60.0,
+        gt=0,
+        description="Seconds after which a client that reads no more than 64 KiB is disconnected.",
+    )
+    opened_per_s: float = Field(
+        100.0,
+        gt=0,
+        description="Connections that an address may open in a second, after 20 at once. "
+        "Further ones wait. Trusted proxies are exempt.",
+    )
+    requests_per_s: float = Field(
+        200.0,
+        gt=0,
+        description="Requests that an address may begin in a second, after 20 at once. Further "
+        "ones wait.",
+    )
+    max_bodies_mib: int = Field(
+        32, ge=1, description="Memory for request bodies. Beyond it, requests get 429."
+    )
+    max_unsent_mib: int = Field(
+        64,
+        ge=1,
+        description="Memory for large answers that clients have not read. Beyond it, the oldest "
+        "answer of the address with the most is cut off.",
+    )
+
+
+class CallSettings(Table):
+    """Limits on concurrent calls to the service. A caller may take as many as it leaves free."""
+
+    max_count: int = Field(
+        1000,
+        ge=2,
+        description="Maximum number of concurrent calls, event streams and queued requests "
+        "included. Further ones get 429.",
+    )
+    max_per_caller: int = Field(
+        64,
+        ge=1,
+        description="Maximum number of concurrent calls of one token, or of one address without a "
+        "token. Further ones get 429.",
+    )
+    events_per_s: float = Field(
+        500.0,
+        gt=0,
+        description="Events that the streams of one caller send in a second, after 20 at once. "
+        "Further ones wait; of progress, only the latest is sent then.",
+    )
+    channels: int = Field(
+        4,
+        ge=1,
+        le=64,
+        description="Connections to the service. Each takes its share of `max_count`, which must "
+        "stay below the service's `connections.max_stream_count`.",
+    )
+
+
 class FileSettings(Table):
     """Images that responses link to."""
 
     keep_s: float = Field(900.0, gt=0, description="Lifetime of a link in seconds.")
     keep_mib: int = Field(
-        512, ge=1, description="Memory for images. Beyond it, the oldest is dropped."
+        512,
+        ge=1,
+        description="Memory for images. Beyond it, the oldest of the caller with the most is "
+        "dropped.",
     )
 
 
@@ -57,12 +143,16 @@ class JobSettings(Table):
 
     keep_s: float = Field(900.0, gt=0, description="Lifetime of a result in seconds.")
     keep_mib: int = Field(
-        256, ge=1, description="Memory for results. Beyond it, the oldest is dropped."
+        256,
+        ge=1,
+        description="Memory for results. Beyond it, the oldest of the caller with the most is "
+        "dropped.",
     )
     max_count: int = Field(
         1024,
         ge=1,
-        description="Maximum number of requests, running or kept. More are refused with 429.",
+        description="Maximum number of requests, running or kept. Beyond it, the oldest result of "
+        "the caller with the most requests is dropped, or the new request refused with 429.",
     )
 
 
@@ -91,12 +181,17 @@ class Settings(ProgramSettings):
     root_path: str = Field(
         "",
         description="Path prefix in front of the gateway, such as `/images`, whether or not the "
-        "proxy strips it. `X-Forwarded-Prefix` takes precedence.",
+        "proxy strips it. `X-Forwarded-Prefix` of a trusted proxy takes precedence.",
     )
     public_url: str = Field(
         "",
         description="Base URL of links, as callers reach the gateway, prefix included. Empty: from "
-        "the request (`X-Forwarded-Proto`, `-Host` and `-Prefix`, or `Host`).",
+        "the request (`Host`, or `X-Forwarded-Proto`, `-Host` and `-Prefix` of a trusted proxy).",
+    )
+    trusted_proxies: tuple[Network, ...] = Field(
+        (),
+        description="Addresses or networks of proxies in front of the gateway, whose "
+        "`X-Forwarded-...` headers count. Those of others are ignored.",
     )
     aliases: dict[str, str] = Field(
         {},
@@ -107,6 +202,8 @@ class Settings(ProgramSettings):
         3600.0, gt=0, description="Maximum time of a generation in seconds; the gRPC deadline."
     )
     max_body_kib: int = Field(1024, ge=1, description="Maximum size of a request body.")
+    connections: ConnectionSettings = Field(default_factory=ConnectionSettings)
+    calls: CallSettings = Field(default_factory=CallSettings)
     files: FileSettings = Field(default_factory=FileSettings)
     jobs: JobSettings = Field(default_factory=JobSettings)
     grace_s: float = Field(

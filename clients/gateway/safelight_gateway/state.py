@@ -1,15 +1,16 @@
-"""The application's state: one connection to the service, and the stores."""
+"""The application's state: the connections to the service, and the stores."""
 
 from collections.abc import Iterable
 from typing import Self
 
-from safelight import AsyncClient, Tls
-
+from safelight_gateway.calls.callers import Callers
+from safelight_gateway.calls.channel_pool import ChannelPool
 from safelight_gateway.dialects.dialect import Dialect
 from safelight_gateway.dialects.registry import DialectRegistry
 from safelight_gateway.generation.generator import Generator
 from safelight_gateway.generation.models import ModelDirectory
-from safelight_gateway.settings import Settings, TargetTlsSettings
+from safelight_gateway.pace import Pace
+from safelight_gateway.settings import Settings
 from safelight_gateway.stores.files import FileStore
 from safelight_gateway.stores.jobs import JobStore
 
@@ -20,7 +21,9 @@ class AppState:
     Attributes:
         settings: Settings, read at start.
         dialects: Registry of the dialects.
-        client: Client for all gRPC calls. Tokens of callers travel as metadata.
+        pool: Connections to the service. Tokens of callers travel as metadata.
+        callers: Finds what a request counts for, and lends it a connection.
+        event_pace: Pace of the events of each caller's streams.
         models: Models of the service, and the operator's aliases.
         generator: Runs requests.
         files: Images behind links.
@@ -28,7 +31,7 @@ class AppState:
     """
 
     def __init__(self, settings: Settings, dialects: Iterable[Dialect] = ()) -> None:
-        """Create the state; the client connects on its first call.
+        """Create the state; connections are made on the first calls.
 
         Raises:
             OSError: a file that the settings name cannot be read.
@@ -36,16 +39,18 @@ class AppState:
         """
         self.settings = settings
         self.dialects = DialectRegistry(dialects)
-        self.client = AsyncClient(settings.target, tls=_tls(settings.target_tls))
-        self.models = ModelDirectory(self.client, settings.aliases)
-        self.generator = Generator(self.client, self.models, settings.max_request_s)
+        self.pool = ChannelPool(settings)
+        self.callers = Callers(self.pool)
+        self.event_pace = Pace(settings.calls.events_per_s)
+        self.models = ModelDirectory(self.callers, settings.aliases)
+        self.generator = Generator(self.callers, self.models, settings.max_request_s)
         self.files = FileStore(settings.files)
         self.jobs = JobStore(self.generator, settings.jobs)
 
     async def close(self) -> None:
-        """Cancel running jobs and close the connection."""
+        """Cancel running jobs and close the connections."""
         await self.jobs.close()
-        await self.client.close()
+        await self.pool.close()
 
     async def __aenter__(self) -> Self:
         """Return the state."""
@@ -54,13 +59,3 @@ class AppState:
     async def __aexit__(self, *_: object) -> None:
         """Close the state."""
         await self.close()
-
-
-def _tls(settings: TargetTlsSettings | None) -> bool | Tls:
-    if settings is None:
-        return False
-    authorities, certificate, key = (
-        path.read_bytes() if path is not None else None
-        for path in (settings.authorities, settings.certificate, settings.private_key)
-    )
-    return Tls(root_certificates=authorities, private_key=key, certificate_chain=certificate)

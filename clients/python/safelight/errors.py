@@ -108,7 +108,7 @@ class QueueFullError(ResourceExhaustedError):
 
 
 class QuotaExceededError(ResourceExhaustedError):
-    """The caller has reached a limit: generations within a minute or at once, or open streams."""
+    """The caller has reached a limit: generations in a minute or at once, or open calls."""
 
 
 class OutOfMemoryError(ResourceExhaustedError):
@@ -169,7 +169,9 @@ ERROR_TYPES: dict[tuple[grpc.StatusCode, str | None], type[ServiceError]] = {
     (grpc.StatusCode.PERMISSION_DENIED, "MODEL_FORBIDDEN"): PermissionDeniedError,
     (grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED"): QuotaExceededError,
     (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_GENERATIONS"): QuotaExceededError,
-    (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS"): QuotaExceededError,
+    (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_CALLS"): QuotaExceededError,
+    (grpc.StatusCode.DEADLINE_EXCEEDED, "REQUEST_TIMEOUT"): DeadlineExceededError,
+    (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_WATCHES"): QuotaExceededError,
     (grpc.StatusCode.UNAVAILABLE, "STOPPING"): ServiceUnavailableError,
     (grpc.StatusCode.UNAVAILABLE, "DEVICE_LOST"): ServiceUnavailableError,
     (grpc.StatusCode.UNAVAILABLE, "NO_ENGINE"): ServiceUnavailableError,

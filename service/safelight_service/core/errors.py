@@ -4,7 +4,9 @@ SafelightError
 ├── UnauthenticatedError     the token is missing or unknown
 ├── RateLimitedError         the token starts generations too fast
 ├── TooManyGenerationsError  the token runs too many generations at once
-├── TooManyStreamsError      the caller reads too many streams at once
+├── TooManyCallsError        the caller has too many open calls
+├── RequestTimeoutError      the request has not arrived in time
+├── TooManyWatchesError      the caller watches too many generations at once
 ├── InvalidRequestError      fields break their rules; lists all of them
 ├── ModelNotFoundError       the model is not served
 ├── ModelForbiddenError      the token does not allow the model
@@ -36,7 +38,10 @@ from typing import Any
 
 import structlog
 
+from safelight_service.core.line_limit import LineLimit
+
 _log = structlog.get_logger()
+_faults = LineLimit()
 
 
 class SafelightError(Exception):
@@ -180,12 +185,29 @@ class TooManyGenerationsError(SafelightError):
         self.token = token
 
 
-class TooManyStreamsError(RetryableError):
-    """The caller has as many streams open as it may, or as many of one kind."""
+class TooManyCallsError(RetryableError):
+    """The caller, a token or an address, has as many open calls as it may."""
 
-    def __init__(self, limit: int, unit: str = "streams", retry_after_s: float = 1.0) -> None:
+    def __init__(self, limit: int, retry_after_s: float = 1.0) -> None:
         super().__init__(
-            f"a caller may have {limit} {unit} open at once; close one, or try again later",
+            f"a caller may have {limit} open calls at once; wait for one to end", retry_after_s
+        )
+
+
+class RequestTimeoutError(SafelightError):
+    """The request of a call has not arrived in time."""
+
+    def __init__(self, limit_s: float) -> None:
+        super().__init__(f"the request has not arrived within {limit_s:g} seconds")
+
+
+class TooManyWatchesError(RetryableError):
+    """The caller watches as many ended or watched generations as it may."""
+
+    def __init__(self, limit: int, retry_after_s: float = 1.0) -> None:
+        super().__init__(
+            f"a caller may watch {limit} ended or already watched generations at once; close a "
+            "call, or try again later",
             retry_after_s,
         )
 
@@ -264,10 +286,15 @@ class InternalError(SafelightError):
 def report_fault(fault: BaseException) -> InternalError:
     """Log an unexpected exception under a new id, and return an error with that id.
 
-    Logs the exception's type and origin, but not its text, which may hold parts of a prompt.
+    Logs the exception's type and origin, but not its text, which may hold parts of a prompt. Of
+    many from the same place, it logs some.
     """
     error_id = uuid.uuid4().hex[:12]
     frames = traceback.extract_tb(fault.__traceback__)
     where = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames[-6:]]
-    _log.error("internal_error", id=error_id, error_type=type(fault).__name__, where=where)
+    admitted = _faults.admit(f"{type(fault).__name__} {where[-1:]}")
+    if admitted is not None:
+        _log.error(
+            "internal_error", id=error_id, error_type=type(fault).__name__, where=where, **admitted
+        )
     return InternalError(error_id)

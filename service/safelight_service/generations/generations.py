@@ -28,6 +28,7 @@ from safelight_service.core.errors import (
     report_fault,
 )
 from safelight_service.core.events import Completed, Event, Usage
+from safelight_service.core.line_limit import LineLimit
 from safelight_service.core.observer import NULL_OBSERVER, Observer
 from safelight_service.core.request import GenerationRequest
 from safelight_service.core.tenant import NO_TENANT, Tenant
@@ -39,7 +40,7 @@ from safelight_service.generations.index import GenerationIndex
 from safelight_service.generations.lingering import Lingering
 from safelight_service.generations.open_seed import derive_seed
 from safelight_service.generations.state import Generation, State
-from safelight_service.generations.streams import StreamBounds
+from safelight_service.generations.watches import WatchBounds
 from safelight_service.settings import GenerationSettings
 
 _log = structlog.get_logger()
@@ -76,7 +77,8 @@ class Generations:
         self._admission = Admission()
         self._index = GenerationIndex(settings.keep_mib << 20)
         self._lingering = Lingering(settings.max_lingering)
-        self._streams = StreamBounds(settings.max_streams, settings.max_watches)
+        self._refusals = LineLimit()
+        self._watches = WatchBounds(settings.max_watches)
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         """Start a generation, or join the one that an equal request has started.
@@ -87,24 +89,23 @@ class Generations:
             GenerationExistsError: another request uses the id.
             ModelForbiddenError, TooManyGenerationsError, RateLimitedError: the caller's token
                 does not allow another generation.
-            TooManyStreamsError: the tenant has as many streams open as it may.
+            TooManyWatchesError: the tenant watches as many generations as it may.
             SafelightError: the error that the generation failed with.
         """
-        with self._streams.open(request.tenant):
-            generation = self._find_same(request)
+        generation = self._find_same(request)
+        if generation is None:
+            slot = await self._take_slot()
+            generation = self._find_same(request)  # perhaps started by another call meanwhile
             if generation is None:
-                slot = await self._take_slot()
-                generation = self._find_same(request)  # perhaps started by another call meanwhile
-                if generation is None:
-                    watching = self._watch(self._start(request, slot))
-                else:
-                    slot.close()
-                    watching = self._join(generation, request.tenant)
+                watching = self._watch(self._start(request, slot))
             else:
+                slot.close()
                 watching = self._join(generation, request.tenant)
-            async with aclosing(watching) as events:
-                async for event in events:
-                    yield event
+        else:
+            watching = self._join(generation, request.tenant)
+        async with aclosing(watching) as events:
+            async for event in events:
+                yield event
 
     async def watch(
         self, generation_id: str, tenant: Tenant = NO_TENANT
@@ -113,13 +114,12 @@ class Generations:
 
         Raises:
             GenerationNotFoundError: the generation is neither running nor kept.
-            TooManyStreamsError: the tenant has as many streams open as it may.
+            TooManyWatchesError: the tenant watches as many generations as it may.
             SafelightError: the error that the generation failed with.
         """
-        with self._streams.open(tenant):
-            async with aclosing(self._join(self._find(generation_id), tenant)) as events:
-                async for event in events:
-                    yield event
+        async with aclosing(self._join(self._find(generation_id), tenant)) as events:
+            async for event in events:
+                yield event
 
     def cancel(self, generation_id: str) -> State:
         """Cancel a generation unless it has ended; return its final state.
@@ -193,7 +193,9 @@ class Generations:
 
     async def _join(self, generation: Generation, tenant: Tenant) -> AsyncGenerator[Event, None]:
         has_ended = generation.outcome is not None
-        with self._streams.join(tenant, is_extra=has_ended or bool(generation.watchers)):
+        with ExitStack() as counted:
+            if has_ended or generation.watchers:
+                counted.enter_context(self._watches.enter(tenant))
             self._observer.generation_joined(generation)
             if generation.execution is not None and not has_ended:
                 generation.execution.note_joined()
@@ -279,8 +281,7 @@ class Generations:
         generation.end(outcome)
         generation.admitted.close()
         self._lingering.discard(generation)
-        line = {**describe_end(generation), **self._observer.generation_ended(generation)}
-        _log.info("generation_ended", **line)
+        self._log_end(generation)
         execution = generation.execution
         assert execution is not None
         execution.generations.remove(generation)
@@ -294,6 +295,18 @@ class Generations:
             return
         generation.set_timer(self._settings.keep_s, self._time_out)
         self._index.keep(generation)
+
+    def _log_end(self, generation: Generation) -> None:
+        """Log a generation that has ended; of many refused ones of a caller, some."""
+        line = {**describe_end(generation), **self._observer.generation_ended(generation)}
+        if generation.accepted is None:
+            admitted = self._refusals.admit(
+                f"{generation.owner} {type(generation.outcome).__name__}"
+            )
+            if admitted is None:
+                return
+            line |= admitted
+        _log.info("generation_ended", **line)
 
     def _time_out(self, generation: Generation) -> None:
         if generation.outcome is None:

@@ -15,19 +15,19 @@ from safelight_service.auth.tokens import Tokens
 from safelight_service.cache import ResultCache
 from safelight_service.core.backend import Backend
 from safelight_service.core.observer import NULL_OBSERVER, Observer
-from safelight_service.fleet.directory import Directory
-from safelight_service.fleet.quotas import Quotas
+from safelight_service.descriptors import bound_connections
 from safelight_service.generations.generations import Generations
 from safelight_service.grpc_server.drain import OngoingCalls
+from safelight_service.grpc_server.fleet import Fleet
 from safelight_service.grpc_server.interceptors.auth import AccessInterceptor
 from safelight_service.grpc_server.interceptors.errors import FaultInterceptor
-from safelight_service.grpc_server.relay import Peers, RelayingServicer
+from safelight_service.grpc_server.interceptors.open_calls import OpenCallsInterceptor
 from safelight_service.grpc_server.revocation import Revocation
 from safelight_service.grpc_server.servicer import TextToImageServicer
-from safelight_service.grpc_server.tls import peer_credentials, server_credentials
-from safelight_service.redis_link import RedisLink
-from safelight_service.settings import ConnectionSettings, FleetSettings, Settings
+from safelight_service.grpc_server.tls import server_credentials
+from safelight_service.settings import ConnectionSettings, Settings
 from safelight_service.telemetry.signals import find_signals
+from safelight_settings import TrustedProxies
 
 if TYPE_CHECKING:
     from safelight_service.telemetry.telemetry import Telemetry
@@ -37,8 +37,8 @@ SERVICE = pb.DESCRIPTOR.services_by_name["TextToImageService"].full_name
 
 _Status = health_pb2.HealthCheckResponse
 
-_RETRY_S = 1.0
-"""Pause after the Redis server of the fleet has failed to answer."""
+_MAX_PENDING = 3000
+"""Calls of a method that may await the event loop; each takes about 10 KiB."""
 
 _LINGER_S = 1.0
 """Time at the very end for health watchers to leave, and for statuses to be sent."""
@@ -66,6 +66,7 @@ class Server:
         interceptors: list[grpc.aio.ServerInterceptor] = [
             FaultInterceptor(SERVICE, self._ongoing, settings.generations.stall_s, observer)
         ]
+        interceptors.insert(0, _limit_calls(settings))
         models = [model.name for model in settings.models]
         self._list_accounts: ListAccounts = lambda: [(model, "") for model in models]
         tokens: Tokens | None = None
@@ -81,9 +82,13 @@ class Server:
         self._backend = make_backend(observer)
         self._health = health.HealthServicer()
         self._cache = ResultCache.open(settings.cache)
-        self._quotas = _open_quotas(settings)
+        self._fleet = None if settings.fleet is None else Fleet(settings, settings.fleet)
         self._generations = Generations(
-            self._backend, self._cache, settings.generations, observer, self._quotas
+            self._backend,
+            self._cache,
+            settings.generations,
+            observer,
+            None if self._fleet is None else self._fleet.quotas,
         )
         self._revocation = (
             None if tokens is None else Revocation(tokens, self._ongoing, self._generations)
@@ -91,8 +96,6 @@ class Server:
         self._server = grpc.aio.server(
             interceptors=interceptors, options=_options(settings.connections)
         )
-        self._peers = _open_peers(settings)
-        self._directory: Directory | None = None
         self._port = 0
 
     @property
@@ -115,7 +118,16 @@ class Server:
                 f"cannot listen on {self._settings.listen}: the port is taken, or the host is "
                 "not an address of this machine"
             ) from None
-        pb_grpc.add_TextToImageServiceServicer_to_server(self._make_servicer(), self._server)
+        local = TextToImageServicer(
+            self._backend,
+            self._generations,
+            self._telemetry or NULL_OBSERVER,
+            TrustedProxies(self._settings.trusted_proxies),
+        )
+        servicer: pb_grpc.TextToImageServiceServicer = local
+        if self._fleet is not None:
+            servicer = self._fleet.start(local, self._generations, self.address)
+        pb_grpc.add_TextToImageServiceServicer_to_server(servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if self._settings.reflection:
             names = (
@@ -156,11 +168,8 @@ class Server:
         if self._revocation is not None:
             await self._revocation.stop()
         await self._generations.close()
-        if self._directory is not None:
-            await self._directory.close()
-        if self._quotas is not None:
-            await self._quotas.close()
-        await self._peers.close()
+        if self._fleet is not None:
+            await self._fleet.close()
         await self._server.stop(_LINGER_S)
         await self._backend.close()
         if self._telemetry is not None:
@@ -177,22 +186,6 @@ class Server:
     async def __aexit__(self, *exc_info: object) -> None:
         await self.stop()
 
-    def _make_servicer(self) -> pb_grpc.TextToImageServiceServicer:
-        observer = self._telemetry or NULL_OBSERVER
-        local = TextToImageServicer(self._backend, self._generations, observer)
-        fleet = self._settings.fleet
-        if fleet is None:
-            return local
-        self._directory = Directory(
-            _open_link(fleet),
-            fleet.advertise or self.address,
-            fleet.lease_s,
-        )
-        self._directory.start(self._generations.knows)
-        if self._quotas is not None:
-            self._quotas.start()
-        return RelayingServicer(local, self._directory, self._peers)
-
     def _add_port(self, address: str) -> int:
         if self._credentials is None:
             return self._server.add_insecure_port(address)
@@ -207,9 +200,15 @@ def _options(connections: ConnectionSettings) -> list[tuple[str, int]]:
     options = [
         # A second server on the same port must fail, and not take half of the calls.
         ("grpc.so_reuseport", 0),
-        ("grpc.max_allowed_incoming_connections", connections.max_count),
-        # Counts calls that were reset at once but still await the event loop. Beyond 1,000 of
-        # these gRPC ends random calls, of any client, with a bare CANCELLED.
+        ("grpc.max_allowed_incoming_connections", bound_connections(connections.max_count)),
+        # By default a silent connection keeps its place for two minutes, and an idle one for ever.
+        ("grpc.server_handshake_timeout_ms", _ms(connections.handshake_s)),
+        ("grpc.max_connection_idle_ms", _ms(connections.idle_s)),
+        # Counts calls that were reset at once but still await the event loop. Beyond a limit for
+        # each method gRPC ends random calls, of any client, with a bare CANCELLED: by default
+        # beyond 1,000, the calls of two connections.
+        ("grpc.server.max_pending_requests", _MAX_PENDING),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * _MAX_PENDING),
         ("grpc.max_concurrent_streams", connections.max_stream_count),
         # Detect clients whose connection has died silently.
         ("grpc.keepalive_time_ms", _ms(connections.keepalive_s)),
@@ -229,30 +228,14 @@ def _options(connections: ConnectionSettings) -> list[tuple[str, int]]:
     return options
 
 
+def _limit_calls(settings: Settings) -> OpenCallsInterceptor:
+    connections = settings.connections
+    proxies = TrustedProxies(settings.trusted_proxies)
+    return OpenCallsInterceptor(connections.max_calls_per_caller, connections.request_s, proxies)
+
+
 def _ms(seconds: float) -> int:
     return max(1, round(seconds * 1000))
-
-
-def _open_link(fleet: FleetSettings) -> RedisLink:
-    return RedisLink(fleet.redis_url.get_secret_value(), retry_s=_RETRY_S)
-
-
-def _open_quotas(settings: Settings) -> Quotas | None:
-    """Prepare the limits of tokens that hold in the whole fleet."""
-    if settings.fleet is None or settings.tokens_file is None:
-        return None
-    return Quotas(_open_link(settings.fleet), settings.fleet.lease_s)
-
-
-def _open_peers(settings: Settings) -> Peers:
-    """Prepare the channels to the other services of the fleet.
-
-    Raises:
-        ConfigurationError: a certificate cannot be read.
-    """
-    if settings.tls is None or settings.fleet is None:
-        return Peers(None)
-    return Peers(peer_credentials(settings.tls, settings.fleet.authorities))
 
 
 def _open_telemetry(settings: Settings) -> "Telemetry | None":

@@ -18,16 +18,24 @@ from safelight_service.generations.generations import Generations
 from safelight_service.grpc_server import convert
 from safelight_service.grpc_server.metadata import parse_flag
 from safelight_service.grpc_server.tenants import find_tenant
+from safelight_settings import TrustedProxies
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+_NO_PROXIES = TrustedProxies()
 
 
 class TextToImageServicer(pb_grpc.TextToImageServiceServicer):
     """Serves the contract from a backend and its generations."""
 
     def __init__(
-        self, backend: Backend, generations: Generations, observer: Observer = NULL_OBSERVER
+        self,
+        backend: Backend,
+        generations: Generations,
+        observer: Observer = NULL_OBSERVER,
+        proxies: TrustedProxies = _NO_PROXIES,
     ) -> None:
+        self._proxies = proxies
         self._backend = backend
         self._generations = generations
         self._observer = observer
@@ -42,7 +50,7 @@ class TextToImageServicer(pb_grpc.TextToImageServiceServicer):
             waits_for_model=parse_flag(metadata, "x-wait-for-model", default=False),
             uses_cache=parse_flag(metadata, "x-use-cache", default=True),
             time_left_s=context.time_remaining(),
-            tenant=find_tenant(current_caller.get(), context.peer()),
+            tenant=find_tenant(current_caller.get(), context.peer(), metadata, self._proxies),
         )
         async with aclosing(self._generations.generate(generation)) as events:
             async for event in events:
@@ -57,7 +65,8 @@ class TextToImageServicer(pb_grpc.TextToImageServiceServicer):
         self, request: pb.WatchGenerationRequest, context: Context
     ) -> AsyncGenerator[pb.WatchGenerationResponse, None]:
         """Join a generation, and stream its events."""
-        tenant = find_tenant(current_caller.get(), context.peer())
+        metadata = context.invocation_metadata() or ()
+        tenant = find_tenant(current_caller.get(), context.peer(), metadata, self._proxies)
         async with aclosing(self._generations.watch(request.generation_id, tenant)) as events:
             async for event in events:
                 _report_cache(event, context)

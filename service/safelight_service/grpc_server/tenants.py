@@ -1,15 +1,42 @@
 """Tenants: the tenant of a call, by its token or by its address."""
 
-import ipaddress
+from collections.abc import Iterable
 from urllib.parse import unquote
 
 from safelight_service.auth.tokens import Caller
 from safelight_service.core.tenant import Tenant
+from safelight_settings import TrustedProxies, normalize_host
+
+Metadata = Iterable[tuple[str, str | bytes]]
+
+_FORWARDED_FOR = "x-forwarded-for"
 
 
-def find_tenant(caller: Caller | None, peer: str) -> Tenant:
-    """Return the tenant of a call: its token's, or its host's where the service has no tokens."""
-    return caller.tenant if caller is not None else Tenant(find_host(peer))
+def find_tenant(
+    caller: Caller | None,
+    peer: str,
+    metadata: Metadata,
+    proxies: TrustedProxies,
+) -> Tenant:
+    """Return the tenant of a call: its token's, or its client's where the service has no tokens."""
+    if caller is not None:
+        return caller.tenant
+    return Tenant(find_client(peer, metadata, proxies))
+
+
+def find_client(peer: str, metadata: Metadata, proxies: TrustedProxies) -> str:
+    """Return the IP address of a call's client: the peer's, or what a trusted proxy states.
+
+    Args:
+        peer: gRPC's name of the peer.
+        metadata: Metadata of the call, of which `x-forwarded-for` counts.
+        proxies: Peers that may state the address of their client.
+    """
+    host = find_host(peer)
+    if not proxies.trusts(host):
+        return host
+    values = [str(value) for key, value in metadata if key == _FORWARDED_FOR]
+    return proxies.find_client(host, ",".join(values))[0]
 
 
 def find_host(peer: str) -> str:
@@ -20,10 +47,4 @@ def find_host(peer: str) -> str:
     scheme, _, address = unquote(peer).partition(":")
     if scheme not in ("ipv4", "ipv6"):
         return ""
-    host = address.rpartition(":")[0].strip("[]")
-    try:
-        found = ipaddress.ip_address(host)
-    except ValueError:
-        return host
-    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
-    return str(mapped or found)
+    return normalize_host(address.rpartition(":")[0].strip("[]"))

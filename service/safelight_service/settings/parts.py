@@ -36,10 +36,11 @@ class BatchingSettings(Table):
         False,
         description="Give equal requests equal bytes, whatever else runs. Disables batching.",
     )
-    order: Literal["first_come", "shortest_remaining"] = Field(
-        "first_come",
-        description="Scheduling policy when the device cannot run all generations at once. "
-        "shortest_remaining: lower mean latency, longer tail.",
+    order: Literal["shortest_remaining", "first_come"] = Field(
+        "shortest_remaining",
+        description="Scheduling policy among the generations of one caller, when the device cannot "
+        "run all at once. shortest_remaining: most end soon, long ones later. first_come: by "
+        "arrival, in forwards as wide as possible.",
     )
     prompt_cache_mib: int = Field(
         256,
@@ -123,17 +124,12 @@ class GenerationSettings(Table):
         description="Maximum number of generations of a caller that run without watchers. Beyond "
         "it, the one that was left first ends.",
     )
-    max_streams: int = Field(
-        500,
-        ge=1,
-        description="Maximum number of calls of Generate and WatchGeneration that a caller has "
-        "open at once, on all its connections. More are refused with RESOURCE_EXHAUSTED.",
-    )
     max_watches: int = Field(
         128,
         ge=0,
-        description="Maximum number of them that replay ended generations, or watch generations "
-        "that are being watched already.",
+        description="Maximum number of concurrent calls of a caller that replay ended generations, "
+        "or watch generations that are being watched already. More are refused with "
+        "RESOURCE_EXHAUSTED.",
     )
     stall_s: float = Field(
         60.0,
@@ -144,21 +140,50 @@ class GenerationSettings(Table):
 
 
 class ConnectionSettings(Table):
-    """Limits on the number and the age of connections."""
+    """Limits on connections and on the calls of each caller."""
 
     max_count: int = Field(
-        1000,
+        4000,
         ge=1,
         description="Maximum number of open connections. Further ones are closed on arrival, and "
-        "their clients see UNAVAILABLE. Each takes a file descriptor.",
+        "their clients see UNAVAILABLE. Each takes a file descriptor, and 256 descriptors stay "
+        "free for files: with fewer, the service warns and allows fewer connections.",
+    )
+    max_calls_per_caller: int = Field(
+        1000,
+        ge=1,
+        description="Maximum number of concurrent calls of one token, or of one address where "
+        "calls need no token. Further ones are refused with RESOURCE_EXHAUSTED. Calls of "
+        "`Health/Check` count apart.",
+    )
+    request_s: float = Field(
+        30.0,
+        gt=0,
+        le=_DAY_S,
+        description="Seconds that the request of a call has to arrive. Then the call ends with "
+        "DEADLINE_EXCEEDED.",
+    )
+    handshake_s: float = Field(
+        10.0,
+        gt=0,
+        le=_DAY_S,
+        description="Seconds that a new connection has for TLS and the first frames of HTTP/2. "
+        "Then it is closed.",
+    )
+    idle_s: float = Field(
+        300.0,
+        gt=0,
+        le=_DAY_S,
+        description="Seconds without a call after which a connection is closed. gRPC clients "
+        "reconnect at their next call.",
     )
     max_stream_count: int = Field(
         500,
         ge=1,
         description="Maximum number of concurrent calls on one connection, including abandoned "
         "calls until the service notices. Clients queue further calls silently. The HTTP gateway "
-        "uses one connection for all its callers. gRPC drops calls of any connection once 1,000 "
-        "wait for the service, so keep this limit below that.",
+        "spreads its callers over `calls.channels` connections. gRPC drops calls of any connection "
+        "once 3,000 of a method wait for the service, so keep this limit below that.",
     )
     max_age_s: float | None = Field(
         None,

@@ -23,6 +23,7 @@ from safelight_service.settings.parts import (
 from safelight_settings import (
     Address,
     ConfigPath,
+    Network,
     OptionalPath,
     ProgramSettings,
     default_cache,
@@ -52,6 +53,11 @@ class Settings(ProgramSettings):
     listen: Address = Field(
         "127.0.0.1:50051",
         description="HOST:PORT to listen on. Port 0 picks a free one; the ready line shows it.",
+    )
+    trusted_proxies: tuple[Network, ...] = Field(
+        (),
+        description="Addresses or networks of proxies, such as the HTTP gateway's. Without tokens, "
+        "their calls count for the client that `x-forwarded-for` names; that of others is ignored.",
     )
     models: tuple[ModelSettings, ...] = Field(
         (ModelSettings(name=EMBEDDED_MODEL, source=EMBEDDED_MODEL),),

@@ -4,7 +4,7 @@ import pytest
 
 from support.running_gateway import RunningGateway
 from tests.gateway.dialects.requests import PROMPT
-from tests.gateway.failing_service import READY
+from tests.gateway.failing_service import READY, FailingService
 from tests.gateway.http_call import call
 
 
@@ -46,6 +46,71 @@ def test_links_are_those_that_the_caller_can_reach(
     assert url.startswith(f"{base or gateway.url + '/images'}/files/")
 
 
+@pytest.mark.parametrize(
+    ("headers", "base", "address"),
+    [
+        # The proxy of the tests is trusted; each proxy appends its values.
+        (
+            {"X-Forwarded-For": "198.51.100.1, 203.0.113.7", "X-Forwarded-Host": "evil, a.example"},
+            "http://a.example",
+            "203.0.113.7",
+        ),
+        (
+            {"X-Forwarded-For": "203.0.113.7, 127.0.0.1", "X-Forwarded-Host": "a.example, inner"},
+            "http://a.example",
+            "203.0.113.7",
+        ),
+        ({"Forwarded": "for=198.51.100.1;host=evil"}, None, "127.0.0.1"),
+    ],
+)
+def test_the_outermost_trusted_proxy_states_host_and_address(
+    headers: dict[str, str],
+    base: str | None,
+    address: str,
+    failing_gateway: RunningGateway,
+    failing_service: FailingService,
+) -> None:
+    answer = call(f"{failing_gateway.url}/fal-ai/{READY}", "POST", PROMPT, headers)
+    url = answer.json["images"][0]["url"]
+    assert url.startswith(f"{base or failing_gateway.url}/files/")
+    assert failing_service.metadata["x-forwarded-for"] == address
+
+
+def test_a_stranger_states_nothing(
+    guarded_gateway: RunningGateway, failing_service: FailingService
+) -> None:
+    for headers in (
+        {"X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "https"},
+        {"X-Forwarded-Host": "queue.fal.run", "X-Forwarded-Prefix": "/evil"},
+        {"X-Forwarded-For": "198.51.100.1", "Forwarded": "for=198.51.100.1;host=evil.example"},
+    ):
+        answer = call(f"{guarded_gateway.url}/fal-ai/{READY}", "POST", PROMPT, headers)
+        assert answer.json["images"][0]["url"].startswith(f"{guarded_gateway.url}/files/")
+        assert failing_service.metadata["x-forwarded-for"] == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/"),
+        ("GET", "/healthz"),
+        ("GET", "/v1/models"),
+        ("HEAD", "/healthz"),
+        ("HEAD", "/files/nothing.png"),
+        ("OPTIONS", "/fal-ai/shapes"),
+        ("GET", "/nowhere"),
+        ("DELETE", "/fal-ai/shapes"),
+        ("POST", "/v1/generate"),
+        ("TRACE", "/"),
+    ],
+)
+def test_no_answer_lets_a_browser_guess_its_type(
+    method: str, path: str, failing_gateway: RunningGateway
+) -> None:
+    answer = call(f"{failing_gateway.url}{path}", method)
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
 HEADERS = (
     "Accept",
     "Access-Control-Request-Headers",
@@ -60,6 +125,7 @@ HEADERS = (
     "User-Agent",
     "X-Fal-Request-Timeout",
     "X-Fal-Target-Url",
+    "X-Forwarded-For",
     "X-Forwarded-Host",
     "X-Forwarded-Prefix",
     "X-Forwarded-Proto",

@@ -1,9 +1,12 @@
 """Models: the served model that a caller's id refers to."""
 
 import pytest
-from safelight import AsyncClient, Model, ModelState
+from safelight import Model, ModelState
 
+from safelight_gateway.calls.callers import Callers
+from safelight_gateway.calls.channel_pool import ChannelPool
 from safelight_gateway.generation.models import ModelDirectory
+from safelight_gateway.settings import Settings
 
 MODELS = [
     Model(name=name, revision="", is_default=name == "a", state=ModelState.READY, capabilities=None)
@@ -12,7 +15,8 @@ MODELS = [
 
 
 def choose(*ids: str, **aliases: str) -> str | None:
-    directory = ModelDirectory(AsyncClient("localhost:1"), {"*": "", **aliases})
+    callers = Callers(ChannelPool(Settings(target="localhost:1")))
+    directory = ModelDirectory(callers, {"*": "", **aliases})
     model = directory.choose(ids, MODELS)
     return model.name if model is not None else None
 

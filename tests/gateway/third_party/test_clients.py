@@ -114,7 +114,7 @@ def tls_outcomes(service: RunningService, tmp_path: Path) -> list[Outcome]:
     for pem in issued.cert_chain_pems:
         pem.write_to_path(str(certificate), append=True)
     names = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
-    with run_gateway(service.target, certificate=str(certificate), key=str(key)) as gateway:
+    with run_gateway(service.target, certificate=certificate, key=key) as gateway:
         started = [
             start_clients(
                 runtime,

@@ -188,7 +188,7 @@ def test_positions_follow_the_shares_of_the_callers(tiny_models: TinyModels) -> 
         assert (positions[0], positions[-1]) == (4, 1)
         assert {2, 3}.isdisjoint(positions)
 
-    with_engine(tiny_models, "sd15", act, BatchingSettings(max_width=1))
+    with_engine(tiny_models, "sd15", act, BatchingSettings(max_width=1, order="first_come"))
 
 
 def test_cancelling_the_run_stops_the_generation(tiny_models: TinyModels) -> None:

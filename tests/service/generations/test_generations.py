@@ -21,10 +21,11 @@ from safelight_service.core.errors import (
     GenerationExistsError,
     GenerationNotFoundError,
     OutOfMemoryError,
+    QueueFullError,
     SafelightError,
     StoppingError,
     TimeLimitError,
-    TooManyStreamsError,
+    TooManyWatchesError,
     UnauthenticatedError,
 )
 from safelight_service.core.events import (
@@ -74,6 +75,7 @@ class ScriptedEngine:
         self.default_model = "model"
         self.running: dict[str, asyncio.Queue[Event | BaseException]] = {}
         self.timelines: dict[str, Timeline] = {}
+        self.refusal: SafelightError | None = None
         self.has_ended = asyncio.Event()
         """Set once a generation has ended."""
 
@@ -81,6 +83,8 @@ class ScriptedEngine:
     async def prepare(
         self, request: GenerationRequest, on_event: EventCallback, timeline: Timeline
     ) -> AsyncIterator[Prepared]:
+        if self.refusal is not None:
+            raise self.refusal
         self.started.append(request)
         self.running[request.generation_id] = asyncio.Queue()
         self.timelines[request.generation_id] = timeline
@@ -208,6 +212,23 @@ def test_a_finished_generation_is_replayed_while_it_is_kept() -> None:
             assert [type(event) for event in again.events] == [Accepted, Image, Completed]
         assert len(scene.engine.started) == 1
         assert scene.generations.cancel("a") is State.COMPLETED
+
+    play(act)
+
+
+def test_refused_generations_do_not_flood_the_log() -> None:
+    async def act(scene: Scene) -> None:
+        scene.engine.refusal = QueueFullError(4, 1.0)
+        with capture_logs() as logs:
+            for number in range(100):
+                await scene.generate(str(number))
+            scene.engine.refusal = None
+            await scene.generate("made")
+            await scene.happen(IMAGE, COMPLETED, generation_id="made")
+        ends = [line for line in logs if line["event"] == "generation_ended"]
+        assert 1 <= len(ends[:-1]) <= 20
+        assert {line["error_type"] for line in ends[:-1]} == {"QueueFullError"}
+        assert ends[-1]["generation_id"] == "made"
 
     play(act)
 
@@ -383,7 +404,7 @@ def test_watches_beyond_those_that_a_caller_may_have_are_refused() -> None:
     async def act(scene: Scene) -> None:
         first, second = await scene.generate(), await scene.watch()
         for refused in (await scene.watch(), await scene.generate()):
-            assert isinstance(refused.error, TooManyStreamsError)
+            assert isinstance(refused.error, TooManyWatchesError)
         await second.leave()
         await scene.happen(IMAGE, COMPLETED)
         assert first.events[-1] == COMPLETED
@@ -391,19 +412,6 @@ def test_watches_beyond_those_that_a_caller_may_have_are_refused() -> None:
         assert (await scene.generate()).events[-1] == COMPLETED
 
     play(act, max_watches=1)
-
-
-def test_streams_beyond_those_that_a_caller_may_have_start_nothing() -> None:
-    async def act(scene: Scene) -> None:
-        first = await scene.generate(tenant=Tenant("one"))
-        refused = await scene.generate("b", tenant=Tenant("one"))
-        assert isinstance(refused.error, TooManyStreamsError)
-        assert len(scene.engine.started) == 1
-        await scene.generate("c", tenant=Tenant("two"))
-        await first.leave()
-        assert (await scene.generate("b", tenant=Tenant("one"))).error is None
-
-    play(act, max_streams=1)
 
 
 def test_cancelling_reaches_all_watchers_and_can_be_repeated() -> None:

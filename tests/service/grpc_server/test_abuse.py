@@ -117,7 +117,7 @@ def test_a_method_that_does_not_exist_is_unimplemented(
 def test_calls_beyond_those_that_a_connection_may_hold_are_refused(
     service: RunningService,
 ) -> None:
-    """Fault 43: with 1,000 pending calls, gRPC drops calls of other connections."""
+    """Fault 43: with many pending calls, gRPC drops calls of other connections."""
     with unharmed(service), H2Client(service.target) as raw:
         streams = [raw.send(b"") for _ in range(ConnectionSettings().max_stream_count + 1)]
         reset = next(event for event in iter(raw.read, None) if isinstance(event, StreamReset))

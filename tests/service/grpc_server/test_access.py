@@ -141,6 +141,15 @@ def test_a_call_without_one_bearer_token_is_refused(
     assert_unauthenticated(channel, method, [("authorization", value) for value in values])
 
 
+def test_many_refused_calls_leave_few_lines(channel: grpc.Channel, guarded: RunningService) -> None:
+    before = guarded.read_log()
+    for _ in range(100):
+        assert_unauthenticated(channel, "ListModels", [])
+    log = guarded.read_log()
+    assert "calls_refused" in log
+    assert len(log) - len(before) < 1000
+
+
 def test_a_refused_generation_is_not_queued(stub: pb_grpc.TextToImageServiceStub) -> None:
     """Fault 1: nothing is queued."""
     refused = stub.Generate(request(step_count=150))

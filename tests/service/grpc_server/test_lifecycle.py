@@ -307,7 +307,9 @@ def test_an_image_larger_than_a_message_reaches_a_client_with_default_limits(
 def test_a_reader_that_stops_is_cut_off_and_holds_up_no_other() -> None:
     """Fault 14: later callers are served, and the stopped reader gets an error with the reason."""
     with (
-        run_service(generations='{"stall_s": 0.5}') as service,
+        run_service(
+            generations='{"stall_s": 0.5}', batching='{"max_width": 8, "order": "first_come"}'
+        ) as service,
         H2Client(service.target, window=0) as stalled,
         grpc.insecure_channel(service.target) as channel,
     ):

@@ -22,7 +22,7 @@ ONE = pb.GenerateRequest(
 )
 """A generation that outlasts the refusal of a call."""
 
-ALONE = json.dumps({"max_width": 1})
+ALONE = json.dumps({"max_width": 1, "order": "first_come"})
 WAITS = (("x-wait-for-model", "true"),)
 
 

@@ -15,7 +15,9 @@ EXAMPLES = [
     errors.UnauthenticatedError(),
     errors.RateLimitedError("billing", per_minute=60, retry_after_s=2.5),
     errors.TooManyGenerationsError("billing", concurrent=4),
-    errors.TooManyStreamsError(4),
+    errors.TooManyCallsError(4),
+    errors.RequestTimeoutError(1.0),
+    errors.TooManyWatchesError(4),
     errors.InvalidRequestError(
         [errors.FieldViolation("inputs", "a"), errors.FieldViolation("parameters.width", "b")]
     ),

@@ -5,6 +5,7 @@ import pytest
 from safelight_service.auth.tokens import Caller, digest_token
 from safelight_service.core.tenant import Tenant
 from safelight_service.grpc_server.tenants import find_host, find_tenant
+from safelight_settings import TrustedProxies
 
 
 @pytest.mark.parametrize(
@@ -26,7 +27,26 @@ def test_a_peer_is_known_by_its_address_without_the_port(peer: str, host: str) -
     assert find_host(peer) == host
 
 
+@pytest.mark.parametrize(
+    ("peer", "forwarded_for", "client"),
+    [
+        ("ipv4:10.0.0.1:1", ["203.0.113.7"], "203.0.113.7"),
+        ("ipv4:10.0.0.1:1", [], "10.0.0.1"),
+        ("ipv4:10.0.0.1:1", ["198.51.100.1, 203.0.113.7", "10.0.0.2"], "203.0.113.7"),
+        ("ipv6:[::ffff:10.0.0.1]:1", ["203.0.113.7"], "203.0.113.7"),
+        ("ipv4:192.0.2.1:1", ["203.0.113.7"], "192.0.2.1"),
+        ("unix:", ["203.0.113.7"], ""),
+    ],
+)
+def test_a_trusted_proxy_states_the_address_of_its_client(
+    peer: str, forwarded_for: list[str], client: str
+) -> None:
+    metadata = [("x-forwarded-for", value) for value in forwarded_for]
+    proxies = TrustedProxies(["10.0.0.0/8"])
+    assert find_tenant(None, peer, metadata, proxies) == Tenant(client)
+
+
 def test_a_token_is_a_tenant_wherever_it_calls_from() -> None:
     caller = Caller(name="billing", sha256=digest_token("x"), weight=3.0)
-    assert find_tenant(caller, "ipv4:127.0.0.1:1") == Tenant("billing", 3.0)
-    assert find_tenant(None, "ipv4:127.0.0.1:1") == Tenant("127.0.0.1", 1.0)
+    assert find_tenant(caller, "ipv4:127.0.0.1:1", (), TrustedProxies()) == Tenant("billing", 3.0)
+    assert find_tenant(None, "ipv4:127.0.0.1:1", (), TrustedProxies()) == Tenant("127.0.0.1", 1.0)

@@ -70,6 +70,7 @@ def traced() -> Iterator[Traced]:
             "tests.service.telemetry.failing_service",
             otel={"exporter_otlp_endpoint": f"http://{receiver.endpoint}", **otel},
             models=json.dumps(COLD),
+            batching='{"max_width": 8, "order": "first_come"}',
             cache='{"enabled": true}',
             telemetry='{"prometheus_listen": "127.0.0.1:0"}',
             log_format="json",

@@ -34,13 +34,14 @@ async def _run(call: Call) -> Response:
     if hf_inference.is_request(call.json()):
         return await hf_inference.generate_bytes(call, _models(call))
     result = await call.state.generator.run(_read(call))
-    links = _link(call, result, as_data=_wants_data(call))
+    links = await _link(call, result, as_data=_wants_data(call))
     content = describe_result(result, links, call.json().get("prompt"))
     return JSONResponse(content, headers=hf_inference.result_headers(result))
 
 
 async def _submit(call: Call) -> Response:
-    job = call.state.jobs.start(_read(call))
+    request = _read(call)
+    job = call.state.jobs.start(request, await call.identify())
     try:
         await job.wait_until_begun()
     except BaseException:
@@ -51,7 +52,8 @@ async def _submit(call: Call) -> Response:
 
 async def _submit_and_hold(call: Call) -> Response:
     """Answer when the job has ended: between polls, the client's process would exit."""
-    job = call.state.jobs.start(_read(call))
+    request = _read(call)
+    job = call.state.jobs.start(request, await call.identify())
     try:
         await job.wait_until_ended(_LONGEST_HOLD_S)
         job.raise_for_failure()
@@ -62,13 +64,13 @@ async def _submit_and_hold(call: Call) -> Response:
 
 
 async def _get_status(call: Call) -> Response:
-    job = _find_job(call)
+    job = await _find_job(call)
     status = 200 if job.has_ended else 202
     return JSONResponse(describe_status(call, job), status, headers={_ID_HEADER: job.id})
 
 
 async def _get_result(call: Call) -> Response:
-    job = _find_job(call)
+    job = await _find_job(call)
     headers = {_ID_HEADER: job.id}
     if not job.has_ended:
         content = {"detail": "Request is still in progress", **describe_status(call, job)}
@@ -76,14 +78,14 @@ async def _get_result(call: Call) -> Response:
     job.raise_for_failure()
     assert job.result is not None
     if not job.links:
-        job.links = _link(call, job.result, as_data=job.request.wants_data)
+        job.links = await _link(call, job.result, as_data=job.request.wants_data)
     headers |= hf_inference.result_headers(job.result)
     content = describe_result(job.result, job.links, job.request.prompt)
     return JSONResponse(content, headers=headers)
 
 
 async def _cancel(call: Call) -> Response:
-    job = _find_job(call)
+    job = await _find_job(call)
     if job.has_ended:
         return JSONResponse({"status": "ALREADY_COMPLETED"}, 400)
     job.cancel()
@@ -115,7 +117,8 @@ def _models(call: Call) -> tuple[str, ...]:
     return (f"{_OWNER}{bare}", bare)
 
 
-def _find_job(call: Call) -> Job:
+async def _find_job(call: Call) -> Job:
+    await call.identify()  # a token may have been revoked
     return call.state.jobs.find(call.request.path_params["id"], call.context.credential)
 
 
@@ -128,8 +131,8 @@ def _wants_data(call: Call) -> bool:
     return False if is_empty(value) else flag(_SYNC_MODE, value)
 
 
-def _link(call: Call, result: ImageResult, *, as_data: bool) -> tuple[str, ...]:
-    return data_urls(result) if as_data else link_images(call, result)
+async def _link(call: Call, result: ImageResult, *, as_data: bool) -> tuple[str, ...]:
+    return data_urls(result) if as_data else await link_images(call, result)
 
 
 DIALECT = Dialect(

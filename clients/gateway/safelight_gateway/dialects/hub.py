@@ -1,8 +1,8 @@
 """The Hub: lookups of Hugging Face's clients before they call a provider."""
 
 from contextlib import suppress
+from http import HTTPStatus
 
-from safelight import UnauthenticatedError
 from safelight.models import Model
 from starlette.responses import JSONResponse, Response
 
@@ -65,9 +65,10 @@ async def _list_models(call: Call) -> list[Model] | None:
         contexts.insert(0, call.context)
     for context in contexts:
         try:
-            return await call.state.models.list(context.call_metadata)
-        except UnauthenticatedError:
-            continue
+            return await call.state.models.list(context)
+        except GatewayError as error:
+            if error.status != HTTPStatus.UNAUTHORIZED:
+                raise
     return None
 
 

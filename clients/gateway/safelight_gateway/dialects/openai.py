@@ -96,7 +96,7 @@ async def _generate(call: Call, default_format: str) -> Response:
         "model": request.model[0] or result.model,
         "size": f"{result.images[0].width}x{result.images[0].height}",
         "output_format": result.images[0].mime_type.removeprefix("image/"),
-        "data": _render_images(call, result, format_),
+        "data": await _render_images(call, result, format_),
     }
     return JSONResponse(content, headers=hf_inference.result_headers(result))
 
@@ -130,10 +130,10 @@ def _read_preview_count(body: dict[str, Any], is_stream: bool) -> int:
     return count
 
 
-def _render_images(call: Call, result: ImageResult, format_: str) -> list[dict[str, Any]]:
+async def _render_images(call: Call, result: ImageResult, format_: str) -> list[dict[str, Any]]:
     """Render the images: bytes or URLs, never both, since some clients prefer the URL."""
     if format_ == "url":
-        contents = link_images(call, result)
+        contents = await link_images(call, result)
     else:
         contents = tuple(base64.b64encode(image.data).decode() for image in result.images)
     return [

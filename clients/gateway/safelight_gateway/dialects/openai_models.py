@@ -35,7 +35,7 @@ def _describe(name: str) -> dict[str, Any]:
 
 
 async def _list_models(call: Call) -> Response:
-    models = await call.state.models.list(call.context.call_metadata)
+    models = await call.state.models.list(call.context)
     return JSONResponse(list_models([model.name for model in models]))
 
 
@@ -44,5 +44,5 @@ async def _get_model(call: Call) -> Response:
     id_ = call.request.path_params["model"]
     if not id_:
         raise bad_request("the path must name a model", 404)
-    model: Model = await call.state.models.find((id_,), call.context.call_metadata)
+    model: Model = await call.state.models.find((id_,), call.context)
     return JSONResponse(_describe(id_) | {"root": model.name})

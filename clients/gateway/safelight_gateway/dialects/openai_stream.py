@@ -3,7 +3,7 @@
 import base64
 import json
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -49,13 +49,19 @@ async def stream_images(
         await events.aclose()
         raise
     headers = hf_inference.ignored_header(run.ignored_fields)
-    return EventStream(_render(first, events, describe_error), headers)
+    holder = await call.state.callers.attribute(call.context)
+
+    async def pace() -> None:
+        await call.state.event_pace.wait(holder)
+
+    return EventStream(_render(first, events, describe_error, pace), headers)
 
 
 async def _render(
     first: Event,
     events: AsyncGenerator[Event, None],
     describe_error: Callable[[GatewayError], dict[str, Any]],
+    pace: Callable[[], Awaitable[None]],
 ) -> AsyncGenerator[str, None]:
     partial_count = 0
     async with aclosing(events):
@@ -65,6 +71,7 @@ async def _render(
                 if frame := _render_event(event, partial_count):
                     partial_count += isinstance(event, Preview)
                     yield frame
+                await pace()
                 event = await anext(events, None)
         except GatewayError as error:
             yield _frame(_ERROR, {"error": describe_error(error)})

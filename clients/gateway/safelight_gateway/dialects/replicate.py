@@ -3,7 +3,6 @@
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
@@ -55,8 +54,8 @@ def render_error(error: GatewayError) -> Response:
 async def _predict(call: Call) -> Response:
     if hf_inference.is_request(call.json()):
         return await hf_inference.generate_bytes(call, _models(call))
-    job = call.state.jobs.start(_read(call))
-    wait_s = _read_wait_s(call)
+    request, wait_s = _read(call), _read_wait_s(call)
+    job = call.state.jobs.start(request, await call.identify())
     try:
         if wait_s is not None:
             is_limited = not _polls_never(call)
@@ -67,7 +66,7 @@ async def _predict(call: Call) -> Response:
     except BaseException:
         job.cancel()
         raise
-    prediction = _render(call, job)
+    prediction = await _render(call, job)
     if not job.has_ended:
         prediction["status"] = "starting"  # on "processing", some clients return at once
     headers = hf_inference.result_headers(job.result) if job.result else None
@@ -75,20 +74,19 @@ async def _predict(call: Call) -> Response:
 
 
 async def _get(call: Call) -> Response:
-    return JSONResponse(_render(call, _find_job(call)))
+    return JSONResponse(await _render(call, await _find_job(call)))
 
 
 async def _cancel(call: Call) -> Response:
-    job = _find_job(call)
+    job = await _find_job(call)
     job.cancel()
     await job.wait_until_ended()
-    return JSONResponse(_render(call, job))
+    return JSONResponse(await _render(call, job))
 
 
 async def _describe_version(call: Call) -> Response:
     """Describe the output; clients ask before they run a version."""
-    context = call.context
-    await call.state.models.find(_models(call), context.call_metadata)
+    await call.state.models.find(_models(call), call.context)
     return JSONResponse(
         {
             "id": call.request.path_params["version"],
@@ -141,14 +139,15 @@ def _reads_data(call: Call) -> bool:
     return call.headers.get("user-agent", "").startswith(_SDKS)
 
 
-def _find_job(call: Call) -> Job:
+async def _find_job(call: Call) -> Job:
+    await call.identify()  # a token may have been revoked
     return call.state.jobs.find(call.request.path_params["id"], call.context.credential)
 
 
-def _render(call: Call, job: Job) -> dict[str, Any]:
+async def _render(call: Call, job: Job) -> dict[str, Any]:
     if job.result is not None and not job.links:
-        link = data_urls if job.request.wants_data else partial(link_images, call)
-        job.links = link(job.result)
+        is_data = job.request.wants_data
+        job.links = data_urls(job.result) if is_data else await link_images(call, job.result)
     request = job.request
     url = f"{call.base_url}/replicate/v1/predictions/{job.id}"
     return {

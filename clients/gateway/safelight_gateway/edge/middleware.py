@@ -1,23 +1,32 @@
 """The edge middleware: normalizes every request, and completes every response.
 
 It maps path prefixes and host names of providers to the paths of the routes, allows all
-origins, and gives each request an id.
+origins, gives each request an id, and bounds the memory of bodies and answers.
 """
 
 import re
 import uuid
 from collections.abc import Iterable
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from safelight_gateway.dialects.registry import DialectRegistry
+from safelight_gateway.edge.bodies import BODY_SPACE, BodySpace
+from safelight_gateway.edge.forwarding import Forwarding
+from safelight_gateway.edge.unsent import UnsentAnswers
+from safelight_gateway.pace import Pace
+from safelight_gateway.server.protocol import ABORT
 from safelight_gateway.settings import Settings
+from safelight_gateway.shares import Shares, holder_of
+from safelight_settings import TrustedProxies
 
-BASE_URL, REQUEST_ID = "safelight.base_url", "safelight.request_id"
-"""Scope keys: URL of the gateway as the caller sees it, and id of the request."""
+ADDRESS, BASE_URL, REQUEST_ID = "safelight.address", "safelight.base_url", "safelight.request_id"
+"""Scope keys: address of the client, URL of the gateway as it sees it, and id of the request."""
 
 _METHODS = "GET, POST, PUT, DELETE, OPTIONS"
 _EXPOSED = (
@@ -29,9 +38,12 @@ _EXPOSED = (
     "x-error-message",
     "retry-after",
 )
-_HOST = re.compile(r"[A-Za-z0-9.-]+(:\d{1,5})?|\[[0-9a-fA-F:.]+\](:\d{1,5})?", re.ASCII)
-_PREFIX = re.compile(r"(/[\w.~-]+)+", re.ASCII)
 _REQUEST_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
+_TWO_LENGTHS = JSONResponse(
+    {"error": "send either Content-Length, or Transfer-Encoding over HTTP/1.1"},
+    HTTPStatus.BAD_REQUEST,
+    {"connection": "close"},
+)
 _FILES = "/files/"
 _TARGET = re.compile(r"https://([a-z0-9.-]+)(/.*)")
 
@@ -45,6 +57,10 @@ class EdgeMiddleware:
         self._exposed = ", ".join((*_EXPOSED, *dialects.id_headers))
         self._root_path = settings.root_path
         self._public_url = settings.public_url
+        self._forwarding = Forwarding(TrustedProxies(settings.trusted_proxies))
+        self._pace = Pace(settings.connections.requests_per_s)
+        self._bodies = Shares(settings.connections.max_bodies_mib * 2**20)
+        self._unsent = UnsentAnswers(settings.connections.max_unsent_mib * 2**20)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
@@ -52,18 +68,22 @@ class EdgeMiddleware:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        prefix = self._prefix(headers)
-        host = _first(headers.get("x-forwarded-host")) or headers.get("host", "")
-        host = host if _HOST.fullmatch(host) else "localhost"
+        origin = self._forwarding.find_origin(scope, headers)
+        prefix = self._root_path if origin.prefix is None else origin.prefix
+        holder = holder_of(origin.address)
+        space = BodySpace(self._bodies, holder)
+        abort = scope.get("state", {}).get(ABORT, _do_nothing)
         request_id = headers.get("x-request-id", "")
         if not _REQUEST_ID.fullmatch(request_id):
             request_id = str(uuid.uuid4())
         scope = {
             **scope,
-            **self._route(scope, headers, prefix, host),
+            **self._route(scope, headers, prefix, origin.host),
             "root_path": "",
-            BASE_URL: self._public_url or f"{_scheme(scope, headers)}://{host}{prefix}",
+            ADDRESS: origin.address,
+            BASE_URL: self._public_url or f"{origin.scheme}://{origin.host}{prefix}",
             REQUEST_ID: request_id,
+            BODY_SPACE: space,
         }
 
         async def send_with_headers(message: Message) -> None:
@@ -71,16 +91,20 @@ class EdgeMiddleware:
                 response = MutableHeaders(scope=message)
                 for name, value in self._common_headers(request_id):
                     response.setdefault(name, value)
-            await send(message)
+                await send(message)
+            else:
+                await self._unsent.send(message, send, holder, abort)
 
-        if scope["method"] == "OPTIONS":
-            await _answer_preflight(headers, send_with_headers)
-        else:
-            await self._app(scope, receive, send_with_headers)
-
-    def _prefix(self, headers: Headers) -> str:
-        forwarded = _first(headers.get("x-forwarded-prefix")).rstrip("/")
-        return forwarded if _PREFIX.fullmatch(forwarded) else self._root_path
+        try:
+            await self._pace.wait(holder)
+            if _has_two_lengths(scope, headers):
+                await _TWO_LENGTHS(scope, receive, send_with_headers)
+            elif scope["method"] == "OPTIONS":
+                await _answer_preflight(headers, send_with_headers)
+            else:
+                await self._app(scope, receive, send_with_headers)
+        finally:
+            space.release()
 
     def _route(self, scope: Scope, headers: Headers, prefix: str, host: str) -> dict[str, Any]:
         """Return the scope's path for the routes, whether or not a proxy stripped the prefix."""
@@ -110,14 +134,15 @@ class EdgeMiddleware:
         yield "access-control-expose-headers", self._exposed
 
 
-def _scheme(scope: Scope, headers: Headers) -> str:
-    forwarded = _first(headers.get("x-forwarded-proto")).lower()
-    return forwarded if forwarded in ("http", "https") else str(scope.get("scheme", "http"))
+def _has_two_lengths(scope: Scope, headers: Headers) -> bool:
+    """Whether a proxy in front may see another end of the body than the server (RFC 9112, 6.1)."""
+    return "transfer-encoding" in headers and (
+        "content-length" in headers or scope.get("http_version") == "1.0"
+    )
 
 
-def _first(value: str | None) -> str:
-    """Return the value from the outermost proxy."""
-    return (value or "").partition(",")[0].strip()
+def _do_nothing() -> None:
+    """Do nothing, where the server offers no way to end a connection."""
 
 
 async def _answer_preflight(headers: Headers, send: Any) -> None:

@@ -1,10 +1,9 @@
 """The generator: runs image requests over gRPC."""
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 
 from safelight import (
-    AsyncClient,
     AsyncGeneration,
     Completed,
     Event,
@@ -13,6 +12,7 @@ from safelight import (
     SafelightError,
 )
 
+from safelight_gateway.calls.callers import Callers
 from safelight_gateway.errors import GatewayError, from_service
 from safelight_gateway.generation.models import ModelDirectory
 from safelight_gateway.generation.preparation import PreparedRequest
@@ -22,8 +22,8 @@ from safelight_gateway.generation.request import ImageRequest, ImageResult
 class Generator:
     """Runs image requests on the service."""
 
-    def __init__(self, client: AsyncClient, models: ModelDirectory, longest_s: float) -> None:
-        self._client = client
+    def __init__(self, callers: Callers, models: ModelDirectory, longest_s: float) -> None:
+        self._callers = callers
         self._models = models
         self._longest_s = longest_s
 
@@ -44,13 +44,20 @@ class Generator:
         return run.result
 
     async def _prepare(self, request: ImageRequest) -> PreparedRequest:
-        model = await self._models.find(request.model, request.context.call_metadata)
+        model = await self._models.find(request.model, request.context)
         return PreparedRequest.of(request, model)
 
-    def _call(self, prepared: PreparedRequest) -> AsyncGeneration:
+    @asynccontextmanager
+    async def _call(self, prepared: PreparedRequest) -> AsyncIterator[AsyncGeneration]:
         request = prepared.request
-        options = prepared.options(request.context.timeout_s(self._longest_s))
-        return self._client.generate(request.prompt, **options)
+        async with self._callers.lease(request.context) as client:
+            options = prepared.options(request.context.timeout_s(self._longest_s))
+            try:
+                call = client.generate(request.prompt, **options)
+            except (TypeError, ValueError, OverflowError) as error:
+                raise GatewayError(422, str(error), "INVALID_REQUEST") from error
+            async with call as generation:
+                yield generation
 
 
 class GenerationRun:
@@ -97,13 +104,9 @@ class GenerationRun:
             raise self._request.field_names.rename(from_service(error)) from error
 
     async def _events_of(self, prepared: PreparedRequest) -> AsyncGenerator[Event, None]:
-        try:
-            call = self._generator._call(prepared)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise GatewayError(422, str(error), "INVALID_REQUEST") from error
         self._ignored = prepared.ignored
         shown_counts: dict[int, int] = {}
-        async with call as generation:
+        async with self._generator._call(prepared) as generation:
             async for event in generation:
                 if isinstance(event, Preview):
                     count = shown_counts.get(event.image_index, 0)

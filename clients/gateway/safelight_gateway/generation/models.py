@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 
 from cachetools import TTLCache
-from safelight import AsyncClient, Model
+from safelight import Model, SafelightError
 
-from safelight_gateway.errors import GatewayError
+from safelight_gateway.calls.callers import Callers
+from safelight_gateway.errors import GatewayError, from_service
+from safelight_gateway.generation.request import CallContext
 
 ANY = "*"
 _OWNER = "safelight/"
 _KEEP_S, _MAX_CALLERS = 5.0, 1024
+_NOBODY = CallContext()
 
 
 class ModelDirectory:
@@ -18,35 +21,36 @@ class ModelDirectory:
     Ids are case-insensitive. The list of each caller's models is cached for 5 seconds.
     """
 
-    def __init__(self, client: AsyncClient, aliases: dict[str, str]) -> None:
-        self._client = client
+    def __init__(self, callers: Callers, aliases: dict[str, str]) -> None:
+        self._callers = callers
         self._aliases = {alias.lower(): name for alias, name in aliases.items()}
-        self._lists: TTLCache[tuple[tuple[str, str], ...], list[Model]] = TTLCache(
-            _MAX_CALLERS, _KEEP_S
-        )
+        self._lists: TTLCache[str, list[Model]] = TTLCache(_MAX_CALLERS, _KEEP_S)
 
-    async def list(self, metadata: Sequence[tuple[str, str]] = ()) -> list[Model]:
+    async def list(self, context: CallContext = _NOBODY) -> list[Model]:
         """Return the models that the caller may use, the default first.
 
         Raises:
-            ServiceError: the call failed.
+            GatewayError: the service refuses the token, or the call failed.
         """
-        key = tuple(pair for pair in metadata if pair[0] == "authorization")
-        models: list[Model] | None = self._lists.get(key)
+        holder = await self._callers.attribute(context)
+        models: list[Model] | None = self._lists.get(holder)
         if models is None:
-            models = await self._client.list_models(metadata=metadata)
+            try:
+                async with self._callers.lease(context) as client:
+                    models = await client.list_models(metadata=context.call_metadata)
+            except SafelightError as error:
+                raise from_service(error) from error
             if all(model.capabilities is not None for model in models):
-                self._lists[key] = models
+                self._lists[holder] = models
         return models
 
-    async def find(self, ids: Sequence[str], metadata: Sequence[tuple[str, str]] = ()) -> Model:
+    async def find(self, ids: Sequence[str], context: CallContext = _NOBODY) -> Model:
         """Return the model of the first known id; the default model if there is no id.
 
         Raises:
-            GatewayError: none of the ids is known.
-            ServiceError: the models could not be listed.
+            GatewayError: none of the ids is known, or the models could not be listed.
         """
-        models = await self.list(metadata)
+        models = await self.list(context)
         model = self.choose(ids, models)
         if model is None:
             names = ", ".join(model.name for model in models)

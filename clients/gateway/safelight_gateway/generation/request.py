@@ -15,19 +15,22 @@ class CallContext:
 
     Attributes:
         credential: Token for the service; None if the caller sent none.
+        address: IP address of the caller; empty if unknown.
         metadata: Further gRPC metadata: trace context and request id.
         deadline_s: Deadline on the monotonic clock, in seconds; None if the caller set none.
     """
 
     credential: str | None = field(default=None, repr=False)
+    address: str = ""
     metadata: tuple[tuple[str, str], ...] = ()
     deadline_s: float | None = None
 
     @property
     def call_metadata(self) -> tuple[tuple[str, str], ...]:
-        """Metadata of a gRPC call, with the credential."""
+        """Metadata of a gRPC call, with the credential and the address."""
         authorization = (("authorization", f"Bearer {self.credential}"),) if self.credential else ()
-        return (*authorization, *self.metadata)
+        address = (("x-forwarded-for", self.address),) if self.address else ()
+        return (*authorization, *address, *self.metadata)
 
     def timeout_s(self, longest_s: float) -> float:
         """Return the seconds until the deadline, at most `longest_s`."""

@@ -9,7 +9,7 @@ whose stream breaks the contract.
 import asyncio
 import base64
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -67,6 +67,7 @@ class EventStreamResponse(StreamingResponse):
         *,
         known_count: int,
         link: Callable[[Image], str] | None,
+        pace: Callable[[], Awaitable[None]],
     ) -> None:
         """Make a response of a generation whose first event has been read.
 
@@ -76,12 +77,14 @@ class EventStreamResponse(StreamingResponse):
             closing: Leaves that block.
             known_count: Number of images that the caller already has; they are not sent again.
             link: Keeps an image and returns its URL; None to send images as `data`.
+            pace: Waits for the caller's turn to read another event.
         """
         self._generation = generation
         self._first = first
         self._closing = closing
         self._known_count = known_count
         self._link = link
+        self._pace = pace
         self._frames = self._read_frames()
         # nginx would otherwise hold events back until its buffer is full
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
@@ -101,6 +104,7 @@ class EventStreamResponse(StreamingResponse):
             while event is not None:
                 if frame := self._frame_of(event):
                     yield frame
+                await self._pace()
                 reading = asyncio.ensure_future(read_event(self._generation))
                 try:
                     while not (await asyncio.wait({reading}, timeout=_SIGN_OF_LIFE_S))[0]:

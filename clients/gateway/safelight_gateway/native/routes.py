@@ -6,16 +6,16 @@ server-sent events (`events.py`), and errors are problem details (RFC 9457).
 
 import re
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import Any, TypeVar
+from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.json_format import ParseDict, ParseError
-from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from safelight import AsyncGeneration, Image, SafelightError
+from safelight import Image, SafelightError
 from safelight.errors import service_errors
+from safelight.options import CallOptions
 from safelight.v1 import text_to_image_pb2 as pb
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -24,6 +24,7 @@ from starlette.routing import Route
 from safelight_gateway.dialects.openai_models import list_models
 from safelight_gateway.edge.call import Call
 from safelight_gateway.edge.endpoint import endpoint
+from safelight_gateway.edge.links import link_image
 from safelight_gateway.errors import GatewayError, bad_request, from_service, invalid_field
 from safelight_gateway.native.events import (
     END_ID,
@@ -53,8 +54,6 @@ _TYPE_NAMES = {
     FieldDescriptor.CPPTYPE_MESSAGE: "an object",
     FieldDescriptor.CPPTYPE_STRING: "a string",
 }
-
-_M = TypeVar("_M", bound=Message)
 
 
 def routes(state: AppState) -> list[Route]:
@@ -128,35 +127,38 @@ def _describe_field(path: Sequence[str]) -> tuple[str, str]:
 
 async def _generate(call: Call) -> Response:
     request = parse_request(call.json())
-    metadata = call.context.call_metadata
+    context = call.context
     if request.model:
-        request.model = (await call.state.models.find((request.model,), metadata)).name
+        request.model = (await call.state.models.find((request.model,), context)).name
     flags = ((name, call.flag(name)) for name in _FLAGS)
-    metadata += tuple((name, str(flag).lower()) for name, flag in flags if flag is not None)
+    metadata = context.call_metadata + tuple(
+        (name, str(flag).lower()) for name, flag in flags if flag is not None
+    )
     is_ours = not request.generation_id and not request.HasField("linger")
     if is_ours:
         request.linger.FromSeconds(_LINGER_S)
     request.generation_id = request.generation_id or uuid.uuid4().hex  # to resume its stream
-    generation = call.state.client.stream(
-        request, cancels=is_ours, metadata=metadata, timeout=_timeout_s(call)
-    )
-    return await _stream(call, generation)
+    return await _stream(call, request, cancels=is_ours, metadata=metadata)
 
 
 async def _watch(call: Call) -> Response:
     if call.headers.get("last-event-id") == END_ID:
         return Response(status_code=204)  # stops an EventSource from reconnecting
     request = pb.WatchGenerationRequest(generation_id=call.request.path_params["generation_id"])
-    metadata = call.context.call_metadata
-    generation = call.state.client.stream(request, metadata=metadata, timeout=_timeout_s(call))
-    return await _stream(call, generation)
+    return await _stream(call, request, cancels=False, metadata=call.context.call_metadata)
 
 
-async def _stream(call: Call, generation: AsyncGeneration) -> Response:
+async def _stream(
+    call: Call,
+    request: pb.GenerateRequest | pb.WatchGenerationRequest,
+    *,
+    cancels: bool,
+    metadata: tuple[tuple[str, str], ...],
+) -> Response:
     """Stream the events of a generation.
 
     Raises:
-        GatewayError: the query is invalid.
+        GatewayError: the query is invalid, or the caller has its share of calls.
         SafelightError: the generation has failed before its first event.
     """
     images = call.request.query_params.get("images", _DATA)
@@ -164,10 +166,16 @@ async def _stream(call: Call, generation: AsyncGeneration) -> Response:
         raise invalid_field("images", f"must be {_DATA} or {_URL}, not {images[:100]!r}")
     last_id = call.headers.get("last-event-id", "")
 
+    holder = await call.state.callers.attribute(call.context)
+
     def link(image: Image) -> str:
-        return f"{call.base_url}/files/{call.state.files.put(image)}"
+        return link_image(call, image, holder)
 
     async with AsyncExitStack() as closing:
+        client = await closing.enter_async_context(call.state.callers.lease(call.context))
+        generation = client.stream(
+            request, cancels=cancels, metadata=metadata, timeout=_timeout_s(call)
+        )
         await closing.enter_async_context(generation)
         first = await read_event(generation)
         return EventStreamResponse(
@@ -176,26 +184,28 @@ async def _stream(call: Call, generation: AsyncGeneration) -> Response:
             closing.pop_all(),
             known_count=int(last_id) if re.fullmatch(r"\d{1,3}", last_id, re.ASCII) else 0,
             link=link if images == _URL else None,
+            pace=lambda: call.state.event_pace.wait(holder),
         )
 
 
 async def _cancel(call: Call) -> Response:
     request = pb.CancelGenerationRequest(generation_id=call.request.path_params["generation_id"])
-    method = call.state.client.stub.CancelGeneration
-    return JSONResponse(to_json(await _call(call, method, request)))
+    async with call.state.callers.lease(call.context) as client:
+        response = await client.call(client.stub.CancelGeneration, request, **_options(call))
+    return JSONResponse(to_json(response))
 
 
 async def _list_models(call: Call) -> Response:
-    method = call.state.client.stub.ListModels
-    response = await _call(call, method, pb.ListModelsRequest())
+    async with call.state.callers.lease(call.context) as client:
+        request = pb.ListModelsRequest()
+        response = await client.call(client.stub.ListModels, request, **_options(call))
     # OpenAI's clients ask the same route, and read `data`.
     openai = list_models([model.name for model in response.models])
     return JSONResponse({**openai, **to_json(response)})
 
 
-async def _call(call: Call, method: Callable[..., Awaitable[_M]], request: Message) -> _M:
-    metadata, timeout_s = call.context.call_metadata, _timeout_s(call)
-    return await call.state.client.call(method, request, metadata=metadata, timeout=timeout_s)
+def _options(call: Call) -> CallOptions:
+    return {"metadata": call.context.call_metadata, "timeout": _timeout_s(call)}
 
 
 def _timeout_s(call: Call) -> float | None:
@@ -209,7 +219,7 @@ async def _report_health(request: Request) -> Response:
 
 async def _report_readiness(state: AppState) -> Response:
     """Answer whether the service accepts generations."""
-    stub = health_pb2_grpc.HealthStub(state.client.channel)
+    stub = health_pb2_grpc.HealthStub(state.pool.health_channel)
     try:
         with service_errors():
             health = await stub.Check(

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 import uuid
+from collections import Counter
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from enum import Enum
@@ -40,6 +41,7 @@ class Job:
     Attributes:
         id: Unguessable id.
         request: The request.
+        holder: Token or address that it counts for.
         created_at: Unix time in seconds, as are `started_at` and `ended_at`.
         ended_s: End on the monotonic clock, in seconds; the age of a job counts from it.
         queue_position: Number of generations ahead.
@@ -48,6 +50,7 @@ class Job:
 
     id: str
     request: ImageRequest
+    holder: str
     created_at: float
     state: JobState = JobState.QUEUED
     started_at: float | None = None
@@ -150,25 +153,29 @@ class Job:
 
 
 class JobStore:
-    """Running and recently ended jobs; each is visible only to the token that started it."""
+    """Running and recently ended jobs; each is visible only to the token that started it.
+
+    Beyond the limits, the holder with the most jobs, or with the largest results, loses its oldest
+    result. So nobody's results go because of others that have more.
+    """
 
     def __init__(self, generator: Generator, settings: JobSettings) -> None:
         self._generator = generator
         self._settings = settings
         self._jobs: dict[str, Job] = {}
 
-    def start(self, request: ImageRequest) -> Job:
-        """Start a job.
+    def start(self, request: ImageRequest, holder: str) -> Job:
+        """Start a job that counts for a holder, which the service has accepted.
 
         Raises:
             GatewayError: too many jobs are running.
         """
         self._forget_old()
-        if len(self._jobs) >= self._settings.max_count:
+        if not self._make_room(holder):
             raise GatewayError(
                 429, "too many requests are pending; try again later", "QUEUE_FULL", (), 1.0
             )
-        job = Job(str(uuid.uuid4()), request, time.time())
+        job = Job(str(uuid.uuid4()), request, holder, time.time())
         self._jobs[job.id] = job
         job.start(self._generator)
         return job
@@ -195,16 +202,36 @@ class JobStore:
             await job.wait_until_ended()
 
     def _forget_old(self) -> None:
-        """Remove expired jobs, then the oldest ended ones beyond the limits."""
-        ended = sorted(
-            (job for job in self._jobs.values() if job.ended_s is not None),
+        """Remove expired jobs, then results beyond the memory."""
+        oldest_s = time.monotonic() - self._settings.keep_s
+        ended = [job for job in self._jobs.values() if job.ended_s is not None]
+        for job in ended:
+            if (job.ended_s or 0.0) < oldest_s:
+                del self._jobs[job.id]
+        kept = sorted(
+            (job for job in ended if job.id in self._jobs and job.result is not None),
             key=lambda job: job.ended_s or 0.0,
         )
-        oldest = time.monotonic() - self._settings.keep_s
-        surplus = len(self._jobs) + 1 - self._settings.max_count
-        size_bytes = sum(job.size_bytes for job in ended)
-        for number, job in enumerate(ended):
-            is_too_large = size_bytes > self._settings.keep_mib * 2**20 and job is not ended[-1]
-            if number < surplus or (job.ended_s or 0.0) < oldest or is_too_large:
-                size_bytes -= job.size_bytes
-                del self._jobs[job.id]
+        sizes: Counter[str] = Counter()
+        for job in kept:
+            sizes[job.holder] += job.size_bytes
+        while sizes.total() > self._settings.keep_mib * 2**20 and len(kept) > 1:
+            largest = max(sizes, key=sizes.__getitem__)
+            job = next(job for job in kept if job.holder == largest)
+            kept.remove(job)
+            sizes[largest] -= job.size_bytes
+            del self._jobs[job.id]
+
+    def _make_room(self, holder: str) -> bool:
+        """Make room for a job; return False if no holder with as many jobs has an ended one."""
+        if len(self._jobs) < self._settings.max_count:
+            return True
+        counts = Counter(job.holder for job in self._jobs.values())
+        ended = [job for job in self._jobs.values() if job.ended_s is not None]
+        droppable = [job for job in ended if counts[job.holder] >= counts[holder]]
+        if not droppable:
+            return False
+        # Of the holders with the most jobs, drop the result that ended first.
+        oldest = min(droppable, key=lambda job: (-counts[job.holder], job.ended_s))
+        del self._jobs[oldest.id]
+        return True

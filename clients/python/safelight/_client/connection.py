@@ -23,6 +23,8 @@ _CHANNEL_OPTIONS: tuple[tuple[str, str | int], ...] = (
     # `Retries` makes them. gRPC's own retries can outlast the deadline: a call that waits for
     # one while its connection is lost never ends.
     ("grpc.enable_retries", 0),
+    # Each client has a connection of its own. gRPC would share one, with its limit on calls.
+    ("grpc.use_local_subchannel_pool", 1),
 )
 _LONGEST_TIMEOUT_S = 1e9
 """31 years. gRPC fails a call at once whose deadline is too far away for it."""

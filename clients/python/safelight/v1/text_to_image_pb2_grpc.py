@@ -35,6 +35,9 @@ class TextToImageServiceStub:
     Every method can fail with:
 
     - UNAUTHENTICATED (UNAUTHENTICATED): no token, or an unknown one.
+    - RESOURCE_EXHAUSTED (TOO_MANY_CALLS): the caller has as many open calls as it
+    may; RetryInfo has the time to wait.
+    - DEADLINE_EXCEEDED (REQUEST_TIMEOUT): the request did not arrive in time.
     - UNAVAILABLE (STOPPING): the service takes no new calls.
     - INTERNAL (INTERNAL): a fault of the service; the message holds only an id,
     under which the log has the details.
@@ -88,6 +91,9 @@ class TextToImageServiceServicer:
     Every method can fail with:
 
     - UNAUTHENTICATED (UNAUTHENTICATED): no token, or an unknown one.
+    - RESOURCE_EXHAUSTED (TOO_MANY_CALLS): the caller has as many open calls as it
+    may; RetryInfo has the time to wait.
+    - DEADLINE_EXCEEDED (REQUEST_TIMEOUT): the request did not arrive in time.
     - UNAVAILABLE (STOPPING): the service takes no new calls.
     - INTERNAL (INTERNAL): a fault of the service; the message holds only an id,
     under which the log has the details.
@@ -139,10 +145,9 @@ class TextToImageServiceServicer:
         generations within a minute as it may; RetryInfo has the time to wait.
         - RESOURCE_EXHAUSTED (TOO_MANY_GENERATIONS): the token runs as many
         generations as it may.
-        - RESOURCE_EXHAUSTED (TOO_MANY_STREAMS): the caller has as many streams open
-        as it may, of this method and WatchGeneration together, or as many of
-        generations that have ended or are being watched already. RetryInfo has a
-        time to wait.
+        - RESOURCE_EXHAUSTED (TOO_MANY_WATCHES): the caller watches as many
+        generations as it may that have ended or are being watched already.
+        RetryInfo has a time to wait.
         - ALREADY_EXISTS (GENERATION_EXISTS): `generation_id` names the generation
         of another request.
         - RESOURCE_EXHAUSTED (QUEUE_FULL): too many generations wait, or too much
@@ -180,7 +185,7 @@ class TextToImageServiceServicer:
         Status codes, besides those of the generation:
 
         - NOT_FOUND (GENERATION_NOT_FOUND): the generation neither runs nor is kept.
-        - RESOURCE_EXHAUSTED (TOO_MANY_STREAMS): as for Generate.
+        - RESOURCE_EXHAUSTED (TOO_MANY_WATCHES): as for Generate.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -260,6 +265,9 @@ class TextToImageService:
     Every method can fail with:
 
     - UNAUTHENTICATED (UNAUTHENTICATED): no token, or an unknown one.
+    - RESOURCE_EXHAUSTED (TOO_MANY_CALLS): the caller has as many open calls as it
+    may; RetryInfo has the time to wait.
+    - DEADLINE_EXCEEDED (REQUEST_TIMEOUT): the request did not arrive in time.
     - UNAVAILABLE (STOPPING): the service takes no new calls.
     - INTERNAL (INTERNAL): a fault of the service; the message holds only an id,
     under which the log has the details.

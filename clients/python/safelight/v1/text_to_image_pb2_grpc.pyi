@@ -46,6 +46,9 @@ class TextToImageServiceStub:
     Every method can fail with:
 
     - UNAUTHENTICATED (UNAUTHENTICATED): no token, or an unknown one.
+    - RESOURCE_EXHAUSTED (TOO_MANY_CALLS): the caller has as many open calls as it
+      may; RetryInfo has the time to wait.
+    - DEADLINE_EXCEEDED (REQUEST_TIMEOUT): the request did not arrive in time.
     - UNAVAILABLE (STOPPING): the service takes no new calls.
     - INTERNAL (INTERNAL): a fault of the service; the message holds only an id,
       under which the log has the details.
@@ -101,10 +104,9 @@ class TextToImageServiceStub:
       generations within a minute as it may; RetryInfo has the time to wait.
     - RESOURCE_EXHAUSTED (TOO_MANY_GENERATIONS): the token runs as many
       generations as it may.
-    - RESOURCE_EXHAUSTED (TOO_MANY_STREAMS): the caller has as many streams open
-      as it may, of this method and WatchGeneration together, or as many of
-      generations that have ended or are being watched already. RetryInfo has a
-      time to wait.
+    - RESOURCE_EXHAUSTED (TOO_MANY_WATCHES): the caller watches as many
+      generations as it may that have ended or are being watched already.
+      RetryInfo has a time to wait.
     - ALREADY_EXISTS (GENERATION_EXISTS): `generation_id` names the generation
       of another request.
     - RESOURCE_EXHAUSTED (QUEUE_FULL): too many generations wait, or too much
@@ -138,7 +140,7 @@ class TextToImageServiceStub:
     Status codes, besides those of the generation:
 
     - NOT_FOUND (GENERATION_NOT_FOUND): the generation neither runs nor is kept.
-    - RESOURCE_EXHAUSTED (TOO_MANY_STREAMS): as for Generate.
+    - RESOURCE_EXHAUSTED (TOO_MANY_WATCHES): as for Generate.
     """
     CancelGeneration: _grpc.UnaryUnaryMultiCallable[_text_to_image_pb2.CancelGenerationRequest, _text_to_image_pb2.CancelGenerationResponse]
     """Cancels a generation for all watchers: its current step is the last, and
@@ -168,6 +170,9 @@ class TextToImageServiceAsyncStub(TextToImageServiceStub):
     Every method can fail with:
 
     - UNAUTHENTICATED (UNAUTHENTICATED): no token, or an unknown one.
+    - RESOURCE_EXHAUSTED (TOO_MANY_CALLS): the caller has as many open calls as it
+      may; RetryInfo has the time to wait.
+    - DEADLINE_EXCEEDED (REQUEST_TIMEOUT): the request did not arrive in time.
     - UNAVAILABLE (STOPPING): the service takes no new calls.
     - INTERNAL (INTERNAL): a fault of the service; the message holds only an id,
       under which the log has the details.
@@ -220,10 +225,9 @@ class TextToImageServiceAsyncStub(TextToImageServiceStub):
       generations within a minute as it may; RetryInfo has the time to wait.
     - RESOURCE_EXHAUSTED (TOO_MANY_GENERATIONS): the token runs as many
       generations as it may.
-    - RESOURCE_EXHAUSTED (TOO_MANY_STREAMS): the caller has as many streams open
-      as it may, of this method and WatchGeneration together, or as many of
-      generations that have ended or are being watched already. RetryInfo has a
-      time to wait.
+    - RESOURCE_EXHAUSTED (TOO_MANY_WATCHES): the caller watches as many
+      generations as it may that have ended or are being watched already.
+      RetryInfo has a time to wait.
     - ALREADY_EXISTS (GENERATION_EXISTS): `generation_id` names the generation
       of another request.
     - RESOURCE_EXHAUSTED (QUEUE_FULL): too many generations wait, or too much
@@ -257,7 +261,7 @@ class TextToImageServiceAsyncStub(TextToImageServiceStub):
     Status codes, besides those of the generation:
 
     - NOT_FOUND (GENERATION_NOT_FOUND): the generation neither runs nor is kept.
-    - RESOURCE_EXHAUSTED (TOO_MANY_STREAMS): as for Generate.
+    - RESOURCE_EXHAUSTED (TOO_MANY_WATCHES): as for Generate.
     """
     CancelGeneration: _aio.UnaryUnaryMultiCallable[_text_to_image_pb2.CancelGenerationRequest, _text_to_image_pb2.CancelGenerationResponse]  # type: ignore[assignment]
     """Cancels a generation for all watchers: its current step is the last, and
@@ -286,6 +290,9 @@ class TextToImageServiceServicer(metaclass=_abc_1.ABCMeta):
     Every method can fail with:
 
     - UNAUTHENTICATED (UNAUTHENTICATED): no token, or an unknown one.
+    - RESOURCE_EXHAUSTED (TOO_MANY_CALLS): the caller has as many open calls as it
+      may; RetryInfo has the time to wait.
+    - DEADLINE_EXCEEDED (REQUEST_TIMEOUT): the request did not arrive in time.
     - UNAVAILABLE (STOPPING): the service takes no new calls.
     - INTERNAL (INTERNAL): a fault of the service; the message holds only an id,
       under which the log has the details.
@@ -342,10 +349,9 @@ class TextToImageServiceServicer(metaclass=_abc_1.ABCMeta):
           generations within a minute as it may; RetryInfo has the time to wait.
         - RESOURCE_EXHAUSTED (TOO_MANY_GENERATIONS): the token runs as many
           generations as it may.
-        - RESOURCE_EXHAUSTED (TOO_MANY_STREAMS): the caller has as many streams open
-          as it may, of this method and WatchGeneration together, or as many of
-          generations that have ended or are being watched already. RetryInfo has a
-          time to wait.
+        - RESOURCE_EXHAUSTED (TOO_MANY_WATCHES): the caller watches as many
+          generations as it may that have ended or are being watched already.
+          RetryInfo has a time to wait.
         - ALREADY_EXISTS (GENERATION_EXISTS): `generation_id` names the generation
           of another request.
         - RESOURCE_EXHAUSTED (QUEUE_FULL): too many generations wait, or too much
@@ -385,7 +391,7 @@ class TextToImageServiceServicer(metaclass=_abc_1.ABCMeta):
         Status codes, besides those of the generation:
 
         - NOT_FOUND (GENERATION_NOT_FOUND): the generation neither runs nor is kept.
-        - RESOURCE_EXHAUSTED (TOO_MANY_STREAMS): as for Generate.
+        - RESOURCE_EXHAUSTED (TOO_MANY_WATCHES): as for Generate.
         """
 
     @_abc_1.abstractmethod

@@ -55,6 +55,11 @@ class WidthSearch:
         """Profile of the widths that count as measured."""
         return {rows: s for rows, s in self._profile.items() if self._counts[rows] > _RUNS}
 
+    def seconds(self, row_count: int) -> float | None:
+        """Return the seconds of the fastest forward of a width; None unless it is measured."""
+        is_measured = self._counts[row_count] > _RUNS
+        return self._profile[row_count] if is_measured else None
+
     def recall(self, profile: BatchProfile) -> None:
         """Adopt the widths of an earlier profile as measured."""
         self._profile |= profile

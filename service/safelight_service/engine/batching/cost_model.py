@@ -85,7 +85,7 @@ class CostModel:
     def note_forward(self, row_count: int, seconds: float) -> None:
         """Record the seconds of a forward of this many rows."""
         self._forwards.setdefault(row_count, Average()).note(seconds)
-        if self._most_members is None and self._widths.note(row_count, seconds):
+        if self._widths.note(row_count, seconds) and self._most_members is None:
             self._keep_profile(self._widths.profile)
 
     def note_merged(self, member_count: int, row_count: int) -> None:
@@ -132,6 +132,12 @@ class CostModel:
         lower = widths[place - 1]
         share = (row_count - lower) / (upper - lower)
         return self._measured(lower) * (1 - share) + self._measured(upper) * share
+
+    def slowdown(self, row_count: int, more_rows: int) -> float | None:
+        """Return the factor by which more rows prolong a forward; None unless it is measured."""
+        before_s = self._widths.seconds(row_count)
+        after_s = self._widths.seconds(row_count + more_rows)
+        return after_s / before_s if before_s and after_s else None
 
     @property
     def after_steps_s(self) -> float:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from safelight_service.core.events import Event
 from safelight_service.engine.batching.fair_shares import FairShares
+from safelight_service.engine.batching.late_turns import LateTurns
 from safelight_service.engine.hardware import NoteSeconds, RunAhead, Span
 from safelight_service.engine.job import Job
 
@@ -21,6 +22,7 @@ class Meter:
 
     def __init__(self) -> None:
         self.shares = FairShares()
+        self.late_turns = LateTurns()
         self._run_ahead = RunAhead()
         self._seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
 
@@ -66,11 +68,13 @@ class Meter:
         if is_last:
             self._run_ahead.catch_up()
             self.shares.clear()
+            self.late_turns.clear()
         else:
             self._run_ahead.end_step()
 
     def _charge(self, job: Job, seconds: float) -> None:
         self.shares.charge(job.tenant, seconds)
+        self.late_turns.charge(job, seconds)
         self._seconds[job.model.name, job.timeline.token] += seconds
         if not job.is_settled:
             job.timeline.device_time_s += seconds

@@ -4,15 +4,19 @@ import math
 from collections.abc import Hashable
 
 from safelight_service.engine.batching.cost_model import Average, CostModel
+from safelight_service.engine.batching.policy import SchedulingPolicy
 from safelight_service.engine.operations import Forward
 
 
 class Seats:
     """Seats of a forward, taken by its members one after another."""
 
-    def __init__(self) -> None:
+    def __init__(self, policy: SchedulingPolicy) -> None:
+        self._policy = policy
         self._count = 0
         self._row_count = 0
+        self._rate = 0.0
+        """Rate at which the members end, in images per forward."""
         self._key: Hashable = None
 
     def matches(self, forward: Forward) -> bool:
@@ -23,14 +27,26 @@ class Seats:
         """Whether another forward of this many rows fits."""
         return cost_model.has_room(self._count + 1, self._row_count + row_count)
 
-    def take(self, cost_model: CostModel, forward: Forward) -> bool:
-        """Seat a forward that matches; false if it does not fit."""
-        if not self.has_room(cost_model, forward.row_count):
-            return False
+    def is_worth(self, cost_model: CostModel, row_count: int, steps_left: int) -> bool:
+        """Whether another forward of this many rows joins by the policy; unmeasured widths do."""
+        if self._count == 0:
+            return True
+        slowdown = cost_model.slowdown(self._row_count, row_count)
+        if slowdown is None:
+            return True
+        return self._policy.rides(1 + _rate(steps_left) / self._rate, slowdown)
+
+    def take(self, forward: Forward, steps_left: int) -> None:
+        """Seat a forward that matches and has room."""
+        self._rate += _rate(steps_left)
         self._count += 1
         self._row_count += forward.row_count
         self._key = forward.key
-        return True
+
+
+def _rate(steps_left: int) -> float:
+    """Return the images per forward of an image; its decode counts as one more step."""
+    return 1 / (steps_left + 1)
 
 
 class Budget:

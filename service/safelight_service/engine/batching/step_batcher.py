@@ -59,6 +59,8 @@ class StepBatcher:
         self._policy = policy
         self._meter = Meter()
         self.shares = self._meter.shares
+        self._leading: Job | None = None
+        """Late job that leads the present step in spite of its rank."""
         self._busy = BusyClock()
         self._forwards = ForwardRunner(self._busy, note_forward)
         self._forecast = Forecast()
@@ -122,7 +124,8 @@ class StepBatcher:
     def look_ahead(self) -> None:
         """Update the forecast of all images; the next step ends jobs that are too late by it."""
         self._forecast.make(
-            [image for image in self._images() if not image.has_ended], self.shares.virtual_s
+            [image for job in self.jobs for image in job.images if not image.has_ended],
+            self.shares.virtual_s,
         )
         for job in self.jobs:
             if job.work_s is None and not job.is_started:
@@ -130,16 +133,23 @@ class StepBatcher:
         self._late |= _find_late(self.jobs, deadlines.check_again)
 
     def _images(self) -> list[ImageRun]:
-        """Return all images, by the priority of their jobs."""
-        return [image for job in self.jobs for image in job.images]
+        """Return all images, by the priority of their jobs in this step."""
+        jobs = self.jobs
+        if self._leading in jobs:
+            jobs = [self._leading, *(job for job in jobs if job is not self._leading)]
+        return [image for job in jobs for image in job.images]
 
     def _rank(self) -> None:
+        self._leading = None
         if not self.jobs:
             return
-        now = time.monotonic()
         self.shares.activate(find_active(self.jobs))
+        now = time.monotonic()
         virtual_s = self.shares.virtual_s
-        self.jobs.sort(key=lambda job: rank_of(job, now, self._policy, virtual_s))
+        ranks = {job: rank_of(job, now, self._policy, virtual_s) for job in self.jobs}
+        self.jobs.sort(key=ranks.__getitem__)
+        self._meter.late_turns.note(self.jobs, ranks)
+        self._leading = self._meter.late_turns.find(self.jobs[0])
 
     def _end_late(self) -> None:
         """End jobs that cannot meet their deadlines: new ones by a fresh forecast.
@@ -194,7 +204,7 @@ class StepBatcher:
         waiting_count = sum(not image.is_started for image in self._images())
         budget = self._allow(waiting_count)
         cost_model: CostModel | None = None
-        seats = Seats()
+        seats = Seats(self._policy)
         for image in self._images():
             if image.is_started and not image.is_runnable:
                 continue
@@ -205,6 +215,8 @@ class StepBatcher:
                 expected = cost_model.demand(is_guided=image.job.is_guided).row_count
                 if budget.is_spent or not seats.has_room(cost_model, expected):
                     break
+                if not seats.is_worth(cost_model, expected, image.steps_left):
+                    continue
                 seconds = self._run_timed(image, image.start, _note_start)
                 budget.spend(seconds, cost_model.before_steps)
                 if isinstance(image.operation, Forward):
@@ -212,8 +224,11 @@ class StepBatcher:
                     image.job.model.limit(cost_model, image.operation)
             if not image.is_runnable or not seats.matches(image.operation_as(Forward)):
                 continue
-            if not seats.take(cost_model, image.operation_as(Forward)):
+            forward = image.operation_as(Forward)
+            if not seats.has_room(cost_model, forward.row_count):
                 break
+            if seats.is_worth(cost_model, forward.row_count, image.steps_left):
+                seats.take(forward, image.steps_left)
 
     def _allow(self, waiting_count: int) -> Budget:
         """Return the time budget of a step for images that wait for something other than a forward.
@@ -280,7 +295,7 @@ class StepBatcher:
         """Choose the members of the next forward."""
         members: list[ImageRun] = []
         cost_model: CostModel | None = None
-        seats = Seats()
+        seats = Seats(self._policy)
         for image in self._images():
             if not image.is_runnable:
                 continue
@@ -288,9 +303,11 @@ class StepBatcher:
             cost_model = cost_model or image.job.cost_model
             if image.job.cost_model is not cost_model or not seats.matches(forward):
                 continue
-            if not seats.take(cost_model, forward):
+            if not seats.has_room(cost_model, forward.row_count):
                 break
-            members.append(image)
+            if seats.is_worth(cost_model, forward.row_count, image.steps_left):
+                seats.take(forward, image.steps_left)
+                members.append(image)
         return members
 
     def _advance(self, image: ImageRun, run: Callable[[], None]) -> None:

@@ -1,1 +1,1 @@
-"""Interceptors of all calls: tracing, access and errors."""
+"""Interceptors of all calls: tracing, access, limits and errors."""

@@ -9,7 +9,9 @@ from grpc_health.v1 import health_pb2
 
 from safelight_service.auth.tokens import Caller, Tokens, current_caller
 from safelight_service.core.errors import UnauthenticatedError
+from safelight_service.core.line_limit import LineLimit
 from safelight_service.grpc_server.interceptors.errors import refuse
+from safelight_service.grpc_server.interceptors.open_calls import log_refusal
 
 _HEALTH = f"/{health_pb2.DESCRIPTOR.services_by_name['Health'].full_name}/"
 _BEARER = re.compile(r" *bearer:? +([!-~]+) *", re.IGNORECASE)
@@ -21,6 +23,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self, tokens: Tokens) -> None:
         self._tokens = tokens
+        self._lines = LineLimit(max_count=1)
 
     async def intercept_service(
         self,
@@ -32,6 +35,9 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
             try:
                 # Each call has its own task, and so its own value.
                 current_caller.set(self._find_caller(handler_call_details.invocation_metadata))
+            except UnauthenticatedError as error:
+                log_refusal(error, self._lines)
+                return refuse(error)
             except Exception as error:
                 return refuse(error)
         return await continuation(handler_call_details)

@@ -24,12 +24,14 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
+from safelight_service.grpc_server.interceptors.handlers import (
+    Handler,
+    behaviour_of,
+    replace_behaviour,
+)
 from safelight_service.version import __version__
 
 _Context = grpc.aio.ServicerContext[Any, Any]
-_Handler = Any
-"""grpc.RpcMethodHandler of grpc.aio; gRPC's type stubs describe only the synchronous server."""
-
 _Metadata = Iterable[tuple[str, str | bytes]]
 
 _ERRORS = frozenset(
@@ -48,13 +50,6 @@ _NEARLY_S = 0.1
 """Tolerance: a caller's cancellation may arrive before the server's own timer fires."""
 
 _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
-
-_KINDS = {
-    (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler),
-    (False, True): ("unary_stream", grpc.unary_stream_rpc_method_handler),
-    (True, False): ("stream_unary", grpc.stream_unary_rpc_method_handler),
-    (True, True): ("stream_stream", grpc.stream_stream_rpc_method_handler),
-}
 
 
 class TracingInterceptor(grpc.aio.ServerInterceptor):
@@ -82,17 +77,15 @@ class TracingInterceptor(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> _Handler:
+    ) -> Handler:
         """Wrap the method's behaviour."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method.lstrip("/")
         if handler is None or method.rpartition("/")[0] not in self._services:
             return handler
-        kind, make_handler = _KINDS[handler.request_streaming, handler.response_streaming]
-        behaviour = self._trace(method, getattr(handler, kind))
-        return make_handler(behaviour, handler.request_deserializer, handler.response_serializer)
+        return replace_behaviour(handler, self._trace(method, behaviour_of(handler)))
 
     def _trace(self, method: str, behaviour: Callable[..., Any]) -> Callable[..., Any]:
         async def call(request: Any, context: _Context) -> Any:

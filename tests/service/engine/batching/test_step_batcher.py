@@ -21,7 +21,7 @@ from safelight_service.core.errors import (
 )
 from safelight_service.core.events import Event, Image, Progress
 from safelight_service.engine.batching.batch_profile import ProfileStore
-from safelight_service.engine.batching.policy import shortest_remaining_first
+from safelight_service.engine.batching.policy import SHORTEST_REMAINING
 from safelight_service.engine.hardware import RunAhead
 from safelight_service.engine.job import Job
 from safelight_service.engine.models.loading import LoadedModel
@@ -415,7 +415,7 @@ def test_shortest_remaining_goes_first_where_that_is_the_order(tiny_models: Tiny
     requests = [{"num_inference_steps": 40}, {"num_inference_steps": 2}]
     jobs, _ = make_jobs(model, *requests)
     ended: list[Job] = []
-    batcher = make_batcher(shortest_remaining_first)
+    batcher = make_batcher(SHORTEST_REMAINING)
     batcher.add(jobs[0])
     take_steps(batcher, 1)
     batcher.add(jobs[1])

@@ -1,0 +1,1 @@
+"""Calls to the service: their callers, and each caller's share of them."""

@@ -1,0 +1,1 @@
+"""The HTTP server: uvicorn with bounds on connections, time, memory and log lines."""

@@ -1,0 +1,59 @@
+"""Shares: one bounded resource, divided among its holders."""
+
+import ipaddress
+from collections import Counter
+
+_HOST_BITS = 64
+"""An IPv6 host usually has all addresses of a network with this many bits."""
+
+
+def holder_of(host: str) -> str:
+    """Return the holder that an address stands for: itself, or the /64 network of IPv6."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return f"address {host}"
+    if isinstance(address, ipaddress.IPv6Address):
+        network = ipaddress.ip_network((int(address), _HOST_BITS), strict=False)
+        return f"address {network}"
+    return f"address {address}"
+
+
+class Shares:
+    """A capacity of which a holder may take as much as it leaves free, at most `most`.
+
+    One holder thus gets half of the capacity, two get a third each, and so on. So there is room
+    for a newcomer however much the others want.
+    """
+
+    def __init__(self, capacity: int, most: int | None = None) -> None:
+        """Share a capacity, in any unit."""
+        self._capacity = capacity
+        self._most = capacity if most is None else most
+        self._taken = 0
+        self._held: Counter[str] = Counter()
+
+    @property
+    def free(self) -> int:
+        """What nobody holds."""
+        return self._capacity - self._taken
+
+    def held_by(self, holder: str) -> int:
+        """Return what a holder holds."""
+        return self._held[holder]
+
+    def take(self, holder: str, amount: int = 1) -> bool:
+        """Take an amount; return False, and take nothing, beyond the holder's share."""
+        held = self._held[holder] + amount
+        if amount > self.free or held > min(self._most, max(self.free, 1)):
+            return False
+        self._held[holder] = held
+        self._taken += amount
+        return True
+
+    def give_back(self, holder: str, amount: int = 1) -> None:
+        """Give back an amount that was taken."""
+        self._taken -= amount
+        self._held[holder] -= amount
+        if self._held[holder] <= 0:
+            del self._held[holder]
