@@ -1,7 +1,7 @@
 """Probe: checks a server by the gRPC health protocol, for container engines.
 
 `python -m safelight_service.grpc_server.probe [HOST:PORT]` exits with 0 if the server is serving.
-`--tls FOLDER` checks a server with TLS, whose certificate and key are `tls.crt` and `tls.key` there.
+`--tls FOLDER` checks a server with TLS; its certificate and key are `tls.crt` and `tls.key` there.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def _read_name(target: str, certificate: Path, key: Path) -> str:
     ):
         shown = encrypted.getpeercert() or {}
     names = shown.get("subjectAltName", ())
-    return next((str(name).replace("*", "probe") for _, name in names), address[0])
+    return next((str(each[1]).replace("*", "probe") for each in names), address[0])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 #!/bin/bash
 # Before Envoy stops: asks clients to reconnect elsewhere (GOAWAY), then waits for open streams.
-# Takes the most seconds to wait.
+# Takes the most seconds to wait, and those until all Services know that it stops (5).
+settle=${2:-5}
+
 admin() { # METHOD PATH
   exec 3<>/dev/tcp/127.0.0.1/9901
   printf '%s %s HTTP/1.1\r\nHost: admin\r\nContent-Length: 0\r\nConnection: close\r\n\r\n' "$1" "$2" >&3
@@ -9,8 +11,8 @@ admin() { # METHOD PATH
 }
 
 admin POST '/drain_listeners?graceful&skip_exit' >/dev/null
-sleep 5 # until no Service sends new connections here
-for ((left = $1 - 5; left > 0; left--)); do
+sleep "$settle" # until no Service sends new connections here
+for ((left = $1 - settle; left > 0; left--)); do
   admin GET '/stats?filter=^http.browsers.downstream_rq_active$' | grep -q 'active: 0' && exit
   sleep 1
 done
