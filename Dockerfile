@@ -2,7 +2,7 @@
 #
 # TORCH_INDEX_URL: package index with other builds of torch. The default build of torch for x86-64
 #   brings CUDA; an index of CPU builds makes a much smaller image for machines without a GPU.
-# EXTRA_PACKAGES: further packages, such as 'torchao' for quantization or 'ray[serve]==2.60.0'.
+# EXTRA_PACKAGES: further packages, such as 'torchao' for quantization or 'ray[serve-grpc]==2.60.0'.
 FROM python:3.11-slim AS wheels
 WORKDIR /source
 COPY clients/python clients/python

@@ -45,12 +45,16 @@ def _clean(value: Any, program: str) -> Any:
         return [_clean(each, program) for each in value]
     if not isinstance(value, dict):
         return value
-    cleaned = {}
+    cleaned: dict[str, Any] = {}
     for key, each in value.items():
         if key == "$ref":
             cleaned[key] = each.replace("#/$defs/", f"#/$defs/{program}")
         elif key == "properties":
             cleaned[key] = {name: _clean(field, program) for name, field in each.items()}
+        elif key == "required":
+            # Secrets come from the environment, and never from values.
+            is_secret = {name: "writeOnly" in field for name, field in value["properties"].items()}
+            cleaned[key] = [name for name in each if not is_secret[name]]
         elif key not in _UNUSED:
             cleaned[key] = _clean(each, program)
     return cleaned

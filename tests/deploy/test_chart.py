@@ -236,6 +236,20 @@ def test_secrets_are_not_in_config_maps() -> None:
 
 
 @needs_helm
+def test_replicas_of_a_fleet_advertise_their_addresses() -> None:
+    settings = "redis.settings={cache.redis_url,fleet.redis_url}"
+    options = ["--set", "config.allow_anonymous=true,redis.enabled=true", "--set", settings]
+    service = find(render(*options), "Deployment", "test-safelight-service")
+    [container] = service["spec"]["template"]["spec"]["containers"]
+    variables = [(each["name"], each.get("value")) for each in container["env"]]
+    names = [name for name, _ in variables]
+    # Kubernetes expands only what stands before.
+    assert names.index("POD_IP") < names.index("SAFELIGHT_FLEET__ADVERTISE")
+    assert ("SAFELIGHT_FLEET__ADVERTISE", "$(POD_IP):50051") in variables
+    assert ("SAFELIGHT_FLEET__REDIS_URL", "redis://test-safelight-redis:6379/0") in variables
+
+
+@needs_helm
 def test_dashboard_and_alerts_are_those_of_the_repository() -> None:
     folder = ROOT / "deploy" / "observability"
     dashboard = find(example("everything"), "ConfigMap", "test-safelight-dashboard")

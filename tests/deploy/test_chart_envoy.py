@@ -83,6 +83,10 @@ def test_replicas_are_chosen_by_the_id_of_the_generation_and_by_health() -> None
     [endpoint] = replicas["load_assignment"]["endpoints"][0]["lb_endpoints"]
     address = endpoint["endpoint"]["address"]["socket_address"]
     assert address == {"address": REPLICAS, "port_value": 50051}
+    [chain] = config["listeners"][0]["filter_chains"]
+    [host] = chain["filters"][0]["typed_config"]["route_config"]["virtual_hosts"]
+    cors = host["typed_per_filter_config"]["envoy.filters.http.cors"]
+    assert "x-generation-id" in cors["allow_headers"].split(", ")
     for route in routes_of(config):
         assert route["hash_policy"] == [{"header": {"header_name": "x-generation-id"}}]
 

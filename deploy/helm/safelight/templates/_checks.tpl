@@ -38,8 +38,10 @@ config.{{ $key }} is set by the chart: use {{ $instead }}.
 {{- if hasKey (default (dict) .Values.config.telemetry) "prometheus_listen" }}
 config.telemetry.prometheus_listen is set by the chart: use metrics.
 {{- end }}
-{{- if hasKey (default (dict) .Values.config.cache) "redis_url" }}
-config.cache.redis_url may hold a password, and config is no secret: use redis.external.existingSecret.
+{{- range $table := list "cache" "fleet" }}
+{{- if hasKey (default (dict) (get $.Values.config $table)) "redis_url" }}
+config.{{ $table }}.redis_url may hold a password, and config is no secret: use redis.external.existingSecret.
+{{- end }}
 {{- end }}
 {{- range $key, $instead := dict "listen" "gateway.service" "target" "entry" "tls" "gateway.tls" "target_tls" "gateway.targetAuthorities" }}
 {{- if hasKey $.Values.gateway.config $key }}

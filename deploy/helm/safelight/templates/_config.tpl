@@ -48,6 +48,13 @@
     secretKeyRef: {name: {{ .Values.redis.auth.existingSecret }}, key: {{ .Values.redis.auth.key }}}
 {{- end }}
 {{- if or .Values.redis.enabled $external }}
+{{- if has "fleet.redis_url" .Values.redis.settings }}
+- name: POD_IP
+  valueFrom:
+    fieldRef: {fieldPath: status.podIP}
+- name: SAFELIGHT_FLEET__ADVERTISE
+  value: $(POD_IP):{{ .Values.service.port }}
+{{- end }}
 {{- range .Values.redis.settings }}
 - name: SAFELIGHT_{{ . | replace "." "__" | upper }}
 {{- if $external }}

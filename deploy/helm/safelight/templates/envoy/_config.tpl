@@ -20,6 +20,10 @@ Calls with the same x-generation-id reach the same replica; health is asked for 
 {{- range .Values.envoy.corsOrigins -}}{{- $origins = append $origins (dict "exact" .) -}}{{- end -}}
 {{- $_ := set (index $host.typed_per_filter_config "envoy.filters.http.cors") "allow_origin_string_match" $origins -}}
 {{- end -}}
+{{- $cors := index $host.typed_per_filter_config "envoy.filters.http.cors" -}}
+{{- if not (contains "x-generation-id" $cors.allow_headers) -}}
+{{- $_ := set $cors "allow_headers" (printf "%s, x-generation-id" (trim $cors.allow_headers)) -}}
+{{- end -}}
 {{- range $host.routes -}}
 {{- $_ := set .route "hash_policy" (list (dict "header" (dict "header_name" "x-generation-id"))) -}}
 {{- end -}}
