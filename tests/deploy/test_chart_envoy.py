@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import json
 import re
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
@@ -26,6 +28,7 @@ from support.running_envoy import Envoy
 
 PROGRAM = Path(sys.executable).parent / "envoy"
 AUTHORITY = trustme.CA()
+SERVICE = "safelight.v1.TextToImageService"
 REPLICAS = "test-safelight-replicas.images.svc.cluster.local"
 
 pytestmark = [
@@ -147,6 +150,67 @@ def find_ports(count: int) -> list[int]:
         for each in sockets:
             each.bind(("127.0.0.1", 0))
         return [each.getsockname()[1] for each in sockets]
+
+
+@contextlib.asynccontextmanager
+async def serve_name(name: bytes) -> AsyncIterator[tuple[int, health.HealthServicer]]:
+    """Run a replica whose every answer is its name; yield its port and its health."""
+    server, servicer = grpc.aio.server(), health.HealthServicer()
+
+    async def answer(_request: bytes, _context: Any) -> bytes:
+        return name
+
+    handler: Any = grpc.unary_unary_rpc_method_handler(answer)
+    generic = grpc.method_handlers_generic_handler(SERVICE, {"GetModel": handler})
+    server.add_generic_rpc_handlers((generic,))
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    await servicer.set("", health_pb2.HealthCheckResponse.SERVING)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    yield port, servicer
+    await server.stop(None)
+
+
+async def ask_names(entry: int, ids: range) -> list[bytes]:
+    """Return the names of the replicas that answer calls with these ids."""
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{entry}") as channel:
+        call: Any = channel.unary_unary(f"/{SERVICE}/GetModel")
+        options: dict[str, Any] = {"wait_for_ready": True, "timeout": 20}
+        return [
+            await call(b"", metadata=[("x-generation-id", str(each))], **options) for each in ids
+        ]
+
+
+def test_calls_with_the_same_id_reach_the_same_healthy_replica(tmp_path: Path) -> None:
+    async def run() -> None:
+        entry, admin, status = find_ports(3)
+        async with serve_name(b"a") as (first, health_of_a), serve_name(b"b") as (second, _):
+            ports = {"p8081": entry, "p9901": admin, "p9902": status}
+            file = write_files(tmp_path, "minimal", **ports) / "config" / "envoy.yaml"
+            config = YAML(typ="safe").load(file)
+            replicas = config["static_resources"]["clusters"][0]
+            [check] = replicas["health_checks"]
+            assert check["interval"] == check["no_traffic_interval"] == "2s"
+            check["interval"] = check["no_traffic_interval"] = "0.05s"
+            [endpoints] = replicas["load_assignment"]["endpoints"]
+            addresses = [{"address": "127.0.0.1", "port_value": each} for each in (first, second)]
+            endpoints["lb_endpoints"] = [
+                {"endpoint": {"address": {"socket_address": each}}} for each in addresses
+            ]
+            file.write_text(json.dumps(config))
+            with run_envoy(file):
+                ids = range(30)
+                gives_up_at = time.monotonic() + 10
+                while len(set(await ask_names(entry, ids))) < 2:  # Envoy has not yet seen both
+                    assert time.monotonic() < gives_up_at
+                names = await ask_names(entry, ids)
+                assert await ask_names(entry, ids) == names
+                await health_of_a.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
+                gives_up_at = time.monotonic() + 10
+                while set(await ask_names(entry, ids)) != {b"b"}:
+                    assert time.monotonic() < gives_up_at
+
+    asyncio.run(run())
 
 
 def test_calls_pass_both_tls_hops_and_a_drain_waits_for_them(tmp_path: Path) -> None:

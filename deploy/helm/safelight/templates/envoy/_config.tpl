@@ -57,6 +57,7 @@ common_lb_config: {healthy_panic_threshold: {value: 0}}
 health_checks:
   - timeout: 2s
     interval: 2s
+    no_traffic_interval: 2s # not a minute, until which the first fault would go unnoticed
     unhealthy_threshold: 2
     healthy_threshold: 1
     grpc_health_check: {}
