@@ -8,7 +8,7 @@ SafelightError
 │   ├── GenerationNotFoundError      the generation neither runs nor has recently ended
 │   ├── ResourceExhaustedError       a limit is reached
 │   │   ├── QueueFullError           too many generations wait
-│   │   ├── QuotaExceededError       the token has used up its generations
+│   │   ├── QuotaExceededError       the caller has used up its generations or streams
 │   │   └── OutOfMemoryError         the device has too little memory for the request
 │   ├── ServiceUnavailableError      not reachable, or stopping
 │   │   └── ModelLoadingError        the model is being loaded
@@ -108,7 +108,7 @@ class QueueFullError(ResourceExhaustedError):
 
 
 class QuotaExceededError(ResourceExhaustedError):
-    """The token has reached its limit of generations, at once or within a minute."""
+    """The caller has reached a limit: generations within a minute or at once, or open streams."""
 
 
 class OutOfMemoryError(ResourceExhaustedError):
@@ -169,6 +169,7 @@ ERROR_TYPES: dict[tuple[grpc.StatusCode, str | None], type[ServiceError]] = {
     (grpc.StatusCode.PERMISSION_DENIED, "MODEL_FORBIDDEN"): PermissionDeniedError,
     (grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED"): QuotaExceededError,
     (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_GENERATIONS"): QuotaExceededError,
+    (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS"): QuotaExceededError,
     (grpc.StatusCode.UNAVAILABLE, "STOPPING"): ServiceUnavailableError,
     (grpc.StatusCode.UNAVAILABLE, "DEVICE_LOST"): ServiceUnavailableError,
     (grpc.StatusCode.INTERNAL, "INTERNAL"): InternalServiceError,

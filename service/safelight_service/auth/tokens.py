@@ -15,7 +15,8 @@ from safelight_service.settings import ConfigurationError
 from safelight_settings import Table, TomlFile, describe_problems
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-_CHECK_EVERY_S = 1.0
+CHECK_EVERY_S = 1.0
+"""Seconds between looks at the file for changes."""
 
 
 class Caller(Table):
@@ -83,15 +84,18 @@ class Tokens:
             ConfigurationError: the file cannot be read, or an entry is not allowed.
         """
         self._callers = Reloaded(
-            lambda: _read(file, served_models), [file], interval_s=_CHECK_EVERY_S, clock=clock
+            lambda: _read(file, served_models), [file], interval_s=CHECK_EVERY_S, clock=clock
         )
+
+    @property
+    def callers(self) -> tuple[Caller, ...]:
+        """All callers of the file as it is now."""
+        return self._callers.get()
 
     def find(self, token: str) -> Caller | None:
         """Return the token's owner, in a time that does not depend on the digests."""
         digest = digest_token(token)
-        found = [
-            caller for caller in self._callers.get() if hmac.compare_digest(caller.sha256, digest)
-        ]
+        found = [caller for caller in self.callers if hmac.compare_digest(caller.sha256, digest)]
         return found[0] if found else None
 
 

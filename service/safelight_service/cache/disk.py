@@ -10,6 +10,8 @@ from typing import TypeVar
 
 from safelight_service.cache.folder import MissingResultError, ResultFolder
 from safelight_service.cache.results import MalformedResultError, Result
+from safelight_service.core.shares import Shares
+from safelight_service.core.tenant import NO_TENANT, Tenant
 
 LOCK_WAIT_S = 1.0
 """Longest wait of a write for the lock of another process."""
@@ -18,13 +20,13 @@ READ_WAIT_S = 0.1
 """Longest wait of a read for a lock or a repair."""
 
 _MAX_WAITING_BYTES = 64 << 20
-"""Most bytes of results that wait to be written."""
+"""Bytes of results that may wait to be written; an owner below its share may exceed them."""
 
 _T = TypeVar("_T")
 
 
 class DiskTier:
-    """Keeps results of up to `max_bytes` in total; evicts the least recently used.
+    """Keeps results of up to `max_bytes` in total, with a share for each owner.
 
     A full disk evicts, too. Reads and writes have a thread and a connection each, so no read
     waits for a write; it finds results that wait to be written. A read writes nothing: uses are
@@ -51,7 +53,7 @@ class DiskTier:
         self._has_begun = False
         self._waiting: dict[str, Result] = {}
         """Results that wait to be written."""
-        self._waiting_bytes = 0
+        self._waiting_bytes = Shares(_MAX_WAITING_BYTES)
         self._uses: dict[str, int] = {}
         """Results used since the last write, the latest last, with a number for each use."""
         self._use_count = 0
@@ -92,8 +94,8 @@ class DiskTier:
             self._uses[key] = self._use_count
         return result
 
-    async def put(self, key: str, result: Result) -> None:
-        """Keep a result, unless it is larger than `max_bytes`.
+    async def put(self, key: str, result: Result, owner: Tenant = NO_TENANT) -> None:
+        """Keep a result, unless it is larger than `max_bytes` or than its owner's share.
 
         Raises:
             OSError, sqlite3.Error: any filesystem or SQLite failure, or too many writes at once.
@@ -101,15 +103,13 @@ class DiskTier:
         size_bytes = result.size_bytes
         if size_bytes > self._max_bytes:
             return
-        if self._waiting_bytes and self._waiting_bytes + size_bytes > _MAX_WAITING_BYTES:
-            raise BlockingIOError(errno.EAGAIN, "too many results wait to be written")
+        self._reserve(owner, size_bytes)
         self._waiting[key] = result
-        self._waiting_bytes += size_bytes
         uses = dict(self._uses)
         try:
-            await _run(self._writers, lambda: self._results.write(key, result, uses))
+            await _run(self._writers, lambda: self._results.write(key, result, owner, uses))
         finally:
-            self._waiting_bytes -= size_bytes
+            self._waiting_bytes.take(owner.name, size_bytes)
             if self._waiting.get(key) is result:
                 del self._waiting[key]
         self._uses = {key: use for key, use in self._uses.items() if uses.get(key) != use}
@@ -122,6 +122,19 @@ class DiskTier:
         finally:
             self._readers.shutdown()
             self._writers.shutdown()
+
+    def _reserve(self, owner: Tenant, size_bytes: int) -> None:
+        """Count bytes that wait to be written, unless the owner has more than its share there.
+
+        Raises:
+            BlockingIOError: it has.
+        """
+        waiting = self._waiting_bytes
+        is_empty = waiting.total == 0
+        waiting.add(owner, size_bytes)
+        if waiting.is_exceeded and not is_empty and waiting.find_excessive() == owner.name:
+            waiting.take(owner.name, size_bytes)
+            raise BlockingIOError(errno.EAGAIN, "too many results wait to be written")
 
     async def _repair(self, work: Callable[[], object]) -> None:
         """Let the writing thread do this, and wait for it no longer than a read may."""

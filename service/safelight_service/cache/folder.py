@@ -26,6 +26,8 @@ from safelight_service.cache.results import (
     pack_header,
     unpack_header,
 )
+from safelight_service.core.shares import Shares
+from safelight_service.core.tenant import Tenant
 
 _SPARE_BYTES = 64 << 10
 """Room on a full disk for the rows of a result and SQLite's own files."""
@@ -36,7 +38,10 @@ class MissingResultError(Exception):
 
 
 class ResultFolder:
-    """Results of up to `max_bytes` in total; the least recently used make room for others.
+    """Results of up to `max_bytes` in total.
+
+    Beyond that, or on a full disk, the owner that exceeds its share most loses its least recently
+    used results.
 
     One thread reads, and another writes: `read` and `close_reader` belong to the one, all other
     methods to the other. Neither waits for the other. All methods but the last two raise OSError
@@ -70,17 +75,20 @@ class ResultFolder:
         with self._reader.session() as index:
             return self._read(index, key)
 
-    def write(self, key: str, result: Result, uses: Iterable[str]) -> None:
-        """Keep a result, after noting that these keys were used, the latest last."""
+    def write(self, key: str, result: Result, owner: Tenant, uses: Iterable[str]) -> None:
+        """Keep a result, unless it exceeds its owner's share of a full folder.
+
+        Notes first that the keys in `uses` were used, the latest last.
+        """
         with self._writer.session() as index:
             wanted_bytes = result.size_bytes + _SPARE_BYTES
             while True:
                 try:
-                    self._make_room(index, key, result.size_bytes, uses)
-                    self._write(index, key, result)
+                    if self._make_room(index, key, result.size_bytes, owner, uses):
+                        self._write(index, key, result, owner)
                     break
                 except (OSError, sqlite3.OperationalError) as error:
-                    if not (is_disk_full(error) and self._free(index, wanted_bytes)):
+                    if not (is_disk_full(error) and self._free(index, wanted_bytes, owner)):
                         raise
                     wanted_bytes *= 2
             self.size_bytes = results_index.count_bytes(index)
@@ -138,39 +146,67 @@ class ResultFolder:
             raise MissingResultError from None
 
     def _make_room(
-        self, index: sqlite3.Connection, key: str, size_bytes: int, uses: Iterable[str]
-    ) -> None:
+        self,
+        index: sqlite3.Connection,
+        key: str,
+        size_bytes: int,
+        owner: Tenant,
+        uses: Iterable[str],
+    ) -> bool:
+        """Evict results until one more fits; return whether its owner's share allows it."""
         with writing(index):
             results_index.note_uses(index, uses)
             self._forget(index, key)
-            excess = results_index.count_bytes(index) + size_bytes - self._max_bytes
-            while excess > 0 and (oldest := results_index.find_oldest(index)):
-                self._forget(index, oldest[0])
-                excess -= oldest[1]
+            shares = results_index.count_shares(index, self._max_bytes)
+            shares.add(owner, size_bytes)
+            while shares.is_exceeded:
+                if self._evict(index, shares) is None:
+                    return False
+        return True
 
-    def _write(self, index: sqlite3.Connection, key: str, result: Result) -> None:
+    def _evict(self, index: sqlite3.Connection, shares: Shares) -> int | None:
+        """Evict a result of the owner that exceeds its share most; return the bytes that it frees.
+
+        None if the owner has no result, except perhaps one that is not written yet.
+        """
+        name = shares.find_excessive()
+        oldest = results_index.find_oldest(index, name)
+        if oldest is None:
+            return None
+        shares.take(name, oldest[1])
+        return self._forget(index, oldest[0])
+
+    def _write(self, index: sqlite3.Connection, key: str, result: Result, owner: Tenant) -> None:
         images = [image.sha256 for image in result.images]
         try:
             with writing(index):
                 for image in result.images:
                     self._blobs.write(image.sha256, image.data)
                 header = pack_header(key, result)
-                results_index.add(index, key, header, result.size_bytes, images)
+                results_index.add(index, key, header, result.size_bytes, images, owner)
         except Exception:
             with suppress(sqlite3.Error), writing(index):  # takes no space
                 self._remove_unused(index, images)
             raise
 
-    def _free(self, index: sqlite3.Connection, wanted_bytes: int) -> bool:
-        """Evict results until the disk has this much more space; return whether any was freed.
+    def _free(self, index: sqlite3.Connection, wanted_bytes: int, owner: Tenant) -> bool:
+        """Evict results until the disk has this much more space for one of an owner.
+
+        Returns whether any was freed. The shares are those of the present bytes, since the disk
+        is full before `max_bytes` is reached.
 
         Files go first: they make the room that their rows need in order to be removed.
         """
         freed_bytes = 0
         try:
             with writing(index):
-                while freed_bytes < wanted_bytes and (oldest := results_index.find_oldest(index)):
-                    freed_bytes += self._forget(index, oldest[0])
+                shares = results_index.count_shares(index, results_index.count_bytes(index))
+                shares.add(owner, wanted_bytes)
+                while freed_bytes < wanted_bytes:
+                    freed = self._evict(index, shares)
+                    if freed is None:
+                        break
+                    freed_bytes += freed
         except sqlite3.OperationalError as error:
             if not is_disk_full(error):
                 raise

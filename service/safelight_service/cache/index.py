@@ -1,17 +1,22 @@
 """Index: the queries to the database that lists the results of a folder, by their last use.
 
-`recency` orders results by use: each use takes the next number, so no clock is involved.
+`recency` orders results by use: each use takes the next number, so no clock is involved. `owner`
+and `weight` are those of the tenant that a result was made for.
 """
 
 import sqlite3
 from collections.abc import Iterable
 
+from safelight_service.core.shares import Shares
+from safelight_service.core.tenant import Tenant
+
 _SCHEMA = """
     CREATE TABLE IF NOT EXISTS results (
         key TEXT PRIMARY KEY, header BLOB NOT NULL, size_bytes INTEGER NOT NULL,
-        recency INTEGER NOT NULL
+        recency INTEGER NOT NULL, owner TEXT NOT NULL DEFAULT '', weight REAL NOT NULL DEFAULT 1
     );
     CREATE INDEX IF NOT EXISTS results_by_use ON results (recency, size_bytes);
+    CREATE INDEX IF NOT EXISTS results_by_owner ON results (owner, recency, size_bytes, weight);
     CREATE TABLE IF NOT EXISTS images (
         key TEXT REFERENCES results ON DELETE CASCADE, position INTEGER, sha256 TEXT NOT NULL,
         PRIMARY KEY (key, position)
@@ -23,10 +28,13 @@ _NEXT_RECENCY = "(SELECT coalesce(max(recency), 0) + 1 FROM results)"
 
 
 def make_tables(index: sqlite3.Connection) -> None:
-    """Make the tables, unless they exist; continue those that are ordered by the time of use."""
+    """Make the tables, unless they exist; continue those of earlier versions."""
     columns = {row[1] for row in index.execute("PRAGMA table_info(results)")}
     if "used_at_ns" in columns:
         index.execute("ALTER TABLE results RENAME COLUMN used_at_ns TO recency")
+    if columns and "owner" not in columns:
+        index.execute("ALTER TABLE results ADD COLUMN owner TEXT NOT NULL DEFAULT ''")
+        index.execute("ALTER TABLE results ADD COLUMN weight REAL NOT NULL DEFAULT 1")
     index.executescript(_SCHEMA)
 
 
@@ -50,12 +58,18 @@ def list_images(index: sqlite3.Connection, key: str) -> list[str]:
 
 
 def add(
-    index: sqlite3.Connection, key: str, header: bytes, size_bytes: int, images: Iterable[str]
+    index: sqlite3.Connection,
+    key: str,
+    header: bytes,
+    size_bytes: int,
+    images: Iterable[str],
+    owner: Tenant,
 ) -> None:
     """Add a result, as the one used last, with the SHA-256s of its images."""
     index.execute(
-        f"INSERT OR REPLACE INTO results VALUES (?, ?, ?, {_NEXT_RECENCY})",
-        (key, header, size_bytes),
+        "INSERT OR REPLACE INTO results (key, header, size_bytes, recency, owner, weight) "
+        f"VALUES (?, ?, ?, {_NEXT_RECENCY}, ?, ?)",
+        (key, header, size_bytes, owner.name, owner.weight),
     )
     rows = [(key, position, sha256) for position, sha256 in enumerate(images)]
     index.executemany("INSERT INTO images VALUES (?, ?, ?)", rows)
@@ -75,12 +89,27 @@ def note_uses(index: sqlite3.Connection, keys: Iterable[str]) -> None:
     )
 
 
-def find_oldest(index: sqlite3.Connection) -> tuple[str, int] | None:
-    """Return the key and the bytes of the least recently used result; None if there is none."""
+def find_oldest(index: sqlite3.Connection, owner: str) -> tuple[str, int] | None:
+    """Return the key and the bytes of an owner's least recently used result; None without one."""
     row: tuple[str, int] | None = index.execute(
-        "SELECT key, size_bytes FROM results ORDER BY recency LIMIT 1"
+        "SELECT key, size_bytes FROM results WHERE owner = ? ORDER BY recency LIMIT 1", (owner,)
     ).fetchone()
     return row
+
+
+def count_shares(index: sqlite3.Connection, limit: int) -> Shares:
+    """Return the bytes of all owners, as shares of a limit.
+
+    The weight of an owner is that of its result that was used last.
+    """
+    shares = Shares(limit)
+    # SQLite takes the other columns from the row of the maximum.
+    rows = index.execute(
+        "SELECT owner, weight, sum(size_bytes), max(recency) FROM results GROUP BY owner"
+    )
+    for owner, weight, size_bytes, _ in rows:
+        shares.add(Tenant(owner, weight), size_bytes)
+    return shares
 
 
 def count_bytes(index: sqlite3.Connection) -> int:

@@ -11,6 +11,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 
 from safelight_service.cache.results import Result, pack, unpack
+from safelight_service.core.tenant import NO_TENANT, Tenant
 
 TIMEOUT_S = 0.1
 """Longest command, including the connection; a slower answer is not worth the wait."""
@@ -25,7 +26,10 @@ _T = TypeVar("_T")
 
 
 class RedisTier:
-    """Keeps each result for `ttl_s` seconds; the server's own policy bounds their number."""
+    """Keeps each result for `ttl_s` seconds; the server's own policy bounds their number.
+
+    The server knows no owners, so it has no shares for them.
+    """
 
     name = "redis"
     size_bytes = 0
@@ -48,7 +52,7 @@ class RedisTier:
         assert not isinstance(value, str)  # only clients with decode_responses get those
         return None if value is None else await asyncio.to_thread(unpack, key, value)
 
-    async def put(self, key: str, result: Result) -> None:
+    async def put(self, key: str, result: Result, owner: Tenant = NO_TENANT) -> None:
         """Send a result, unless it is larger than MAX_VALUE_BYTES.
 
         Raises:

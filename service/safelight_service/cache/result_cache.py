@@ -12,6 +12,7 @@ from safelight_service.cache.disk import DiskTier
 from safelight_service.cache.memory import MemoryTier
 from safelight_service.cache.redis import RedisTier
 from safelight_service.cache.results import MalformedResultError, Result
+from safelight_service.core.tenant import NO_TENANT, Tenant
 from safelight_service.settings import CacheSettings
 
 _log = structlog.get_logger()
@@ -35,8 +36,8 @@ class Tier(Protocol):
             MalformedResultError: the kept value differs from the one put.
         """
 
-    async def put(self, key: str, result: Result) -> None:
-        """Keep a result, unless it is too large."""
+    async def put(self, key: str, result: Result, owner: Tenant) -> None:
+        """Keep a result of an owner, unless it is too large."""
 
     async def close(self) -> None:
         """Release threads, files and connections."""
@@ -85,10 +86,11 @@ class ResultCache:
             tiers.append(RedisTier(settings.redis_url.get_secret_value(), settings.redis_ttl_s))
         return cls(tiers, is_enabled=settings.enabled, replays_unseeded=settings.replay_unseeded)
 
-    async def get(self, key: str) -> Result | None:
+    async def get(self, key: str, owner: Tenant = NO_TENANT) -> Result | None:
         """Return the result of a key, or None; put it into the faster tiers as well.
 
         A copy is complete in memory at once. On disk it is written later, which no caller awaits.
+        It takes the share of `owner`, the tenant that is named by its cache scope.
         """
         for position, tier in enumerate(self._tiers):
             result = None
@@ -97,7 +99,9 @@ class ResultCache:
             if result is not None:
                 self.stats[tier.name].hits += 1
                 if position:
-                    copying = asyncio.create_task(self._put(self._tiers[:position], key, result))
+                    copying = asyncio.create_task(
+                        self._put(self._tiers[:position], key, result, owner)
+                    )
                     self._copying.add(copying)
                     copying.add_done_callback(self._copying.discard)
                     await asyncio.sleep(0)  # runs it until a tier waits
@@ -105,9 +109,9 @@ class ResultCache:
             self.stats[tier.name].misses += 1
         return None
 
-    async def put(self, key: str, result: Result) -> None:
-        """Keep a result in all tiers."""
-        await self._put(self._tiers, key, result)
+    async def put(self, key: str, result: Result, owner: Tenant = NO_TENANT) -> None:
+        """Keep a result in all tiers, as one of the tenant that is named by its cache scope."""
+        await self._put(self._tiers, key, result, owner)
 
     async def close(self) -> None:
         """Close all tiers, after all copies are written."""
@@ -116,10 +120,10 @@ class ResultCache:
             with self._surviving(tier, "close"):
                 await tier.close()
 
-    async def _put(self, tiers: Sequence[Tier], key: str, result: Result) -> None:
+    async def _put(self, tiers: Sequence[Tier], key: str, result: Result, owner: Tenant) -> None:
         for tier in tiers:
             with self._surviving(tier, "put"):
-                await tier.put(key, result)
+                await tier.put(key, result, owner)
 
     @contextmanager
     def _surviving(self, tier: Tier, operation: str) -> Iterator[None]:

@@ -4,6 +4,7 @@ SafelightError
 ├── UnauthenticatedError     the token is missing or unknown
 ├── RateLimitedError         the token starts generations too fast
 ├── TooManyGenerationsError  the token runs too many generations at once
+├── TooManyStreamsError      the caller reads too many streams at once
 ├── InvalidRequestError      fields break their rules; lists all of them
 ├── ModelNotFoundError       the model is not served
 ├── ModelForbiddenError      the token does not allow the model
@@ -176,6 +177,16 @@ class TooManyGenerationsError(SafelightError):
             f"token {token!r} allows {concurrent} generations at once; wait for one to end"
         )
         self.token = token
+
+
+class TooManyStreamsError(RetryableError):
+    """The caller has as many streams open as it may, or as many of one kind."""
+
+    def __init__(self, limit: int, unit: str = "streams", retry_after_s: float = 1.0) -> None:
+        super().__init__(
+            f"a caller may have {limit} {unit} open at once; close one, or try again later",
+            retry_after_s,
+        )
 
 
 class QueueFullError(RetryableError):

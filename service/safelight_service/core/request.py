@@ -56,6 +56,10 @@ class GenerationRequest:
     """The caller's deadline, a moment of time.monotonic."""
     tenant: Tenant = field(default=NO_TENANT, compare=False)
     """The party that its device time counts for."""
+    cache_scope: str = field(default="", compare=False)
+    """Name of the callers that share its results; empty for all callers."""
+    open_seed: int | None = field(default=None, compare=False)
+    """Seed to use if the parameters have none; None: a random one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -217,7 +217,8 @@ class _Resolver:
     def _resolve_seed(self, image_count: int) -> int:
         seed = self._request.parameters.seed
         if seed is None:
-            return secrets.randbelow(2**32)
+            open_seed = self._request.open_seed
+            return secrets.randbelow(2**32) if open_seed is None else open_seed
         # Image i uses seed + i, which must be a valid seed too.
         highest = MAX_SEED - max(image_count - 1, 0)
         return self._check_range("parameters.seed", seed, 0, highest)

@@ -54,6 +54,7 @@ class LocalPrepared(Prepared):
     deadline_at: float | None = field(default=None, kw_only=True)
     """The deadline by this host's time.monotonic."""
     tenant: Tenant = field(default=NO_TENANT, kw_only=True)
+    cache_scope: str = field(default="", kw_only=True)
 
 
 class Engine:
@@ -196,6 +197,7 @@ class Engine:
                 model=loaded,
                 deadline_at=deadline_at,
                 tenant=request.tenant,
+                cache_scope=request.cache_scope,
             )
 
     async def run(self, prepared: LocalPrepared, on_event: EventCallback) -> Completed:
@@ -213,6 +215,7 @@ class Engine:
             prepared.deadline_at,
             prepared.timeline,
             prepared.tenant,
+            prepared.cache_scope,
         )
         worker = self._workers[prepared.model.adapter.execution_device]
         worker.submit(job)

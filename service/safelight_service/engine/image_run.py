@@ -194,7 +194,10 @@ class ImageRun:
             **checks,
             **adapter.pipeline_attributes(self.job.request),
             **{adapter.denoiser_name: DenoiserProxy(self.job.model.denoiser, self._forward)},
-            **self.job.model.text_encoders,
+            **{
+                name: encoder.within(self.job.cache_scope)
+                for name, encoder in self.job.model.text_encoders.items()
+            },
         )
 
     def _forward(self, *args: Any, **kwargs: Any) -> Any:

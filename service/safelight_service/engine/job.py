@@ -26,6 +26,7 @@ class Job:
         deadline_at: float | None = None,
         timeline: Timeline | None = None,
         tenant: Tenant = NO_TENANT,
+        cache_scope: str = "",
     ) -> None:
         self.model = model
         self.request = request
@@ -33,6 +34,8 @@ class Job:
         self.encoders = encoders
         self.deadline_at = deadline_at
         self.tenant = tenant
+        self.cache_scope = cache_scope
+        """Name of the callers that share embeddings of prompts with it."""
         self.work_s: float | None = None
         """Forecast device seconds while it waits, as if it ran alone; None without measurements."""
         self.timeline = timeline or Timeline()

@@ -50,6 +50,8 @@ class Admission:
             yield
         finally:
             self._running[caller.name] -= 1
+            if not self._running[caller.name]:
+                del self._running[caller.name]
 
     def _count(self, name: str, per_minute: int) -> None:
         """Count a start, unless the window is full; it slides, and refused starts do not count."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Hashable
 
 from safelight_service.core.events import Event, Image
+from safelight_service.core.tenant import Tenant
 from safelight_service.core.timeline import Timeline
 from safelight_service.generations.state import Generation
 
@@ -18,13 +19,17 @@ class Execution:
 
     def __init__(self, generation: Generation) -> None:
         self.request = generation.request
-        self.cache_scope = generation.cache_scope
         self.timeline = Timeline(generation.began_at)
         self.key: Hashable = None
         """Key by which other generations may join it; None if they may not."""
         self.generations = [generation]
         """Its generations, all RUNNING; it stops when none is left."""
         self.task: asyncio.Task[None] | None = None
+
+    @property
+    def cache_owner(self) -> Tenant:
+        """The callers that share its images, as the tenant whose share of the cache they take."""
+        return Tenant(self.request.cache_scope, self.request.tenant.weight)
 
     @property
     def images(self) -> tuple[Image, ...]:

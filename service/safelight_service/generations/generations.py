@@ -1,19 +1,19 @@
 """Generations: starts, joins, watches and cancels them; each runs once for all its watchers.
 
-`state.py` holds the life cycle of a generation, `execution.py` the run that makes its images.
-Images that are in the cache are not made again.
+`state.py` holds the life cycle of a generation, `execution.py` the run that makes its images,
+`image_source.py` where these come from.
 """
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator, Hashable
+from collections.abc import AsyncGenerator, Set
 from contextlib import aclosing
 from dataclasses import replace
 
 import structlog
 
 from safelight_service.auth.tokens import current_caller
-from safelight_service.cache import Result, ResultCache
+from safelight_service.cache import ResultCache
 from safelight_service.core.backend import Backend
 from safelight_service.core.errors import (
     DeadlineError,
@@ -23,18 +23,22 @@ from safelight_service.core.errors import (
     SafelightError,
     StoppingError,
     TimeLimitError,
+    UnauthenticatedError,
     report_fault,
 )
-from safelight_service.core.events import Accepted, CacheUse, Completed, Event
+from safelight_service.core.events import Completed, Event
 from safelight_service.core.observer import NULL_OBSERVER, Observer
 from safelight_service.core.request import GenerationRequest
+from safelight_service.core.tenant import NO_TENANT, Tenant
 from safelight_service.generations.admission import Admission
 from safelight_service.generations.end_line import describe_end
 from safelight_service.generations.execution import Execution
-from safelight_service.generations.image_key import find_key
+from safelight_service.generations.image_source import ImageSource
 from safelight_service.generations.index import GenerationIndex
 from safelight_service.generations.lingering import Lingering
+from safelight_service.generations.open_seed import derive_seed
 from safelight_service.generations.state import Generation, State
+from safelight_service.generations.streams import StreamBounds
 from safelight_service.settings import GenerationSettings
 
 _log = structlog.get_logger()
@@ -51,15 +55,13 @@ class Generations:
         observer: Observer = NULL_OBSERVER,
     ) -> None:
         self._backend = backend
-        self._cache = cache
+        self._source = ImageSource(backend, cache, observer)
         self._settings = settings
         self._observer = observer
         self._admission = Admission()
-        self._executions: dict[Hashable, Execution] = {}
-        """Executions that other generations may join, by the keys of their images."""
-        self._storing: set[asyncio.Task[None]] = set()
         self._index = GenerationIndex(settings.keep_mib << 20)
         self._lingering = Lingering(settings.max_lingering)
+        self._streams = StreamBounds(settings.max_streams, settings.max_watches)
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         """Start a generation, or join the one that an equal request has started.
@@ -70,31 +72,35 @@ class Generations:
             GenerationExistsError: another request uses the id.
             ModelForbiddenError, TooManyGenerationsError, RateLimitedError: the caller's token
                 does not allow another generation.
+            TooManyStreamsError: the tenant has as many streams open as it may.
             SafelightError: the error that the generation failed with.
         """
-        generation = self._index.get(_owner(), request.generation_id)
-        if generation is not None and generation.request != request:
-            raise GenerationExistsError(request.generation_id)
-        if generation is None or generation.state in (State.FAILED, State.CANCELLED):
-            generation = self._start(request)
-        else:
-            self._note_joined(generation)
-        async with aclosing(self._watch(generation)) as events:
-            async for event in events:
-                yield event
+        with self._streams.open(request.tenant):
+            generation = self._index.get(_owner(), request.generation_id)
+            if generation is not None and generation.request != request:
+                raise GenerationExistsError(request.generation_id)
+            if generation is None or generation.state in (State.FAILED, State.CANCELLED):
+                watching = self._watch(self._start(request))
+            else:
+                watching = self._join(generation, request.tenant)
+            async with aclosing(watching) as events:
+                async for event in events:
+                    yield event
 
-    async def watch(self, generation_id: str) -> AsyncGenerator[Event, None]:
+    async def watch(
+        self, generation_id: str, tenant: Tenant = NO_TENANT
+    ) -> AsyncGenerator[Event, None]:
         """Join a generation: yield its present state, then its events. Close it to stop watching.
 
         Raises:
             GenerationNotFoundError: the generation is neither running nor kept.
+            TooManyStreamsError: the tenant has as many streams open as it may.
             SafelightError: the error that the generation failed with.
         """
-        generation = self._find(generation_id)
-        self._note_joined(generation)
-        async with aclosing(self._watch(generation)) as events:
-            async for event in events:
-                yield event
+        with self._streams.open(tenant):
+            async with aclosing(self._join(self._find(generation_id), tenant)) as events:
+                async for event in events:
+                    yield event
 
     def cancel(self, generation_id: str) -> State:
         """Cancel a generation unless it has ended; return its final state.
@@ -106,13 +112,19 @@ class Generations:
         self._cancel(generation)
         return generation.state
 
+    def end_except(self, owners: Set[str]) -> None:
+        """End and forget the generations of all owners but these."""
+        for owner in self._index.owners - owners:
+            for generation in self._index.list_of(owner):
+                self._end(generation, UnauthenticatedError())
+                self._index.forget(generation)
+
     async def close(self) -> None:
         """End and forget all generations, and close the cache."""
         for generation in tuple(self._index):
             self._end(generation, StoppingError())
             self._index.forget(generation)
-        await asyncio.gather(*self._storing)
-        await self._cache.close()
+        await self._source.close()
 
     def _find(self, generation_id: str) -> Generation:
         generation = self._index.get(_owner(), generation_id)
@@ -122,12 +134,11 @@ class Generations:
 
     def _start(self, request: GenerationRequest) -> Generation:
         caller = current_caller.get()
-        generation = Generation(
-            _owner(),
-            request.generation_id or uuid.uuid4().hex,
-            request,
-            caller.cache_scope if caller else "",
-        )
+        if caller is not None:
+            request = replace(request, cache_scope=caller.cache_scope)
+        if request.generation_id:
+            request = replace(request, open_seed=derive_seed(_owner(), request.generation_id))
+        generation = Generation(_owner(), request.generation_id or uuid.uuid4().hex, request)
         model = request.model or self._backend.default_model
         generation.admitted.enter_context(self._admission.admit(caller, model))
         self._index.add(generation)
@@ -135,10 +146,15 @@ class Generations:
         self._launch(generation)
         return generation
 
-    def _note_joined(self, generation: Generation) -> None:
-        self._observer.generation_joined(generation)
-        if generation.execution is not None and generation.outcome is None:
-            generation.execution.note_joined()
+    async def _join(self, generation: Generation, tenant: Tenant) -> AsyncGenerator[Event, None]:
+        has_ended = generation.outcome is not None
+        with self._streams.join(tenant, is_extra=has_ended or bool(generation.watchers)):
+            self._observer.generation_joined(generation)
+            if generation.execution is not None and not has_ended:
+                generation.execution.note_joined()
+            async with aclosing(self._watch(generation)) as events:
+                async for event in events:
+                    yield event
 
     async def _watch(self, generation: Generation) -> AsyncGenerator[Event, None]:
         subscription = generation.join()
@@ -176,7 +192,7 @@ class Generations:
             outcome = await self._find_outcome(execution)
         finally:
             self._observer.execution_ended(execution.timeline)
-        self._close_to_others(execution)
+        self._source.close_to_others(execution)
         for generation in tuple(execution.generations):
             if isinstance(outcome, DeadlineError) and generation.request is not execution.request:
                 self._launch(generation)  # the deadline was another request's
@@ -187,7 +203,7 @@ class Generations:
         """Return the outcome of an execution; None if another one has taken it over."""
         try:
             async with asyncio.timeout(self._settings.max_s) as limit:
-                return await self._make_or_find(execution)
+                return await self._source.get(execution)
         except SafelightError as error:
             return error
         except BaseException as fault:
@@ -196,51 +212,6 @@ class Generations:
                 raise  # its generations have ended already
             is_late = isinstance(fault, TimeoutError) and limit.expired()
             return TimeLimitError(self._settings.max_s) if is_late else report_fault(fault)
-
-    async def _make_or_find(self, execution: Execution) -> Completed | None:
-        """Run the backend, unless the images are in the cache or another execution makes them."""
-        async with self._backend.prepare(
-            execution.request, execution.publish, execution.timeline
-        ) as prepared:
-            key = find_key(execution.request, prepared, self._cache, execution.cache_scope)
-            if key is None:
-                return await self._backend.run(prepared, execution.publish)
-            other = self._executions.get(key.execution)
-            if other is not None:
-                for generation in execution.generations:
-                    self._observer.generation_shares(generation, other.timeline)
-                other.take_over(execution)
-                return None
-            execution.key = key.execution
-            self._executions[execution.key] = execution
-            result = await self._cache.get(key.result)
-            if result is not None:
-                return self._replay(execution, prepared.accepted, result)
-            completed = await self._backend.run(prepared, execution.publish)
-        self._store(key.result, Result(execution.images, completed.step_count))
-        return replace(completed, cache=CacheUse.MISS)
-
-    def _replay(self, execution: Execution, accepted: Accepted, result: Result) -> Completed:
-        """Publish the events of a cached result."""
-        parameters = replace(accepted.request.parameters, seed=result.images[0].seed)
-        execution.publish(
-            replace(accepted, request=replace(accepted.request, parameters=parameters))
-        )
-        for image in result.images:
-            execution.publish(image)
-        return Completed(execution.timeline.end(), result.step_count, {}, CacheUse.HIT)
-
-    def _store(self, key: str, result: Result) -> None:
-        """Put a result into the cache, in a separate task."""
-        storing = asyncio.create_task(self._cache.put(key, result))
-        self._storing.add(storing)
-        storing.add_done_callback(self._storing.discard)
-
-    def _close_to_others(self, execution: Execution) -> None:
-        """Let no further generations join an execution."""
-        if execution.key is not None:
-            self._executions.pop(execution.key, None)
-            execution.key = None
 
     def _launch(self, generation: Generation) -> None:
         """Start an execution for a generation."""
@@ -267,7 +238,7 @@ class Generations:
         assert execution is not None
         execution.generations.remove(generation)
         if not execution.generations:
-            self._close_to_others(execution)
+            self._source.close_to_others(execution)
             execution.stop()
         else:
             execution.note_watchers()

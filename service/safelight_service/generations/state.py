@@ -25,9 +25,6 @@ from safelight_service.generations.subscription import WAITING, Subject, Subscri
 if TYPE_CHECKING:
     from safelight_service.generations.execution import Execution
 
-_OVERHEAD_BYTES = 4096
-"""Most memory of a kept generation beside its images."""
-
 
 class State(enum.Enum):
     """State of a generation."""
@@ -62,16 +59,12 @@ def state_of(outcome: Completed | SafelightError | None) -> State:
 class Generation:
     """A request, its watchers and its outcome, under one id."""
 
-    def __init__(
-        self, owner: str, generation_id: str, request: GenerationRequest, cache_scope: str = ""
-    ) -> None:
+    def __init__(self, owner: str, generation_id: str, request: GenerationRequest) -> None:
         self.owner = owner
         """Name of the caller that started it; only this caller may watch or cancel it."""
         self.id = generation_id
         self.began_at = time.monotonic()
         self.request = request
-        self.cache_scope = cache_scope
-        """Name of the callers that share its images; empty for all callers."""
         self.admitted = ExitStack()
         """Counts it as running until closed."""
         self.accepted: Accepted | None = None
@@ -90,10 +83,11 @@ class Generation:
         return state_of(self.outcome)
 
     @property
-    def size_bytes(self) -> int:
-        """Its approximate memory, in bytes."""
-        images = (event.data for event in self._present.values() if isinstance(event, Image))
-        return _OVERHEAD_BYTES + sum(map(len, images))
+    def contents(self) -> tuple[bytes, ...]:
+        """The images and previews that it holds, as files."""
+        return tuple(
+            event.data for event in self._present.values() if isinstance(event, Image | Preview)
+        )
 
     @property
     def present(self) -> tuple[Event, ...]:

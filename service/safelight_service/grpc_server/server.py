@@ -19,6 +19,7 @@ from safelight_service.generations.generations import Generations
 from safelight_service.grpc_server.drain import OngoingCalls
 from safelight_service.grpc_server.interceptors.auth import AccessInterceptor
 from safelight_service.grpc_server.interceptors.errors import FaultInterceptor
+from safelight_service.grpc_server.revocation import Revocation
 from safelight_service.grpc_server.servicer import TextToImageServicer
 from safelight_service.grpc_server.tls import server_credentials
 from safelight_service.settings import ConnectionSettings, Settings
@@ -57,6 +58,7 @@ class Server:
         interceptors: list[grpc.aio.ServerInterceptor] = [
             FaultInterceptor(SERVICE, self._ongoing, settings.generations.stall_s, observer)
         ]
+        tokens: Tokens | None = None
         if settings.tokens_file is not None:
             tokens = Tokens(settings.tokens_file, [model.name for model in settings.models])
             interceptors.insert(0, AccessInterceptor(tokens))
@@ -69,6 +71,9 @@ class Server:
         self._health = health.HealthServicer()
         self._cache = ResultCache.open(settings.cache)
         self._generations = Generations(self._backend, self._cache, settings.generations, observer)
+        self._revocation = (
+            None if tokens is None else Revocation(tokens, self._ongoing, self._generations)
+        )
         self._server = grpc.aio.server(
             interceptors=interceptors, options=_options(settings.connections)
         )
@@ -110,6 +115,8 @@ class Server:
             self._telemetry.start(self._backend, self._cache)
         await self._set_health(_Status.NOT_SERVING)
         await self._server.start()
+        if self._revocation is not None:
+            self._revocation.start()
         await self._backend.start()
         await self._set_health(_Status.SERVING)
 
@@ -133,6 +140,8 @@ class Server:
         self._ongoing.close()
         self._backend.drain()
         await self._ongoing.finish(self._settings.grace_s)
+        if self._revocation is not None:
+            await self._revocation.stop()
         await self._generations.close()
         await self._server.stop(_LINGER_S)
         await self._backend.close()

@@ -57,7 +57,8 @@ class TextToImageServicer(pb_grpc.TextToImageServiceServicer):
         self, request: pb.WatchGenerationRequest, context: Context
     ) -> AsyncIterator[pb.WatchGenerationResponse]:
         """Join a generation, and stream its events."""
-        async with aclosing(self._generations.watch(request.generation_id)) as events:
+        tenant = find_tenant(current_caller.get(), context.peer())
+        async with aclosing(self._generations.watch(request.generation_id, tenant)) as events:
             async for event in events:
                 _report_cache(event, context)
                 began_at = time.monotonic()

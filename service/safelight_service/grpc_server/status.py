@@ -30,6 +30,7 @@ TABLE: dict[type[errors.SafelightError], _Row] = {
     errors.UnauthenticatedError: _Row(code_pb2.UNAUTHENTICATED, "UNAUTHENTICATED"),
     errors.RateLimitedError: _Row(code_pb2.RESOURCE_EXHAUSTED, "RATE_LIMITED"),
     errors.TooManyGenerationsError: _Row(code_pb2.RESOURCE_EXHAUSTED, "TOO_MANY_GENERATIONS"),
+    errors.TooManyStreamsError: _Row(code_pb2.RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS"),
     errors.InvalidRequestError: _Row(code_pb2.INVALID_ARGUMENT, "INVALID_REQUEST"),
     errors.ModelNotFoundError: _Row(code_pb2.NOT_FOUND, "MODEL_NOT_FOUND"),
     errors.ModelForbiddenError: _Row(code_pb2.PERMISSION_DENIED, "MODEL_FORBIDDEN"),

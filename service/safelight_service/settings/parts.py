@@ -42,7 +42,10 @@ class BatchingSettings(Table):
         "shortest_remaining: lower mean latency, longer tail.",
     )
     prompt_cache_mib: int = Field(
-        256, ge=0, description="Memory for the embeddings of recent prompts, for each model."
+        256,
+        ge=0,
+        description="Memory for the embeddings of recent prompts, for each model. Tokens share "
+        "them as they share results: within a `cache_group`.",
     )
     profiles_file: OptionalPath = Field(
         default_factory=default_cache("profiles.json"),
@@ -100,7 +103,8 @@ class GenerationSettings(Table):
     keep_mib: int = Field(
         256,
         ge=0,
-        description="Memory for finished generations. Beyond it, the oldest is dropped.",
+        description="Memory for finished generations. Beyond it, the oldest of the caller that "
+        "exceeds its share most is dropped.",
     )
     max_linger_s: float = Field(
         3600.0,
@@ -114,6 +118,18 @@ class GenerationSettings(Table):
         ge=0,
         description="Maximum number of generations of a caller that run without watchers. Beyond "
         "it, the one that was left first ends.",
+    )
+    max_streams: int = Field(
+        500,
+        ge=1,
+        description="Maximum number of calls of Generate and WatchGeneration that a caller has "
+        "open at once, on all its connections. More are refused with RESOURCE_EXHAUSTED.",
+    )
+    max_watches: int = Field(
+        128,
+        ge=0,
+        description="Maximum number of them that replay ended generations, or watch generations "
+        "that are being watched already.",
     )
     stall_s: float = Field(
         60.0,

@@ -109,6 +109,9 @@ async def test_a_former_index_is_continued_and_its_future_uses_are_not_the_lates
     with closing(sqlite3.connect(tmp_path / "index.sqlite")) as index, index:
         index.execute("ALTER TABLE results RENAME COLUMN recency TO used_at_ns")
         index.execute("UPDATE results SET used_at_ns = used_at_ns + 8e18")
+        index.execute("DROP INDEX results_by_owner")
+        index.execute("ALTER TABLE results DROP COLUMN owner")
+        index.execute("ALTER TABLE results DROP COLUMN weight")
     async with open_tier(tmp_path, room=20) as tier:
         await tier.put("third", make_result(b"3" * 10))
         assert await tier.get("second") is not None

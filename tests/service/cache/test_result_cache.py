@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 from safelight_service.cache import Result, ResultCache
 from safelight_service.cache.disk import DiskTier
 from safelight_service.cache.memory import MemoryTier
+from safelight_service.core.tenant import Tenant
 from safelight_service.settings import CacheSettings
 from tests.service.cache.sample_results import make_result
 
@@ -27,7 +28,7 @@ class BrokenTier:
         self._fail()
         return None
 
-    async def put(self, key: str, result: Result) -> None:
+    async def put(self, key: str, result: Result, owner: Tenant) -> None:
         self._fail()
 
     async def close(self) -> None:

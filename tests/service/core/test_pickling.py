@@ -18,6 +18,7 @@ ERRORS = [
     errors.UnauthenticatedError(),
     errors.RateLimitedError("token", 2, 3.5),
     errors.TooManyGenerationsError("token", 2),
+    errors.TooManyStreamsError(3),
     errors.InvalidRequestError([FieldViolation("inputs", "must not be empty")]),
     errors.ModelNotFoundError("a", ["b"]),
     errors.ModelForbiddenError("a", ["b"]),

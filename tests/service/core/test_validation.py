@@ -277,6 +277,11 @@ def test_seed_of_the_last_image_obeys_the_bound_too() -> None:
     }
 
 
+def test_unset_seed_is_the_open_seed_of_the_request() -> None:
+    assert resolve_with(open_seed=0).parameters.seed == 0
+    assert resolve_with(open_seed=9, parameters=Parameters(seed=1)).parameters.seed == 1
+
+
 def test_unset_seed_is_drawn_again_each_time() -> None:
     seeds = {resolve_with().parameters.seed for _ in range(8)}
     assert len(seeds) > 1

@@ -111,6 +111,25 @@ def test_a_deterministic_engine_makes_the_same_bytes_among_other_work(
     with_engine(tiny_models, "flux-dev", act, BatchingSettings(deterministic=True))
 
 
+def test_a_prompt_is_encoded_for_each_scope_of_callers(tiny_models: TinyModels) -> None:
+    async def act(engine: Engine) -> None:
+        model = engine.find_loaded()
+        assert model is not None
+        encoded: list[object] = []
+        hook = model.adapter.pipeline.text_encoder.register_forward_hook(
+            lambda *_: encoded.append(None)
+        )
+        counts = []
+        for scope in ("one", "one", "two"):
+            await collect(engine, replace(REQUEST, inputs="a secret", cache_scope=scope))
+            counts.append(len(encoded))
+        hook.remove()
+        assert counts[0] == counts[1]
+        assert counts[2] == 2 * counts[0] > 0
+
+    with_engine(tiny_models, "sd15", act)
+
+
 def test_a_waiting_caller_gets_its_position_again(tiny_models: TinyModels) -> None:
     has_heard_enough = threading.Event()
 

@@ -23,6 +23,8 @@ from safelight_service.core.errors import (
     SafelightError,
     StoppingError,
     TimeLimitError,
+    TooManyStreamsError,
+    UnauthenticatedError,
 )
 from safelight_service.core.events import (
     Accepted,
@@ -142,9 +144,13 @@ async def settle() -> None:
 class Scene:
     """Generations on a scripted engine."""
 
-    def __init__(self, *, replays_unseeded: bool = False, **settings: Any) -> None:
+    def __init__(
+        self, *, replays_unseeded: bool = False, memory_mib: int = 256, **settings: Any
+    ) -> None:
         self.engine = ScriptedEngine()
-        cache = ResultCache.open(CacheSettings(replay_unseeded=replays_unseeded))
+        cache = ResultCache.open(
+            CacheSettings(replay_unseeded=replays_unseeded, memory_mib=memory_mib)
+        )
         self.generations = Generations(
             cast(Backend, self.engine), cache, GenerationSettings(**settings)
         )
@@ -217,16 +223,37 @@ def test_what_is_not_kept_is_forgotten(settings: dict[str, int]) -> None:
 
 
 def test_the_one_that_ended_first_is_forgotten_first() -> None:
-    large = Image(0, "image/png", 64, 64, 7, False, "", bytes(600 * 1024))
-
     async def act(scene: Scene) -> None:
         for generation_id in ("a", "b"):
             await scene.generate(generation_id)
+            large = replace(IMAGE, data=bytes(600 * 1024))
             await scene.happen(large, COMPLETED, generation_id=generation_id)
         assert isinstance((await scene.watch("a")).error, GenerationNotFoundError)
         assert (await scene.watch("b")).events[-1] == COMPLETED
 
     play(act, keep_mib=1)
+
+
+def test_an_id_that_is_forgotten_runs_again_with_the_same_open_seed() -> None:
+    async def act(scene: Scene) -> None:
+        for _ in range(2):
+            await scene.generate()
+            await scene.happen(IMAGE, COMPLETED)
+        await scene.generate("b")
+        first, again, other = (request.open_seed for request in scene.engine.started)
+        assert first == again
+        assert first is not None
+        assert other != first
+
+    play(act, keep_s=0)
+
+
+def test_an_id_from_the_service_draws_its_open_seed() -> None:
+    async def act(scene: Scene) -> None:
+        await scene.generate("")
+        assert [request.open_seed for request in scene.engine.started] == [None]
+
+    play(act)
 
 
 @pytest.mark.parametrize("is_done", [False, True])
@@ -339,6 +366,44 @@ def test_a_caller_has_a_limit_of_lingering_generations(max_lingering: int, left:
     play(act, max_lingering=max_lingering)
 
 
+def test_a_caller_comes_back_to_its_generations_however_few_watches_it_may_have() -> None:
+    async def act(scene: Scene) -> None:
+        for generation_id in "abc":
+            left = await scene.generate(generation_id, linger_s=60)
+            await left.leave()
+        back = [await scene.generate(generation_id, linger_s=60) for generation_id in "abc"]
+        assert [watcher.error for watcher in back] == [None] * 3
+
+    play(act, max_watches=0)
+
+
+def test_watches_beyond_those_that_a_caller_may_have_are_refused() -> None:
+    async def act(scene: Scene) -> None:
+        first, second = await scene.generate(), await scene.watch()
+        for refused in (await scene.watch(), await scene.generate()):
+            assert isinstance(refused.error, TooManyStreamsError)
+        await second.leave()
+        await scene.happen(IMAGE, COMPLETED)
+        assert first.events[-1] == COMPLETED
+        assert (await scene.watch()).events[-1] == COMPLETED
+        assert (await scene.generate()).events[-1] == COMPLETED
+
+    play(act, max_watches=1)
+
+
+def test_streams_beyond_those_that_a_caller_may_have_start_nothing() -> None:
+    async def act(scene: Scene) -> None:
+        first = await scene.generate(tenant=Tenant("one"))
+        refused = await scene.generate("b", tenant=Tenant("one"))
+        assert isinstance(refused.error, TooManyStreamsError)
+        assert len(scene.engine.started) == 1
+        await scene.generate("c", tenant=Tenant("two"))
+        await first.leave()
+        assert (await scene.generate("b", tenant=Tenant("one"))).error is None
+
+    play(act, max_streams=1)
+
+
 def test_cancelling_reaches_all_watchers_and_can_be_repeated() -> None:
     async def act(scene: Scene) -> None:
         watchers = [await scene.generate(), await scene.watch()]
@@ -393,6 +458,29 @@ def test_a_fault_of_the_engine_ends_the_generation(fault: BaseException) -> None
         watcher = await scene.generate()
         await scene.happen(fault)
         assert str(watcher.error).startswith("internal error, id=")
+
+    play(act)
+
+
+def test_generations_of_owners_that_are_gone_end_and_are_forgotten() -> None:
+    async def act(scene: Scene) -> None:
+        current_caller.set(caller("gone"))
+        await scene.generate("kept")
+        await scene.happen(IMAGE, COMPLETED, generation_id="kept")
+        running = await scene.generate("running")
+        left = await scene.generate("left", linger_s=60)
+        await left.leave()
+        current_caller.set(caller("stays"))
+        other = await scene.generate("other")
+        scene.generations.end_except({"stays", "newcomer"})
+        await settle()
+        assert isinstance(running.error, UnauthenticatedError)
+        assert list(scene.engine.running) == ["other"]
+        assert not other.has_ended
+        current_caller.set(caller("gone"))
+        for generation_id in ("kept", "running", "left"):
+            error = (await scene.watch(generation_id)).error
+            assert isinstance(error, GenerationNotFoundError)
 
     play(act)
 
@@ -533,6 +621,23 @@ def test_callers_share_images_within_their_cache_group_only(
         assert ("a" in scene.engine.running) == (not is_shared and not is_done)
 
     play(act)
+
+
+def test_a_flood_of_one_caller_leaves_the_cached_results_of_others() -> None:
+    large = replace(IMAGE, data=bytes(200_000))
+
+    async def act(scene: Scene) -> None:
+        current_caller.set(caller("one"))
+        await scene.generate("a", **SEED)
+        await scene.happen(large, COMPLETED)
+        current_caller.set(caller("flood"))
+        for number in range(10):
+            await scene.generate(str(number), inputs=str(number), **SEED)
+            await scene.happen(large, COMPLETED, generation_id=str(number))
+        current_caller.set(caller("one"))
+        assert cache_of(await scene.generate("b", **SEED)) is CacheUse.HIT
+
+    play(act, memory_mib=1)
 
 
 def test_a_request_for_other_previews_gets_its_own_execution() -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -25,6 +26,7 @@ TOKENS = {
     "toys_only": 'models = ["toys"]',
     "two_a_minute": "requests_per_minute = 2",
     "one_at_a_time": "concurrent = 1",
+    "leaves": "",
 }
 MODELS = json.dumps([{"name": name, "source": "shapes"} for name in ("shapes", "toys")])
 REFUSAL = "send a token of this service as authorization: Bearer TOKEN"
@@ -38,15 +40,20 @@ def bearer(name: str) -> tuple[tuple[str, str]]:
     return (("authorization", f"Bearer {token(name)}"),)
 
 
+def entry(name: str, secret: str) -> str:
+    return f'[[tokens]]\nname = "{name}"\nsha256 = "{digest_token(secret)}"\n{TOKENS[name]}\n'
+
+
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+def tokens_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("access") / "tokens.toml"
-    entries = [
-        f'[[tokens]]\nname = "{name}"\nsha256 = "{digest_token(token(name))}"\n{limits}\n'
-        for name, limits in TOKENS.items()
-    ]
-    file.write_text("".join(entries))
-    with run_service(models=MODELS, tokens_file=str(file), log_level="debug") as running:
+    file.write_text("".join(entry(name, token(name)) for name in TOKENS))
+    return file
+
+
+@pytest.fixture(scope="module")
+def guarded(tokens_file: Path) -> Iterator[RunningService]:
+    with run_service(models=MODELS, tokens_file=str(tokens_file), log_level="debug") as running:
         yield running
 
 
@@ -325,6 +332,37 @@ def test_a_cancelled_generation_no_longer_counts_as_running(
                 raise
         else:
             return
+
+
+def test_a_token_that_leaves_the_file_loses_its_calls_and_its_generations(
+    stub: pb_grpc.TextToImageServiceStub, tokens_file: Path
+) -> None:
+    long = request(step_count=150)
+    long.image_count, long.generation_id = 8, "long"
+    long.linger.FromSeconds(600)
+    watch = pb.WatchGenerationRequest(generation_id="long")
+    calls: list[Any] = [stub.Generate(long, metadata=bearer("leaves"))]
+    next(calls[0])
+    calls.append(stub.WatchGeneration(watch, metadata=bearer("leaves")))
+    next(calls[1])
+    others = "".join(entry(name, token(name)) for name in TOKENS if name != "leaves")
+    tokens_file.write_text(others)
+    for ended in calls:
+        with pytest.raises(grpc.RpcError) as raised:
+            list(ended)
+        assert status_of(raised.value)[:2] == (
+            grpc.StatusCode.UNAUTHENTICATED,
+            "UNAUTHENTICATED",
+        )
+    # Another token that gets the name finds nothing of the former one.
+    tokens_file.write_text(others + entry("leaves", "another-secret"))
+    renewed = (("authorization", "Bearer another-secret"),)
+    while True:
+        with pytest.raises(grpc.RpcError) as raised:
+            list(stub.WatchGeneration(watch, metadata=renewed))
+        if status_of(raised.value)[1] != "UNAUTHENTICATED":
+            break
+    assert status_of(raised.value)[1] == "GENERATION_NOT_FOUND"
 
 
 def test_no_token_is_in_a_log_line_or_a_status(

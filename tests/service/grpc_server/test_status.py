@@ -15,6 +15,7 @@ EXAMPLES = [
     errors.UnauthenticatedError(),
     errors.RateLimitedError("billing", per_minute=60, retry_after_s=2.5),
     errors.TooManyGenerationsError("billing", concurrent=4),
+    errors.TooManyStreamsError(4),
     errors.InvalidRequestError(
         [errors.FieldViolation("inputs", "a"), errors.FieldViolation("parameters.width", "b")]
     ),

@@ -440,7 +440,8 @@ class TextToImageParameters(_message.Message):
     seed: _builtins.int
     """Seed of the noise, from 0 to 2^63 - 1, which also bounds the seed of the
     request's last image. The same request with the same seed gives the same
-    image. Unset: random; `accepted` has the value.
+    image. Unset: derived from the token and `generation_id`, or random without
+    an id of the caller; `accepted` has the value.
     """
     def __init__(
         self,

@@ -139,6 +139,10 @@ class TextToImageServiceServicer:
         generations within a minute as it may; RetryInfo has the time to wait.
         - RESOURCE_EXHAUSTED (TOO_MANY_GENERATIONS): the token runs as many
         generations as it may.
+        - RESOURCE_EXHAUSTED (TOO_MANY_STREAMS): the caller has as many streams open
+        as it may, of this method and WatchGeneration together, or as many of
+        generations that have ended or are being watched already. RetryInfo has a
+        time to wait.
         - ALREADY_EXISTS (GENERATION_EXISTS): `generation_id` names the generation
         of another request.
         - RESOURCE_EXHAUSTED (QUEUE_FULL): too many generations wait, or too much
@@ -174,6 +178,7 @@ class TextToImageServiceServicer:
         Status codes, besides those of the generation:
 
         - NOT_FOUND (GENERATION_NOT_FOUND): the generation neither runs nor is kept.
+        - RESOURCE_EXHAUSTED (TOO_MANY_STREAMS): as for Generate.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

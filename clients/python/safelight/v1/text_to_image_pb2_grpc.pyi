@@ -101,6 +101,10 @@ class TextToImageServiceStub:
       generations within a minute as it may; RetryInfo has the time to wait.
     - RESOURCE_EXHAUSTED (TOO_MANY_GENERATIONS): the token runs as many
       generations as it may.
+    - RESOURCE_EXHAUSTED (TOO_MANY_STREAMS): the caller has as many streams open
+      as it may, of this method and WatchGeneration together, or as many of
+      generations that have ended or are being watched already. RetryInfo has a
+      time to wait.
     - ALREADY_EXISTS (GENERATION_EXISTS): `generation_id` names the generation
       of another request.
     - RESOURCE_EXHAUSTED (QUEUE_FULL): too many generations wait, or too much
@@ -132,6 +136,7 @@ class TextToImageServiceStub:
     Status codes, besides those of the generation:
 
     - NOT_FOUND (GENERATION_NOT_FOUND): the generation neither runs nor is kept.
+    - RESOURCE_EXHAUSTED (TOO_MANY_STREAMS): as for Generate.
     """
     CancelGeneration: _grpc.UnaryUnaryMultiCallable[_text_to_image_pb2.CancelGenerationRequest, _text_to_image_pb2.CancelGenerationResponse]
     """Cancels a generation for all watchers: its current step is the last, and
@@ -213,6 +218,10 @@ class TextToImageServiceAsyncStub(TextToImageServiceStub):
       generations within a minute as it may; RetryInfo has the time to wait.
     - RESOURCE_EXHAUSTED (TOO_MANY_GENERATIONS): the token runs as many
       generations as it may.
+    - RESOURCE_EXHAUSTED (TOO_MANY_STREAMS): the caller has as many streams open
+      as it may, of this method and WatchGeneration together, or as many of
+      generations that have ended or are being watched already. RetryInfo has a
+      time to wait.
     - ALREADY_EXISTS (GENERATION_EXISTS): `generation_id` names the generation
       of another request.
     - RESOURCE_EXHAUSTED (QUEUE_FULL): too many generations wait, or too much
@@ -244,6 +253,7 @@ class TextToImageServiceAsyncStub(TextToImageServiceStub):
     Status codes, besides those of the generation:
 
     - NOT_FOUND (GENERATION_NOT_FOUND): the generation neither runs nor is kept.
+    - RESOURCE_EXHAUSTED (TOO_MANY_STREAMS): as for Generate.
     """
     CancelGeneration: _aio.UnaryUnaryMultiCallable[_text_to_image_pb2.CancelGenerationRequest, _text_to_image_pb2.CancelGenerationResponse]  # type: ignore[assignment]
     """Cancels a generation for all watchers: its current step is the last, and
@@ -328,6 +338,10 @@ class TextToImageServiceServicer(metaclass=_abc_1.ABCMeta):
           generations within a minute as it may; RetryInfo has the time to wait.
         - RESOURCE_EXHAUSTED (TOO_MANY_GENERATIONS): the token runs as many
           generations as it may.
+        - RESOURCE_EXHAUSTED (TOO_MANY_STREAMS): the caller has as many streams open
+          as it may, of this method and WatchGeneration together, or as many of
+          generations that have ended or are being watched already. RetryInfo has a
+          time to wait.
         - ALREADY_EXISTS (GENERATION_EXISTS): `generation_id` names the generation
           of another request.
         - RESOURCE_EXHAUSTED (QUEUE_FULL): too many generations wait, or too much
@@ -365,6 +379,7 @@ class TextToImageServiceServicer(metaclass=_abc_1.ABCMeta):
         Status codes, besides those of the generation:
 
         - NOT_FOUND (GENERATION_NOT_FOUND): the generation neither runs nor is kept.
+        - RESOURCE_EXHAUSTED (TOO_MANY_STREAMS): as for Generate.
         """
 
     @_abc_1.abstractmethod

@@ -96,16 +96,25 @@ class VaeProxy(_Proxy):
 
 
 class TextEncoderProxy(_Proxy):
-    """A text encoder with a memo of its outputs."""
+    """A text encoder with a memo of its outputs.
 
-    def __init__(self, text_encoder: Any, name: str, memo: Memo) -> None:
+    Each scope has outputs of its own: a prompt that is encoded in no time would otherwise show
+    callers that another one has sent it.
+    """
+
+    def __init__(self, text_encoder: Any, name: str, memo: Memo, scope: str = "") -> None:
         super().__init__(text_encoder)
         self._name = name
         self._memo = memo
+        self._scope = scope
+
+    def within(self, scope: str) -> Self:
+        """Return a proxy for the callers of a scope."""
+        return type(self)(self._module, self._name, self._memo, scope)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return a shallow copy of the output; callers must not write into its shared tensors."""
-        key = self._name, fingerprint(args), fingerprint(kwargs)
+        key = self._scope, self._name, fingerprint(args), fingerprint(kwargs)
         return copy.copy(self._memo.get(key, lambda: self._module(*args, **kwargs)))
 
 

@@ -29,6 +29,16 @@ def test_a_run_cannot_move_or_cast_the_modules_that_others_use(proxy: Any) -> No
     assert proxy.weight.device.type == "cpu"
 
 
+def test_embeddings_are_shared_within_a_scope_only() -> None:
+    encoder, lengths = torch.nn.Identity(), list[int]()
+    encoder.register_forward_hook(lambda _, args, __: lengths.append(len(args[0])))
+    proxy = TextEncoderProxy(encoder, "it", Memo(1000))
+    for scope in ("", "one", "two"):
+        for _ in range(2):
+            proxy.within(scope)(torch.zeros(2))
+    assert lengths == [2, 2, 2]
+
+
 def test_latents_are_decoded_in_the_precision_of_the_vae() -> None:
     class Vae:
         dtype = torch.float32

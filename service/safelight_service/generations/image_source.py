@@ -1,0 +1,111 @@
+"""ImageSource: where the images of an execution come from.
+
+They are in the cache, or another execution makes the same ones, or the backend has to make them.
+"""
+
+import asyncio
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+
+from safelight_service.cache import Result, ResultCache, cache_key
+from safelight_service.core.backend import Backend, Prepared
+from safelight_service.core.events import Accepted, CacheUse, Completed
+from safelight_service.core.observer import Observer
+from safelight_service.core.request import GenerationRequest
+from safelight_service.core.tenant import Tenant
+from safelight_service.generations.execution import Execution
+
+_ANY_SEED = -1
+"""Stands for the open seed of requests that share each other's images."""
+
+
+class ImageSource:
+    """Gets images for executions, and lets those of equal requests join each other."""
+
+    def __init__(self, backend: Backend, cache: ResultCache, observer: Observer) -> None:
+        self._backend = backend
+        self._cache = cache
+        self._observer = observer
+        self._executions: dict[Hashable, Execution] = {}
+        """Executions that other generations may join, by the keys of their images."""
+        self._storing: set[asyncio.Task[None]] = set()
+
+    async def get(self, execution: Execution) -> Completed | None:
+        """Publish the images of an execution; return None if another one has taken it over.
+
+        Raises:
+            SafelightError: any that `core/errors.py` lists.
+        """
+        async with self._backend.prepare(
+            execution.request, execution.publish, execution.timeline
+        ) as prepared:
+            key = _find_key(execution.request, prepared, self._cache)
+            if key is None:
+                return await self._backend.run(prepared, execution.publish)
+            other = self._executions.get(key.execution)
+            if other is not None:
+                for generation in execution.generations:
+                    self._observer.generation_shares(generation, other.timeline)
+                other.take_over(execution)
+                return None
+            execution.key = key.execution
+            self._executions[execution.key] = execution
+            result = await self._cache.get(key.result, execution.cache_owner)
+            if result is not None:
+                return _replay(execution, prepared.accepted, result)
+            completed = await self._backend.run(prepared, execution.publish)
+        result = Result(execution.images, completed.step_count)
+        self._store(key.result, result, execution.cache_owner)
+        return replace(completed, cache=CacheUse.MISS)
+
+    def close_to_others(self, execution: Execution) -> None:
+        """Let no further generations join an execution."""
+        if execution.key is not None:
+            self._executions.pop(execution.key, None)
+            execution.key = None
+
+    async def close(self) -> None:
+        """Close the cache, after all results are stored."""
+        await asyncio.gather(*self._storing)
+        await self._cache.close()
+
+    def _store(self, key: str, result: Result, owner: Tenant) -> None:
+        """Put a result into the cache, in a separate task."""
+        storing = asyncio.create_task(self._cache.put(key, result, owner))
+        self._storing.add(storing)
+        storing.add_done_callback(self._storing.discard)
+
+
+def _replay(execution: Execution, accepted: Accepted, result: Result) -> Completed:
+    """Publish the events of a cached result."""
+    parameters = replace(accepted.request.parameters, seed=result.images[0].seed)
+    execution.publish(replace(accepted, request=replace(accepted.request, parameters=parameters)))
+    for image in result.images:
+        execution.publish(image)
+    return Completed(execution.timeline.end(), result.step_count, {}, CacheUse.HIT)
+
+
+@dataclass(frozen=True, slots=True)
+class _ImageKey:
+    """Equal for requests that get the same images, and share them."""
+
+    result: str
+    """Key of the images in the result cache."""
+    execution: Hashable
+    """Key of the images while they are made; includes the previews that are wanted."""
+
+
+def _find_key(
+    request: GenerationRequest, prepared: Prepared, cache: ResultCache
+) -> _ImageKey | None:
+    """Return the key of a request; None if its images are neither shared nor cached."""
+    is_open = request.parameters.seed is None
+    if not (request.uses_cache and cache.is_enabled):
+        return None
+    if is_open and not cache.replays_unseeded:
+        return None
+    resolved = prepared.accepted.request
+    if is_open:
+        resolved = replace(resolved, parameters=replace(resolved.parameters, seed=_ANY_SEED))
+    key = cache_key(prepared.model_identity, resolved, request.cache_scope)
+    return _ImageKey(key, (key, resolved.preview))
