@@ -75,6 +75,11 @@ check: $(INSTALLED) ## Lint, types, contract, freshness of the stubs, links of t
 	check-jsonschema --builtin-schema vendor.compose-spec deploy/observability/compose.yaml
 	scripts/build-docs
 
+.PHONY: check-deploy
+check-deploy: $(INSTALLED) ## Install Helm, lint the chart; then `make test` tests what it renders
+	scripts/install-helm
+	scripts/check-deploy
+
 .PHONY: docs
 docs: $(INSTALLED) ## Build the documentation site into site/
 	scripts/build-docs
@@ -86,8 +91,9 @@ format: $(INSTALLED) ## Format Python and the contract
 	buf format --write
 
 .PHONY: generate
-generate: $(INSTALLED) ## Regenerate the stubs from protos/
+generate: $(INSTALLED) ## Regenerate the stubs from protos/, and the schema of the chart's settings
 	scripts/generate-stubs $(STUBS)
+	PYTHONPATH=. python -m support.deploy.schema
 
 FUZZ_S ?= 20
 .PHONY: fuzz
@@ -120,8 +126,8 @@ dist: $(INSTALLED) ## Build all wheels into dist/, and try them in empty environ
 	scripts/check-dist
 
 .PHONY: image
-image: ## Build the container images safelight and safelight-gateway
-	docker build --tag safelight .
+image: ## Build the container images; with TORCH_INDEX_URL, on other builds of torch
+	docker build --build-arg TORCH_INDEX_URL --build-arg EXTRA_PACKAGES --tag safelight .
 	docker build --tag safelight-gateway --file clients/gateway/Dockerfile .
 
 .PHONY: clean
