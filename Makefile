@@ -31,6 +31,11 @@ $(INSTALLED): requirements.txt requirements-dev.txt service/pyproject.toml clien
 demo: $(INSTALLED) ## Start the service, watch one generation, write demo.png
 	scripts/demo
 
+.PHONY: demo-fleet
+demo-fleet: $(INSTALLED) ## Run two engines and two fronts, kill an engine at work, write demo.png
+	scripts/install-ray
+	PYTHONPATH=.:.ray scripts/demo-fleet
+
 .PHONY: trace-demo
 trace-demo: $(INSTALLED) ## Trace concurrent generations, draw them as trace.svg
 	PYTHONPATH=. scripts/trace-demo

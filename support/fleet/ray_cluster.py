@@ -1,6 +1,6 @@
 """Ray cluster: a small one on this machine, whose engines run in processes of their own.
 
-Import Ray only here and in functions: it is installed for the tests that need it only.
+Ray is imported in functions only, since it is installed for the tests that need it only.
 """
 
 import os
@@ -36,16 +36,18 @@ class RayCluster:
         finally:
             await backend.close()
 
-    def processes(self) -> list[int]:
-        """Return the ids of the processes of the engines."""
-        from ray.util.state import list_actors
+    def list_processes(self) -> list[tuple[int, int]]:
+        """Return the process of each engine, and the number of its running generations."""
+        from ray import serve
 
-        actors = list_actors(filters=[("state", "=", "ALIVE")], detail=True)
-        return [actor.pid for actor in actors if f"#{POOL}#" in (actor.name or "")]
+        handle: Any = serve.get_app_handle(f"safelight-{POOL}")
+        return sorted(handle.broadcast("find_process").results(timeout_s=10))
 
-    def kill(self, process: int) -> None:
-        """Kill the process of an engine."""
+    def kill_busy(self) -> int:
+        """Kill the process of an engine that runs a generation, and return its id."""
+        process = next(process for process, running in self.list_processes() if running)
         os.kill(process, signal.SIGKILL)
+        return process
 
 
 @contextmanager
@@ -57,9 +59,6 @@ def open_ray_cluster(settings: Settings, count: int) -> Iterator[RayCluster]:
     from safelight_service.fleet.ray_deployment import NAMESPACE, deploy
 
     pool = PoolSettings(name=POOL, min_engines=count, max_engines=count, cpus=0.1)
-    settings = settings.model_copy(
-        update={"backend": "ray", "ray": RaySettings(address="local", pools=(pool,))}
-    )
     with tempfile.TemporaryDirectory(prefix="ray") as folder:
         options: dict[str, Any] = {
             "num_cpus": 2,
@@ -71,6 +70,10 @@ def open_ray_cluster(settings: Settings, count: int) -> Iterator[RayCluster]:
             "_temp_dir": folder,
         }
         ray.init(**options)
+        address = ray.get_runtime_context().gcs_address
+        settings = settings.model_copy(
+            update={"backend": "ray", "ray": RaySettings(address=address, pools=(pool,))}
+        )
         try:
             deploy(settings)
             yield RayCluster(settings)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from safelight_service.settings import Settings, load_settings
+from safelight_service.settings import load_settings
 from support.deploy.chart import ROOT, Manifest, find, read_manifests
 from support.deploy.validation import find_problems
 
@@ -78,7 +78,6 @@ def test_objects_find_each_other() -> None:
             assert {mount["name"] for mount in container["volumeMounts"]} == volumes
 
 
-@pytest.mark.skipif("ray" not in Settings.model_fields, reason="this version has no fleet")
 def test_the_service_accepts_its_settings(tmp_path: Path) -> None:
     text = find(read_fleet(), "ConfigMap", NAME)["data"]["safelight.toml"]
     (tmp_path / "safelight.toml").write_text(text)

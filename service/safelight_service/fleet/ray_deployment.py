@@ -4,6 +4,7 @@
 arguments `config`, the path of the TOML file, and `pool`, the name of a pool.
 """
 
+import os
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
@@ -52,6 +53,10 @@ class EngineReplica:
     async def stats(self) -> BackendStats:
         """Return the present load."""
         return self._host.stats()
+
+    async def find_process(self) -> tuple[int, int]:
+        """Return the id of the process, and the number of its running generations."""
+        return os.getpid(), self._host.stats().running_count
 
     async def note(self, run_id: str, is_abandoned: bool, is_joined: bool) -> None:
         """Note the watchers of a run."""

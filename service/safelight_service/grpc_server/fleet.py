@@ -25,8 +25,10 @@ class Fleet:
             ConfigurationError: a certificate cannot be read.
         """
         self._settings = fleet
-        tls = settings.tls
-        self._peers = Peers(None if tls is None else peer_credentials(tls, fleet.authorities))
+        self._peers = Peers()
+        if settings.tls is not None:
+            credentials = peer_credentials(settings.tls, fleet.authorities)
+            self._peers = Peers(credentials, fleet.server_name)
         self.quotas = None
         """Limits of tokens that hold in the whole fleet; None without tokens."""
         if settings.tokens_file is not None:

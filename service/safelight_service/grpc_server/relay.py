@@ -23,7 +23,7 @@ _PASSED_ON = frozenset(
     {"authorization", "x-use-cache", "x-wait-for-model", "traceparent", "tracestate"}
 )
 
-_OPTIONS = [
+_OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.enable_retries", 0),  # the relay itself decides what to do without the peer
 ]
@@ -32,17 +32,23 @@ _OPTIONS = [
 class Peers:
     """Channels to the other fronts, by address."""
 
-    def __init__(self, credentials: grpc.ChannelCredentials | None) -> None:
+    def __init__(
+        self, credentials: grpc.ChannelCredentials | None = None, server_name: str = ""
+    ) -> None:
+        """`server_name` is the name in their certificates, if not the host of the address."""
         self._credentials = credentials
+        self._options = list(_OPTIONS)
+        if server_name:
+            self._options.append(("grpc.ssl_target_name_override", server_name))
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     def __getitem__(self, address: str) -> "pb_grpc.TextToImageServiceAsyncStub":
         """Return the stub of the front at an address."""
         if address not in self._channels:
             self._channels[address] = (
-                grpc.aio.insecure_channel(address, _OPTIONS)
+                grpc.aio.insecure_channel(address, self._options)
                 if self._credentials is None
-                else grpc.aio.secure_channel(address, self._credentials, _OPTIONS)
+                else grpc.aio.secure_channel(address, self._credentials, self._options)
             )
         return pb_grpc.TextToImageServiceStub(self._channels[address])
 

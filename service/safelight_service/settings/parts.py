@@ -245,6 +245,11 @@ class FleetSettings(Table):
         description="PEM file of the authorities that signed the other services' certificates. "
         "Unset: those of the system. Used with `tls` only.",
     )
+    server_name: str = Field(
+        "",
+        description="Name in the certificates of the other services. Empty: the host of their "
+        "addresses. Used with `tls` only.",
+    )
 
     @field_validator("redis_url", mode="after")
     @classmethod

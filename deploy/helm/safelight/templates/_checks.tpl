@@ -69,6 +69,13 @@ autoscaling.kind {{ $scaling.kind }} reads the service's metrics: set metrics.en
 {{- if and (eq $scaling.kind "keda") (not $scaling.keda.prometheusUrl) }}
 autoscaling.kind keda needs autoscaling.keda.prometheusUrl, such as http://prometheus.monitoring:9090.
 {{- end }}
+{{- if eq (toString (dig "backend" "local" .Values.config)) "ray" }}
+The chart runs engines in its own pods: for config.backend: ray use deploy/ray.
+{{- end }}
+{{- $hasRedis := or .Values.redis.enabled .Values.redis.external.existingSecret }}
+{{- if and .Values.service.tls.existingSecret $hasRedis (has "fleet.redis_url" .Values.redis.settings) (not (dig "fleet" "server_name" "" .Values.config)) }}
+The certificates of service.tls name no replica's address: set config.fleet.server_name to a name in them, or redis.settings: [cache.redis_url].
+{{- end }}
 {{- $rolling := default (dict) .Values.service.strategy.rollingUpdate }}
 {{- if and (eq (toString (dig "maxSurge" "" $rolling)) "0") (eq (toString (dig "maxUnavailable" "" $rolling)) "0") }}
 service.strategy allows neither one replica more nor one less: set maxSurge or maxUnavailable.
