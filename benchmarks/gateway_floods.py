@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 from benchmarks.harness.http_floods import FLOODS, WEAK_TOKEN
 from benchmarks.harness.report import write_report
-from support.running_service import run_service
+from support.running_service import Usage, forget_peak, run_service
 
 SECONDS = 10.0
 HEALTH_EVERY_S, IMAGE_EVERY_S = 0.02, 0.1
@@ -43,17 +43,6 @@ class Gateway:
     url: str
     process_id: int
     log: Path
-
-    def resident_mib(self, key: str = "VmRSS") -> float:
-        """Return its resident memory now, or its peak (`VmHWM`)."""
-        for line in Path(f"/proc/{self.process_id}/status").read_text().splitlines():
-            if line.startswith(f"{key}:"):
-                return int(line.split()[1]) / 1024
-        raise LookupError(key)
-
-    def forget_peak(self) -> None:
-        """Measure the peak of memory from now on."""
-        Path(f"/proc/{self.process_id}/clear_refs").write_text("5")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +129,8 @@ def measure_flood(gateway: Gateway, name: str, seconds: float) -> Figures:
     _ask_for_image(gateway.url, WARM_UP_S)
     for _ in range(20):
         _ask_for_image(gateway.url)
-    gateway.forget_peak()
-    resident_mib = gateway.resident_mib()
+    forget_peak(gateway.process_id)
+    resident_mib = Usage.read(gateway.process_id).resident_mib
     with _flooded(gateway.url, name):
         health: list[float] = []
         images: list[float] = []
@@ -165,7 +154,7 @@ def measure_flood(gateway: Gateway, name: str, seconds: float) -> Figures:
         image_p99_ms=statistics.quantiles(images, n=100, method="inclusive")[98],
         failed=len(failures),
         calls=len(health) + len(images),
-        growth_mib=gateway.resident_mib("VmHWM") - resident_mib,
+        growth_mib=Usage.read(gateway.process_id).peak_mib - resident_mib,
         log_kib=gateway.log.stat().st_size / 1024,
     )
 

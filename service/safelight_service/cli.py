@@ -16,11 +16,15 @@ from pydantic import ValidationError
 
 from safelight_service.auth.tokens import Caller, digest_token
 from safelight_service.core.errors import ModelFailedError
-from safelight_service.descriptors import raise_limit
 from safelight_service.logs import configure_logs
 from safelight_service.settings import ConfigurationError, Settings, load_settings
 from safelight_service.version import __version__
-from safelight_settings import announce, describe_problems, open_standard_streams
+from safelight_settings import (
+    announce,
+    describe_problems,
+    open_standard_streams,
+    raise_descriptor_limit,
+)
 
 _EXIT_FAILURE, _EXIT_USAGE = 1, 2
 _TOKEN_BYTES = 32
@@ -94,7 +98,7 @@ def serve(
     open_standard_streams()
     log_writer = configure_logs(settings)
     os.environ |= choose_variables(os.environ)
-    raise_limit()
+    raise_descriptor_limit()
     # The runner stays open: its end would bring back the default handlers of signals.
     code = asyncio.Runner().run(_serve(settings))
     log_writer.close()

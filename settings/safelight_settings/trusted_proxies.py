@@ -1,4 +1,4 @@
-"""Trusted proxies: the client's address behind proxies that may state it."""
+"""Trusted proxies: the client's address behind proxies that may state it, and its network."""
 
 import ipaddress
 from collections.abc import Iterable
@@ -7,6 +7,9 @@ from typing import Annotated, TypeAlias
 from pydantic import AfterValidator
 
 _Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_HOST_BITS = 64
+"""An IPv6 host usually has all addresses of a network with this many bits."""
 
 
 def _check_network(text: str) -> str:
@@ -73,6 +76,19 @@ def normalize_host(host: str) -> str:
         return host
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return str(mapped or address)
+
+
+def find_network(host: str) -> str:
+    """Return the network whose addresses one host may have: the /64 network of an IPv6 address.
+
+    An IPv4 address is the only one of its host; other text is unchanged.
+    """
+    host = normalize_host(host)
+    try:
+        address = ipaddress.IPv6Address(host)
+    except ValueError:
+        return host
+    return str(ipaddress.ip_network((int(address), _HOST_BITS), strict=False))
 
 
 def _read_host(text: str) -> str | None:

@@ -16,6 +16,9 @@ from safelight.v1 import text_to_image_pb2 as pb
 from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
 from benchmarks.floods import frames
+from safelight_service.core.tenant import Tenant
+from safelight_service.grpc_server.tenants import find_tenant
+from safelight_settings import TrustedProxies
 from support.running_envoy import EDGE, Envoy, run_envoy
 from support.running_service import RunningService
 from support.unharmed import is_serving, wait_until
@@ -126,7 +129,7 @@ def test_a_request_that_is_unfinished_or_too_long_never_reaches_the_service(
 
 
 def test_a_stranger_cannot_speak_for_others(tmp_path: Path) -> None:
-    """The configuration removes headers that a proxy further inside might believe."""
+    """Envoy itself states their addresses, to a service that trusts it."""
     seen: list[Any] = []
 
     class Recorder(grpc.GenericRpcHandler):
@@ -147,6 +150,9 @@ def test_a_stranger_cannot_speak_for_others(tmp_path: Path) -> None:
     server.stop(None).wait()
     assert "yes" in [value for _, value in seen]
     assert "192.0.2.1" not in [value for _, value in seen]
+    proxies = TrustedProxies(["127.0.0.9"])
+    # Envoy replaces an address of the loopback by one of the machine.
+    assert find_tenant(None, "ipv4:127.0.0.9:1", seen, proxies) != Tenant("127.0.0.9")
 
 
 def test_the_commented_tls_serves_certificates(service: RunningService, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from structlog.testing import capture_logs
 
-from safelight_service.descriptors import bound_connections, raise_limit
+from safelight_service.descriptors import bound_connections
 
 
 @pytest.fixture
@@ -18,17 +18,9 @@ def soft_limit() -> Iterator[int]:
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def test_the_limit_is_raised_to_what_the_system_allows(soft_limit: int) -> None:
-    raise_limit()
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    assert soft == hard > soft_limit
-
-
 def test_fewer_connections_than_descriptors_are_allowed_with_a_warning(soft_limit: int) -> None:
     with capture_logs() as logs:
         assert bound_connections(500) == 500
         assert logs == []
         assert bound_connections(4000) == soft_limit - 256
-    assert [(line["event"], line["limit"], line["max_connections"]) for line in logs] == [
-        ("few_descriptors", 1024, 768)
-    ]
+    assert [(line["event"], line["max_connections"]) for line in logs] == [("few_descriptors", 768)]

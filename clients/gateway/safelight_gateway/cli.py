@@ -10,12 +10,16 @@ from typing import Annotated, NoReturn, TextIO, cast
 import typer
 
 from safelight_gateway.app import build_app
-from safelight_gateway.server.descriptors import raise_descriptor_limit
 from safelight_gateway.server.log_limit import LogLimit
 from safelight_gateway.server.server import Server
 from safelight_gateway.settings import Settings, load_settings
 from safelight_gateway.version import __version__
-from safelight_settings import LogWriter, announce, open_standard_streams
+from safelight_settings import (
+    LogWriter,
+    announce,
+    open_standard_streams,
+    raise_descriptor_limit,
+)
 
 _EXIT_FAILURE, _EXIT_USAGE = 1, 2
 

@@ -83,7 +83,7 @@ class ConnectionSettings(Table):
         200.0,
         gt=0,
         description="Requests that an address may begin in a second, after 20 at once. Further "
-        "ones wait.",
+        "ones wait; those that would wait for more than 10 seconds get 429.",
     )
     max_bodies_mib: int = Field(
         32, ge=1, description="Memory for request bodies. Beyond it, requests get 429."
@@ -112,7 +112,7 @@ class CallSettings(Table):
         "token. Further ones get 429.",
     )
     events_per_s: float = Field(
-        500.0,
+        200.0,
         gt=0,
         description="Events that the streams of one caller send in a second, after 20 at once. "
         "Further ones wait; of progress, only the latest is sent then.",

@@ -1,22 +1,13 @@
 """Shares: one bounded resource, divided among its holders."""
 
-import ipaddress
 from collections import Counter
 
-_HOST_BITS = 64
-"""An IPv6 host usually has all addresses of a network with this many bits."""
+from safelight_settings import find_network
 
 
 def holder_of(host: str) -> str:
     """Return the holder that an address stands for: itself, or the /64 network of IPv6."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return f"address {host}"
-    if isinstance(address, ipaddress.IPv6Address):
-        network = ipaddress.ip_network((int(address), _HOST_BITS), strict=False)
-        return f"address {network}"
-    return f"address {address}"
+    return f"address {find_network(host)}"
 
 
 class Shares:

@@ -198,7 +198,10 @@ class RequestTimeoutError(SafelightError):
     """The request of a call has not arrived in time."""
 
     def __init__(self, limit_s: float) -> None:
-        super().__init__(f"the request has not arrived within {limit_s:g} seconds")
+        super().__init__(
+            f"the request has not arrived within {limit_s:g} seconds, or too many others of the "
+            "same caller were arriving"
+        )
 
 
 class TooManyWatchesError(RetryableError):

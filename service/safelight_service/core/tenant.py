@@ -13,10 +13,10 @@ CLASS_FACTORS: Mapping[ServiceClass, float] = {"interactive": 4.0, "standard": 1
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """Owner of a token, or a peer's address where the service has no tokens."""
+    """Owner of a token, or a client's address where the service has no tokens."""
 
     name: str = ""
-    """Token name, or host; empty for the service itself and for local sockets."""
+    """Token name, address or network; empty for the service itself and for local sockets."""
     weight: float = 1.0
     """Device time relative to other tenants that have work; above 0."""
 

@@ -5,7 +5,7 @@ from urllib.parse import unquote
 
 from safelight_service.auth.tokens import Caller
 from safelight_service.core.tenant import Tenant
-from safelight_settings import TrustedProxies, normalize_host
+from safelight_settings import TrustedProxies, find_network, normalize_host
 
 Metadata = Iterable[tuple[str, str | bytes]]
 
@@ -18,10 +18,14 @@ def find_tenant(
     metadata: Metadata,
     proxies: TrustedProxies,
 ) -> Tenant:
-    """Return the tenant of a call: its token's, or its client's where the service has no tokens."""
+    """Return the tenant of a call: its token's, or its client's where the service has no tokens.
+
+    All addresses of a /64 network of IPv6 are one client, which could otherwise have a share for
+    each of them.
+    """
     if caller is not None:
         return caller.tenant
-    return Tenant(find_client(peer, metadata, proxies))
+    return Tenant(find_network(find_client(peer, metadata, proxies)))
 
 
 def find_client(peer: str, metadata: Metadata, proxies: TrustedProxies) -> str:

@@ -1,6 +1,7 @@
 """Callers: only tokens that the service accepts own anything."""
 
 import asyncio
+import itertools
 from collections.abc import Iterator
 
 import pytest
@@ -58,6 +59,39 @@ async def test_a_token_is_asked_for_once_and_again_after_five_seconds(
         with pytest.raises(GatewayError) as raised:
             await callers.identify(context(credential))
         assert raised.value.status == 401
+    await pool.close()
+
+
+@pytest.mark.anyio
+async def test_an_address_that_guesses_tokens_is_not_asked_for_more(
+    guarded_service: FailingService,
+) -> None:
+    """Tokens that were accepted lately pass, from the same address, too."""
+    now_s = 0.0
+    pool = ChannelPool(Settings(target=guarded_service.target))
+    callers = Callers(pool, clock=lambda: now_s)
+    known = await callers.identify(context("a"))
+    statuses = []
+    for number in range(60):
+        with pytest.raises(GatewayError) as raised:
+            await callers.attribute(context(f"guess-{number}"))
+        statuses.append(raised.value.status)
+    assert statuses == [401] * 50 + [429] * 10
+    now_s = 4.9
+    assert await callers.identify(context("a")) == known
+    assert await callers.identify(context("b", "192.0.2.2"))
+    now_s = 10.0
+    assert await callers.identify(context("b"))
+    await pool.close()
+
+
+@pytest.mark.anyio
+async def test_an_answer_may_expire_while_it_is_looked_up(failing_service: FailingService) -> None:
+    looks = itertools.count()
+    pool = ChannelPool(Settings(target=failing_service.target))
+    callers = Callers(pool, clock=lambda: 1.5 * next(looks))
+    holders = {await callers.identify(context(None)) for _ in range(9)}
+    assert len(holders) == 1
     await pool.close()
 
 

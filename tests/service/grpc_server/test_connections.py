@@ -79,6 +79,20 @@ def test_a_call_without_a_request_is_refused(limited: RunningService) -> None:
     assert metadata["grpc-status"] == str(grpc.StatusCode.INVALID_ARGUMENT.value[0])
 
 
+@pytest.mark.parametrize("method", ["Check", "Watch"])
+def test_a_malformed_health_check_is_refused_without_the_text_of_an_exception(
+    method: str, limited: RunningService
+) -> None:
+    with grpc.insecure_channel(limited.target) as channel:
+        call: grpc.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(
+            f"/grpc.health.v1.Health/{method}"
+        )
+        with pytest.raises(grpc.RpcError) as raised:
+            next(call(b"\x0a\xff"))
+    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert reason_of(raised.value) == "INVALID_REQUEST"
+
+
 @pytest.mark.parametrize("beginning", [b"", b"PRI * HTTP/2.0\r\n"], ids=["silent", "half"])
 def test_a_connection_that_does_not_begin_is_closed(
     beginning: bytes, limited: RunningService

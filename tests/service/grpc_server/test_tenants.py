@@ -35,6 +35,7 @@ def test_a_peer_is_known_by_its_address_without_the_port(peer: str, host: str) -
         ("ipv4:10.0.0.1:1", ["198.51.100.1, 203.0.113.7", "10.0.0.2"], "203.0.113.7"),
         ("ipv6:[::ffff:10.0.0.1]:1", ["203.0.113.7"], "203.0.113.7"),
         ("ipv4:192.0.2.1:1", ["203.0.113.7"], "192.0.2.1"),
+        ("ipv4:10.0.0.1:1", ["2001:db8:0:1:2::3"], "2001:db8:0:1::/64"),
         ("unix:", ["203.0.113.7"], ""),
     ],
 )
@@ -44,6 +45,14 @@ def test_a_trusted_proxy_states_the_address_of_its_client(
     metadata = [("x-forwarded-for", value) for value in forwarded_for]
     proxies = TrustedProxies(["10.0.0.0/8"])
     assert find_tenant(None, peer, metadata, proxies) == Tenant(client)
+
+
+def test_all_addresses_of_an_ipv6_host_are_one_tenant() -> None:
+    """Otherwise each would have its share of the device and a place in the queue."""
+    peers = [f"ipv6:[2001:db8:0:1::{number}]:4711" for number in range(9)]
+    assert len({find_tenant(None, peer, (), TrustedProxies()) for peer in peers}) == 1
+    other = find_tenant(None, "ipv6:[2001:db8:0:2::1]:4711", (), TrustedProxies())
+    assert other != find_tenant(None, peers[0], (), TrustedProxies())
 
 
 def test_a_token_is_a_tenant_wherever_it_calls_from() -> None:

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from weakref import WeakValueDictionary
@@ -22,6 +22,10 @@ _ASK_S = 10.0
 _ASKS_PER_ADDRESS = 8
 """Concurrent questions about tokens from one address; further ones wait."""
 
+_GUESSES_PER_ADDRESS = 50
+"""Refused tokens of one address within `_KEEP_S`; further new ones are not asked for."""
+_KNOWN_S = 3600.0
+
 _ANYONE, _GATEWAY = "", "the gateway itself"
 
 
@@ -38,6 +42,14 @@ class _Refusal:
         return GatewayError(self.status, self.message, self.reason, (), self.retry_after_s)
 
 
+_TOO_MANY_GUESSES = _Refusal(
+    HTTPStatus.TOO_MANY_REQUESTS,
+    "your address has sent too many unknown tokens; try again later",
+    "RATE_LIMITED",
+    _KEEP_S,
+)
+
+
 class Callers:
     """Finds the holder that a request counts for.
 
@@ -51,6 +63,10 @@ class Callers:
         """None for a token that the service accepts, by digest."""
         self._refused: TTLCache[str, _Refusal] = TTLCache(_MAX_ANSWERS, _KEEP_S, clock)
         """A cache of its own, so that unknown tokens push out no known one."""
+        self._guesses: TTLCache[str, int] = TTLCache(_MAX_ANSWERS, _KEEP_S, clock)
+        """Refused tokens by address."""
+        self._known: TTLCache[str, None] = TTLCache(_MAX_ANSWERS, _KNOWN_S, clock)
+        """Tokens that were accepted lately, which are no guesses, by digest."""
         self._asking: dict[str, asyncio.Task[_Refusal | None]] = {}
         self._gates: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
@@ -73,17 +89,18 @@ class Callers:
         return f"token {digest}"
 
     async def attribute(self, context: CallContext) -> str:
-        """Return the holder of a request that calls the service anyway.
+        """Return the holder of a request that calls the service anyway, or has done so.
 
-        While the service cannot be asked, that is the address, and the call reports the failure.
+        While the service cannot be asked, that is the address. A call reports the failure, and a
+        result of an earlier call is not lost.
 
         Raises:
-            GatewayError: the service refuses the token.
+            GatewayError: the service refuses the token, or the address sends too many such ones.
         """
         try:
             return await self.identify(context)
         except GatewayError as error:
-            if error.status == HTTPStatus.UNAUTHORIZED:
+            if error.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS):
                 raise
             return holder_of(context.address)
 
@@ -99,13 +116,14 @@ class Callers:
 
     async def _ask(self, key: str, credential: str | None, holder: str) -> _Refusal | None:
         """Return why the service refuses a credential; None if it accepts it."""
-        if key in self._answers:
-            return self._answers[key]
-        if key in self._refused:
-            return self._refused[key]
+        for answers in self._answers, self._refused:
+            with suppress(KeyError):  # an answer may expire between two looks
+                return answers[key]
         # All requests that wait for the same answer share one question.
         asking = self._asking.get(key)
         if asking is None:
+            if key not in self._known and self._guesses.get(holder, 0) >= _GUESSES_PER_ADDRESS:
+                return _TOO_MANY_GUESSES
             asking = asyncio.create_task(self._ask_service(key, credential, holder))
             self._asking[key] = asking
             asking.add_done_callback(lambda _: self._asking.pop(key, None))
@@ -123,9 +141,10 @@ class Callers:
         except GatewayError as error:
             refused = error
         else:
-            self._answers[key] = None
+            self._answers[key] = self._known[key] = None
             return None
         refusal = _Refusal(refused.status, refused.message, refused.reason, refused.retry_after_s)
         if refusal.status == HTTPStatus.UNAUTHORIZED:
             (self._answers if key == _ANYONE else self._refused)[key] = refusal
+            self._guesses[holder] = self._guesses.get(holder, 0) + 1
         return refusal

@@ -41,6 +41,7 @@ async def stream_images(
     Raises:
         GatewayError: the service refused the request.
     """
+    holder = await call.state.callers.attribute(call.context)
     run = call.state.generator.start(request)
     events = run.events()
     try:
@@ -49,7 +50,6 @@ async def stream_images(
         await events.aclose()
         raise
     headers = hf_inference.ignored_header(run.ignored_fields)
-    holder = await call.state.callers.attribute(call.context)
 
     async def pace() -> None:
         await call.state.event_pace.wait(holder)

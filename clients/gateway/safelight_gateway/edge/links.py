@@ -22,9 +22,9 @@ async def link_images(call: Call, result: ImageResult) -> tuple[str, ...]:
     """Store the images of a result; return a URL for each, below the caller's base URL.
 
     Raises:
-        GatewayError: the service refuses the token, or cannot be asked.
+        GatewayError: the service refuses the token.
     """
-    holder = await call.identify()
+    holder = await call.state.callers.attribute(call.context)
     return tuple(link_image(call, image, holder) for image in result.images)
 
 

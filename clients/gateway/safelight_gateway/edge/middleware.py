@@ -44,6 +44,13 @@ _TWO_LENGTHS = JSONResponse(
     HTTPStatus.BAD_REQUEST,
     {"connection": "close"},
 )
+_LONGEST_WAIT_S = 10.0
+"""Longest wait of a request for its turn: clients behind a proxy could pile up any number."""
+_TOO_FAST = JSONResponse(
+    {"error": "too many requests of your address; try again later"},
+    HTTPStatus.TOO_MANY_REQUESTS,
+    {"retry-after": f"{_LONGEST_WAIT_S:.0f}"},
+)
 _FILES = "/files/"
 _TARGET = re.compile(r"https://([a-z0-9.-]+)(/.*)")
 
@@ -58,7 +65,7 @@ class EdgeMiddleware:
         self._root_path = settings.root_path
         self._public_url = settings.public_url
         self._forwarding = Forwarding(TrustedProxies(settings.trusted_proxies))
-        self._pace = Pace(settings.connections.requests_per_s)
+        self._pace = Pace(settings.connections.requests_per_s, longest_s=_LONGEST_WAIT_S)
         self._bodies = Shares(settings.connections.max_bodies_mib * 2**20)
         self._unsent = UnsentAnswers(settings.connections.max_unsent_mib * 2**20)
 
@@ -96,8 +103,9 @@ class EdgeMiddleware:
                 await self._unsent.send(message, send, holder, abort)
 
         try:
-            await self._pace.wait(holder)
-            if _has_two_lengths(scope, headers):
+            if not await self._pace.wait(holder):
+                await _TOO_FAST(scope, receive, send_with_headers)
+            elif _has_two_lengths(scope, headers):
                 await _TWO_LENGTHS(scope, receive, send_with_headers)
             elif scope["method"] == "OPTIONS":
                 await _answer_preflight(headers, send_with_headers)

@@ -1,6 +1,7 @@
 """Models: resolve a caller's id to a served model."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from cachetools import TTLCache
 from safelight import Model, SafelightError
@@ -33,15 +34,15 @@ class ModelDirectory:
             GatewayError: the service refuses the token, or the call failed.
         """
         holder = await self._callers.attribute(context)
-        models: list[Model] | None = self._lists.get(holder)
-        if models is None:
-            try:
-                async with self._callers.lease(context) as client:
-                    models = await client.list_models(metadata=context.call_metadata)
-            except SafelightError as error:
-                raise from_service(error) from error
-            if all(model.capabilities is not None for model in models):
-                self._lists[holder] = models
+        with suppress(KeyError):  # `get` looks twice, and a list may expire in between
+            return self._lists[holder]
+        try:
+            async with self._callers.lease(context) as client:
+                models = await client.list_models(metadata=context.call_metadata)
+        except SafelightError as error:
+            raise from_service(error) from error
+        if all(model.capabilities is not None for model in models):
+            self._lists[holder] = models
         return models
 
     async def find(self, ids: Sequence[str], context: CallContext = _NOBODY) -> Model:

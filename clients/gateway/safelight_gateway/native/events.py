@@ -67,7 +67,7 @@ class EventStreamResponse(StreamingResponse):
         *,
         known_count: int,
         link: Callable[[Image], str] | None,
-        pace: Callable[[], Awaitable[None]],
+        pace: Callable[[], Awaitable[object]],
     ) -> None:
         """Make a response of a generation whose first event has been read.
 

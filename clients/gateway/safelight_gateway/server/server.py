@@ -14,15 +14,16 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from safelight_gateway.server.connections import Connections
-from safelight_gateway.server.descriptors import count_connections
 from safelight_gateway.server.listener import Listener, bind
 from safelight_gateway.server.log_limit import LogLimit
 from safelight_gateway.server.protocol import NO_SNIFFING, BoundedProtocol
 from safelight_gateway.settings import Settings, TlsSettings
-from safelight_settings import TrustedProxies
+from safelight_settings import TrustedProxies, count_connections
 
 _TICKS_PER_CHECK, _TICKS_PER_SWEEP = 10, 3
 _BACKLOG = 512
+_RESERVE = 64
+"""Descriptors for the service, the log and the event loop."""
 _EXIT_FAILURE, _EXIT_LIFESPAN = 1, 3
 
 _log = logging.getLogger("safelight_gateway")
@@ -78,7 +79,7 @@ class Server(uvicorn.Server):
         self._on_ready = on_ready
         self._log_limit = log_limit
         wanted = settings.connections.max_count
-        capacity = count_connections(wanted)
+        capacity = count_connections(wanted, _RESERVE)
         if capacity < wanted:
             _log.warning("the limit on open files allows %d connections only", capacity)
         self._connections = Connections(

@@ -1,10 +1,29 @@
 """Deadlines: jobs that cannot finish in time, which end early and free their steps."""
 
 import time
+from collections.abc import Callable, Sequence
 
 from safelight_service.core.errors import DeadlineError
 from safelight_service.engine.batching.forecast import find_seconds_alone
 from safelight_service.engine.job import Job
+
+
+def find_late(
+    jobs: Sequence[Job], check: Callable[[Job], DeadlineError | None]
+) -> dict[Job, DeadlineError]:
+    """Return the jobs to end for their deadlines, by a check, with their errors.
+
+    Args:
+        jobs: Jobs by falling priority.
+        check: Returns the error of a job that is too late.
+
+    Of late jobs that wait, these are the later half: without those, the others may be in time.
+    """
+    late = {job: error for job in jobs if (error := check(job)) is not None}
+    waiting = [job for job in late if not job.is_started]
+    for job in waiting[: len(waiting) // 2]:
+        del late[job]
+    return late
 
 
 def check_arrival(job: Job) -> DeadlineError | None:

@@ -21,9 +21,15 @@ class LateTurns:
         self._first: dict[str, Job] = {}
         """First late job of each tenant that has others."""
         self._owed_s: dict[str, float] = {}
+        self._late: set[Job] = set()
+
+    def is_late(self, job: Job) -> bool:
+        """Whether a job was late when the jobs were noted."""
+        return job in self._late
 
     def note(self, jobs: Sequence[Job], ranks: Mapping[Job, Rank]) -> None:
         """Note the present jobs, by their ranks."""
+        self._late = {job for job in jobs if ranks[job].place.is_late}
         late: dict[str, Job] = {}
         punctual: set[str] = set()
         for job in jobs:
@@ -52,3 +58,4 @@ class LateTurns:
         """Forget all jobs, since an idle device has none."""
         self._first.clear()
         self._owed_s.clear()
+        self._late.clear()

@@ -27,26 +27,24 @@ class Seats:
         """Whether another forward of this many rows fits."""
         return cost_model.has_room(self._count + 1, self._row_count + row_count)
 
-    def is_worth(self, cost_model: CostModel, row_count: int, steps_left: int) -> bool:
-        """Whether another forward of this many rows joins by the policy; unmeasured widths do."""
-        if self._count == 0:
+    def is_worth(self, cost_model: CostModel, row_count: int, rate: float) -> bool:
+        """Whether another forward of this many rows joins by the policy; unmeasured widths do.
+
+        `rate` is that of its image, in images per forward.
+        """
+        if not self._rate:
             return True
         slowdown = cost_model.slowdown(self._row_count, row_count)
         if slowdown is None:
             return True
-        return self._policy.rides(1 + _rate(steps_left) / self._rate, slowdown)
+        return self._policy.rides(1 + rate / self._rate, slowdown)
 
-    def take(self, forward: Forward, steps_left: int) -> None:
+    def take(self, forward: Forward, rate: float) -> None:
         """Seat a forward that matches and has room."""
-        self._rate += _rate(steps_left)
+        self._rate += rate
         self._count += 1
         self._row_count += forward.row_count
         self._key = forward.key
-
-
-def _rate(steps_left: int) -> float:
-    """Return the images per forward of an image; its decode counts as one more step."""
-    return 1 / (steps_left + 1)
 
 
 class Budget:

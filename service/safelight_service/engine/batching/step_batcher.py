@@ -130,7 +130,7 @@ class StepBatcher:
         for job in self.jobs:
             if job.work_s is None and not job.is_started:
                 job.work_s = find_seconds_alone(job)
-        self._late |= _find_late(self.jobs, deadlines.check_again)
+        self._late = deadlines.find_late(self.jobs, deadlines.check_again)
 
     def _images(self) -> list[ImageRun]:
         """Return all images, by the priority of their jobs in this step."""
@@ -138,6 +138,13 @@ class StepBatcher:
         if self._leading in jobs:
             jobs = [self._leading, *(job for job in jobs if job is not self._leading)]
         return [image for job in jobs for image in job.images]
+
+    def _rate_of(self, image: ImageRun) -> float:
+        """Return the images per forward of an image, whose decode counts as one more step.
+
+        A late image counts 0: it must not make others late.
+        """
+        return 0.0 if self._meter.late_turns.is_late(image.job) else 1 / (image.steps_left + 1)
 
     def _rank(self) -> None:
         self._leading = None
@@ -157,13 +164,22 @@ class StepBatcher:
         While nothing runs, each refusal makes the next one less likely: only work that runs
         can correct the forecast.
         """
-        added = [job for job in self._added if job.deadline_at is not None]
-        self._added.clear()
-        if added:
-            self.look_ahead()
         is_idle = not any(job.is_started for job in self.jobs)
-        late = self._late | _find_late(added, deadlines.check_arrival)
+        new = {job for job in self._added if job.deadline_at is not None}
+        self._added.clear()
+        while new:
+            self.look_ahead()
+            added = [job for job in self.jobs if job in new]
+            late = deadlines.find_late(added, deadlines.check_arrival)
+            if not late:
+                break
+            self._end_early(late, is_idle=is_idle)
+            self._late = {}  # without those, these may be in time
+            new -= late.keys()
+        self._end_early(self._late, is_idle=is_idle)
         self._late = {}
+
+    def _end_early(self, late: Mapping[Job, DeadlineError], *, is_idle: bool) -> None:
         for job, error in late.items():
             self._end(job, error)
             if is_idle:
@@ -215,7 +231,7 @@ class StepBatcher:
                 expected = cost_model.demand(is_guided=image.job.is_guided).row_count
                 if budget.is_spent or not seats.has_room(cost_model, expected):
                     break
-                if not seats.is_worth(cost_model, expected, image.steps_left):
+                if not seats.is_worth(cost_model, expected, self._rate_of(image)):
                     continue
                 seconds = self._run_timed(image, image.start, _note_start)
                 budget.spend(seconds, cost_model.before_steps)
@@ -227,8 +243,8 @@ class StepBatcher:
             forward = image.operation_as(Forward)
             if not seats.has_room(cost_model, forward.row_count):
                 break
-            if seats.is_worth(cost_model, forward.row_count, image.steps_left):
-                seats.take(forward, image.steps_left)
+            if seats.is_worth(cost_model, forward.row_count, self._rate_of(image)):
+                seats.take(forward, self._rate_of(image))
 
     def _allow(self, waiting_count: int) -> Budget:
         """Return the time budget of a step for images that wait for something other than a forward.
@@ -305,8 +321,8 @@ class StepBatcher:
                 continue
             if not seats.has_room(cost_model, forward.row_count):
                 break
-            if seats.is_worth(cost_model, forward.row_count, image.steps_left):
-                seats.take(forward, image.steps_left)
+            if seats.is_worth(cost_model, forward.row_count, self._rate_of(image)):
+                seats.take(forward, self._rate_of(image))
                 members.append(image)
         return members
 
@@ -355,13 +371,6 @@ class StepBatcher:
         for image in job.images:
             image.stop()
         job.relay.close(error)
-
-
-def _find_late(
-    jobs: Sequence[Job], check: Callable[[Job], DeadlineError | None]
-) -> dict[Job, DeadlineError]:
-    """Return the jobs that a check finds too late, with their errors."""
-    return {job: error for job in jobs if (error := check(job)) is not None}
 
 
 def _decode(image: ImageRun) -> None:

@@ -25,6 +25,8 @@ from safelight_service.grpc_server.drain import OngoingCalls
 from safelight_service.grpc_server.status import reason_of, to_status
 from safelight_service.grpc_server.unknown_fields import refuse_unknown_fields
 
+MALFORMED = FieldViolation("", "the bytes are not a message of the method's request type")
+
 _Context = grpc.aio.ServicerContext[Any, Any]
 _Handler = Any
 """grpc.RpcMethodHandler of grpc.aio; gRPC's type stubs describe only the synchronous server."""
@@ -137,9 +139,7 @@ def _parse(handler: _Handler, raw: bytes) -> Any:
     try:
         request = handler.request_deserializer(raw)
     except DecodeError:
-        raise InvalidRequestError(
-            [FieldViolation("", "the bytes are not a message of the method's request type")]
-        ) from None
+        raise InvalidRequestError([MALFORMED]) from None
     refuse_unknown_fields(request)
     return request
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
 from safelight_service.auth.tokens import current_caller
@@ -20,6 +21,7 @@ from safelight_service.core.errors import (
     TooManyCallsError,
 )
 from safelight_service.core.line_limit import LineLimit
+from safelight_service.grpc_server.interceptors.errors import MALFORMED
 from safelight_service.grpc_server.interceptors.handlers import (
     Behaviour,
     Handler,
@@ -110,7 +112,7 @@ class OpenCallsInterceptor(grpc.aio.ServerInterceptor):
         """Read the request.
 
         Raises:
-            InvalidRequestError: the call has ended without a request.
+            InvalidRequestError: the call has ended without a request, or with a malformed one.
             RequestTimeoutError: the request has not arrived in time.
         """
         try:
@@ -120,6 +122,8 @@ class OpenCallsInterceptor(grpc.aio.ServerInterceptor):
             if not limit.expired():
                 raise
             raise RequestTimeoutError(self._request_s) from None
+        except DecodeError:  # of a method without an interceptor of its own
+            raise InvalidRequestError([MALFORMED]) from None
         if request is grpc.aio.EOF:
             raise InvalidRequestError([FieldViolation("", "the call has no request")])
         return request

@@ -194,6 +194,55 @@ def test_work_that_can_no_longer_finish_in_time_ends_early(
         assert job.images[0].step_count < 8  # the deadline would have come after 8
 
 
+@pytest.fixture
+def merging(tiny_models: TinyModels) -> LoadedModel:
+    """FLUX.1-dev with up to eight images in a forward."""
+    return reload(tiny_models["flux-dev"].adapter.pipeline, BatchingSettings(max_width=8))
+
+
+def add_eight(batcher: StepBatcher, model: LoadedModel, deadline_s: float) -> list[Recorder]:
+    """Add eight equal jobs of ten steps with the same deadline."""
+    recorders = [Recorder() for _ in range(8)]
+    for each in recorders:
+        batcher.add(make_job(model, each, num_inference_steps=10, tenant=A, deadline_s=deadline_s))
+    return recorders
+
+
+def test_new_jobs_that_are_late_because_of_each_other_do_not_all_end(
+    merging: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight in a forward would take 80 seconds each, and four take 40."""
+    batcher = make_batcher()
+    with timed(merging, monkeypatch, forward_s=0.0, row_s=1.0):
+        add(batcher, merging, A, num_inference_steps=2)
+        take_steps(batcher)
+        recorders = add_eight(batcher, merging, deadline_s=50.0)
+        take_steps(batcher)
+    assert [bool(images_of(each.events)) for each in recorders] == [True] * 4 + [False] * 4
+
+
+def test_waiting_jobs_that_are_late_because_of_each_other_do_not_all_end(
+    merging: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job before them has become slower, so that four of them are in time, but not eight."""
+    batcher = make_batcher()
+    forward_s = 0.0
+    with timed(merging, monkeypatch, forward_s=lambda: forward_s, row_s=1.0):
+        for height in (64, 96):
+            add(batcher, merging, A, num_inference_steps=2, height=height)
+            take_steps(batcher)
+        add(batcher, merging, A, num_inference_steps=30, height=64)
+        take_steps(batcher, 1)
+        recorders = add_eight(batcher, merging, deadline_s=115.0)
+        take_steps(batcher, 1)
+        assert len(batcher.jobs) == 9
+        forward_s = 1.0
+        while batcher.jobs:
+            take_steps(batcher, 1)
+            batcher.look_ahead()
+    assert [bool(images_of(each.events)) for each in recorders] == [True] * 4 + [False] * 4
+
+
 def test_a_waiting_job_ends_when_its_forecast_exceeds_its_deadline(
     model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

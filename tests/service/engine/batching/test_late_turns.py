@@ -67,7 +67,7 @@ def flood(
 def test_a_large_job_waits_no_longer_than_its_share_allows(
     model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is late after three times its seconds, and then gets a tenth of the device."""
+    """It is late after twice its seconds, and then gets its SHARE of the device."""
     batcher = make_batcher(SHORTEST_REMAINING)
     bound_s = (PATIENCE - 1) * LARGE + LARGE / SHARE
     with timed(model, monkeypatch):
@@ -189,9 +189,34 @@ def test_an_image_rides_along_unless_it_delays_those_that_end_before_it(
     forward = Forward({}, 1, "key")
     for policy, expected in (SHORTEST_REMAINING, rides), (FIRST_COME, True):
         seats = Seats(policy)
-        assert seats.is_worth(cost_model, 1, steps_left)
-        seats.take(forward, steps_left)
-        assert seats.is_worth(cost_model, 1, rider_steps_left) == expected
+        rate, rider_rate = 1 / (steps_left + 1), 1 / (rider_steps_left + 1)
+        assert seats.is_worth(cost_model, 1, rate)
+        seats.take(forward, rate)
+        assert seats.is_worth(cost_model, 1, rider_rate) == expected
+
+
+@pytest.mark.parametrize(("seconds_factor", "rides"), [(1.05, True), (1.3, False)])
+def test_a_late_image_rides_along_only_where_it_delays_nobody(
+    seconds_factor: float, rides: bool
+) -> None:
+    cost_model = CostModel((64, 64), None)
+    for _ in range(5):
+        cost_model.note_forward(1, 1.0)
+        cost_model.note_forward(2, seconds_factor)
+    seats = Seats(SHORTEST_REMAINING)
+    seats.take(Forward({}, 1, "key"), 1 / 10)
+    assert seats.is_worth(cost_model, 1, 0.0) == rides
+
+
+def test_all_images_join_a_late_one_that_leads() -> None:
+    cost_model = CostModel((64, 64), None)
+    for _ in range(5):
+        cost_model.note_forward(1, 1.0)
+        cost_model.note_forward(2, 9.0)
+    seats = Seats(SHORTEST_REMAINING)
+    seats.take(Forward({}, 1, "key"), 0.0)
+    assert seats.is_worth(cost_model, 1, 1 / 10)
+    assert seats.is_worth(cost_model, 1, 0.0)
 
 
 def test_an_image_rides_along_until_the_width_has_been_measured() -> None:
@@ -202,5 +227,5 @@ def test_an_image_rides_along_until_the_width_has_been_measured() -> None:
     for count in range(4):
         cost_model.note_forward(2, 9.0)
         seats = Seats(SHORTEST_REMAINING)
-        seats.take(Forward({}, 1, "key"), 9)
-        assert seats.is_worth(cost_model, 1, 9) == (count < 3)
+        seats.take(Forward({}, 1, "key"), 1 / 10)
+        assert seats.is_worth(cost_model, 1, 1 / 10) == (count < 3)
