@@ -145,9 +145,13 @@ def test_objects_find_each_other(name: str) -> None:
 
 @needs_helm
 @every_example
-def test_the_service_accepts_its_settings(name: str, tmp_path: Path) -> None:
+def test_the_service_accepts_its_settings(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = read_config(name, "service", "safelight.toml", tmp_path)
     values = YAML(typ="safe").load(CHART / "ci" / f"{name}.yaml").get("config", {})
+    if "fleet" in values:
+        monkeypatch.setenv("SAFELIGHT_FLEET__REDIS_URL", "redis://redis")  # as the pod's, a secret
     settings = load_settings(config_file=config)
     assert settings.listen == "0.0.0.0:50051"
     assert settings.log_format == "json"
