@@ -151,7 +151,8 @@ def test_the_service_accepts_its_settings(
     config = read_config(name, "service", "safelight.toml", tmp_path)
     values = YAML(typ="safe").load(CHART / "ci" / f"{name}.yaml").get("config", {})
     if "fleet" in values:
-        monkeypatch.setenv("SAFELIGHT_FLEET__REDIS_URL", "redis://redis")  # as the pod's, a secret
+        monkeypatch.setenv("SAFELIGHT_FLEET__REDIS_URL", "redis://redis")  # as those of the pod
+        monkeypatch.setenv("SAFELIGHT_FLEET__ADVERTISE", "10.0.0.7:50051")
     settings = load_settings(config_file=config)
     assert settings.listen == "0.0.0.0:50051"
     assert settings.log_format == "json"
