@@ -31,6 +31,11 @@ $(INSTALLED): requirements.txt requirements-dev.txt service/pyproject.toml clien
 demo: $(INSTALLED) ## Start the service, watch one generation, write demo.png
 	scripts/demo
 
+.PHONY: demo-fleet
+demo-fleet: $(INSTALLED) ## Run two engines and two fronts, kill an engine at work, write demo.png
+	scripts/install-ray
+	PYTHONPATH=.:.ray scripts/demo-fleet
+
 .PHONY: trace-demo
 trace-demo: $(INSTALLED) ## Trace concurrent generations, draw them as trace.svg
 	PYTHONPATH=. scripts/trace-demo
@@ -51,6 +56,11 @@ test: $(INSTALLED) ## Run the tests
 test-slow: $(INSTALLED) ## Run the tests that compile, or rehearse benchmarks
 	pytest --numprocesses 2 --dist loadfile -m slow
 
+.PHONY: test-ray
+test-ray: $(INSTALLED) ## Run the tests of engines on a Ray cluster
+	scripts/install-ray
+	PYTHONPATH=.ray pytest -m ray -W ignore tests/service/fleet  # Ray itself causes many warnings
+
 .PHONY: test-docs
 test-docs: $(INSTALLED) ## Run the commands and examples of the documentation as pasted
 	scripts/in-own-network pytest -m documentation tests/documentation
@@ -70,6 +80,11 @@ check: $(INSTALLED) ## Lint, types, contract, freshness of the stubs, links of t
 	check-jsonschema --builtin-schema vendor.compose-spec deploy/observability/compose.yaml
 	scripts/build-docs
 
+.PHONY: check-deploy
+check-deploy: $(INSTALLED) ## Install Helm, lint the chart; then `make test` tests what it renders
+	scripts/install-helm
+	scripts/check-deploy
+
 .PHONY: docs
 docs: $(INSTALLED) ## Build the documentation site into site/
 	scripts/build-docs
@@ -81,8 +96,9 @@ format: $(INSTALLED) ## Format Python and the contract
 	buf format --write
 
 .PHONY: generate
-generate: $(INSTALLED) ## Regenerate the stubs from protos/
+generate: $(INSTALLED) ## Regenerate the stubs from protos/, and the schema of the chart's settings
 	scripts/generate-stubs $(STUBS)
+	PYTHONPATH=. python -m support.deploy.schema
 
 FUZZ_S ?= 20
 .PHONY: fuzz
@@ -115,8 +131,8 @@ dist: $(INSTALLED) ## Build all wheels into dist/, and try them in empty environ
 	scripts/check-dist
 
 .PHONY: image
-image: ## Build the container images safelight and safelight-gateway
-	docker build --tag safelight .
+image: ## Build the container images; with TORCH_INDEX_URL, on other builds of torch
+	docker build --build-arg TORCH_INDEX_URL --build-arg EXTRA_PACKAGES --tag safelight .
 	docker build --tag safelight-gateway --file clients/gateway/Dockerfile .
 
 .PHONY: clean

@@ -1,16 +1,45 @@
 """Composition root: the only module that builds an engine."""
 
 import functools
+from typing import TYPE_CHECKING
 
-from safelight_service.engine import Engine
+from safelight_service.core.backend import Backend
+from safelight_service.core.observer import NULL_OBSERVER, Observer
 from safelight_service.grpc_server.server import Server
-from safelight_service.settings import Settings
+from safelight_service.settings import ConfigurationError, Settings
+
+if TYPE_CHECKING:
+    from safelight_service.engine import Engine
 
 
 def make_server(settings: Settings) -> Server:
-    """Make a server of the local engine; the caller starts it.
+    """Make a server of the backend that the settings choose; the caller starts it.
 
     Raises:
-        ConfigurationError: a file named by the settings cannot be used.
+        ConfigurationError: a file named by the settings cannot be used, or Ray is not installed.
     """
-    return Server(settings, functools.partial(Engine, settings))
+    make_backend = make_remote_backend if settings.backend == "ray" else make_engine
+    return Server(settings, functools.partial(make_backend, settings))
+
+
+def make_engine(settings: Settings, observer: Observer = NULL_OBSERVER) -> "Engine":
+    """Make a local engine."""
+    # Imported here: a front needs no torch, which takes seconds and 300 MB.
+    from safelight_service.engine import Engine
+
+    return Engine(settings, observer)
+
+
+def make_remote_backend(settings: Settings, observer: Observer = NULL_OBSERVER) -> Backend:
+    """Make a backend whose engines run on a Ray cluster.
+
+    Raises:
+        ConfigurationError: Ray is not installed, or the cluster does not answer.
+    """
+    try:
+        from safelight_service.fleet import ray_deployment
+    except ImportError as error:
+        raise ConfigurationError(
+            "backend: ray is not installed; install safelight-service[ray]"
+        ) from error
+    return ray_deployment.make_remote_backend(settings)

@@ -71,6 +71,12 @@ def serve(
     config: Annotated[
         Path | None, typer.Option(help="TOML file with settings.", show_default=False)
     ] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the engines run: local, or ray, a Ray cluster.", show_default=False
+        ),
+    ] = None,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
@@ -84,7 +90,9 @@ def serve(
     if context.invoked_subcommand is not None:
         return
     try:
-        settings = load_settings({"listen": listen} if listen is not None else {}, config)
+        options = {"listen": listen, "backend": backend}
+        given = {name: value for name, value in options.items() if value is not None}
+        settings = load_settings(given, config)
     except ConfigurationError as error:
         _fail(str(error), _EXIT_USAGE)
     open_standard_streams()
@@ -96,6 +104,36 @@ def serve(
     log_writer.close()
     # Not sys.exit, which waits for threads: one may hang on the device or load a model.
     os._exit(code)
+
+
+ray_app = typer.Typer(help="Manage the engines on a Ray cluster.", no_args_is_help=True)
+app.add_typer(ray_app, name="ray")
+
+
+@ray_app.command()
+def deploy(
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with settings.", show_default=False)
+    ] = None,
+) -> None:
+    """Start the engines of all pools, or update them, and wait until they are ready.
+
+    Serve replaces engines one by one; running generations continue.
+    """
+    try:
+        settings = load_settings({}, config)
+    except ConfigurationError as error:
+        _fail(str(error), _EXIT_USAGE)
+    try:
+        from safelight_service.fleet import ray_deployment
+    except ImportError:
+        _fail("ray is not installed; install safelight-service[ray]", _EXIT_USAGE)
+    try:
+        ray_deployment.deploy(settings)
+    except (ConnectionError, RuntimeError) as error:
+        _fail(f"ray deploy: {error}", _EXIT_FAILURE)
+    names = ", ".join(pool.name for pool in settings.ray.pools)
+    typer.echo(f"The engines are ready: {names}")
 
 
 @app.command()

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from tests.documentation.pages import Example
 
 NOT_RUN = {
-    r"make (demo|docs|test(-slow|-docs)?|check|dist)": "CI runs it by itself, or in another target",
+    r"make (demo|docs|test(-slow|-docs)?|check(-deploy)?|dist)": "CI runs it in another target",
     r"make install": "all other commands need it, so it has run",
     r"make fuzz": "takes a compiler or a download, and 20 s",
     r"make sweep.*": "takes minutes",
     r"make bench-gpu.*": "takes minutes, and a GPU",
     r"source \.venv/bin/activate": "all other commands are run after it",
     r"pip install .*": "changes the environment of the tests; make dist installs the wheels",
-    r"(make image && )?docker .*": "needs Docker",
+    r"(make image && )?docker .*|make image.*": "needs Docker",
+    r"helm .*|kubectl .*": "needs a cluster of Kubernetes",
     r"buf generate": "needs the plugins at buf.build",
     r"safelight-service --config safelight\.toml": "downloads the model of the file above it",
     r"envoy --config-path deploy/envoy-edge\.yaml": "would need a --base-id beside the other; "

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from support.engine.tiny_models import TinyModels
+from support.redis_server import HINT, IS_INSTALLED, RedisServer, open_redis_server
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +17,12 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyModels
     torch.set_num_threads(1)  # layers this small run slower on several threads
     yield TinyModels(Path(tmp_path_factory.mktemp("models")))
     torch.set_num_threads(thread_count)
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RedisServer]:
+    """A server that is not running yet."""
+    if not IS_INSTALLED:
+        pytest.skip(HINT)
+    with open_redis_server() as server:
+        yield server

@@ -48,7 +48,9 @@ def test_all_but_the_engine_and_its_composition_root_start_without_torch() -> No
     names = [
         ".".join(("safelight_service", *module.relative_to(PACKAGE).with_suffix("").parts))
         for module in MODULES
-        if not module.relative_to(PACKAGE).as_posix().startswith(("engine/", "app.py", "__main__"))
+        if not module.relative_to(PACKAGE)
+        .as_posix()
+        .startswith(("engine/", "app.py", "__main__", "fleet/ray_"))
     ]
     assert len(names) > 40
     program = "import sys\n" + "".join(
@@ -57,6 +59,12 @@ def test_all_but_the_engine_and_its_composition_root_start_without_torch() -> No
         for name in names
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_ray_is_imported_by_its_own_modules_only() -> None:
+    users = importers("ray")
+    assert users
+    assert all(user.startswith("fleet/ray_") for user in users)
 
 
 def test_the_engine_is_built_by_the_composition_root_only() -> None:

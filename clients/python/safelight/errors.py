@@ -174,6 +174,7 @@ ERROR_TYPES: dict[tuple[grpc.StatusCode, str | None], type[ServiceError]] = {
     (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_WATCHES"): QuotaExceededError,
     (grpc.StatusCode.UNAVAILABLE, "STOPPING"): ServiceUnavailableError,
     (grpc.StatusCode.UNAVAILABLE, "DEVICE_LOST"): ServiceUnavailableError,
+    (grpc.StatusCode.UNAVAILABLE, "NO_ENGINE"): ServiceUnavailableError,
     (grpc.StatusCode.INTERNAL, "INTERNAL"): InternalServiceError,
     (grpc.StatusCode.ALREADY_EXISTS, "GENERATION_EXISTS"): GenerationExistsError,
     (grpc.StatusCode.NOT_FOUND, "GENERATION_NOT_FOUND"): GenerationNotFoundError,

@@ -23,6 +23,7 @@ SafelightError
 ├── ModelFailedError         the model cannot be loaded
 ├── StoppingError            the service takes no new work
 ├── DeviceLostError          the device has failed, and the service ends
+├── NoEngineError            no engine of the fleet answers
 └── InternalError            a fault of the service; carries an id only
 
 `grpc_server/status.py` maps each class to a gRPC status. A message says what was wrong and
@@ -268,6 +269,13 @@ class DeviceLostError(RetryableError):
 
     def __init__(self, retry_after_s: float = 10.0) -> None:
         super().__init__("the device has failed and the service restarts", retry_after_s)
+
+
+class NoEngineError(RetryableError):
+    """No engine of the fleet answers; it is being replaced."""
+
+    def __init__(self, retry_after_s: float = 5.0) -> None:
+        super().__init__("no engine is available; try again later", retry_after_s)
 
 
 class InternalError(SafelightError):

@@ -6,13 +6,14 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator, Set
+from collections.abc import AsyncGenerator, Callable, Set
 from contextlib import ExitStack, aclosing
 from dataclasses import replace
+from typing import Protocol
 
 import structlog
 
-from safelight_service.auth.tokens import current_caller
+from safelight_service.auth.tokens import Caller, current_caller
 from safelight_service.cache import ResultCache
 from safelight_service.core.backend import Backend
 from safelight_service.core.errors import (
@@ -45,6 +46,17 @@ from safelight_service.settings import GenerationSettings
 _log = structlog.get_logger()
 
 
+class Quotas(Protocol):
+    """Limits of callers that several services share."""
+
+    async def take(self, caller: Caller) -> Callable[[], None]:
+        """Count a generation; return a function that counts its end.
+
+        Raises:
+            TooManyGenerationsError, RateLimitedError: the caller has met a limit.
+        """
+
+
 class Generations:
     """All generations that run or have ended recently. Call its methods on one event loop."""
 
@@ -54,8 +66,11 @@ class Generations:
         cache: ResultCache,
         settings: GenerationSettings,
         observer: Observer = NULL_OBSERVER,
+        quotas: Quotas | None = None,
     ) -> None:
+        """`quotas` are limits of callers beyond this service."""
         self._backend = backend
+        self._quotas = quotas
         self._source = ImageSource(backend, cache, observer)
         self._settings = settings
         self._observer = observer
@@ -77,11 +92,15 @@ class Generations:
             TooManyWatchesError: the tenant watches as many generations as it may.
             SafelightError: the error that the generation failed with.
         """
-        generation = self._index.get(_owner(), request.generation_id)
-        if generation is not None and generation.request != request:
-            raise GenerationExistsError(request.generation_id)
-        if generation is None or generation.state in (State.FAILED, State.CANCELLED):
-            watching = self._watch(self._start(request))
+        generation = self._find_same(request)
+        if generation is None:
+            slot = await self._take_slot()
+            generation = self._find_same(request)  # perhaps started by another call meanwhile
+            if generation is None:
+                watching = self._watch(self._start(request, slot))
+            else:
+                slot.close()
+                watching = self._join(generation, request.tenant)
         else:
             watching = self._join(generation, request.tenant)
         async with aclosing(watching) as events:
@@ -112,6 +131,10 @@ class Generations:
         self._cancel(generation)
         return generation.state
 
+    def knows(self, owner: str, generation_id: str) -> bool:
+        """Return whether a generation runs or is kept."""
+        return self._index.get(owner, generation_id) is not None
+
     def end_except(self, owners: Set[str]) -> None:
         """End and forget the generations of all owners but these."""
         for owner in self._index.owners - owners:
@@ -132,7 +155,27 @@ class Generations:
             raise GenerationNotFoundError(generation_id)
         return generation
 
-    def _start(self, request: GenerationRequest) -> Generation:
+    def _find_same(self, request: GenerationRequest) -> Generation | None:
+        """Return the generation that a request joins; None if it starts one.
+
+        Raises:
+            GenerationExistsError: another request uses the id.
+        """
+        generation = self._index.get(_owner(), request.generation_id)
+        if generation is not None and generation.request != request:
+            raise GenerationExistsError(request.generation_id)
+        is_over = generation is not None and generation.state in (State.FAILED, State.CANCELLED)
+        return None if is_over else generation
+
+    async def _take_slot(self) -> ExitStack:
+        """Count a generation of the current caller in the whole fleet, until the stack closes."""
+        slot = ExitStack()
+        caller = current_caller.get()
+        if self._quotas is not None and caller is not None:
+            slot.callback(await self._quotas.take(caller))
+        return slot
+
+    def _start(self, request: GenerationRequest, slot: ExitStack) -> Generation:
         caller = current_caller.get()
         if caller is not None:
             request = replace(request, cache_scope=caller.cache_scope)
@@ -140,7 +183,9 @@ class Generations:
             request = replace(request, open_seed=derive_seed(_owner(), request.generation_id))
         generation = Generation(_owner(), request.generation_id or uuid.uuid4().hex, request)
         model = request.model or self._backend.default_model
-        generation.admitted.enter_context(self._admission.admit(caller, model))
+        with slot:
+            generation.admitted.enter_context(self._admission.admit(caller, model))
+            generation.admitted.push(slot.pop_all())
         self._index.add(generation)
         self._observer.generation_began(generation)
         self._launch(generation)

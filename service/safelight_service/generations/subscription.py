@@ -63,11 +63,27 @@ class Subscription:
         Raises:
             BaseException: the error that the subscription was closed with, after all events.
         """
+        if await self._wait():
+            return self._events.pop(next(iter(self._events)))
+        return None
+
+    async def get_all(self) -> tuple[Event, ...] | None:
+        """Wait for events and return all unread ones; None at the end.
+
+        Raises:
+            BaseException: the error that the subscription was closed with, after all events.
+        """
+        if await self._wait():
+            events = tuple(self._events.values())
+            self._events.clear()
+            return events
+        return None
+
+    async def _wait(self) -> bool:
+        """Wait for an event or the end; return whether there are events."""
         while not self._events and not self._is_closed:
             self._has_changed.clear()
             await self._has_changed.wait()
-        if self._events:
-            return self._events.pop(next(iter(self._events)))
-        if self._error is not None:
+        if not self._events and self._error is not None:
             raise self._error
-        return None
+        return bool(self._events)

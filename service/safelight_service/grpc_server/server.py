@@ -18,6 +18,7 @@ from safelight_service.core.observer import NULL_OBSERVER, Observer
 from safelight_service.descriptors import bound_connections
 from safelight_service.generations.generations import Generations
 from safelight_service.grpc_server.drain import OngoingCalls
+from safelight_service.grpc_server.fleet import Fleet
 from safelight_service.grpc_server.interceptors.auth import AccessInterceptor
 from safelight_service.grpc_server.interceptors.errors import FaultInterceptor
 from safelight_service.grpc_server.interceptors.open_calls import OpenCallsInterceptor
@@ -81,7 +82,14 @@ class Server:
         self._backend = make_backend(observer)
         self._health = health.HealthServicer()
         self._cache = ResultCache.open(settings.cache)
-        self._generations = Generations(self._backend, self._cache, settings.generations, observer)
+        self._fleet = None if settings.fleet is None else Fleet(settings, settings.fleet)
+        self._generations = Generations(
+            self._backend,
+            self._cache,
+            settings.generations,
+            observer,
+            None if self._fleet is None else self._fleet.quotas,
+        )
         self._revocation = (
             None if tokens is None else Revocation(tokens, self._ongoing, self._generations)
         )
@@ -110,15 +118,16 @@ class Server:
                 f"cannot listen on {self._settings.listen}: the port is taken, or the host is "
                 "not an address of this machine"
             ) from None
-        pb_grpc.add_TextToImageServiceServicer_to_server(
-            TextToImageServicer(
-                self._backend,
-                self._generations,
-                self._telemetry or NULL_OBSERVER,
-                TrustedProxies(self._settings.trusted_proxies),
-            ),
-            self._server,
+        local = TextToImageServicer(
+            self._backend,
+            self._generations,
+            self._telemetry or NULL_OBSERVER,
+            TrustedProxies(self._settings.trusted_proxies),
         )
+        servicer: pb_grpc.TextToImageServiceServicer = local
+        if self._fleet is not None:
+            servicer = self._fleet.start(local, self._generations, self.address)
+        pb_grpc.add_TextToImageServiceServicer_to_server(servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if self._settings.reflection:
             names = (
@@ -159,6 +168,8 @@ class Server:
         if self._revocation is not None:
             await self._revocation.stop()
         await self._generations.close()
+        if self._fleet is not None:
+            await self._fleet.close()
         await self._server.stop(_LINGER_S)
         await self._backend.close()
         if self._telemetry is not None:

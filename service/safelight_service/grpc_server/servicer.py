@@ -1,7 +1,7 @@
 """The servicer: each RPC converts, calls the core, and converts back."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
@@ -42,7 +42,7 @@ class TextToImageServicer(pb_grpc.TextToImageServiceServicer):
 
     async def Generate(
         self, request: pb.GenerateRequest, context: Context
-    ) -> AsyncIterator[pb.GenerateResponse]:
+    ) -> AsyncGenerator[pb.GenerateResponse, None]:
         """Start a generation or join it, and stream its events."""
         metadata = context.invocation_metadata() or ()
         generation = convert.from_generate_request(
@@ -63,7 +63,7 @@ class TextToImageServicer(pb_grpc.TextToImageServiceServicer):
 
     async def WatchGeneration(
         self, request: pb.WatchGenerationRequest, context: Context
-    ) -> AsyncIterator[pb.WatchGenerationResponse]:
+    ) -> AsyncGenerator[pb.WatchGenerationResponse, None]:
         """Join a generation, and stream its events."""
         metadata = context.invocation_metadata() or ()
         tenant = find_tenant(current_caller.get(), context.peer(), metadata, self._proxies)

@@ -49,6 +49,7 @@ TABLE: dict[type[errors.SafelightError], _Row] = {
     errors.ModelFailedError: _Row(code_pb2.FAILED_PRECONDITION, "MODEL_FAILED"),
     errors.StoppingError: _Row(code_pb2.UNAVAILABLE, "STOPPING"),
     errors.DeviceLostError: _Row(code_pb2.UNAVAILABLE, "DEVICE_LOST"),
+    errors.NoEngineError: _Row(code_pb2.UNAVAILABLE, "NO_ENGINE"),
     errors.InternalError: _Row(code_pb2.INTERNAL, "INTERNAL"),
 }
 

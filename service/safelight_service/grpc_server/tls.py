@@ -32,6 +32,24 @@ def server_credentials(settings: TlsSettings) -> grpc.ServerCredentials:
     )
 
 
+def peer_credentials(settings: TlsSettings, authorities: Path | None) -> grpc.ChannelCredentials:
+    """Return credentials for calls to the other services of a fleet.
+
+    Presents the service's own certificate, if clients need one.
+
+    Raises:
+        ConfigurationError: a file cannot be read.
+    """
+    roots = None if authorities is None else _read_file("authorities", authorities, "fleet")
+    if settings.client_authorities is None:
+        return grpc.ssl_channel_credentials(roots)
+    return grpc.ssl_channel_credentials(
+        roots,
+        _read_file("private_key", settings.private_key),
+        _read_file("certificate", settings.certificate),
+    )
+
+
 def _read(settings: TlsSettings) -> grpc.ServerCertificateConfiguration:
     chain = _read_file("certificate", settings.certificate)
     key = _read_file("private_key", settings.private_key)
@@ -42,11 +60,13 @@ def _read(settings: TlsSettings) -> grpc.ServerCertificateConfiguration:
     return grpc.ssl_server_certificate_configuration([(key, chain)], authorities)
 
 
-def _read_file(setting: str, file: Path) -> bytes:
+def _read_file(setting: str, file: Path, table: str = "tls") -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        raise ConfigurationError(f"tls.{setting}: cannot read {file}: {error.strerror}") from None
+        raise ConfigurationError(
+            f"{table}.{setting}: cannot read {file}: {error.strerror}"
+        ) from None
 
 
 def _check(settings: TlsSettings) -> None:

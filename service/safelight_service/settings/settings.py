@@ -14,7 +14,9 @@ from safelight_service.settings.parts import (
     BatchingSettings,
     CacheSettings,
     ConnectionSettings,
+    FleetSettings,
     GenerationSettings,
+    RaySettings,
     TelemetrySettings,
     TlsSettings,
 )
@@ -76,6 +78,16 @@ class Settings(ProgramSettings):
     connections: ConnectionSettings = Field(default_factory=ConnectionSettings)
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
     cache: CacheSettings = Field(default_factory=CacheSettings)
+    backend: Literal["local", "ray"] = Field(
+        "local",
+        description="Where the engines run: `local` in this process, `ray` on a Ray cluster.",
+    )
+    ray: RaySettings = Field(default_factory=RaySettings)
+    fleet: FleetSettings | None = Field(
+        None,
+        description="Services that answer calls about each other's generations. Unset: this one is "
+        "alone.",
+    )
     compile_cache: OptionalPath = Field(
         default_factory=default_cache("inductor"),
         description="Folder for code compiled by `acceleration.compile`, shared by all models; "
@@ -139,6 +151,41 @@ class Settings(ProgramSettings):
                 "tls.client_authorities, listen on 127.0.0.1, or set allow_anonymous = true"
             )
         return listen
+
+    @field_validator("fleet")
+    @classmethod
+    def _check_advertised(
+        cls, fleet: FleetSettings | None, info: ValidationInfo
+    ) -> FleetSettings | None:
+        host = info.data.get("listen", "").rpartition(":")[0].strip("[]")
+        if fleet is not None and not fleet.advertise and host in ("0.0.0.0", "::"):
+            raise ValueError(
+                f"advertise: the other services cannot call {host}; set the HOST:PORT at which "
+                "they reach this one"
+            )
+        return fleet
+
+    @field_validator("ray")
+    @classmethod
+    def _check_pools(cls, ray: RaySettings, info: ValidationInfo) -> RaySettings:
+        served = [model.name for model in info.data.get("models", ())]
+        names = [pool.name for pool in ray.pools]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"pools: two pools are named {name!r}")
+        placed = [model for pool in ray.pools for model in pool.models or served]
+        for model in placed:
+            if model not in served:
+                raise ValueError(f"pools: {model!r} is not a served model: {', '.join(served)}")
+            if placed.count(model) > 1:
+                raise ValueError(f"pools: two pools serve the model {model!r}")
+        for model in served:
+            if model not in placed:
+                raise ValueError(f"pools: no pool serves the model {model!r}")
+        for pool in ray.pools:
+            if pool.max_engines < pool.min_engines:
+                raise ValueError(f"pools: {pool.name}: max_engines is less than min_engines")
+        return ray
 
     @field_validator("models")
     @classmethod

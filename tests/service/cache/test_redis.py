@@ -10,11 +10,12 @@ import pytest
 import redis
 from structlog.testing import capture_logs
 
+from safelight_service import redis_link
 from safelight_service.cache import ResultCache
-from safelight_service.cache import redis as redis_tier
-from safelight_service.cache.redis import MAX_VALUE_BYTES, RETRY_S, RedisTier
+from safelight_service.cache.redis import MAX_VALUE_BYTES, RedisTier
 from safelight_service.cache.results import MalformedResultError, pack
-from tests.service.cache.conftest import RedisServer
+from safelight_service.redis_link import RETRY_S
+from support.redis_server import RedisServer
 from tests.service.cache.sample_results import make_result
 
 pytestmark = pytest.mark.anyio
@@ -26,7 +27,7 @@ NAME = "safelight:v1:key"
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give the server more time: a busy machine may exceed the service's own limit."""
-    monkeypatch.setattr(redis_tier, "TIMEOUT_S", 60)
+    monkeypatch.setattr(redis_link, "TIMEOUT_S", 60)
 
 
 class Clock:
@@ -106,7 +107,7 @@ async def test_a_paused_server_delays_one_call_and_its_late_answer_is_dropped(
         await tier.put("other", OTHER)
         redis_server.pause()
         with monkeypatch.context() as impatience:
-            impatience.setattr(redis_tier, "TIMEOUT_S", 0.1)
+            impatience.setattr(redis_link, "TIMEOUT_S", 0.1)
             with pytest.raises(TimeoutError):
                 await tier.get("key")
         with pytest.raises(ConnectionError, match="paused after a failure"):

@@ -37,6 +37,7 @@ ERRORS = [
     errors.ModelFailedError("a"),
     errors.StoppingError(4.5),
     errors.DeviceLostError(5.5),
+    errors.NoEngineError(5.5),
     errors.InternalError("0123"),
 ]
 REQUEST = ResolvedRequest(

@@ -36,6 +36,7 @@ EXAMPLES = [
     errors.ModelFailedError("x"),
     errors.StoppingError(),
     errors.DeviceLostError(),
+    errors.NoEngineError(),
     errors.InternalError("0123"),
 ]
 

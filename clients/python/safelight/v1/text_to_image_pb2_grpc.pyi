@@ -120,6 +120,8 @@ class TextToImageServiceStub:
       to wait.
     - UNAVAILABLE (DEVICE_LOST): the device has failed, and the service
       restarts; RetryInfo has the time to wait.
+    - UNAVAILABLE (NO_ENGINE): no engine of the fleet answers; RetryInfo has the
+      time to wait.
     - FAILED_PRECONDITION (MODEL_FAILED): the model cannot be loaded.
     - DEADLINE_EXCEEDED (DEADLINE): the generation cannot finish by the call's
       deadline, or can no longer; the message has the estimate. Without a reason:
@@ -239,6 +241,8 @@ class TextToImageServiceAsyncStub(TextToImageServiceStub):
       to wait.
     - UNAVAILABLE (DEVICE_LOST): the device has failed, and the service
       restarts; RetryInfo has the time to wait.
+    - UNAVAILABLE (NO_ENGINE): no engine of the fleet answers; RetryInfo has the
+      time to wait.
     - FAILED_PRECONDITION (MODEL_FAILED): the model cannot be loaded.
     - DEADLINE_EXCEEDED (DEADLINE): the generation cannot finish by the call's
       deadline, or can no longer; the message has the estimate. Without a reason:
@@ -361,6 +365,8 @@ class TextToImageServiceServicer(metaclass=_abc_1.ABCMeta):
           to wait.
         - UNAVAILABLE (DEVICE_LOST): the device has failed, and the service
           restarts; RetryInfo has the time to wait.
+        - UNAVAILABLE (NO_ENGINE): no engine of the fleet answers; RetryInfo has the
+          time to wait.
         - FAILED_PRECONDITION (MODEL_FAILED): the model cannot be loaded.
         - DEADLINE_EXCEEDED (DEADLINE): the generation cannot finish by the call's
           deadline, or can no longer; the message has the estimate. Without a reason:

@@ -1,0 +1,1 @@
+"""Fleet: engines on other machines, and fronts that share their generations."""

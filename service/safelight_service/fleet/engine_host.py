@@ -1,0 +1,177 @@
+"""EngineHost: serves a local backend to the fronts of a fleet, as streams of frames.
+
+Errors travel as outcomes: a transport wraps exceptions in its own.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, replace
+
+from safelight_service.core.backend import Backend, BackendStats
+from safelight_service.core.errors import SafelightError, report_fault
+from safelight_service.core.events import Accepted, Event
+from safelight_service.core.model import ModelInfo
+from safelight_service.core.request import GenerationRequest
+from safelight_service.core.timeline import Timeline
+from safelight_service.fleet.frames import Frame, IdentityChanged, Moments, Offer, Outcome, RunOrder
+from safelight_service.fleet.routing import Lane, Loads, lane_of
+from safelight_service.generations.subscription import Subscription
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """A run in progress, as its host sees it."""
+
+    _timeline: Timeline
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether no caller watches it."""
+        return self._timeline.abandoned_at is not None
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether further callers depend on it."""
+        return self._timeline.joined_at is not None
+
+
+class EngineHost:
+    """One engine of a fleet. Call its methods on the event loop of its backend."""
+
+    def __init__(self, backend: Backend, host_id: str, sign_of_life_s: float = 1.0) -> None:
+        """`sign_of_life_s` is the longest silence of a stream, in seconds."""
+        self._backend = backend
+        self._id = host_id
+        self._sign_of_life_s = sign_of_life_s
+        self._runs: dict[str, Timeline] = {}
+        """Timelines of the runs in progress, by run id."""
+        self._loads: Counter[Lane] = Counter()
+
+    @property
+    def runs(self) -> tuple[RunState, ...]:
+        """State of the runs in progress."""
+        return tuple(map(RunState, self._runs.values()))
+
+    def drain(self) -> None:
+        """Refuse new work and end waiting runs, which fronts hand to other hosts."""
+        self._backend.drain()
+
+    def describe(self) -> tuple[ModelInfo, ...]:
+        """Describe all models, the default one first."""
+        return self._backend.list_models()
+
+    def stats(self) -> BackendStats:
+        """Return the present load."""
+        return self._backend.stats()
+
+    def loads(self) -> Loads:
+        """Return the images of the runs in progress, by their lanes."""
+        return dict(+self._loads)
+
+    def note(self, run_id: str, *, is_abandoned: bool, is_joined: bool) -> None:
+        """Note the watchers of a run; ignores runs of other hosts."""
+        timeline = self._runs.get(run_id)
+        if timeline is None:
+            return
+        now = time.monotonic()
+        timeline.abandoned_at = (timeline.abandoned_at or now) if is_abandoned else None
+        timeline.joined_at = timeline.joined_at or (now if is_joined else None)
+
+    async def prepare(
+        self, request: GenerationRequest, left_s: float | None
+    ) -> AsyncGenerator[Frame, None]:
+        """Load the model and resolve a request, whose deadline is in `left_s` seconds.
+
+        Yields the progress of loading; the last frame holds an Offer or an error.
+        """
+        deadline_at = None if left_s is None else time.monotonic() + left_s
+        request = replace(request, deadline_at=deadline_at)
+        timeline = Timeline()
+
+        async def resolve(post: Callable[[Event], None]) -> Outcome:
+            async with self._backend.prepare(request, post, timeline) as prepared:
+                return Offer(prepared.accepted, prepared.model_identity)
+
+        async with aclosing(self._stream(resolve, timeline)) as frames:
+            async for frame in frames:
+                yield frame
+
+    async def run(self, order: RunOrder) -> AsyncGenerator[Frame, None]:
+        """Make the images of an order; close the stream to cancel it.
+
+        Yields the events but Accepted; the last frame holds Completed, IdentityChanged or an error.
+        """
+        timeline = Timeline(token=order.token)
+        timeline.abandoned_at = timeline.began_at if order.is_abandoned else None
+        timeline.joined_at = timeline.began_at if order.is_joined else None
+
+        async def make(post: Callable[[Event], None]) -> Outcome:
+            def post_news(event: Event) -> None:
+                if not isinstance(event, Accepted):
+                    post(event)
+
+            async with self._backend.prepare(order.reopen(), post, timeline) as prepared:
+                if prepared.model_identity != order.model_identity:
+                    return IdentityChanged(prepared.model_identity)
+                return await self._backend.run(prepared, post_news)
+
+        request = order.accepted.request
+        size = request.parameters.width, request.parameters.height
+        lane = lane_of(order.accepted.model, *size)
+        self._runs[order.run_id] = timeline
+        self._loads[lane] += request.image_count
+        try:
+            async with aclosing(self._stream(make, timeline)) as frames:
+                async for frame in frames:
+                    yield frame
+        finally:
+            del self._runs[order.run_id]
+            self._loads[lane] -= request.image_count
+
+    async def _stream(
+        self, work: Callable[[Callable[[Event], None]], Awaitable[Outcome]], timeline: Timeline
+    ) -> AsyncGenerator[Frame, None]:
+        """Run `work` in a task, and yield what it posts; events that nobody reads are conflated."""
+        unread = Subscription()
+
+        async def finish() -> Outcome:
+            try:
+                return await work(unread.post)
+            except SafelightError as error:
+                return error
+            except Exception as fault:
+                return report_fault(fault)
+            finally:
+                unread.close()
+
+        task = asyncio.ensure_future(finish())
+        try:
+            phase = _phase_of(timeline)
+            while (events := await self._read(unread)) is not None:
+                moments = None
+                if _phase_of(timeline) != phase:
+                    phase, moments = _phase_of(timeline), Moments.of(timeline)
+                yield Frame(self._id, events, moments)
+            yield Frame(self._id, moments=Moments.of(timeline), outcome=await task)
+        finally:
+            if not task.done():
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+
+    async def _read(self, unread: Subscription) -> tuple[Event, ...] | None:
+        """Return what has been posted; empty as a sign of life, None at the end."""
+        try:
+            async with asyncio.timeout(self._sign_of_life_s):
+                return await unread.get_all()
+        except TimeoutError:
+            return ()
+
+
+def _phase_of(timeline: Timeline) -> tuple[bool, bool, bool]:
+    """Return whether a run has begun to load, to wait and to make images."""
+    moments = timeline.loading_at, timeline.queued_at, timeline.started_at
+    return moments[0] is not None, moments[1] is not None, moments[2] is not None

@@ -1,0 +1,1 @@
+"""Deployment files: how the chart is rendered, checked and kept in step with the code."""

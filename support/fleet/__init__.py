@@ -1,0 +1,1 @@
+"""Support of a fleet's tests and benchmarks."""
