@@ -15,6 +15,7 @@ NOT_RUN = {
     r"pip install .*": "changes the environment of the tests; make dist installs the wheels",
     r"(make image && )?docker .*|make image.*": "needs Docker",
     r"helm .*|kubectl .*": "needs a cluster of Kubernetes",
+    r"safelight-service (ray deploy|--backend ray) .*": "needs a cluster of Ray",
     r"buf generate": "needs the plugins at buf.build",
     r"safelight-service --config safelight\.toml": "downloads the model of the file above it",
     r"envoy --config-path deploy/envoy-edge\.yaml": "would need a --base-id beside the other; "
