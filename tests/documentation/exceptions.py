@@ -10,6 +10,7 @@ NOT_RUN = {
     r"make install": "all other commands need it, so it has run",
     r"make fuzz": "takes a compiler or a download, and 20 s",
     r"make sweep.*": "takes minutes",
+    r"make test-ray": "downloads Ray, and takes minutes",
     r"make bench-gpu.*": "takes minutes, and a GPU",
     r"source \.venv/bin/activate": "all other commands are run after it",
     r"pip install .*": "changes the environment of the tests; make dist installs the wheels",
