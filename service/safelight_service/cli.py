@@ -32,6 +32,8 @@ QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
     "DIFFUSERS_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    # Its handler would print a stack on SIGTERM, and keep a front from stopping in order.
+    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",
     "GRPC_VERBOSITY": "NONE",  # its threads write to standard error themselves, and would block
 }
 """Variables that silence libraries, which read them on import."""
