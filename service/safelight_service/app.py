@@ -1,6 +1,7 @@
 """Composition root: the only module that builds an engine."""
 
 import functools
+import importlib
 from typing import TYPE_CHECKING
 
 from safelight_service.core.backend import Backend
@@ -10,6 +11,12 @@ from safelight_service.settings import ConfigurationError, Settings
 
 if TYPE_CHECKING:
     from safelight_service.engine import Engine
+
+
+def import_backend(settings: Settings) -> None:
+    """Import what the backend needs, which takes seconds for an engine."""
+    if settings.backend == "local":
+        importlib.import_module("safelight_service.engine")
 
 
 def make_server(settings: Settings) -> Server:

@@ -160,8 +160,10 @@ async def _serve(settings: Settings) -> int:
     """Serve until a signal or until the device is lost; return the exit code."""
     # Imported here: torch takes seconds, which --help and usage errors need not wait for.
     with kept_for_good():
-        from safelight_service.app import make_server
+        from safelight_service.app import import_backend, make_server
         from safelight_service.grpc_server.server import AddressInUseError
+
+        import_backend(settings)
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
