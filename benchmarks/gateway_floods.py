@@ -47,7 +47,7 @@ class Gateway:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What others noticed of a flood, and what it cost the gateway."""
+    """Delays and failures of other calls during a flood, and its cost for the gateway."""
 
     health_p50_ms: float
     health_p99_ms: float

@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+import structlog
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -18,16 +19,25 @@ RETRY_S = 5.0
 
 _T = TypeVar("_T")
 
+_log = structlog.get_logger()
+
 
 class RedisLink:
     """Sends commands with a time limit, and none for a while after one has failed."""
 
     def __init__(
-        self, url: str, clock: Callable[[], float] = time.monotonic, retry_s: float = RETRY_S
+        self,
+        url: str,
+        clock: Callable[[], float] = time.monotonic,
+        retry_s: float = RETRY_S,
+        name: str = "redis",
     ) -> None:
+        """`name` says in log lines what the server is used for."""
         self.client = Redis.from_url(url, retry=Retry(NoBackoff(), 0))
         self._clock = clock
         self._retry_s = retry_s
+        self._name = name
+        self._is_reachable = True
         self._retry_at = 0.0
         """Next attempt after a failure, by `clock`; 0 without one."""
 
@@ -52,6 +62,20 @@ class RedisLink:
             self._retry_at = now + self._retry_s
             raise
         self._retry_at = 0.0
+        return reply
+
+    async def try_call(self, command: Callable[[], Awaitable[_T]]) -> _T | None:
+        """Return the reply to a command; None if there is none, which is logged once."""
+        try:
+            reply = await self.call(command)
+        except Exception as error:
+            if self._is_reachable:
+                _log.warning(f"{self._name}_unreachable", error_type=type(error).__name__)
+            self._is_reachable = False
+            return None
+        if not self._is_reachable:
+            _log.info(f"{self._name}_reachable")
+        self._is_reachable = True
         return reply
 
     async def close(self) -> None:

@@ -9,6 +9,7 @@ from safelight_settings.address import Address
 from safelight_settings.descriptors import count_connections, raise_descriptor_limit
 from safelight_settings.errors import ConfigurationError
 from safelight_settings.keys import suggest
+from safelight_settings.line_limit import LineLimit
 from safelight_settings.loading import load
 from safelight_settings.log_writer import LogWriter
 from safelight_settings.paths import ConfigPath, OptionalPath, PathField, default_cache, expand_home
@@ -27,6 +28,7 @@ __all__ = [
     "Address",
     "ConfigPath",
     "ConfigurationError",
+    "LineLimit",
     "LogWriter",
     "Network",
     "OptionalPath",

@@ -5,7 +5,7 @@ from typing import Any
 
 from diffusers import DiffusionPipeline
 
-from safelight_service.engine.batching.batch_profile import ProfileStore
+from safelight_service.engine.batching.estimates.batch_profile import ProfileStore
 from safelight_service.engine.compilation.graphs import BucketedForward
 from safelight_service.engine.models.loading import LoadedModel, load_model
 from safelight_service.engine.pipeline.adapter import PipelineAdapter

@@ -26,11 +26,11 @@ class Shares:
 
     @property
     def free(self) -> int:
-        """What nobody holds."""
+        """The part of the capacity that has no holder."""
         return self._capacity - self._taken
 
     def held_by(self, holder: str) -> int:
-        """Return what a holder holds."""
+        """Return the amount of a holder."""
         return self._held[holder]
 
     def take(self, holder: str, amount: int = 1) -> bool:

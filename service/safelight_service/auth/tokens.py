@@ -64,6 +64,12 @@ current_caller: ContextVar[Caller | None] = ContextVar("current_caller", default
 """Caller of the current RPC; None if the service has no tokens file."""
 
 
+def current_owner() -> str:
+    """Return the name of the current call's token; empty if the service needs none."""
+    caller = current_caller.get()
+    return caller.name if caller else ""
+
+
 def digest_token(token: str) -> str:
     """Return the SHA-256 of a token, in lower-case hex."""
     return hashlib.sha256(token.encode()).hexdigest()

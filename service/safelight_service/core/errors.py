@@ -38,7 +38,7 @@ from typing import Any
 
 import structlog
 
-from safelight_service.core.line_limit import LineLimit
+from safelight_settings import LineLimit
 
 _log = structlog.get_logger()
 _faults = LineLimit()

@@ -19,7 +19,7 @@ import torch
 from safelight_service.core.errors import DeviceLostError, StoppingError
 from safelight_service.core.events import Queued
 from safelight_service.engine import hardware
-from safelight_service.engine.batching.forecast import find_seconds_alone
+from safelight_service.engine.batching.estimates.forecast import find_seconds_alone
 from safelight_service.engine.batching.step_batcher import StepBatcher
 from safelight_service.engine.compilation.compile_watch import CompileWatch
 from safelight_service.engine.job import Job

@@ -25,7 +25,7 @@ from safelight_service.core.request import GenerationRequest, Parameters
 from safelight_service.core.tenant import NO_TENANT, Tenant
 from safelight_service.core.timeline import Timeline
 from safelight_service.core.validation import resolve
-from safelight_service.engine.batching.batch_profile import ProfileStore
+from safelight_service.engine.batching.estimates.batch_profile import ProfileStore
 from safelight_service.engine.batching.policy import POLICIES
 from safelight_service.engine.batching.step_batcher import StepBatcher
 from safelight_service.engine.compilation.compile_watch import CompileWatch

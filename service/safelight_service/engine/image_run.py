@@ -16,7 +16,7 @@ import torch
 
 from safelight_service.core.events import Event, Progress
 from safelight_service.engine import hardware
-from safelight_service.engine.batching.cost_model import Demand
+from safelight_service.engine.batching.estimates.cost_model import Demand
 from safelight_service.engine.operations import Decode, Forward, Operation, SafetyCheck
 from safelight_service.engine.pipeline.host_values import HostValues
 from safelight_service.engine.pipeline.preview import unpack

@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 from safelight_service.core.request import ResolvedRequest
 from safelight_service.core.tenant import NO_TENANT, Tenant
 from safelight_service.core.timeline import Timeline
-from safelight_service.engine.batching.cost_model import CostModel
+from safelight_service.engine.batching.estimates.cost_model import CostModel
 from safelight_service.engine.event_relay import EventRelay
 from safelight_service.engine.image_run import ImageRun
 from safelight_service.engine.models.loading import LoadedModel

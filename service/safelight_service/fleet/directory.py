@@ -7,15 +7,11 @@ Redis fails no generation; until Redis is back, other fronts do not find it.
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import structlog
-
 from safelight_service.redis_link import RedisLink
-
-_log = structlog.get_logger()
 
 _PREFIX = "safelight:v1:generation:"
 
@@ -42,13 +38,7 @@ class Directory:
         self._link = link
         self._lease_s = lease_s
         self._held: set[Owned] = set()
-        self._is_reachable = True
         self._renewing: asyncio.Task[None] | None = None
-
-    @property
-    def is_reachable(self) -> bool:
-        """Whether the last command succeeded."""
-        return self._is_reachable
 
     def start(self, is_known: Callable[[str, str], bool]) -> None:
         """Renew the leases of generations for as long as `is_known` returns true."""
@@ -70,7 +60,7 @@ class Directory:
         if (owner, generation_id) in self._held:
             return self.address
         key = _key_of((owner, generation_id))
-        holder = await self._call(lambda: self._link.client.get(key))
+        holder = await self._link.try_call(lambda: self._link.client.get(key))
         return self.address if holder is None else _text(holder)
 
     async def close(self) -> None:
@@ -93,27 +83,13 @@ class Directory:
     async def _claim(self, owned: Owned, gone: str) -> str:
         lease_s = max(1, round(self._lease_s))
         arguments: list[Any] = [_key_of(owned), self.address, lease_s, gone or self.address]
-        holder = await self._call(lambda: self._link.client.eval(_CLAIM, 1, *arguments))
+        holder = await self._link.try_call(lambda: self._link.client.eval(_CLAIM, 1, *arguments))
         return self.address if holder is None else _text(holder)
 
     async def _release(self, owned: Owned) -> None:
         self._held.discard(owned)
         key = _key_of(owned)
-        await self._call(lambda: self._link.client.eval(_RELEASE, 1, key, self.address))
-
-    async def _call(self, command: Callable[[], Awaitable[Any]]) -> Any:
-        """Return the reply to a command; None if the server gives none."""
-        try:
-            reply = await self._link.call(command)
-        except Exception as error:
-            if self._is_reachable:
-                _log.warning("directory_unreachable", error_type=type(error).__name__)
-            self._is_reachable = False
-            return None
-        if not self._is_reachable:
-            _log.info("directory_reachable")
-        self._is_reachable = True
-        return reply
+        await self._link.try_call(lambda: self._link.client.eval(_RELEASE, 1, key, self.address))
 
 
 def _key_of(owned: Owned) -> str:

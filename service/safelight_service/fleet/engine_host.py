@@ -22,20 +22,22 @@ from safelight_service.generations.subscription import Subscription
 
 
 @dataclass(frozen=True, slots=True)
-class RunState:
-    """A run in progress, as its host sees it."""
+class Run:
+    """A run in progress."""
 
-    _timeline: Timeline
+    timeline: Timeline
+    lane: Lane
+    image_count: int
 
     @property
     def is_abandoned(self) -> bool:
         """Whether no caller watches it."""
-        return self._timeline.abandoned_at is not None
+        return self.timeline.abandoned_at is not None
 
     @property
     def is_joined(self) -> bool:
         """Whether further callers depend on it."""
-        return self._timeline.joined_at is not None
+        return self.timeline.joined_at is not None
 
 
 class EngineHost:
@@ -46,14 +48,13 @@ class EngineHost:
         self._backend = backend
         self._id = host_id
         self._sign_of_life_s = sign_of_life_s
-        self._runs: dict[str, Timeline] = {}
-        """Timelines of the runs in progress, by run id."""
-        self._loads: Counter[Lane] = Counter()
+        self._runs: dict[str, Run] = {}
+        """Runs in progress, by their ids."""
 
     @property
-    def runs(self) -> tuple[RunState, ...]:
-        """State of the runs in progress."""
-        return tuple(map(RunState, self._runs.values()))
+    def runs(self) -> tuple[Run, ...]:
+        """Runs in progress."""
+        return tuple(self._runs.values())
 
     def drain(self) -> None:
         """Refuse new work and end waiting runs, which fronts hand to other hosts."""
@@ -69,14 +70,17 @@ class EngineHost:
 
     def loads(self) -> Loads:
         """Return the images of the runs in progress, by their lanes."""
-        return dict(+self._loads)
+        loads: Counter[Lane] = Counter()
+        for run in self._runs.values():
+            loads[run.lane] += run.image_count
+        return dict(loads)
 
     def note(self, run_id: str, *, is_abandoned: bool, is_joined: bool) -> None:
         """Note the watchers of a run; ignores runs of other hosts."""
-        timeline = self._runs.get(run_id)
-        if timeline is None:
+        run = self._runs.get(run_id)
+        if run is None:
             return
-        now = time.monotonic()
+        timeline, now = run.timeline, time.monotonic()
         timeline.abandoned_at = (timeline.abandoned_at or now) if is_abandoned else None
         timeline.joined_at = timeline.joined_at or (now if is_joined else None)
 
@@ -121,15 +125,13 @@ class EngineHost:
         request = order.accepted.request
         size = request.parameters.width, request.parameters.height
         lane = lane_of(order.accepted.model, *size)
-        self._runs[order.run_id] = timeline
-        self._loads[lane] += request.image_count
+        self._runs[order.run_id] = Run(timeline, lane, request.image_count)
         try:
             async with aclosing(self._stream(make, timeline)) as frames:
                 async for frame in frames:
                     yield frame
         finally:
             del self._runs[order.run_id]
-            self._loads[lane] -= request.image_count
 
     async def _stream(
         self, work: Callable[[Callable[[Event], None]], Awaitable[Outcome]], timeline: Timeline

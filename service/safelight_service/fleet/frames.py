@@ -56,7 +56,9 @@ class Moments:
         here = _shift(self.timeline, time.monotonic())
         for name in _BY_ENGINE:
             setattr(timeline, name, getattr(here, name))
-        timeline.images[:] = [replace(image, timeline=timeline) for image in here.images]
+        for image in here.images:
+            image.timeline = timeline
+        timeline.images[:] = here.images
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import structlog
-
 from safelight_service.auth.tokens import Caller
 from safelight_service.core.errors import RateLimitedError, TooManyGenerationsError
 from safelight_service.redis_link import RedisLink
-
-_log = structlog.get_logger()
 
 _PREFIX = "safelight:v1:quota:"
 _WINDOW_MS = 60_000
@@ -66,7 +62,6 @@ class Quotas:
         self._lease_ms = round(lease_s * 1000)
         self._held: dict[str, Caller] = {}
         """Callers of the running generations of this service, by the ids of their slots."""
-        self._is_reachable = True
         self._renewing: asyncio.Task[None] | None = None
         self._releasing: set[asyncio.Task[Any]] = set()
 
@@ -130,17 +125,7 @@ class Quotas:
     async def _call(self, script: str, keys: tuple[str, ...], *arguments: Any) -> Any:
         """Return the reply to a script; None if the server gives none."""
         client = self._link.client
-        try:
-            reply = await self._link.call(lambda: client.eval(script, len(keys), *keys, *arguments))
-        except Exception as error:
-            if self._is_reachable:
-                _log.warning("quotas_unreachable", error_type=type(error).__name__)
-            self._is_reachable = False
-            return None
-        if not self._is_reachable:
-            _log.info("quotas_reachable")
-        self._is_reachable = True
-        return reply
+        return await self._link.try_call(lambda: client.eval(script, len(keys), *keys, *arguments))
 
 
 def _running(caller: Caller) -> str:

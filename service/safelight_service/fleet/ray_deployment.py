@@ -18,9 +18,10 @@ from safelight_service.core.backend import BackendStats
 from safelight_service.core.errors import DeviceLostError
 from safelight_service.core.model import ModelInfo
 from safelight_service.core.request import GenerationRequest
+from safelight_service.fleet.attempts import Patience
 from safelight_service.fleet.engine_host import EngineHost
 from safelight_service.fleet.frames import Frame, RunOrder
-from safelight_service.fleet.remote_backend import Patience, RemoteBackend
+from safelight_service.fleet.remote_backend import RemoteBackend
 from safelight_service.fleet.routing import Loads, Route
 from safelight_service.settings import PoolSettings, RaySettings, Settings, load_settings
 

@@ -15,7 +15,7 @@ from ray.serve.request_router import (
     RunningReplica,
 )
 
-from safelight_service.fleet.routing import Lane, Route, add_up, rank
+from safelight_service.fleet.routing import Lane, Route, rank, take_larger
 
 
 class RayRouter(FIFOMixin, RequestRouter):  # type: ignore[misc] # Ray's classes have no types
@@ -37,7 +37,7 @@ class RayRouter(FIFOMixin, RequestRouter):  # type: ignore[misc] # Ray's classes
         route = _route_of(pending_request)
         replicas = {replica.replica_id.unique_id: replica for replica in candidate_replicas}
         loads = {
-            name: add_up(replica.routing_stats, self._sent.get(name, {}))
+            name: take_larger(replica.routing_stats, self._sent.get(name, {}))
             for name, replica in replicas.items()
         }
         return [[replicas[name]] for name in rank(loads, route)]

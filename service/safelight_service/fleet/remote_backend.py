@@ -7,62 +7,27 @@ image twice.
 import asyncio
 import functools
 import time
-import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-import structlog
-
-from safelight_service.core.backend import BackendStats, Prepared
+from safelight_service.core.backend import BackendStats
 from safelight_service.core.errors import (
-    DeadlineError,
-    DeviceLostError,
     ModelNotFoundError,
     NoEngineError,
-    SafelightError,
     StoppingError,
 )
-from safelight_service.core.events import Completed, EventCallback, Image
+from safelight_service.core.events import Completed, EventCallback
 from safelight_service.core.model import ModelInfo, ModelState
 from safelight_service.core.request import GenerationRequest
-from safelight_service.core.tenant import NO_TENANT, Tenant
 from safelight_service.core.timeline import Timeline
-from safelight_service.fleet.frames import Frame, IdentityChanged, Offer, RunOrder
+from safelight_service.fleet.attempts import Patience, call_hosts
+from safelight_service.fleet.frames import Offer
 from safelight_service.fleet.pool import HostLostError, NoHostError, Pool
-
-_log = structlog.get_logger()
-
-_ELSEWHERE = (IdentityChanged, StoppingError, DeviceLostError)
-"""Outcomes that another host may not have."""
+from safelight_service.fleet.remote_run import RemotePrepared, RemoteRun
 
 _DRAINED = "drained"
 """Message of the cancellation of a run that waits when the front drains."""
-
-
-@dataclass(frozen=True)
-class RemotePrepared(Prepared):
-    """A prepared request and the pool for it."""
-
-    pool: Pool = field(kw_only=True)
-    deadline_at: float | None = field(default=None, kw_only=True)
-    """The deadline by this host's time.monotonic."""
-    tenant: Tenant = field(default=NO_TENANT, kw_only=True)
-    cache_scope: str = field(default="", kw_only=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a front waits for its engine hosts, in seconds."""
-
-    silence_s: float = 5.0
-    """A stream without a frame for so long is lost; hosts send a sign of life each second."""
-    attempts: int = 5
-    """Hosts that a call tries."""
-    pause_s: float = 0.1
-    """Pause before the second attempt; doubles with each further one."""
-    describe_every_s: float = 2.0
-    """Interval between two looks at the models."""
 
 
 class RemoteBackend:
@@ -150,7 +115,9 @@ class RemoteBackend:
         deadline_at = request.deadline_at
         portable = replace(request, deadline_at=None)
         offer = None
-        frames = self._attempt(functools.partial(pool.prepare, portable), deadline_at, timeline)
+        frames = call_hosts(
+            functools.partial(pool.prepare, portable), deadline_at, timeline, self._patience
+        )
         async with aclosing(frames):
             async for frame in frames:
                 for event in frame.events:
@@ -179,13 +146,13 @@ class RemoteBackend:
         """
         if self._is_draining:
             raise StoppingError
-        run = _RemoteRun(prepared, on_event)
+        run = RemoteRun(prepared, on_event)
         on_event(prepared.accepted)
         task = asyncio.current_task()
         assert task is not None
         self._runs[prepared.timeline] = task
         try:
-            frames = self._attempt(run.call, prepared.deadline_at, prepared.timeline)
+            frames = call_hosts(run.call, prepared.deadline_at, prepared.timeline, self._patience)
             async with aclosing(frames):
                 async for frame in frames:
                     run.publish(frame)
@@ -200,59 +167,6 @@ class RemoteBackend:
         finally:
             del self._runs[prepared.timeline]
         raise NoEngineError
-
-    async def _attempt(
-        self,
-        call: Callable[[float | None, frozenset[str]], AsyncGenerator[Frame, None]],
-        deadline_at: float | None,
-        timeline: Timeline,
-    ) -> AsyncGenerator[Frame, None]:
-        """Yield the frames of a call; call another host where one is lost.
-
-        Raises:
-            SafelightError: the outcome of the call.
-            NoEngineError: no host has answered.
-        """
-        excluded: set[str] = set()
-        for attempt in range(self._patience.attempts):
-            if attempt:
-                await asyncio.sleep(self._patience.pause_s * 2 ** (attempt - 1))
-            left_s = None if deadline_at is None else deadline_at - time.monotonic()
-            if left_s is not None and left_s <= 0:
-                raise DeadlineError(0.0, 0.0)
-            host = ""
-            try:
-                async with aclosing(call(left_s, frozenset(excluded))) as frames:
-                    while (frame := await self._next(frames)) is not None:
-                        host = frame.host
-                        if frame.moments is not None:
-                            frame.moments.write_to(timeline)
-                        if isinstance(frame.outcome, _ELSEWHERE):
-                            raise HostLostError
-                        if isinstance(frame.outcome, SafelightError):
-                            raise frame.outcome
-                        yield frame
-                        if frame.outcome is not None:
-                            return
-                raise HostLostError
-            except NoHostError:
-                excluded.clear()  # better a host that has just failed than none
-            except HostLostError:
-                excluded.add(host)
-                _log.warning("engine_host_lost", host=host, attempt=attempt + 1)
-        raise NoEngineError
-
-    async def _next(self, frames: AsyncGenerator[Frame, None]) -> Frame | None:
-        """Return the next frame, or None at the end.
-
-        Raises:
-            HostLostError: the host has been silent for too long.
-        """
-        try:
-            async with asyncio.timeout(self._patience.silence_s):
-                return await anext(frames, None)
-        except TimeoutError:
-            raise HostLostError from None
 
     def _find_pool(self, name: str) -> Pool:
         pool = self._pools.get(name or self._default_model)
@@ -275,52 +189,3 @@ class RemoteBackend:
             with suppress(HostLostError, NoHostError):
                 self._infos |= {info.name: info for info in await pool.describe()}
                 self._stats[pool] = await pool.stats()
-
-
-class _RemoteRun:
-    """One run: the order for its hosts, and what its watchers have received."""
-
-    def __init__(self, prepared: RemotePrepared, on_event: EventCallback) -> None:
-        self._id = uuid.uuid4().hex
-        self._prepared = prepared
-        self._on_event = on_event
-        self._sent: set[int] = set()
-        """Indices of the images that the watchers have."""
-        self._noted = self._watchers
-
-    @property
-    def _watchers(self) -> tuple[bool, bool]:
-        """Whether the run is abandoned, and whether further watchers have joined."""
-        timeline = self._prepared.timeline
-        return timeline.abandoned_at is not None, timeline.joined_at is not None
-
-    def call(self, left_s: float | None, excluded: frozenset[str]) -> AsyncGenerator[Frame, None]:
-        """Run on a host that is not excluded."""
-        self._noted = self._watchers
-        order = RunOrder(
-            self._id,
-            self._prepared.accepted,
-            self._prepared.model_identity,
-            left_s,
-            self._prepared.tenant,
-            self._prepared.cache_scope,
-            self._prepared.timeline.token,
-            *self._noted,
-        )
-        return self._prepared.pool.run(order, excluded)
-
-    def publish(self, frame: Frame) -> None:
-        """Publish the events of a frame, but no image twice."""
-        for event in frame.events:
-            if isinstance(event, Image):
-                if event.index in self._sent:
-                    continue
-                self._sent.add(event.index)
-            self._on_event(event)
-
-    async def note_watchers(self) -> None:
-        """Note at the hosts whether the run is still watched, if that has changed."""
-        if self._watchers != self._noted:
-            self._noted = self._watchers
-            is_abandoned, is_joined = self._noted
-            await self._prepared.pool.note(self._id, is_abandoned=is_abandoned, is_joined=is_joined)

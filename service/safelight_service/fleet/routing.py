@@ -5,7 +5,7 @@ works on costs less than one of a new size.
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,7 @@ CHOICES = 4
 
 @dataclass(slots=True)
 class Route:
-    """What a router must know of a call, and what it decided."""
+    """Facts of a call for a router, and its decision."""
 
     lane: Lane = ""
     """Empty for calls that cost little."""
@@ -64,7 +64,7 @@ def _cost_of(lane: Lane, count: int) -> float:
     return int(width) * int(height) * (1 + MERGED_COST * (count - 1)) if count else 0.0
 
 
-def add_up(*loads: Loads) -> Loads:
-    """Return the larger count of each lane: loads that are known from several sources."""
-    lanes: Sequence[Lane] = [lane for each in loads for lane in each]
-    return {lane: max(each.get(lane, 0) for each in loads) for lane in lanes}
+def take_larger(reported: Loads, sent: Loads) -> Loads:
+    """Return the larger count of each lane; reports are late, and omit what was sent since."""
+    lanes = {*reported, *sent}
+    return {lane: max(reported.get(lane, 0), sent.get(lane, 0)) for lane in lanes}

@@ -3,7 +3,8 @@
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import Protocol
 
 from safelight_service.auth.tokens import Caller
 from safelight_service.core.errors import (
@@ -15,17 +16,40 @@ from safelight_service.core.errors import (
 _WINDOW_S = 60.0
 
 
+class Quotas(Protocol):
+    """Limits of callers that several services share."""
+
+    async def take(self, caller: Caller) -> Callable[[], None]:
+        """Count a generation; return a function that counts its end.
+
+        Raises:
+            TooManyGenerationsError, RateLimitedError: the caller has met a limit.
+        """
+
+
 class Admission:
-    """Counts the generations of each caller, per minute and at once.
+    """Counts the generations of each caller, per minute and at once."""
 
-    `clock` returns seconds and must never go back, as the wall clock may.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, quotas: Quotas | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`clock` returns seconds and must never go back, as the wall clock may."""
+        self._quotas = quotas
         self._clock = clock
         self._starts: defaultdict[str, deque[float]] = defaultdict(deque)
         """Times of the starts of the last minute, by the names of callers with a rate."""
         self._running: Counter[str] = Counter()
+
+    async def take_slot(self, caller: Caller | None) -> ExitStack:
+        """Count a generation of a caller at all services, until the stack closes.
+
+        Raises:
+            TooManyGenerationsError, RateLimitedError: the caller has met a limit.
+        """
+        slot = ExitStack()
+        if self._quotas is not None and caller is not None:
+            slot.callback(await self._quotas.take(caller))
+        return slot
 
     @contextmanager
     def admit(self, caller: Caller | None, model: str) -> Iterator[None]:

@@ -6,14 +6,13 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator, Callable, Set
+from collections.abc import AsyncGenerator, Set
 from contextlib import ExitStack, aclosing
 from dataclasses import replace
-from typing import Protocol
 
 import structlog
 
-from safelight_service.auth.tokens import Caller, current_caller
+from safelight_service.auth.tokens import current_caller, current_owner
 from safelight_service.cache import ResultCache
 from safelight_service.core.backend import Backend
 from safelight_service.core.errors import (
@@ -28,11 +27,10 @@ from safelight_service.core.errors import (
     report_fault,
 )
 from safelight_service.core.events import Completed, Event, Usage
-from safelight_service.core.line_limit import LineLimit
 from safelight_service.core.observer import NULL_OBSERVER, Observer
 from safelight_service.core.request import GenerationRequest
 from safelight_service.core.tenant import NO_TENANT, Tenant
-from safelight_service.generations.admission import Admission
+from safelight_service.generations.admission import Admission, Quotas
 from safelight_service.generations.end_line import describe_end
 from safelight_service.generations.execution import Execution
 from safelight_service.generations.image_source import ImageSource
@@ -42,19 +40,9 @@ from safelight_service.generations.open_seed import derive_seed
 from safelight_service.generations.state import Generation, State
 from safelight_service.generations.watches import WatchBounds
 from safelight_service.settings import GenerationSettings
+from safelight_settings import LineLimit
 
 _log = structlog.get_logger()
-
-
-class Quotas(Protocol):
-    """Limits of callers that several services share."""
-
-    async def take(self, caller: Caller) -> Callable[[], None]:
-        """Count a generation; return a function that counts its end.
-
-        Raises:
-            TooManyGenerationsError, RateLimitedError: the caller has met a limit.
-        """
 
 
 class Generations:
@@ -70,11 +58,10 @@ class Generations:
     ) -> None:
         """`quotas` are limits of callers beyond this service."""
         self._backend = backend
-        self._quotas = quotas
         self._source = ImageSource(backend, cache, observer)
         self._settings = settings
         self._observer = observer
-        self._admission = Admission()
+        self._admission = Admission(quotas)
         self._index = GenerationIndex(settings.keep_mib << 20)
         self._lingering = Lingering(settings.max_lingering)
         self._refusals = LineLimit()
@@ -94,7 +81,7 @@ class Generations:
         """
         generation = self._find_same(request)
         if generation is None:
-            slot = await self._take_slot()
+            slot = await self._admission.take_slot(current_caller.get())
             generation = self._find_same(request)  # perhaps started by another call meanwhile
             if generation is None:
                 watching = self._watch(self._start(request, slot))
@@ -150,7 +137,7 @@ class Generations:
         await self._source.close()
 
     def _find(self, generation_id: str) -> Generation:
-        generation = self._index.get(_owner(), generation_id)
+        generation = self._index.get(current_owner(), generation_id)
         if generation is None:
             raise GenerationNotFoundError(generation_id)
         return generation
@@ -161,27 +148,20 @@ class Generations:
         Raises:
             GenerationExistsError: another request uses the id.
         """
-        generation = self._index.get(_owner(), request.generation_id)
+        generation = self._index.get(current_owner(), request.generation_id)
         if generation is not None and generation.request != request:
             raise GenerationExistsError(request.generation_id)
         is_over = generation is not None and generation.state in (State.FAILED, State.CANCELLED)
         return None if is_over else generation
 
-    async def _take_slot(self) -> ExitStack:
-        """Count a generation of the current caller in the whole fleet, until the stack closes."""
-        slot = ExitStack()
-        caller = current_caller.get()
-        if self._quotas is not None and caller is not None:
-            slot.callback(await self._quotas.take(caller))
-        return slot
-
     def _start(self, request: GenerationRequest, slot: ExitStack) -> Generation:
         caller = current_caller.get()
         if caller is not None:
             request = replace(request, cache_scope=caller.cache_scope)
-        if request.generation_id:
-            request = replace(request, open_seed=derive_seed(_owner(), request.generation_id))
-        generation = Generation(_owner(), request.generation_id or uuid.uuid4().hex, request)
+        owner, generation_id = current_owner(), request.generation_id
+        if generation_id:
+            request = replace(request, open_seed=derive_seed(owner, generation_id))
+        generation = Generation(owner, generation_id or uuid.uuid4().hex, request)
         model = request.model or self._backend.default_model
         with slot:
             generation.admitted.enter_context(self._admission.admit(caller, model))
@@ -313,9 +293,3 @@ class Generations:
             self._cancel(generation)
         else:
             self._index.forget(generation)
-
-
-def _owner() -> str:
-    """Return the name of the current call's token; empty if the service needs none."""
-    caller = current_caller.get()
-    return caller.name if caller else ""

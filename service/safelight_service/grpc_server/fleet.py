@@ -32,7 +32,7 @@ class Fleet:
         self.quotas = None
         """Limits of tokens that hold in the whole fleet; None without tokens."""
         if settings.tokens_file is not None:
-            self.quotas = Quotas(self._open_link(), fleet.lease_s)
+            self.quotas = Quotas(self._open_link("quotas"), fleet.lease_s)
         self._directory: Directory | None = None
 
     def start(
@@ -40,7 +40,9 @@ class Fleet:
     ) -> pb_grpc.TextToImageServiceServicer:
         """Return a servicer that relays calls; `address` is the one that the server listens on."""
         fleet = self._settings
-        self._directory = Directory(self._open_link(), fleet.advertise or address, fleet.lease_s)
+        self._directory = Directory(
+            self._open_link("directory"), fleet.advertise or address, fleet.lease_s
+        )
         self._directory.start(generations.knows)
         if self.quotas is not None:
             self.quotas.start()
@@ -54,5 +56,6 @@ class Fleet:
             await self.quotas.close()
         await self._peers.close()
 
-    def _open_link(self) -> RedisLink:
-        return RedisLink(self._settings.redis_url.get_secret_value(), retry_s=_RETRY_S)
+    def _open_link(self, name: str) -> RedisLink:
+        url = self._settings.redis_url.get_secret_value()
+        return RedisLink(url, retry_s=_RETRY_S, name=name)

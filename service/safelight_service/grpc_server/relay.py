@@ -11,7 +11,7 @@ from grpc_status import rpc_status
 from safelight.v1 import text_to_image_pb2 as pb
 from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
-from safelight_service.auth.tokens import current_caller
+from safelight_service.auth.tokens import current_owner
 from safelight_service.fleet.directory import Directory
 from safelight_service.grpc_server.servicer import Context, TextToImageServicer
 from safelight_service.grpc_server.status import DOMAIN
@@ -97,8 +97,9 @@ class RelayingServicer(pb_grpc.TextToImageServiceServicer):
                 if not _is_broken(error):
                     await _abort(context, error)
                 await self._peers.forget(holder)
-                gone = holder
-                holder = await self._directory.claim(_owner(), request.generation_id, gone=gone)
+                holder = await self._directory.claim(
+                    current_owner(), request.generation_id, gone=holder
+                )
                 if has_sent:
                     await _abort(context, error)
             finally:
@@ -155,12 +156,7 @@ class RelayingServicer(pb_grpc.TextToImageServiceServicer):
         """Return the address of the front that serves the call."""
         if any(key == _RELAYED for key, _ in context.invocation_metadata() or ()):
             return self._directory.address
-        return await find(_owner(), generation_id)
-
-
-def _owner() -> str:
-    caller = current_caller.get()
-    return caller.name if caller else ""
+        return await find(current_owner(), generation_id)
 
 
 def _arguments(context: Context) -> dict[str, Any]:

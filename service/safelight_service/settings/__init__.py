@@ -5,6 +5,7 @@ Sources, in order of precedence: the command line, `SAFELIGHT_...` environment v
 `--config` or `SAFELIGHT_CONFIG` names. Unknown keys and variables are errors.
 """
 
+from safelight_service.settings.fleet import FleetSettings, PoolSettings, RaySettings
 from safelight_service.settings.model import (
     EMBEDDED_MODEL,
     AccelerationSettings,
@@ -16,10 +17,7 @@ from safelight_service.settings.parts import (
     BatchingSettings,
     CacheSettings,
     ConnectionSettings,
-    FleetSettings,
     GenerationSettings,
-    PoolSettings,
-    RaySettings,
     TelemetrySettings,
     TlsSettings,
 )

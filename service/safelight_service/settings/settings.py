@@ -9,14 +9,13 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from safelight_service.settings.fleet import FleetSettings, RaySettings
 from safelight_service.settings.model import EMBEDDED_MODEL, ModelSettings
 from safelight_service.settings.parts import (
     BatchingSettings,
     CacheSettings,
     ConnectionSettings,
-    FleetSettings,
     GenerationSettings,
-    RaySettings,
     TelemetrySettings,
     TlsSettings,
 )

@@ -2,7 +2,9 @@
 
 import asyncio
 import itertools
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
@@ -25,29 +27,42 @@ def guarded_service(failing_service: FailingService) -> Iterator[FailingService]
     failing_service.tokens = None
 
 
+OpenCallers = Callable[..., Callers]
+
+
+@pytest.fixture
+async def open_callers() -> AsyncIterator[OpenCallers]:
+    """Return the callers of a service; close their connections at the end."""
+    async with AsyncExitStack() as stack:
+
+        def open_(target: str, **options: Any) -> Callers:
+            pool = ChannelPool(Settings(target=target))
+            stack.push_async_callback(pool.close)
+            return Callers(pool, **options)
+
+        yield open_
+
+
 def context(credential: str | None, address: str = "192.0.2.1") -> CallContext:
     return CallContext(credential=credential, address=address)
 
 
 @pytest.mark.anyio
 async def test_made_up_tokens_are_one_address_where_anyone_may_call(
-    failing_service: FailingService,
+    failing_service: FailingService, open_callers: OpenCallers
 ) -> None:
-    pool = ChannelPool(Settings(target=failing_service.target))
-    callers = Callers(pool)
+    callers = open_callers(failing_service.target)
     holders = {await callers.identify(context(f"made-up-{number}")) for number in range(9)}
     assert holders == {await callers.identify(context(None))}
     assert holders != {await callers.identify(context(None, "192.0.2.2"))}
-    await pool.close()
 
 
 @pytest.mark.anyio
 async def test_a_token_is_asked_for_once_and_again_after_five_seconds(
-    guarded_service: FailingService,
+    guarded_service: FailingService, open_callers: OpenCallers
 ) -> None:
     now_s = 0.0
-    pool = ChannelPool(Settings(target=guarded_service.target))
-    callers = Callers(pool, clock=lambda: now_s)
+    callers = open_callers(guarded_service.target, clock=lambda: now_s)
     first = await callers.identify(context("a"))
     assert first == await callers.identify(context("a", "192.0.2.2"))
     assert first != await callers.identify(context("b"))
@@ -59,17 +74,15 @@ async def test_a_token_is_asked_for_once_and_again_after_five_seconds(
         with pytest.raises(GatewayError) as raised:
             await callers.identify(context(credential))
         assert raised.value.status == 401
-    await pool.close()
 
 
 @pytest.mark.anyio
 async def test_an_address_that_guesses_tokens_is_not_asked_for_more(
-    guarded_service: FailingService,
+    guarded_service: FailingService, open_callers: OpenCallers
 ) -> None:
     """Tokens that were accepted lately pass, from the same address, too."""
     now_s = 0.0
-    pool = ChannelPool(Settings(target=guarded_service.target))
-    callers = Callers(pool, clock=lambda: now_s)
+    callers = open_callers(guarded_service.target, clock=lambda: now_s)
     known = await callers.identify(context("a"))
     statuses = []
     for number in range(60):
@@ -82,27 +95,26 @@ async def test_an_address_that_guesses_tokens_is_not_asked_for_more(
     assert await callers.identify(context("b", "192.0.2.2"))
     now_s = 10.0
     assert await callers.identify(context("b"))
-    await pool.close()
 
 
 @pytest.mark.anyio
-async def test_an_answer_may_expire_while_it_is_looked_up(failing_service: FailingService) -> None:
+async def test_an_answer_may_expire_while_it_is_looked_up(
+    failing_service: FailingService, open_callers: OpenCallers
+) -> None:
     looks = itertools.count()
-    pool = ChannelPool(Settings(target=failing_service.target))
-    callers = Callers(pool, clock=lambda: 1.5 * next(looks))
+    callers = open_callers(failing_service.target, clock=lambda: 1.5 * next(looks))
     holders = {await callers.identify(context(None)) for _ in range(9)}
     assert len(holders) == 1
-    await pool.close()
 
 
 @pytest.mark.anyio
-async def test_requests_that_wait_for_the_same_answer_fail_together() -> None:
-    pool = ChannelPool(Settings(target="127.0.0.1:1"))
-    callers = Callers(pool)
+async def test_requests_that_wait_for_the_same_answer_fail_together(
+    open_callers: OpenCallers,
+) -> None:
+    callers = open_callers("127.0.0.1:1")
     asked = [callers.identify(context("a")) for _ in range(50)]
     ends = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 10)
     assert all(isinstance(end, GatewayError) and end.status == 503 for end in ends)
-    await pool.close()
 
 
 def test_unknown_tokens_neither_push_out_results_nor_read_them(

@@ -18,7 +18,7 @@ from safelight_service.core.events import (
 from safelight_service.core.request import GenerationRequest, Parameters
 from safelight_service.core.tenant import Tenant
 from safelight_service.engine import Engine
-from safelight_service.engine.batching.arrivals import Expectation
+from safelight_service.engine.batching.estimates.arrivals import Expectation
 from safelight_service.engine.batching.step_batcher import StepBatcher
 from safelight_service.settings import BatchingSettings, Settings
 from support.engine.job_runs import (

@@ -10,8 +10,9 @@ from safelight_service.core.events import Completed, Event
 from safelight_service.core.request import GenerationRequest, Parameters
 from safelight_service.core.timeline import Timeline
 from safelight_service.engine import Engine
+from safelight_service.fleet.attempts import Patience
 from safelight_service.fleet.engine_host import EngineHost
-from safelight_service.fleet.remote_backend import Patience, RemoteBackend
+from safelight_service.fleet.remote_backend import RemoteBackend
 from safelight_service.settings import BatchingSettings, LimitSettings, Settings
 from support.engine.job_runs import SMALL
 from support.engine.tiny_models import TinyModels

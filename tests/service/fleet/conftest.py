@@ -9,7 +9,7 @@ from support.fleet.ray_cluster import RayCluster, open_ray_cluster
 from tests.service.fleet.backends import settings_of
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ray_cluster(tiny_models: TinyModels) -> Iterator[RayCluster]:
     """A Ray cluster with one engine."""
     pytest.importorskip("ray", reason="Ray is not installed: scripts/install-ray installs it")

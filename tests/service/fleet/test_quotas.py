@@ -27,7 +27,7 @@ def with_quotas(
     server: RedisServer, act: Callable[[Quotas, Quotas], Awaitable[None]], lease_s: float = 15.0
 ) -> None:
     async def main() -> None:
-        first, second = (Quotas(RedisLink(server.url), lease_s) for _ in range(2))
+        first, second = (Quotas(RedisLink(server.url, name="quotas"), lease_s) for _ in range(2))
         async with asyncio.timeout(60):
             await act(first, second)
         await first.close()

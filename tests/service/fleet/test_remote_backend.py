@@ -12,8 +12,9 @@ from safelight_service.core.events import Accepted, Event, Image, Progress
 from safelight_service.core.model import ModelState
 from safelight_service.core.request import Parameters
 from safelight_service.core.timeline import Timeline
+from safelight_service.fleet.attempts import Patience
 from safelight_service.fleet.engine_host import EngineHost
-from safelight_service.fleet.remote_backend import Patience, RemoteBackend
+from safelight_service.fleet.remote_backend import RemoteBackend
 from support.engine.job_runs import SMALL
 from support.engine.tiny_models import TinyModels
 from support.fleet.in_memory_pool import InMemoryPool

@@ -57,7 +57,7 @@ class Clock:
 
 def test_a_caller_over_its_rate_gets_a_retry_delay_until_the_window_has_slid() -> None:
     clock = Clock()
-    admission, limited = Admission(clock), caller(requests_per_minute=2)
+    admission, limited = Admission(clock=clock), caller(requests_per_minute=2)
     for clock.now_s in (1000.0, 1020.0):
         admit(admission, limited)
     for clock.now_s, delay_s in ((1020.0, 40.0), (1059.0, 1.0)):  # a refusal does not count
@@ -74,7 +74,7 @@ def test_a_caller_over_its_rate_gets_a_retry_delay_until_the_window_has_slid() -
 
 def test_a_rate_that_was_lowered_holds_until_as_few_are_in_the_window() -> None:
     clock = Clock()
-    admission = Admission(clock)
+    admission = Admission(clock=clock)
     for clock.now_s in (1000.0, 1010.0, 1020.0):
         admit(admission, caller(requests_per_minute=3))
     with pytest.raises(RateLimitedError) as raised:

@@ -20,6 +20,7 @@ SMALL = {"width": 64, "height": 64, "num_inference_steps": 2}
 COLD = [
     {"name": "shapes", "source": "shapes"},
     {"name": "cold", "source": "shapes", "preload": False, "warm_up": False},
+    {"name": "unused", "source": "shapes", "preload": False, "warm_up": False},
 ]
 
 

@@ -86,9 +86,9 @@ def test_every_metric_is_there_with_labels_of_few_values(traced: Traced) -> None
         assert labels - {"le"} <= allowed, name
         for sample in metrics[name].samples:
             model = sample.labels.get("gen_ai_request_model", "shapes")
-            assert model in ("shapes", "cold", "_OTHER")
+            assert model in ("shapes", "cold", "unused", "_OTHER")
     for name in ("images", "pixels", "steps", "device_time_seconds"):
-        unused = {"gen_ai_request_model": "cold", "safelight_token": ""}
+        unused = {"gen_ai_request_model": "unused", "safelight_token": ""}
         counted = [(sample.labels, sample.value) for sample in metrics[f"safelight_{name}"].samples]
         assert (unused, 0) in counted  # so that the first use is an increase
     traced.receiver.wait_for_metrics("rpc.server.call.duration")

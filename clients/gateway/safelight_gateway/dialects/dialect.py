@@ -69,7 +69,7 @@ class Refusal:
     """Why a field is refused: ignoring it would give the caller another answer than requested.
 
     Attributes:
-        reason: What a caller can do; it follows the field's name.
+        reason: Advice for the caller; it follows the field's name.
         harmless: Values that ask for nothing, besides null, false and empty ones.
     """
 

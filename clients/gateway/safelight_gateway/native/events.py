@@ -6,7 +6,6 @@ instead of in chunks; and `failed` is the last event of a generation that did no
 whose stream breaks the contract.
 """
 
-import asyncio
 import base64
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -16,16 +15,13 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from safelight import Accepted, AsyncGeneration, Completed, Event, Image, SafelightError
-from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from safelight_gateway.edge.event_stream import EventStream
 from safelight_gateway.errors import GatewayError, from_service
 
 END_ID = "end"
 """Id of the last event; a client that reconnects with it has missed nothing."""
-
-_SIGN_OF_LIFE_S = 10.0
-_SIGN_OF_LIFE = ": the service is at work\n\n"
 
 
 def to_json(message: Message) -> dict[str, Any]:
@@ -54,10 +50,8 @@ def to_problem(error: GatewayError) -> dict[str, Any]:
     return problem
 
 
-class EventStreamResponse(StreamingResponse):
+class GenerationStream(EventStream):
     """Events of a generation; a disconnect leaves its block."""
-
-    media_type = "text/event-stream"
 
     def __init__(
         self,
@@ -85,34 +79,23 @@ class EventStreamResponse(StreamingResponse):
         self._known_count = known_count
         self._link = link
         self._pace = pace
-        self._frames = self._read_frames()
-        # nginx would otherwise hold events back until its buffer is full
-        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        super().__init__(self._frames, headers=headers)
+        super().__init__(self._read_frames(), {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events until they end or the client disconnects."""
         try:
             await super().__call__(scope, receive, send)
         finally:
-            await self._frames.aclose()
             await self._closing.aclose()
 
-    async def _read_frames(self) -> AsyncGenerator[str]:
+    async def _read_frames(self) -> AsyncGenerator[str, None]:
         event = self._first
         try:
             while event is not None:
                 if frame := self._frame_of(event):
                     yield frame
                 await self._pace()
-                reading = asyncio.ensure_future(read_event(self._generation))
-                try:
-                    while not (await asyncio.wait({reading}, timeout=_SIGN_OF_LIFE_S))[0]:
-                        yield _SIGN_OF_LIFE
-                finally:
-                    reading.cancel()
-                    await asyncio.gather(reading, return_exceptions=True)
-                event = reading.result()
+                event = await read_event(self._generation)
         except SafelightError as error:
             yield _frame("failed", to_problem(from_service(error)), END_ID)
 

@@ -28,7 +28,7 @@ from safelight_gateway.edge.links import link_image
 from safelight_gateway.errors import GatewayError, bad_request, from_service, invalid_field
 from safelight_gateway.native.events import (
     END_ID,
-    EventStreamResponse,
+    GenerationStream,
     read_event,
     to_json,
     to_problem,
@@ -178,7 +178,7 @@ async def _stream(
         )
         await closing.enter_async_context(generation)
         first = await read_event(generation)
-        return EventStreamResponse(
+        return GenerationStream(
             generation,
             first,
             closing.pop_all(),

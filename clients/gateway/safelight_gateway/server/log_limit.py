@@ -2,22 +2,12 @@
 
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 
-_MAX_KINDS = 256
+from safelight_settings import LineLimit
+
 _KIND_LENGTH = 48
 """Beginning of a message that tells kinds apart; asyncio puts values into its messages."""
-
-_Kind = tuple[str, int, str]
-
-
-@dataclass(slots=True)
-class _Window:
-    begun_at: float
-    count: int = 0
-    suppressed: int = 0
 
 
 class LogLimit(logging.Filter):
@@ -32,38 +22,21 @@ class LogLimit(logging.Filter):
     ) -> None:
         """Pass `burst` lines of each kind in `window_s` seconds."""
         super().__init__()
-        self._burst = burst
-        self._window_s = window_s
-        self._clock = clock
-        self._windows: OrderedDict[_Kind, _Window] = OrderedDict()
+        self._limit = LineLimit(burst, window_s, clock)
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether to write a line; add the number of those before it that were not."""
         kind = (record.name, record.levelno, str(record.msg)[:_KIND_LENGTH])
-        now = self._clock()
-        window = self._windows.get(kind)
-        if window is None or now - window.begun_at >= self._window_s:
-            suppressed = window.suppressed if window is not None else 0
-            window = self._windows[kind] = _Window(now)
-            self._windows.move_to_end(kind)
-            if suppressed:
-                record.msg = f"{record.msg} ({suppressed} more such lines before this one)"
-            while len(self._windows) > _MAX_KINDS:
-                self._windows.popitem(last=False)
-        window.count += 1
-        if window.count <= self._burst:
-            return True
-        window.suppressed += 1
-        return False
+        admitted = self._limit.admit(kind)
+        if admitted:
+            suppressed = admitted["suppressed"]
+            record.msg = f"{record.msg} ({suppressed} more such lines before this one)"
+        return admitted is not None
 
     def report(self) -> None:
         """Log the number of suppressed lines of each kind whose window is over."""
-        now = self._clock()
-        for kind, window in [*self._windows.items()]:
-            if window.suppressed and now - window.begun_at >= self._window_s:
-                del self._windows[kind]
-                name, level, text = kind
-                first_line = text.partition("\n")[0]
-                logging.getLogger(name).log(
-                    level, "%d more lines were suppressed: %s", window.suppressed, first_line
-                )
+        for (name, level, text), count in self._limit.collect():
+            first_line = text.partition("\n")[0]
+            logging.getLogger(name).log(
+                level, "%d more lines were suppressed: %s", count, first_line
+            )

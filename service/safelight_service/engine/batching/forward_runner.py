@@ -14,7 +14,7 @@ import structlog
 
 from safelight_service.core.timeline import SharedForward
 from safelight_service.engine import hardware
-from safelight_service.engine.batching.busy_clock import BusyClock
+from safelight_service.engine.batching.accounts.busy_clock import BusyClock
 from safelight_service.engine.image_run import ImageRun
 from safelight_service.engine.operations import Forward
 

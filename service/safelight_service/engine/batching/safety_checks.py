@@ -4,7 +4,7 @@ from collections.abc import Hashable, Iterable, Sequence
 
 import torch
 
-from safelight_service.engine.batching.busy_clock import BusyClock
+from safelight_service.engine.batching.accounts.busy_clock import BusyClock
 from safelight_service.engine.image_run import ImageRun
 from safelight_service.engine.operations import SafetyCheck
 from safelight_service.engine.pipeline.safety_check import Verdicts

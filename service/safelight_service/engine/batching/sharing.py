@@ -3,8 +3,9 @@
 import math
 from collections.abc import Hashable
 
-from safelight_service.engine.batching.cost_model import Average, CostModel
+from safelight_service.engine.batching.estimates.cost_model import Average, CostModel
 from safelight_service.engine.batching.policy import SchedulingPolicy
+from safelight_service.engine.image_run import ImageRun
 from safelight_service.engine.operations import Forward
 
 
@@ -12,12 +13,35 @@ class Seats:
     """Seats of a forward, taken by its members one after another."""
 
     def __init__(self, policy: SchedulingPolicy) -> None:
+        self.members: list[ImageRun] = []
+        """Images that `offer` has seated."""
         self._policy = policy
+        self._cost_model: CostModel | None = None
         self._count = 0
         self._row_count = 0
         self._rate = 0.0
         """Rate at which the members end, in images per forward."""
         self._key: Hashable = None
+
+    def offer(self, image: ImageRun, rate: float) -> bool:
+        """Seat a runnable image if it can be merged and joins by the policy.
+
+        Returns False once there is no room for it. `rate` is in images per forward.
+        """
+        cost_model, forward = image.job.cost_model, image.operation_as(Forward)
+        if not (self.is_for(cost_model) and self.matches(forward)):
+            return True
+        if not self.has_room(cost_model, forward.row_count):
+            return False
+        if self.is_worth(cost_model, forward.row_count, rate):
+            self.take(forward, rate)
+            self.members.append(image)
+        return True
+
+    def is_for(self, cost_model: CostModel) -> bool:
+        """Whether the forward has this model and size; the first one that asks decides."""
+        self._cost_model = self._cost_model or cost_model
+        return self._cost_model is cost_model
 
     def matches(self, forward: Forward) -> bool:
         """Whether a forward can be merged with the seated ones."""

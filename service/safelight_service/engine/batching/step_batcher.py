@@ -22,14 +22,14 @@ from safelight_service.core.errors import (
 )
 from safelight_service.core.timeline import SharedForward
 from safelight_service.engine import hardware
-from safelight_service.engine.batching import deadlines
-from safelight_service.engine.batching.arrivals import Arrivals, Expectation
-from safelight_service.engine.batching.busy_clock import BusyClock
-from safelight_service.engine.batching.cost_model import CostModel
-from safelight_service.engine.batching.forecast import Forecast, find_seconds_alone
+from safelight_service.engine.batching.accounts.busy_clock import BusyClock
+from safelight_service.engine.batching.accounts.meter import Meter
+from safelight_service.engine.batching.estimates import deadlines
+from safelight_service.engine.batching.estimates.arrivals import Arrivals, Expectation
+from safelight_service.engine.batching.estimates.forecast import Forecast, find_seconds_alone
 from safelight_service.engine.batching.forward_runner import ForwardRunner
-from safelight_service.engine.batching.meter import Meter
-from safelight_service.engine.batching.policy import SchedulingPolicy, find_active, rank_of
+from safelight_service.engine.batching.policy import SchedulingPolicy
+from safelight_service.engine.batching.ranking import Ranking
 from safelight_service.engine.batching.safety_checks import flag, group_alike
 from safelight_service.engine.batching.sharing import Budget, Seats
 from safelight_service.engine.image_run import ImageRun
@@ -49,7 +49,6 @@ class StepBatcher:
         report_fault: ReportFault,
         note_forward: Callable[[SharedForward], None] | None = None,
     ) -> None:
-        self.jobs: list[Job] = []
         self.report_fault = report_fault
         self._added: list[Job] = []
         self._late: dict[Job, DeadlineError] = {}
@@ -59,8 +58,7 @@ class StepBatcher:
         self._policy = policy
         self._meter = Meter()
         self.shares = self._meter.shares
-        self._leading: Job | None = None
-        """Late job that leads the present step in spite of its rank."""
+        self._ranking = Ranking(policy, self._meter.shares, self._meter.late_turns)
         self._busy = BusyClock()
         self._forwards = ForwardRunner(self._busy, note_forward)
         self._forecast = Forecast()
@@ -68,6 +66,11 @@ class StepBatcher:
         """Seconds of the last forward, including its members' work up to their next operations."""
         self._completed_count = 0
         self._arrivals = Arrivals()
+
+    @property
+    def jobs(self) -> list[Job]:
+        """Jobs that are not over."""
+        return self._ranking.jobs
 
     @property
     def busy_since(self) -> float | None:
@@ -98,7 +101,7 @@ class StepBatcher:
         """Advance the jobs by one forward."""
         for job in [job for job in self.jobs if job.is_cancelled]:
             self._end(job, StoppingError())  # read only if the caller did not cancel
-        self._rank()
+        self._ranking.sort()
         self._end_late()
         completed_count = self._completed_count
         members = self._gather()
@@ -132,32 +135,6 @@ class StepBatcher:
                 job.work_s = find_seconds_alone(job)
         self._late = deadlines.find_late(self.jobs, deadlines.check_again)
 
-    def _images(self) -> list[ImageRun]:
-        """Return all images, by the priority of their jobs in this step."""
-        jobs = self.jobs
-        if self._leading in jobs:
-            jobs = [self._leading, *(job for job in jobs if job is not self._leading)]
-        return [image for job in jobs for image in job.images]
-
-    def _rate_of(self, image: ImageRun) -> float:
-        """Return the images per forward of an image, whose decode counts as one more step.
-
-        A late image counts 0: it must not make others late.
-        """
-        return 0.0 if self._meter.late_turns.is_late(image.job) else 1 / (image.steps_left + 1)
-
-    def _rank(self) -> None:
-        self._leading = None
-        if not self.jobs:
-            return
-        self.shares.activate(find_active(self.jobs))
-        now = time.monotonic()
-        virtual_s = self.shares.virtual_s
-        ranks = {job: rank_of(job, now, self._policy, virtual_s) for job in self.jobs}
-        self.jobs.sort(key=ranks.__getitem__)
-        self._meter.late_turns.note(self.jobs, ranks)
-        self._leading = self._meter.late_turns.find(self.jobs[0])
-
     def _end_late(self) -> None:
         """End jobs that cannot meet their deadlines: new ones by a fresh forecast.
 
@@ -187,7 +164,7 @@ class StepBatcher:
 
     def _decode(self) -> None:
         """Decode images within the time budget for decodes."""
-        waiting = [image for image in self._images() if isinstance(image.operation, Decode)]
+        waiting = [image for image in self._ranking.images if isinstance(image.operation, Decode)]
         budget = self._allow(len(waiting))
         for image in waiting:
             if budget.is_spent:
@@ -197,7 +174,7 @@ class StepBatcher:
 
     def _check(self) -> None:
         """Run the safety checks of all images that wait for one."""
-        for images in group_alike(self._images()):
+        for images in group_alike(self._ranking.images):
             note = images[0].job.cost_model.check.note
             with self._measured([(image.job, 1) for image in images], note):
                 for image, outcome in zip(images, flag(images, self._busy), strict=True):
@@ -210,48 +187,44 @@ class StepBatcher:
 
     def _prepare(self) -> None:
         """Prepare one more graph for the first forward that waits for its graphs."""
-        held = next((image for image in self._images() if image.is_held), None)
+        held = next((image for image in self._ranking.images if image.is_held), None)
         if held is not None:
             self._busy.stop()  # compiling may take minutes, and is no hang
             held.job.model.prepare(held.job.cost_model, held.operation_as(Forward))
 
     def _start(self) -> None:
         """Start images that fit into the next forward, within the time budget for starts."""
-        waiting_count = sum(not image.is_started for image in self._images())
+        waiting_count = sum(not image.is_started for image in self._ranking.images)
         budget = self._allow(waiting_count)
-        cost_model: CostModel | None = None
         seats = Seats(self._policy)
-        for image in self._images():
+        for image in self._ranking.images:
             if image.is_started and not image.is_runnable:
                 continue
-            cost_model = cost_model or image.job.cost_model
-            if image.job.cost_model is not cost_model:
+            cost_model, rate = image.job.cost_model, self._ranking.rate_of(image)
+            if not seats.is_for(cost_model):
                 continue
             if not image.is_started:
                 expected = cost_model.demand(is_guided=image.job.is_guided).row_count
                 if budget.is_spent or not seats.has_room(cost_model, expected):
                     break
-                if not seats.is_worth(cost_model, expected, self._rate_of(image)):
+                if not seats.is_worth(cost_model, expected, rate):
                     continue
                 seconds = self._run_timed(image, image.start, _note_start)
                 budget.spend(seconds, cost_model.before_steps)
                 if isinstance(image.operation, Forward):
                     cost_model.note_rows(image.operation.row_count, is_guided=image.job.is_guided)
                     image.job.model.limit(cost_model, image.operation)
-            if not image.is_runnable or not seats.matches(image.operation_as(Forward)):
-                continue
-            forward = image.operation_as(Forward)
-            if not seats.has_room(cost_model, forward.row_count):
+            if image.is_runnable and not seats.offer(image, rate):
                 break
-            if seats.is_worth(cost_model, forward.row_count, self._rate_of(image)):
-                seats.take(forward, self._rate_of(image))
 
     def _allow(self, waiting_count: int) -> Budget:
         """Return the time budget of a step for images that wait for something other than a forward.
 
         Forwards and other work get time in proportion to the images that wait for them.
         """
-        denoising_count = sum(isinstance(image.operation, Forward) for image in self._images())
+        denoising_count = sum(
+            isinstance(image.operation, Forward) for image in self._ranking.images
+        )
         if not denoising_count:
             return Budget(math.inf)
         return Budget(self._forward_s * waiting_count / denoising_count)
@@ -309,22 +282,11 @@ class StepBatcher:
 
     def _gather(self) -> list[ImageRun]:
         """Choose the members of the next forward."""
-        members: list[ImageRun] = []
-        cost_model: CostModel | None = None
         seats = Seats(self._policy)
-        for image in self._images():
-            if not image.is_runnable:
-                continue
-            forward = image.operation_as(Forward)
-            cost_model = cost_model or image.job.cost_model
-            if image.job.cost_model is not cost_model or not seats.matches(forward):
-                continue
-            if not seats.has_room(cost_model, forward.row_count):
+        for image in self._ranking.images:
+            if image.is_runnable and not seats.offer(image, self._ranking.rate_of(image)):
                 break
-            if seats.is_worth(cost_model, forward.row_count, self._rate_of(image)):
-                seats.take(forward, self._rate_of(image))
-                members.append(image)
-        return members
+        return seats.members
 
     def _advance(self, image: ImageRun, run: Callable[[], None]) -> None:
         """Advance an image by `run`; its job is over if it fails or is complete.

@@ -14,8 +14,8 @@ import torch
 import transformers
 
 from safelight_service.core.observer import Compilation
-from safelight_service.engine.batching.batch_profile import ProfileStore
-from safelight_service.engine.batching.cost_model import CostModel
+from safelight_service.engine.batching.estimates.batch_profile import ProfileStore
+from safelight_service.engine.batching.estimates.cost_model import CostModel
 from safelight_service.engine.compilation.buckets import list_widths
 from safelight_service.engine.compilation.graphs import BucketedForward
 from safelight_service.engine.folders.assembly import assemble

@@ -9,9 +9,9 @@ from grpc_health.v1 import health_pb2
 
 from safelight_service.auth.tokens import Caller, Tokens, current_caller
 from safelight_service.core.errors import UnauthenticatedError
-from safelight_service.core.line_limit import LineLimit
 from safelight_service.grpc_server.interceptors.errors import refuse
 from safelight_service.grpc_server.interceptors.open_calls import log_refusal
+from safelight_settings import LineLimit
 
 _HEALTH = f"/{health_pb2.DESCRIPTOR.services_by_name['Health'].full_name}/"
 _BEARER = re.compile(r" *bearer:? +([!-~]+) *", re.IGNORECASE)

@@ -20,7 +20,6 @@ from safelight_service.core.errors import (
     SafelightError,
     TooManyCallsError,
 )
-from safelight_service.core.line_limit import LineLimit
 from safelight_service.grpc_server.interceptors.errors import MALFORMED
 from safelight_service.grpc_server.interceptors.handlers import (
     Behaviour,
@@ -30,7 +29,7 @@ from safelight_service.grpc_server.interceptors.handlers import (
 )
 from safelight_service.grpc_server.status import reason_of, to_status
 from safelight_service.grpc_server.tenants import find_tenant
-from safelight_settings import TrustedProxies
+from safelight_settings import LineLimit, TrustedProxies
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -20,7 +20,7 @@ from safelight_service.core.errors import (
     OutOfMemoryError,
 )
 from safelight_service.core.events import Event, Image, Progress
-from safelight_service.engine.batching.batch_profile import ProfileStore
+from safelight_service.engine.batching.estimates.batch_profile import ProfileStore
 from safelight_service.engine.batching.policy import SHORTEST_REMAINING
 from safelight_service.engine.hardware import RunAhead
 from safelight_service.engine.job import Job

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from safelight_service.core.tenant import NO_TENANT, Tenant
-from safelight_service.engine.batching.cost_model import Average, CostModel
+from safelight_service.engine.batching.estimates.cost_model import Average, CostModel
 from safelight_service.engine.image_run import ImageRun
 from safelight_service.engine.job import Job
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from safelight_service.core.errors import DeadlineError
-from safelight_service.engine.batching.forecast import find_seconds_alone
+from safelight_service.engine.batching.estimates.forecast import find_seconds_alone
 from safelight_service.engine.job import Job
 
 

@@ -4,7 +4,7 @@ import bisect
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from safelight_service.engine.batching.batch_profile import BatchProfile, WidthSearch
+from safelight_service.engine.batching.estimates.batch_profile import BatchProfile, WidthSearch
 from safelight_service.engine.batching.setback import Setback
 
 _WEIGHT = 0.25

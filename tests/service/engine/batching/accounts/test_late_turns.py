@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from safelight_service.core.tenant import NO_TENANT, Tenant
-from safelight_service.engine.batching.cost_model import CostModel
-from safelight_service.engine.batching.late_turns import SHARE
+from safelight_service.engine.batching.accounts.late_turns import SHARE
+from safelight_service.engine.batching.estimates.cost_model import CostModel
 from safelight_service.engine.batching.policy import (
     FIRST_COME,
     PATIENCE,

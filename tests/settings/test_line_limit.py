@@ -1,6 +1,6 @@
 """Lines that callers cause are logged up to a limit, and the others are counted."""
 
-from safelight_service.core.line_limit import LineLimit
+from safelight_settings import LineLimit
 
 
 class Clock:

@@ -3,7 +3,7 @@
 import pytest
 
 from safelight_service.core.tenant import Tenant
-from safelight_service.engine.batching.fair_shares import FairShares
+from safelight_service.engine.batching.accounts.fair_shares import FairShares
 
 A, B, HEAVY = Tenant("a"), Tenant("b"), Tenant("heavy", 4.0)
 

@@ -8,8 +8,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from safelight_service.core.events import Event
-from safelight_service.engine.batching.fair_shares import FairShares
-from safelight_service.engine.batching.late_turns import LateTurns
+from safelight_service.engine.batching.accounts.fair_shares import FairShares
+from safelight_service.engine.batching.accounts.late_turns import LateTurns
 from safelight_service.engine.hardware import NoteSeconds, RunAhead, Span
 from safelight_service.engine.job import Job
 

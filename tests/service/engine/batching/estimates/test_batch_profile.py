@@ -4,7 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from safelight_service.engine.batching.batch_profile import ProfileStore, WidthSearch, choose_cap
+from safelight_service.engine.batching.estimates.batch_profile import (
+    ProfileStore,
+    WidthSearch,
+    choose_cap,
+)
 
 AREA = 1024 * 1024
 """Area in the middle of its half octave, so that the profile keeps the measured values."""

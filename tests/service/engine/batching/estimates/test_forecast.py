@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from safelight_service.core.tenant import Tenant
-from safelight_service.engine.batching.cost_model import CostModel, Demand
-from safelight_service.engine.batching.forecast import Plan, simulate
+from safelight_service.engine.batching.estimates.cost_model import CostModel, Demand
+from safelight_service.engine.batching.estimates.forecast import Plan, simulate
 
 
 def make_cost_model(seconds: dict[int, float], most_members: int = 2) -> CostModel:

@@ -1,0 +1,1 @@
+"""Accounts: what the device has done for each job and tenant."""

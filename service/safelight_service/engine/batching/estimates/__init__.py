@@ -1,0 +1,1 @@
+"""Estimates: measured costs, and what they say about the work to come."""

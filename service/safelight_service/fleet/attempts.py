@@ -1,0 +1,94 @@
+"""Attempts: calls an engine host, and another one where it is lost."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+
+import structlog
+
+from safelight_service.core.errors import (
+    DeadlineError,
+    DeviceLostError,
+    NoEngineError,
+    SafelightError,
+    StoppingError,
+)
+from safelight_service.core.timeline import Timeline
+from safelight_service.fleet.frames import Frame, IdentityChanged
+from safelight_service.fleet.pool import HostLostError, NoHostError
+
+_log = structlog.get_logger()
+
+_ELSEWHERE = (IdentityChanged, StoppingError, DeviceLostError)
+"""Outcomes that another host may not have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a front waits for its engine hosts, in seconds."""
+
+    silence_s: float = 5.0
+    """A stream without a frame for so long is lost; hosts send a sign of life each second."""
+    attempts: int = 5
+    """Hosts that a call tries."""
+    pause_s: float = 0.1
+    """Pause before the second attempt; doubles with each further one."""
+    describe_every_s: float = 2.0
+    """Interval between two looks at the models."""
+
+
+async def call_hosts(
+    call: Callable[[float | None, frozenset[str]], AsyncGenerator[Frame, None]],
+    deadline_at: float | None,
+    timeline: Timeline,
+    patience: Patience,
+) -> AsyncGenerator[Frame, None]:
+    """Yield the frames of a call; call another host where one is lost.
+
+    Raises:
+        SafelightError: the outcome of the call.
+        NoEngineError: no host has answered.
+    """
+    excluded: set[str] = set()
+    for attempt in range(patience.attempts):
+        if attempt:
+            await asyncio.sleep(patience.pause_s * 2 ** (attempt - 1))
+        left_s = None if deadline_at is None else deadline_at - time.monotonic()
+        if left_s is not None and left_s <= 0:
+            raise DeadlineError(0.0, 0.0)
+        host = ""
+        try:
+            async with aclosing(call(left_s, frozenset(excluded))) as frames:
+                while (frame := await _next(frames, patience.silence_s)) is not None:
+                    host = frame.host
+                    if frame.moments is not None:
+                        frame.moments.write_to(timeline)
+                    if isinstance(frame.outcome, _ELSEWHERE):
+                        raise HostLostError
+                    if isinstance(frame.outcome, SafelightError):
+                        raise frame.outcome
+                    yield frame
+                    if frame.outcome is not None:
+                        return
+            raise HostLostError
+        except NoHostError:
+            excluded.clear()  # better a host that has just failed than none
+        except HostLostError:
+            excluded.add(host)
+            _log.warning("engine_host_lost", host=host, attempt=attempt + 1)
+    raise NoEngineError
+
+
+async def _next(frames: AsyncGenerator[Frame, None], silence_s: float) -> Frame | None:
+    """Return the next frame, or None at the end.
+
+    Raises:
+        HostLostError: the host has been silent for too long.
+    """
+    try:
+        async with asyncio.timeout(silence_s):
+            return await anext(frames, None)
+    except TimeoutError:
+        raise HostLostError from None
