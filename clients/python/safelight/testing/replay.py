@@ -1,0 +1,208 @@
+"""A replay: plays a vector to a client, and notes where the client differs from it."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import grpc
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2
+
+from safelight.testing.generations import image_events
+from safelight.testing.statuses import abort
+from safelight.testing.vectors import Vector, VectorCall, image_bytes
+from safelight.v1 import text_to_image_pb2 as pb
+
+_PATIENCE_S = 5.0
+_UNLIMITED_S = 1e8
+"""gRPC reports a call without a deadline as one whose deadline is centuries away."""
+
+_STREAMS = {"Generate": pb.GenerateResponse, "WatchGeneration": pb.WatchGenerationResponse}
+_RESPONSES: dict[str, type[Message]] = {
+    "CancelGeneration": pb.CancelGenerationResponse,
+    "ListModels": pb.ListModelsResponse,
+    "GetModel": pb.GetModelResponse,
+}
+METHODS = (*_STREAMS, *_RESPONSES)
+
+
+class Replay:
+    """The calls of one vector so far.
+
+    Attributes:
+        vector: The vector.
+        faults: What the client has done otherwise, a sentence each.
+    """
+
+    def __init__(
+        self, vector: Vector, act: Callable[[str, str, int], object], *, repeats: bool
+    ) -> None:
+        """Prepare a replay.
+
+        Args:
+            vector: The vector.
+            act: Breaks a connection; takes the arguments of `ConnectionProxy.act`.
+            repeats: Whether the calls begin anew after the last.
+        """
+        self.vector = vector
+        self.faults: list[str] = []
+        self._act = act
+        self._repeats = repeats
+        self._begun_count = self._ended_count = 0
+        self._ended_at = time.monotonic()
+        self._first_request: Message | None = None
+        self._changed = threading.Condition()
+
+    def wait(self, timeout_s: float) -> list[str]:
+        """Wait until all calls have come and ended; return the faults.
+
+        Args:
+            timeout_s: Longest wait in seconds; calls that are missing then are faults.
+        """
+        calls = self.vector["calls"]
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended_count >= len(calls), timeout_s)
+            missing = [
+                f"call {number + 1}, {_method(calls[number])}, "
+                + ("has not ended" if number < self._begun_count else "has not come")
+                for number in range(self._ended_count, len(calls))
+            ]
+            return [*self.faults, *missing]
+
+    def answer(self, method: str, request: Message, context: grpc.ServicerContext) -> Iterator[Any]:
+        """Yield the responses to the next call, messages of the method's type."""
+        call = self._begin(method, context)
+        has_left = threading.Event()
+        if not context.add_callback(has_left.set):
+            has_left.set()
+        try:
+            self._check(call, request, context)
+            yield from self._play(call, request, context, has_left)
+        finally:
+            with self._changed:
+                self._ended_at = time.monotonic()
+                self._ended_count += 1
+                self._changed.notify_all()
+
+    def answer_once(self, method: str, request: Message, context: grpc.ServicerContext) -> Any:
+        """Return the only response to the next call."""
+        [response] = self.answer(method, request, context)
+        return response
+
+    def _begin(self, method: str, context: grpc.ServicerContext) -> VectorCall:
+        calls = self.vector["calls"]
+        with self._changed:
+            if self._repeats and self._begun_count == len(calls):
+                self._begun_count, self._first_request = 0, None
+            number = self._begun_count
+            if number < len(calls) and _method(calls[number]) == method:
+                self._begun_count += 1
+                return calls[number]
+            self.faults.append(f"call {number + 1}, {method}, was not expected")
+        return abort(context, grpc.StatusCode.FAILED_PRECONDITION, self.faults[-1])
+
+    def _check(self, call: VectorCall, request: Message, context: grpc.ServicerContext) -> None:
+        """Note where a call is not the expected one."""
+        expected = call.get("expect", {})
+        sent = json_format.MessageToDict(request, preserving_proto_field_name=True)
+        faults = _differences(expected.get("request", {}), sent, "request")
+        metadata = dict(context.invocation_metadata())
+        faults += _differences(expected.get("metadata", {}), metadata, "metadata")
+        if "deadline_ms" in expected:
+            faults += _check_deadline(expected["deadline_ms"], context.time_remaining())
+        waited_ms = 1e3 * (time.monotonic() - self._ended_at)
+        if waited_ms < expected.get("after_ms", 0):
+            faults.append(f"the call came after {waited_ms:.0f} ms, not {expected['after_ms']}")
+        if isinstance(request, pb.GenerateRequest):
+            if self._first_request not in (None, request):
+                faults.append("the request is not the same as before")
+            self._first_request = request
+        if faults:
+            self.faults += [f"call {self._begun_count}: {fault}" for fault in faults]
+
+    def _play(
+        self,
+        call: VectorCall,
+        request: Message,
+        context: grpc.ServicerContext,
+        has_left: threading.Event,
+    ) -> Iterator[Message]:
+        method, count = _method(call), 0
+        for step in call["script"]:
+            [(kind, value)] = step.items()
+            match kind:
+                case "send" | "raw" | "image":
+                    for response in _responses(method, kind, value, request):
+                        count += 1
+                        yield response
+                case "wait_ms":
+                    has_left.wait(value / 1e3)
+                case "wait":  # until the client has ended the call
+                    if not has_left.wait(_PATIENCE_S):
+                        self.faults.append(f"call {self._begun_count}: the client did not end it")
+                case "connection":
+                    self._act(context.peer(), value, count)
+                    has_left.wait(_PATIENCE_S if value != "drain" else 0)
+                case "status":
+                    _abort(context, value)
+                case _:
+                    raise ValueError(f"unknown step {kind!r}")
+
+
+def _method(call: VectorCall) -> str:
+    return call.get("method", "Generate")
+
+
+def _responses(method: str, kind: str, value: Any, request: Message) -> Iterator[Message]:
+    if method in _RESPONSES:
+        response = _RESPONSES[method]()
+        if kind == "raw":
+            response.ParseFromString(bytes.fromhex(value))
+        yield json_format.ParseDict(value, response) if kind == "send" else response
+        return
+    for event in _events(kind, value):
+        if event.HasField("accepted") and not event.accepted.generation_id:
+            event.accepted.generation_id = getattr(request, "generation_id", "") or "generation-1"
+        yield _STREAMS[method](event=event)
+
+
+def _events(kind: str, value: Any) -> Iterator[pb.GenerationEvent]:
+    if kind == "raw":
+        yield pb.GenerationEvent.FromString(bytes.fromhex(value))
+    elif kind == "send":
+        yield json_format.ParseDict(value, pb.GenerationEvent())
+    else:
+        fields = dict(value)
+        chunk_bytes = fields.pop("chunk_bytes", 1024 * 1024)
+        header = json_format.ParseDict(fields, pb.ImageHeader())
+        yield from image_events(header, image_bytes(header, header.size_bytes), chunk_bytes)
+
+
+def _abort(context: grpc.ServicerContext, status: Mapping[str, Any]) -> None:
+    details = []
+    for detail in status.get("details", ()):
+        [(name, fields)] = detail.items()
+        details.append(json_format.ParseDict(fields, getattr(error_details_pb2, name)()))
+    code = grpc.StatusCode[status["code"]]
+    abort(context, code, status.get("message", ""), details, status.get("pushback_ms"))
+
+
+def _check_deadline(expected: Mapping[str, int] | None, left_s: float | None) -> list[str]:
+    if left_s is None or left_s > _UNLIMITED_S:
+        return ["the call has no deadline"] if expected else []
+    if expected and expected["min"] <= 1e3 * left_s <= expected["max"]:
+        return []
+    return [f"the call's deadline is in {1e3 * left_s:.0f} ms, not {expected or 'unlimited'}"]
+
+
+def _differences(expected: Any, found: Any, path: str) -> list[str]:
+    """Return where `found` lacks or contradicts `expected`; None stands for an absent key."""
+    if isinstance(expected, Mapping) and isinstance(found, Mapping):
+        return [
+            difference
+            for key, value in expected.items()
+            for difference in _differences(value, found.get(key), f"{path}.{key}")
+        ]
+    return [] if expected == found else [f"{path} is {found!r}, not {expected!r}"]
