@@ -25,7 +25,6 @@ _RESPONSES: dict[str, type[Message]] = {
     "ListModels": pb.ListModelsResponse,
     "GetModel": pb.GetModelResponse,
 }
-METHODS = (*_STREAMS, *_RESPONSES)
 
 
 class Replay:
@@ -71,8 +70,9 @@ class Replay:
             ]
             return [*self.faults, *missing]
 
-    def answer(self, method: str, request: Message, context: grpc.ServicerContext) -> Iterator[Any]:
+    def answer(self, request: Message, context: grpc.ServicerContext) -> Iterator[Any]:
         """Yield the responses to the next call, messages of the method's type."""
+        method = type(request).__name__.removesuffix("Request")
         call = self._begin(method, context)
         has_left = threading.Event()
         if not context.add_callback(has_left.set):
@@ -80,15 +80,19 @@ class Replay:
         try:
             self._check(call, request, context)
             yield from self._play(call, request, context, has_left)
+        except Exception as error:
+            if type(error) is not Exception:  # as gRPC raises where a call is aborted
+                self.faults.append(f"the vector cannot be played: {error!r}")
+            raise
         finally:
             with self._changed:
                 self._ended_at = time.monotonic()
                 self._ended_count += 1
                 self._changed.notify_all()
 
-    def answer_once(self, method: str, request: Message, context: grpc.ServicerContext) -> Any:
+    def answer_once(self, request: Message, context: grpc.ServicerContext) -> Any:
         """Return the only response to the next call."""
-        [response] = self.answer(method, request, context)
+        [response] = self.answer(request, context)
         return response
 
     def _begin(self, method: str, context: grpc.ServicerContext) -> VectorCall:
