@@ -20,6 +20,11 @@ _UNLIMITED_S = 1e8
 """gRPC reports a call without a deadline as one whose deadline is centuries away."""
 
 _STREAMS = {"Generate": pb.GenerateResponse, "WatchGeneration": pb.WatchGenerationResponse}
+_CANCELLED = VectorCall(
+    method="CancelGeneration", script=[{"send": {"state": "GENERATION_STATE_CANCELLED"}}]
+)
+"""A call that is welcome after the others: a client that gives up may cancel its generation."""
+
 _RESPONSES: dict[str, type[Message]] = {
     "CancelGeneration": pb.CancelGenerationResponse,
     "ListModels": pb.ListModelsResponse,
@@ -52,6 +57,7 @@ class Replay:
         self._begun_count = self._ended_count = 0
         self._ended_at = time.monotonic()
         self._first_request: Message | None = None
+        self._is_generated = any(_method(call) == "Generate" for call in vector["calls"])
         self._changed = threading.Condition()
 
     def wait(self, timeout_s: float) -> list[str]:
@@ -104,6 +110,8 @@ class Replay:
             if number < len(calls) and _method(calls[number]) == method:
                 self._begun_count += 1
                 return calls[number]
+            if number == len(calls) and method == "CancelGeneration" and self._is_generated:
+                return _CANCELLED
             self.faults.append(f"call {number + 1}, {method}, was not expected")
         return abort(context, grpc.StatusCode.FAILED_PRECONDITION, self.faults[-1])
 
