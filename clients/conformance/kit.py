@@ -21,7 +21,7 @@ from clients.conformance.lines import compare_lines
 from clients.conformance.runners import Runner
 
 VECTORS = Path(__file__).with_name("vectors")
-JOB_S, _END_S, _CALLS_S = 15.0, 5.0, 2.0
+JOB_S, CALLS_S, _END_S = 15.0, 2.0, 5.0
 _NAME_FIELDS = {
     "Generate": "inputs",
     "WatchGeneration": "generation_id",
@@ -45,13 +45,16 @@ class Result:
     seconds: float
 
 
-def run_vectors(runner: Runner, vectors: Sequence[Vector], *, job_s: float = JOB_S) -> list[Result]:
+def run_vectors(
+    runner: Runner, vectors: Sequence[Vector], *, job_s: float = JOB_S, calls_s: float = CALLS_S
+) -> list[Result]:
     """Play vectors to a runner; return a result for each. The runner has ended then.
 
     Args:
         runner: The runner, which has been built.
         vectors: The vectors.
         job_s: Longest time of a job in seconds; the runner is then killed and started again.
+        calls_s: Longest time in seconds between the end of a job and the end of its calls.
     """
     results = []
     service = FakeService(vectors=vectors)
@@ -68,7 +71,7 @@ def run_vectors(runner: Runner, vectors: Sequence[Vector], *, job_s: float = JOB
                 problems.append(failure)
                 process.kill()
                 process = None
-            problems += service.replays[vector["name"]].wait(_CALLS_S)
+            problems += service.replays[vector["name"]].wait(calls_s)
             results.append(Result(vector["name"], problems, time.monotonic() - begun))
     return results
 

@@ -36,10 +36,20 @@ class FakeGeneration:
         self._changed = threading.Condition()
         self._watcher_count = 0
         self._is_cancelled = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._timer: threading.Timer | None = None
 
     def start(self) -> None:
         """Begin to draw."""
-        threading.Thread(target=self._run, daemon=True).start()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Cancel, and wait for the end of all threads."""
+        self.cancel()
+        self._thread.join()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer.join()
 
     def cancel(self) -> pb.GenerationState.ValueType:
         """Stop after the current step; return how the generation has ended."""
@@ -80,9 +90,9 @@ class FakeGeneration:
         if linger_s <= 0:
             self._cancel_if_unwatched()
         elif not self.state:
-            timer = threading.Timer(linger_s, self._cancel_if_unwatched)
-            timer.daemon = True
-            timer.start()
+            self._timer = threading.Timer(linger_s, self._cancel_if_unwatched)
+            self._timer.daemon = True
+            self._timer.start()
 
     def _cancel_if_unwatched(self) -> None:
         with self._changed:

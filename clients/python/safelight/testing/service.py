@@ -136,7 +136,7 @@ class _Servicer(TextToImageServiceServicer):
 
     def stop(self) -> None:
         for generation in self._generations.values():
-            generation.cancel()
+            generation.stop()
 
     def Generate(
         self, request: pb.GenerateRequest, context: grpc.ServicerContext
@@ -221,7 +221,7 @@ class _Servicer(TextToImageServiceServicer):
                 self._generations[known.generation_id] = known
                 known.start()
                 for generation_id in [*self._generations][:-_KEPT_GENERATIONS]:
-                    self._generations.pop(generation_id).cancel()
+                    self._generations.pop(generation_id).stop()
         if known.request != request:
             message = f"generation_id {request.generation_id!r} names that of another request"
             refuse(context, grpc.StatusCode.ALREADY_EXISTS, "GENERATION_EXISTS", message)
