@@ -28,9 +28,10 @@ from safelight import (
     UnauthenticatedError,
 )
 from safelight.testing import FakeService, Vector
+from safelight.testing.generations import FakeGeneration
 from safelight.v1 import text_to_image_pb2 as pb
 
-SLOW = 30.0
+SLOW = 5.0
 """Seconds of a step that no test waits for."""
 
 
@@ -129,17 +130,31 @@ def test_cancel_ends_a_generation_for_all_watchers() -> None:
                     each.images()
 
 
-def test_generation_ends_without_watchers() -> None:
-    service = FakeService(step_s=SLOW)
+def test_generation_ends_without_watchers_or_lingers() -> None:
+    request = pb.GenerateRequest(inputs="x")
+    for linger_s, state in (
+        (0, pb.GENERATION_STATE_CANCELLED),
+        (60, pb.GENERATION_STATE_UNSPECIFIED),
+    ):
+        request.linger.FromSeconds(linger_s)
+        generation = FakeGeneration(request, SLOW)
+        generation.start()
+        events = generation.watch(threading.Event())
+        assert next(events).HasField("accepted")
+        events.close()
+        assert generation.state == state
+        generation.stop()
+
+
+def test_requests_are_kept() -> None:
+    service = FakeService()
     with service as target, Client(target) as client:
-        with client.generate("x", generation_id="one", linger=0) as generation:
-            next(generation)
-        with pytest.raises(CallCancelledError), client.watch("one") as watched:
-            watched.images()
-    assert [type(request) for request in service.requests] == [
-        pb.GenerateRequest,
-        pb.WatchGenerationRequest,
-    ]
+        client.text_to_image("a red circle", seed=0)
+        client.list_models()
+    [generate, models] = service.requests
+    assert isinstance(generate, pb.GenerateRequest)
+    assert generate.parameters.HasField("seed")
+    assert models == pb.ListModelsRequest()
 
 
 def test_token_is_required() -> None:

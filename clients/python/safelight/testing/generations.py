@@ -3,7 +3,7 @@
 import hashlib
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 from safelight.testing.model import DEFAULTS, MODEL
 from safelight.testing.pictures import PREVIEW_SIDE_PX, PREVIEWS, make_png
@@ -60,7 +60,7 @@ class FakeGeneration:
                 self._changed.notify_all()
             return self.state
 
-    def watch(self, has_left: threading.Event) -> Iterator[pb.GenerationEvent]:
+    def watch(self, has_left: threading.Event) -> Generator[pb.GenerationEvent, None, None]:
         """Yield all events, those of the past first, until the end or until `has_left` is set."""
         with self._changed:
             self._watcher_count += 1
