@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,13 @@ def test_runner_that_hangs_is_killed_and_started_again(tmp_path: Path) -> None:
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+def test_kit_that_is_stopped_ends_its_runner(tmp_path: Path) -> None:
+    stop = threading.Event()
+    vectors: list[Vector] = [{"name": f"held {n}", "calls": [], "outcome": []} for n in range(9)]
+    stop.set()
+    assert run_vectors(runner(tmp_path, HANG), vectors, stop=stop) == []
 
 
 def test_runner_that_crashes_is_a_problem_with_its_last_words(tmp_path: Path) -> None:
