@@ -6,10 +6,8 @@ import uuid
 from collections.abc import Generator, Iterator
 
 from safelight.testing.model import DEFAULTS, MODEL
-from safelight.testing.pictures import PREVIEW_SIDE_PX, PREVIEWS, make_png
+from safelight.testing.pictures import PREVIEW_SIDE_PX, PREVIEWS, image_events, make_png
 from safelight.v1 import text_to_image_pb2 as pb
-
-_CHUNK_BYTES = 1024 * 1024
 
 
 class FakeGeneration:
@@ -197,25 +195,3 @@ def _image(
         seed=seed,
     )
     yield from image_events(header, data)
-
-
-def image_events(
-    header: pb.ImageHeader, data: bytes, chunk_bytes: int = _CHUNK_BYTES
-) -> Iterator[pb.GenerationEvent]:
-    """Yield an image's announcement and its chunks.
-
-    Args:
-        header: The announcement; its size and SHA-256 are filled in, if unset.
-        data: All bytes of the image.
-        chunk_bytes: Largest number of bytes in a chunk.
-    """
-    announced = pb.ImageHeader(size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
-    announced.MergeFrom(header)
-    yield pb.GenerationEvent(image=announced)
-    for offset in range(0, len(data), chunk_bytes):
-        chunk = pb.ImageChunk(
-            image_index=header.image_index,
-            offset_bytes=offset,
-            data=data[offset : offset + chunk_bytes],
-        )
-        yield pb.GenerationEvent(chunk=chunk)
