@@ -221,7 +221,7 @@ def test_metadata_of_the_caller_reaches_the_service(
 
 @pytest.mark.parametrize(
     ("protocol", "name", "value"),
-    [(PROTOCOLS[0], "connect_timeout_ms", "500"), (PROTOCOLS[2], "grpc_timeout", "500m")],
+    [(PROTOCOLS[0], "connect_timeout_ms", "200"), (PROTOCOLS[2], "grpc_timeout", "200m")],
 )
 def test_a_deadline_reaches_the_service(
     scripted: ScriptedService,
@@ -235,7 +235,7 @@ def test_a_deadline_reaches_the_service(
     assert failure is not None
     assert failure.code in ("deadline_exceeded", "4")
     assert scripted.time_remaining is not None
-    assert 0 < scripted.time_remaining <= 0.5
+    assert 0 < scripted.time_remaining <= 0.2
     assert scripted.cancelled.wait(10)
 
 
@@ -247,7 +247,7 @@ def test_a_deadline_that_is_none_is_refused(gateway: RunningGateway, value: str)
 
 def test_a_call_without_a_deadline_gets_that_of_the_gateway(scripted: ScriptedService) -> None:
     scripted.play(accepted(), HOLD)
-    with run_gateway(scripted.target, max_request_s=0.3) as gateway:
+    with run_gateway(scripted.target, max_request_s=0.2) as gateway:
         failure = end_of(gateway.url, REQUEST).failure
     assert failure is not None
     assert failure.code == "deadline_exceeded"
