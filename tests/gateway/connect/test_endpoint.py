@@ -1,6 +1,7 @@
 """Connect and gRPC-Web through the gateway: streams, answers, errors, limits and leaving."""
 
 import json
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -347,6 +348,14 @@ def test_pages_of_other_origins_may_call(gateway: RunningGateway) -> None:
     exposed = answer.headers["access-control-expose-headers"].split(", ")
     assert {"grpc-status", "grpc-message", "grpc-status-details-bin"} <= {*exposed}
     assert answer.headers["x-request-id"]
+
+
+def test_the_routes_are_those_of_the_extra(
+    scripted: ScriptedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "connectrpc", None)  # as where it is not installed
+    with run_gateway(scripted.target) as without:
+        assert ask(without.url, "ListModels", "proto").status == 404
 
 
 def test_other_methods_are_not_there(gateway: RunningGateway) -> None:
