@@ -159,7 +159,22 @@ def test_the_address_of_the_service_is_kept_from_callers() -> None:
         failure = end_of(unreachable.url, REQUEST).failure
     assert failure is not None
     assert (failure.code, failure.message) == ("unavailable", "the service cannot be reached")
-    assert failure.reason == "SERVICE_UNAVAILABLE"
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [(grpc.StatusCode.UNAVAILABLE, "unavailable"), (grpc.StatusCode.INTERNAL, "internal")],
+)
+def test_a_broken_stream_has_no_reason_so_that_callers_resume(
+    scripted: ScriptedService,
+    scripted_gateway: RunningGateway,
+    code: grpc.StatusCode,
+    expected: str,
+) -> None:
+    scripted.play_in_turn([accepted(), status(code, "Socket closed")])
+    failure = end_of(scripted_gateway.url, REQUEST).failure
+    assert failure is not None
+    assert (failure.code, failure.details) == (expected, {})
 
 
 @pytest.mark.parametrize("codec", ["proto", "json"])

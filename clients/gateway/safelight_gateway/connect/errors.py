@@ -58,9 +58,10 @@ def connect_errors() -> Iterator[None]:
 
 
 def _from_service(error: SafelightError) -> ConnectError:
+    """Keep the service's details. A broken stream gets none, by which callers know it."""
     known = from_service(error)
-    if not isinstance(error, ServiceError) or known.reason != error.reason:
-        return _from_gateway(known)  # not by the service: its connection broke, or a proxy refused
+    if not isinstance(error, ServiceError):
+        return _from_gateway(known)
     code = Code[error.code.name.replace("CANCELLED", "CANCELED")]
     with suppress(ValueError, DecodeError):
         if status := rpc_status.from_call(cast(grpc.Call, error.__cause__)):

@@ -215,7 +215,8 @@ def mcp(
     try:
         from safelight.mcp.server import McpServer
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("mcp", "mcp_types"):
+        missing = (error.name or "").partition(".")[0]
+        if missing not in ("anyio", "mcp", "mcp_types", "pydantic"):
             raise
         sys.exit("safelight: mcp needs more packages: pip install 'safelight[mcp]'")
     with _usage_errors():
