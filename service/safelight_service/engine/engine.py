@@ -287,4 +287,5 @@ def _completed(job: Job) -> Completed:
         sum(image.step_count for image in job.images),
         dict(sorted(job.widths.items())),
         usage=job.timeline.usage,
+        reused_forward_count=sum(image.reuse.forward_count for image in job.images),
     )

@@ -38,6 +38,7 @@ from safelight_service.engine.pipeline.safety_check import SafetyChecker, guard
 from safelight_service.settings import (
     BatchingSettings,
     ConfigurationError,
+    LimitSettings,
     ModelSettings,
 )
 
@@ -160,7 +161,7 @@ def load_model(
     if settings.acceleration.offload != "none":
         batching = batching.model_copy(update={"max_width": 1})
     try:
-        adapter = PipelineAdapter(pipeline, settings.limits, settings.defaults)
+        adapter = PipelineAdapter(pipeline, _limit(settings.limits, batching), settings.defaults)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ModelFolderError(
             f"cannot serve this {type(pipeline).__name__}: {explain(error)}; check the "
@@ -196,6 +197,11 @@ def silence_libraries() -> None:
     for library in (diffusers, transformers):
         library.utils.logging.set_verbosity_error()
         library.utils.logging.disable_progress_bar()
+
+
+def _limit(limits: LimitSettings, batching: BatchingSettings) -> LimitSettings:
+    """Return the limits, without step reuse in the deterministic mode."""
+    return limits.model_copy(update={"max_step_reuse": 0.0}) if batching.deterministic else limits
 
 
 def _find_most_members(batching: BatchingSettings) -> int | None:
