@@ -58,7 +58,11 @@ class ImageRun:
         parameters = job.request.parameters
         self.seed = parameters.seed + index
         self.reuse = StepReuse(
-            choose_steps(parameters.num_inference_steps, parameters.step_reuse or 0.0)
+            choose_steps(
+                parameters.num_inference_steps,
+                parameters.step_reuse or 0.0,
+                job.model.reuse_curves.get(parameters.scheduler),
+            )
         )
         self._noise = Noise(torch.Generator("cpu").manual_seed(self.seed), hardware.pin)
         self._context: AbstractContextManager[object] = nullcontext()

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import diffusers
@@ -29,6 +30,7 @@ from safelight_service.engine.merging.merger import Merger
 from safelight_service.engine.models.acceleration import accelerate
 from safelight_service.engine.models.digests import FileDigests
 from safelight_service.engine.models.identity import digest_files, find_commit, identify
+from safelight_service.engine.models.reuse_curves import Curves, ReuseCurves
 from safelight_service.engine.operations import Forward
 from safelight_service.engine.pipeline.adapter import PipelineAdapter
 from safelight_service.engine.pipeline.preview import LatentColours
@@ -55,10 +57,14 @@ class LoadedModel:
         batching: BatchingSettings,
         profiles: ProfileStore,
         graphs: BucketedForward | None = None,
+        reuse_curves: Curves = MappingProxyType({}),
     ) -> None:
         self.name = name
         self.revision = revision
-        self.identity = identity
+        self._weights_identity = identity
+        self.reuse_curves = reuse_curves
+        """Calibrated errors of step reuse, by scheduler."""
+        self.identity = json.dumps([identity, reuse_curves]) if reuse_curves else identity
         """Text that is equal for models whose images have the same bytes."""
         self.adapter = adapter
         self.latent_colours = LatentColours.fit(adapter.pipeline)
@@ -120,7 +126,7 @@ class LoadedModel:
     @functools.cached_property
     def _profile_key(self) -> str:
         """Key of everything that affects the time of a forward, except the size of the image."""
-        digest = hashlib.sha256(self.identity.encode()).hexdigest()[:16]
+        digest = hashlib.sha256(self._weights_identity.encode()).hexdigest()[:16]
         return ", ".join((self.name, digest, describe(self.adapter.execution_device)))
 
 
@@ -130,6 +136,7 @@ def load_model(
     profiles: ProfileStore | None = None,
     note_compilation: Callable[[Compilation], None] | None = None,
     digests: FileDigests | None = None,
+    reuse_curves: ReuseCurves | None = None,
 ) -> LoadedModel:
     """Load a model from safetensors, without running code from its folder.
 
@@ -187,6 +194,7 @@ def load_model(
         batching,
         profiles or ProfileStore(None),
         graphs,
+        reuse_curves.get(identity) if reuse_curves else {},
     )
     synchronize(device)  # before other threads use it on their streams
     return model

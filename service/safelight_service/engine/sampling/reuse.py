@@ -15,6 +15,9 @@ from torch import Tensor
 MAX_SHARE = 0.6
 """Largest share of reused steps: beyond it, fewer steps give better images."""
 
+FIRST_STEPS = 2
+"""Steps at the start that are always computed: a line needs two outputs."""
+
 _FIRST_SHARE, _LAST_SHARE = 0.1, 0.05
 """Shares of steps at the start and at the end that are always computed."""
 
@@ -37,7 +40,7 @@ def choose_steps(
     count = math.floor(share * step_count + 1e-9)
     if errors is not None:
         return _choose_cheapest(step_count, count, errors)
-    first = max(2, round(_FIRST_SHARE * step_count))
+    first = max(FIRST_STEPS, round(_FIRST_SHARE * step_count))
     free = step_count - first - max(1, round(_LAST_SHARE * step_count))
     count = min(count, free * _MOST_IN_A_ROW // (_MOST_IN_A_ROW + 1))
     if count <= 0:
@@ -75,7 +78,7 @@ def _choose_cheapest(step_count: int, count: int, errors: Sequence[float]) -> fr
         added = {
             step: cost(chosen | {step}, step)
             - sum(cost(chosen, near) for near in (step - 1, step + 1) if near in chosen)
-            for step in range(2, step_count - 1)
+            for step in range(FIRST_STEPS, step_count - 1)
             if step not in chosen
         }
         step = min(added, key=added.__getitem__, default=None)
