@@ -86,6 +86,13 @@ def to_generation_events(event: events.Event) -> Iterator[pb.GenerationEvent]:
                     model=event.model, fraction=event.fraction, elapsed=_duration(event.elapsed_s)
                 )
             )
+        case events.Restarted():
+            yield pb.GenerationEvent(
+                restarted=pb.GenerationRestarted(
+                    restart_count=event.restart_count,
+                    recovered_step_count=event.recovered_step_count,
+                )
+            )
         case events.Progress():
             yield pb.GenerationEvent(
                 progress=pb.StepProgress(
@@ -120,6 +127,7 @@ def to_generation_events(event: events.Event) -> Iterator[pb.GenerationEvent]:
                     ],
                     cache=_CACHE_STATUSES[event.cache],
                     usage=_usage(event.usage),
+                    restart_count=event.restart_count,
                 )
             )
 

@@ -16,6 +16,7 @@ from safelight.events import (
     Preview,
     Progress,
     Queued,
+    Restarted,
     Timings,
     Usage,
 )
@@ -152,6 +153,13 @@ def model_loading_from_proto(message: pb.ModelLoading) -> ModelLoading:
     )
 
 
+def restarted_from_proto(message: pb.GenerationRestarted) -> Restarted:
+    """Convert the event."""
+    return Restarted(
+        restart_count=message.restart_count, recovered_step_count=message.recovered_step_count
+    )
+
+
 def progress_from_proto(message: pb.StepProgress) -> Progress:
     """Convert the event."""
     return Progress(
@@ -192,6 +200,7 @@ def completed_from_proto(message: pb.GenerationCompleted) -> Completed:
         batch_widths={width.image_count: width.forward_count for width in message.batch_widths},
         cache=_CACHE_STATUSES.get(message.cache, CacheStatus.UNKNOWN),
         usage=_usage_from_proto(message.usage) if message.HasField("usage") else None,
+        restart_count=message.restart_count,
     )
 
 
