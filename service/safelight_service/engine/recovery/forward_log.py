@@ -1,5 +1,6 @@
 """ForwardLog: the outputs of an image's forwards, from an earlier run and for a later one."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,15 +35,19 @@ class ForwardLog:
         """Forwards so far."""
         self._has_begun = False
         self._is_closed = False
+        """Whether it takes no more outputs."""
+        self._is_dropped = False
+        """Whether those taken need not be stored."""
 
     @property
     def step_count(self) -> int:
-        """Steps that the records of the earlier run complete."""
+        """Steps that the records of the earlier run complete, or one less."""
         if not self._found:
             return 0
-        steps = [record.step for record, _ in self._found]
-        is_complete = steps.count(steps[-1]) >= steps.count(steps[0])
-        return steps[-1] + is_complete
+        counts = Counter(record.step for record, _ in self._found)
+        *_, last = counts
+        forward_count = counts.pop(last)  # some schedulers have steps of two forwards
+        return last + (forward_count >= min(counts.values(), default=2))
 
     def replay(self, forward: Forward, device: torch.device) -> Any:
         """Return the logged output of the next forward; None from the first that is not logged."""
@@ -85,7 +90,7 @@ class ForwardLog:
 
     def _save(self, record: Record) -> None:
         """Store a record; on the writer's thread."""
-        if self._is_closed:
+        if self._is_dropped:
             return
         data = record.encode(self._name)
         try:
@@ -97,9 +102,9 @@ class ForwardLog:
                 self._has_begun = True
                 self._found = ()
         except Exception:
-            self._is_closed = True
+            self._is_closed = self._is_dropped = True
             raise
 
-    def close(self) -> None:
-        """Store nothing more; safe to call from any thread."""
-        self._is_closed = True
+    def close(self, *, is_dropped: bool) -> None:
+        """Take no more outputs, and perhaps drop the last ones; safe to call from any thread."""
+        self._is_closed, self._is_dropped = True, is_dropped

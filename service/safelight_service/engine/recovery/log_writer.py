@@ -9,7 +9,7 @@ import structlog
 
 _log = structlog.get_logger()
 
-_MAX_PENDING_BYTES = 64 << 20
+MAX_PENDING_BYTES = 64 << 20
 """Copies of outputs that wait for the thread."""
 _PAUSE_S = 5.0
 """Pause after the store has failed."""
@@ -38,7 +38,7 @@ class LogWriter:
         """Reserve bytes for a record; false if they exceed a bound."""
         with self._lock:
             if (
-                self._pending_bytes + size > _MAX_PENDING_BYTES
+                self._pending_bytes + size > MAX_PENDING_BYTES
                 or self._stored_bytes + size > self._max_bytes
             ):
                 return False

@@ -42,7 +42,7 @@ class RunLog:
     def end(self, *, is_over: bool) -> None:
         """Stop logging; remove the logs if the run is over, and nobody will continue it."""
         for image in self.images:
-            image.close()
+            image.close(is_dropped=is_over)
         if is_over:
             self._writer.submit(0, lambda: self._store.remove(self._names))
         with self._lock:

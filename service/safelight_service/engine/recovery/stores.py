@@ -111,8 +111,8 @@ class RedisStore:
 
     def load(self, names: Sequence[str]) -> list[bytes]:
         """Get values."""
-        values: list[bytes | None] = self._client.mget([_PREFIX + name for name in names])
-        return [value or b"" for value in values]
+        values = self._client.mget([_PREFIX + name for name in names])
+        return [value if isinstance(value, bytes) else b"" for value in values]
 
     def begin(self, name: str, data: bytes) -> None:
         """Set a value."""
