@@ -11,7 +11,6 @@ import sys
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
 
 from safelight_service.app import make_engine
 from safelight_service.core.observer import Observer
@@ -19,12 +18,7 @@ from safelight_service.core.timeline import SharedForward
 from safelight_service.fleet.engine_host import EngineHost
 from safelight_service.fleet.frames import Frame
 from safelight_service.settings import Settings
-
-SETTINGS, FORWARDS = "settings.pickle", "forwards"
-"""Files of a pool: the settings of its engines, and a byte for each forward of their denoisers."""
-READY = "ready\n"
-"""Line on standard output, after those of the log."""
-_SIZE_BYTES = 4
+from support.fleet.messages import FORWARDS, READY, SETTINGS, receive, send
 
 
 class ForwardCounter(Observer):
@@ -37,27 +31,6 @@ class ForwardCounter(Observer):
             os.write(file, b"." * len(forward.members))
 
         self.note_forward = note_forward
-
-
-async def send(writer: asyncio.StreamWriter, value: object) -> None:
-    """Send a value.
-
-    Raises:
-        OSError: the other side is gone.
-    """
-    data = pickle.dumps(value)
-    writer.write(len(data).to_bytes(_SIZE_BYTES, "big") + data)
-    await writer.drain()
-
-
-async def receive(reader: asyncio.StreamReader) -> Any:
-    """Receive a value.
-
-    Raises:
-        EOFError, OSError: the other side is gone.
-    """
-    size = int.from_bytes(await reader.readexactly(_SIZE_BYTES), "big")
-    return pickle.loads(await reader.readexactly(size))
 
 
 async def serve(folder: Path, name: str) -> None:

@@ -18,7 +18,7 @@ from safelight_service.core.request import GenerationRequest
 from safelight_service.fleet.frames import Frame, RunOrder
 from safelight_service.fleet.pool import HostLostError, NoHostError
 from safelight_service.settings import Settings
-from support.fleet.engine_process import FORWARDS, READY, SETTINGS, receive, send
+from support.fleet.messages import FORWARDS, READY, SETTINGS, receive, send
 from support.warm_process import WarmProcess
 
 _BROKEN = (OSError, EOFError)

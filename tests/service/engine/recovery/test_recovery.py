@@ -16,7 +16,7 @@ from support.engine.tiny_models import TinyModels
 from support.pipelines.families import FAMILIES
 from tests.service.fleet.backends import become, generate, open_local, settings_of
 
-STEPS, REACHED = 24, 6
+STEPS, REACHED = 16, 4
 REQUEST = GenerationRequest(
     "a red circle",
     Parameters(**{**SMALL, "num_inference_steps": STEPS, "scheduler": "euler"}),
