@@ -11,6 +11,8 @@ _log = structlog.get_logger()
 
 MAX_PENDING_BYTES = 64 << 20
 """Copies of outputs that wait for the thread."""
+_PATIENCE_S = 5.0
+"""Longest wait for the thread at the end."""
 _PAUSE_S = 5.0
 """Pause after the store has failed."""
 
@@ -62,9 +64,9 @@ class LogWriter:
         self._paused_until = time.monotonic() + _PAUSE_S
 
     def close(self) -> None:
-        """End the thread, after all tasks."""
+        """End the thread, after all tasks; give up after a while, as a device may hang."""
         self._tasks.put(None)
-        self._thread.join()
+        self._thread.join(_PATIENCE_S)
 
     def _work(self) -> None:
         while (item := self._tasks.get()) is not None:
