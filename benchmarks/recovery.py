@@ -8,6 +8,7 @@ logs, take turns on the same generations; processor time is that of the process.
 import argparse
 import asyncio
 import random
+import statistics
 import tempfile
 import time
 from collections import Counter
@@ -16,19 +17,28 @@ from contextlib import AsyncExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import torch
+
 from benchmarks.harness.report import compare, take_turns, write_report
 from safelight_service.app import make_engine
 from safelight_service.core.backend import Backend
 from safelight_service.core.request import GenerationRequest, Parameters
 from safelight_service.core.timeline import Timeline
+from safelight_service.engine.operations import Forward
+from safelight_service.engine.recovery.log_writer import LogWriter
+from safelight_service.engine.recovery.run_logs import RunLog
+from safelight_service.engine.recovery.stores import FolderStore
 from safelight_service.settings import BatchingSettings, RecoverySettings, Settings
 from support.fleet.kills import open_killing
 from support.running_service import prepare_services
 
 KILLS = 100
 STEPS = 20
-ROUNDS = 20
-CONCURRENCIES = (1, 8)
+ROUNDS = 40
+BATCHES = 50
+ROOM_BYTES = 1 << 30
+OUTPUT = (2, 12, 16, 16)
+"""Shape of an output of the embedded model's denoiser, with guidance."""
 REQUEST = GenerationRequest(
     "a red circle above a blue square",
     Parameters(num_inference_steps=STEPS, seed=0),
@@ -44,11 +54,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="turns of each engine")
     arguments = parser.parse_args()
     prepare_services()
-    figures: dict[str, object] = {"kills": asyncio.run(kill(arguments.kills))}
-    for concurrency in CONCURRENCIES:
-        figures[f"cost of logs, {concurrency} at once"] = compare_costs(
-            concurrency, arguments.rounds
-        )
+    figures: dict[str, object] = {
+        "kills": asyncio.run(kill(arguments.kills)),
+        "record": measure_record(),
+        "cost of a log": compare_costs(arguments.rounds),
+    }
     write_report("recovery", figures)
 
 
@@ -84,13 +94,13 @@ async def kill(count: int) -> dict[str, object]:
     return figures
 
 
-def compare_costs(concurrency: int, rounds: int) -> dict[str, object]:
-    """Compare the processor time of an image with and without logs, at a concurrency."""
+def compare_costs(rounds: int) -> dict[str, object]:
+    """Compare the processor time of an image with and without a log."""
 
     async def measure() -> dict[str, list[float]]:
         async with AsyncExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            plain = Settings(torch_threads=1, batching=BatchingSettings(max_width=8))
+            plain = Settings(torch_threads=1, batching=BatchingSettings(max_width=1))
             logging = plain.model_copy(update={"recovery": RecoverySettings(folder=folder)})
             engines = {"without": make_engine(plain), "with": make_engine(logging)}
             for engine in engines.values():
@@ -100,9 +110,8 @@ def compare_costs(concurrency: int, rounds: int) -> dict[str, object]:
 
             def way(engine: Backend) -> Callable[[], float]:
                 def run() -> float:
-                    return asyncio.run_coroutine_threadsafe(
-                        _processor_ms(engine, concurrency), loop
-                    ).result()
+                    making = _processor_ms(engine)
+                    return asyncio.run_coroutine_threadsafe(making, loop).result()
 
                 return run
 
@@ -110,25 +119,38 @@ def compare_costs(concurrency: int, rounds: int) -> dict[str, object]:
             return await asyncio.to_thread(take_turns, ways, rounds)
 
     figures = compare(asyncio.run(measure()))
-    print(f"processor time of an image in ms, {concurrency} at once")
+    print("processor time of an image in ms")
     for name, figure in figures.items():
         print(f"  {name:<10}{figure.measured.median:>8.2f}   {figure.ratio}")
     return {name: asdict(figure) for name, figure in figures.items()}
 
 
-async def _processor_ms(engine: Backend, concurrency: int) -> float:
-    """Return the processor time of an image, of eight."""
+async def _processor_ms(engine: Backend) -> float:
+    """Return the processor time of an image."""
     begun_at = time.process_time()
-    waiting = iter(range(8))
+    async with engine.prepare(REQUEST, lambda _: None, Timeline()) as prepared:
+        await engine.run(prepared, lambda _: None)
+    return (time.process_time() - begun_at) * 1e3
 
-    async def call() -> None:
-        for number in waiting:
-            request = replace(REQUEST, run_key=str(number))
-            async with engine.prepare(request, lambda _: None, Timeline()) as prepared:
-                await engine.run(prepared, lambda _: None)
 
-    await asyncio.gather(*(call() for _ in range(concurrency)))
-    return (time.process_time() - begun_at) * 1e3 / 8
+def measure_record() -> dict[str, float]:
+    """Return the processor time of logging a forward, all threads together, in milliseconds."""
+    output = (torch.rand(OUTPUT),)
+    forward = Forward({"sample": output[0], "timestep": torch.tensor(5)}, 1, None)
+    taken = []
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(BATCHES):
+            store, writer = FolderStore(Path(folder), 60, ROOM_BYTES), LogWriter(ROOM_BYTES)
+            log = RunLog(["name"], [b""], store, writer, ROOM_BYTES)
+            begun_at = time.process_time()
+            for step in range(STEPS):
+                log.images[0].write(forward, step, output, torch.device("cpu"))
+            writer.close()
+            taken.append((time.process_time() - begun_at) * 1e3 / STEPS)
+    figures = {"processor time of a logged forward in ms": statistics.median(taken)}
+    for name, figure in figures.items():
+        print(f"{name:<44}{figure:.3f}")
+    return figures
 
 
 if __name__ == "__main__":
