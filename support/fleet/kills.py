@@ -54,7 +54,6 @@ class Killing:
         events: list[Event] = []
         killing: list[asyncio.Task[None]] = []
         remaining = [*kill_at_steps]
-        before = self._pool.forward_count
 
         async def kill() -> None:
             await asyncio.sleep(delay_s)
@@ -68,6 +67,7 @@ class Killing:
 
         for _ in kill_at_steps:
             await asyncio.to_thread(self._pool.start_engine)
+        before = self._pool.forward_count  # after the warm-ups
         async with self._front.prepare(request, note, Timeline()) as prepared:
             events.append(await self._front.run(prepared, note))
         await asyncio.gather(*killing)
