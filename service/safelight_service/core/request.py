@@ -59,6 +59,8 @@ class GenerationRequest:
     """The party that its device time counts for."""
     cache_scope: str = field(default="", compare=False)
     """Name of the callers that share its results; empty for all callers."""
+    run_key: str = field(default="", compare=False)
+    """Name of its run, the same in each attempt; empty if it is not attempted again."""
     open_seed: int | None = field(default=None, compare=False)
     """Seed to use if the parameters have none; None: a random one."""
 

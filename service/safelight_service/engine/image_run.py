@@ -22,6 +22,7 @@ from safelight_service.engine.pipeline.host_values import HostValues
 from safelight_service.engine.pipeline.preview import unpack
 from safelight_service.engine.pipeline.proxies import DenoiserProxy, VaeProxy
 from safelight_service.engine.pipeline.rendering import Pixels, render_image, render_preview
+from safelight_service.engine.recovery.forward_log import ForwardLog
 from safelight_service.engine.sampling.denoising import Step, observe_steps
 from safelight_service.engine.sampling.noise import Noise
 from safelight_service.engine.sampling.reuse import StepReuse, choose_steps
@@ -54,6 +55,10 @@ class ImageRun:
         """Rows of its last forward; 0 before the first one."""
         self.widths: Counter[int] = Counter()
         """Number of its forwards by width, the number of images that shared one."""
+        self.recovered_step_count = 0
+        """Steps whose forwards came from the log."""
+        self._log = None if job.log is None else job.log.images[index]
+        self._is_replaying = False
         self.timeline = job.timeline.add_image()
         parameters = job.request.parameters
         self.seed = parameters.seed + index
@@ -118,8 +123,8 @@ class ImageRun:
     @property
     def demand(self) -> Demand:
         """Demand of a computed step: measured, or that of similar images before the first one."""
-        computed_count = self.reuse.count_computed(0, self.step_count)
-        if computed_count == 0:
+        computed_count = self.reuse.count_computed(self.recovered_step_count, self.step_count)
+        if computed_count <= 0:
             return self.job.cost_model.demand(is_guided=self.job.is_guided)
         return Demand(self.widths.total() / computed_count, self.row_count)
 
@@ -132,17 +137,19 @@ class ImageRun:
         """Call the pipeline, and return when it waits for its first operation."""
         self.timeline.started_at = time.monotonic()
         self._greenlet = greenlet.greenlet(self._make)
-        self.resume()
+        self._switch(None)
+        if self._log is not None:
+            self._replay(self._log)
 
-    def resume(self, result: Any = None) -> None:
+    def resume(self, result: Any) -> None:
         """Resume with the result of `operation`, and return at the next one or at the end.
 
         Raises:
             Exception: any error of the pipeline.
         """
-        assert self._greenlet is not None
-        with self._context:
-            self.operation = self._greenlet.switch(result)
+        if self._log is not None and isinstance(self.operation, Forward):
+            self._log.write(self.operation, self.step_count, result, self._device)
+        self._switch(result)
 
     def fail(self, error: Exception) -> None:
         """Resume by raising the error of `operation` in the pipeline.
@@ -164,6 +171,29 @@ class ImageRun:
         """Draw the noise of the next step while the device works on this one."""
         if self.step_count and self.steps_left and not isinstance(self._context, nullcontext):
             self._noise.draw_ahead()
+
+    @property
+    def _device(self) -> torch.device:
+        device: torch.device = self.job.model.adapter.execution_device
+        return device
+
+    def _switch(self, result: Any) -> None:
+        assert self._greenlet is not None
+        with self._context:
+            self.operation = self._greenlet.switch(result)
+
+    def _replay(self, log: ForwardLog) -> None:
+        """Run the pipeline with logged outputs, up to the first forward that has none."""
+        self._is_replaying = True
+        while isinstance(self.operation, Forward):
+            output = log.replay(self.operation, self._device)
+            if output is None:
+                break
+            self._switch(output)
+        self._is_replaying = False
+        self.recovered_step_count = self.step_count
+        if self.step_count:
+            self._post_progress()
 
     def _make(self, _: None) -> None:
         """Call the pipeline and post its image; the body of the greenlet."""
@@ -256,6 +286,8 @@ class ImageRun:
     def _on_step(self, step: Step) -> None:
         self.step_count = step.number
         self._noise.end_step()
+        if self._is_replaying:
+            return
         self.timeline.step_ends.append(time.monotonic())
         self._post_progress()
         self._post_preview(step)

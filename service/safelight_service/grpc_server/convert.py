@@ -86,6 +86,13 @@ def to_generation_events(event: events.Event) -> Iterator[pb.GenerationEvent]:
                     model=event.model, fraction=event.fraction, elapsed=_duration(event.elapsed_s)
                 )
             )
+        case events.Restarted():
+            yield pb.GenerationEvent(
+                restarted=pb.GenerationRestarted(
+                    restart_count=event.restart_count,
+                    recovered_step_count=event.recovered_step_count,
+                )
+            )
         case events.Progress():
             yield pb.GenerationEvent(
                 progress=pb.StepProgress(
@@ -121,6 +128,7 @@ def to_generation_events(event: events.Event) -> Iterator[pb.GenerationEvent]:
                     cache=_CACHE_STATUSES[event.cache],
                     usage=_usage(event.usage),
                     reused_forward_count=event.reused_forward_count,
+                    restart_count=event.restart_count,
                 )
             )
 

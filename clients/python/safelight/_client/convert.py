@@ -16,6 +16,7 @@ from safelight.events import (
     Preview,
     Progress,
     Queued,
+    Restarted,
     Timings,
     Usage,
 )
@@ -153,6 +154,13 @@ def model_loading_from_proto(message: pb.ModelLoading) -> ModelLoading:
     )
 
 
+def restarted_from_proto(message: pb.GenerationRestarted) -> Restarted:
+    """Convert the event."""
+    return Restarted(
+        restart_count=message.restart_count, recovered_step_count=message.recovered_step_count
+    )
+
+
 def progress_from_proto(message: pb.StepProgress) -> Progress:
     """Convert the event."""
     return Progress(
@@ -194,6 +202,7 @@ def completed_from_proto(message: pb.GenerationCompleted) -> Completed:
         cache=_CACHE_STATUSES.get(message.cache, CacheStatus.UNKNOWN),
         usage=_usage_from_proto(message.usage) if message.HasField("usage") else None,
         reused_forward_count=message.reused_forward_count,
+        restart_count=message.restart_count,
     )
 
 

@@ -581,6 +581,7 @@ class GenerationEvent(_message.Message):
     IMAGE_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
     COMPLETED_FIELD_NUMBER: _builtins.int
+    RESTARTED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def accepted(self) -> Global___GenerationAccepted:
         """The request is valid and the generation exists."""
@@ -613,6 +614,10 @@ class GenerationEvent(_message.Message):
     def completed(self) -> Global___GenerationCompleted:
         """All images are sent; the last event."""
 
+    @_builtins.property
+    def restarted(self) -> Global___GenerationRestarted:
+        """The engine was lost, and another one continues."""
+
     def __init__(
         self,
         *,
@@ -624,12 +629,13 @@ class GenerationEvent(_message.Message):
         image: Global___ImageHeader | None = ...,
         chunk: Global___ImageChunk | None = ...,
         completed: Global___GenerationCompleted | None = ...,
+        restarted: Global___GenerationRestarted | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "chunk", b"chunk", "completed", b"completed", "image", b"image", "kind", b"kind", "model_loading", b"model_loading", "preview", b"preview", "progress", b"progress", "queued", b"queued"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "chunk", b"chunk", "completed", b"completed", "image", b"image", "kind", b"kind", "model_loading", b"model_loading", "preview", b"preview", "progress", b"progress", "queued", b"queued", "restarted", b"restarted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "chunk", b"chunk", "completed", b"completed", "image", b"image", "kind", b"kind", "model_loading", b"model_loading", "preview", b"preview", "progress", b"progress", "queued", b"queued"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "chunk", b"chunk", "completed", b"completed", "image", b"image", "kind", b"kind", "model_loading", b"model_loading", "preview", b"preview", "progress", b"progress", "queued", b"queued", "restarted", b"restarted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["accepted", "queued", "model_loading", "progress", "preview", "image", "chunk", "completed"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["accepted", "queued", "model_loading", "progress", "preview", "image", "chunk", "completed", "restarted"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -797,6 +803,37 @@ class StepProgress(_message.Message):
 Global___StepProgress: _TypeAlias = StepProgress  # noqa: Y015
 
 @_typing.final
+class GenerationRestarted(_message.Message):
+    """The engine that made the images was lost, and another one continues, with the
+    same seed. Steps and previews of unfinished images may go back after this
+    event. Images that were sent stay valid and are not sent again.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESTART_COUNT_FIELD_NUMBER: _builtins.int
+    RECOVERED_STEP_COUNT_FIELD_NUMBER: _builtins.int
+    restart_count: _builtins.int
+    """Restarts of this generation so far; 1 is the first."""
+    recovered_step_count: _builtins.int
+    """Steps, of all images together, that were recovered from a log instead of made
+    again; 0 if the service keeps none.
+    """
+    def __init__(
+        self,
+        *,
+        restart_count: _builtins.int = ...,
+        recovered_step_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["recovered_step_count", b"recovered_step_count", "restart_count", b"restart_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GenerationRestarted: _TypeAlias = GenerationRestarted  # noqa: Y015
+
+@_typing.final
 class ImagePreview(_message.Message):
     """A small picture of an unfinished image: the model's current prediction of
     the finished one.
@@ -934,6 +971,7 @@ class GenerationCompleted(_message.Message):
     CACHE_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     REUSED_FORWARD_COUNT_FIELD_NUMBER: _builtins.int
+    RESTART_COUNT_FIELD_NUMBER: _builtins.int
     step_count: _builtins.int
     """Denoising steps of all images together; from the cache, those of the
     original generation.
@@ -943,6 +981,10 @@ class GenerationCompleted(_message.Message):
     reused_forward_count: _builtins.int
     """Forwards of these images that reused earlier outputs instead of running, and
     are missing from `batch_widths`.
+    """
+    restart_count: _builtins.int
+    """Engines that were lost while they made the images; GenerationRestarted
+    announced each.
     """
     @_builtins.property
     def timings(self) -> Global___GenerationTimings:
@@ -967,10 +1009,11 @@ class GenerationCompleted(_message.Message):
         cache: Global___CacheStatus.ValueType = ...,
         usage: Global___GenerationUsage | None = ...,
         reused_forward_count: _builtins.int = ...,
+        restart_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_widths", b"batch_widths", "cache", b"cache", "reused_forward_count", b"reused_forward_count", "step_count", b"step_count", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_widths", b"batch_widths", "cache", b"cache", "restart_count", b"restart_count", "reused_forward_count", b"reused_forward_count", "step_count", b"step_count", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
