@@ -19,3 +19,10 @@ def test_a_benchmark_runs_and_compares_its_figures_with_the_goals(
     assert ended.returncode == 0, ended.stderr
     assert all(row in ended.stdout for row in rows)
     assert "goal" in ended.stdout
+
+
+@pytest.mark.slow
+def test_kills_and_cancels_behind_envoy_cost_no_image() -> None:
+    command = [sys.executable, "-m", "benchmarks.faults.kills", "--rehearse"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr

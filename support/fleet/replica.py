@@ -1,0 +1,88 @@
+"""Replica: a real service on a port of its own, which one can kill, freeze and start again."""
+
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from safelight import Client, GenerationNotFoundError
+
+from support.running_service import RunningService, run_service
+
+
+class Replica:
+    """A service that returns on the same port after each death."""
+
+    def __init__(self, **settings: str) -> None:
+        """`settings` are those of `run_service`."""
+        self._settings = settings
+        self._stack = ExitStack()
+        self._service: RunningService | None = None
+        self._port = 0
+        self._ended: list[dict[str, Any]] = []
+
+    @property
+    def target(self) -> str:
+        """HOST:PORT, the same after each start."""
+        return f"127.0.0.1:{self._port}"
+
+    @property
+    def ended(self) -> list[dict[str, Any]]:
+        """Log lines of all generations that have ended here, in this process and earlier ones."""
+        return self._ended + ([] if self._service is None else _read_ended(self._service))
+
+    def start(self) -> None:
+        """Start the service; return when it is ready."""
+        running = run_service(port=self._port, log_format="json", **self._settings)
+        self._service = self._stack.enter_context(running)
+        self._port = int(self._service.target.rpartition(":")[2])
+
+    def kill(self) -> None:
+        """Kill the service by SIGKILL, if it runs."""
+        if self._service is not None:
+            self._service.process.kill()
+            self._service.process.wait()
+            self._ended += _read_ended(self._service)
+            self._service = None
+            self._stack.close()
+
+    def freeze(self) -> None:
+        """Stop the service by SIGSTOP: it keeps its connections and answers nothing."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Continue a frozen service."""
+        self._signal(signal.SIGCONT)
+
+    def holds(self, generation_id: str) -> bool:
+        """Whether the service itself runs or keeps a generation."""
+        with Client(self.target) as client:
+            try:
+                with client.watch(generation_id) as generation:
+                    next(generation)
+            except GenerationNotFoundError:
+                return False
+        return True
+
+    def _signal(self, number: int) -> None:
+        assert self._service is not None
+        self._service.process.send_signal(number)
+
+
+@contextmanager
+def open_replicas(count: int, **settings: str) -> Iterator[list[Replica]]:
+    """Start replicas; kill them at the end."""
+    replicas = [Replica(**settings) for _ in range(count)]
+    try:
+        for replica in replicas:
+            replica.start()
+        yield replicas
+    finally:
+        for replica in replicas:
+            replica.kill()
+
+
+def _read_ended(service: RunningService) -> list[dict[str, Any]]:
+    lines = (json.loads(line) for line in service.read_log().splitlines() if line[:1] == "{")
+    return [line for line in lines if line["event"] == "generation_ended"]
