@@ -34,7 +34,8 @@ class Replica:
 
     def start(self) -> None:
         """Start the service; return when it is ready."""
-        running = run_service(port=self._port, log_format="json", **self._settings)
+        settings: Any = {**self._settings, "log_format": "json"}
+        running = run_service(port=self._port, **settings)
         self._service = self._stack.enter_context(running)
         self._port = int(self._service.target.rpartition(":")[2])
 

@@ -3,6 +3,7 @@
 from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
 from safelight_service.fleet.directory import Directory
+from safelight_service.fleet.execution_leases import ExecutionLeases
 from safelight_service.fleet.quotas import Quotas
 from safelight_service.generations.generations import Generations
 from safelight_service.grpc_server.relay import Peers, RelayingServicer
@@ -33,6 +34,10 @@ class Fleet:
         """Limits of tokens that hold in the whole fleet; None without tokens."""
         if settings.tokens_file is not None:
             self.quotas = Quotas(self._open_link("quotas"), fleet.lease_s)
+        self.leases = None
+        """Leases of executions; None unless the fleet shares results."""
+        if settings.cache.enabled and settings.cache.redis_url is not None:
+            self.leases = ExecutionLeases(self._open_link("executions"))
         self._directory: Directory | None = None
 
     def start(
@@ -54,6 +59,8 @@ class Fleet:
             await self._directory.close()
         if self.quotas is not None:
             await self.quotas.close()
+        if self.leases is not None:
+            await self.leases.close()
         await self._peers.close()
 
     def _open_link(self, name: str) -> RedisLink:

@@ -89,6 +89,7 @@ class Server:
             settings.generations,
             observer,
             None if self._fleet is None else self._fleet.quotas,
+            None if self._fleet is None else self._fleet.leases,
         )
         self._revocation = (
             None if tokens is None else Revocation(tokens, self._ongoing, self._generations)
