@@ -11,6 +11,7 @@ from safelight_service.grpc_server.servicer import TextToImageServicer
 from safelight_service.grpc_server.tls import peer_credentials
 from safelight_service.redis_link import RedisLink
 from safelight_service.settings import FleetSettings, Settings
+from safelight_settings import TrustedProxies
 
 _RETRY_S = 1.0
 """Pause after the Redis server has failed to answer."""
@@ -26,6 +27,7 @@ class Fleet:
             ConfigurationError: a certificate cannot be read.
         """
         self._settings = fleet
+        self._proxies = TrustedProxies(settings.trusted_proxies)
         self._peers = Peers()
         if settings.tls is not None:
             credentials = peer_credentials(settings.tls, fleet.authorities)
@@ -51,7 +53,7 @@ class Fleet:
         self._directory.start(generations.knows)
         if self.quotas is not None:
             self.quotas.start()
-        return RelayingServicer(local, self._directory, self._peers)
+        return RelayingServicer(local, self._directory, self._peers, self._proxies)
 
     async def close(self) -> None:
         """Give back all leases, and disconnect."""

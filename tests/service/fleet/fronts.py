@@ -8,7 +8,7 @@ from pathlib import Path
 from safelight import AsyncClient
 
 from safelight_service.grpc_server.server import Server
-from safelight_service.settings import CacheSettings, FleetSettings, Settings
+from safelight_service.settings import CacheSettings, FleetSettings, GenerationSettings, Settings
 from support.fleet.sleeping_engine import SleepingEngine
 
 
@@ -30,6 +30,7 @@ async def open_fronts(
     *,
     shares_results: bool = False,
     trusted_proxies: tuple[str, ...] = (),
+    max_watches: int = 100,
 ) -> AsyncIterator[tuple[Front, ...]]:
     """Start services that share a Redis server."""
     async with AsyncExitStack() as stack:
@@ -41,6 +42,7 @@ async def open_fronts(
                 tokens_file=tokens_file,
                 grace_s=0,
                 trusted_proxies=trusted_proxies,
+                generations=GenerationSettings(max_watches=max_watches),
                 cache=CacheSettings.model_validate(
                     {"redis_url": redis_url} if shares_results else {}
                 ),
