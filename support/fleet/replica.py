@@ -20,17 +20,17 @@ class Replica:
         self._stack = ExitStack()
         self._service: RunningService | None = None
         self._port = 0
-        self._ended: list[dict[str, Any]] = []
+        self._lines: list[dict[str, Any]] = []
 
     @property
     def target(self) -> str:
         """HOST:PORT, the same after each start."""
         return f"127.0.0.1:{self._port}"
 
-    @property
-    def ended(self) -> list[dict[str, Any]]:
-        """Log lines of all generations that have ended here, in this process and earlier ones."""
-        return self._ended + ([] if self._service is None else _read_ended(self._service))
+    def find_lines(self, event: str) -> list[dict[str, Any]]:
+        """Return all log lines of an event, of this process and of earlier ones."""
+        lines = self._lines + ([] if self._service is None else _read_lines(self._service))
+        return [line for line in lines if line["event"] == event]
 
     def start(self) -> None:
         """Start the service; return when it is ready."""
@@ -44,7 +44,7 @@ class Replica:
         if self._service is not None:
             self._service.process.kill()
             self._service.process.wait()
-            self._ended += _read_ended(self._service)
+            self._lines += _read_lines(self._service)
             self._service = None
             self._stack.close()
 
@@ -84,6 +84,5 @@ def open_replicas(count: int, **settings: str) -> Iterator[list[Replica]]:
             replica.kill()
 
 
-def _read_ended(service: RunningService) -> list[dict[str, Any]]:
-    lines = (json.loads(line) for line in service.read_log().splitlines() if line[:1] == "{")
-    return [line for line in lines if line["event"] == "generation_ended"]
+def _read_lines(service: RunningService) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in service.read_log().splitlines() if line.endswith("}")]

@@ -28,6 +28,8 @@ _PASSED_ON = frozenset(
 _OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.enable_retries", 0),  # the relay itself decides what to do without the peer
+    # Tries again soon where a peer was gone. To close its channel would cancel all calls to it.
+    ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.keepalive_time_ms", 10_000),  # a frozen peer is as good as gone
     ("grpc.keepalive_timeout_ms", 5_000),
 ]
@@ -56,16 +58,11 @@ class Peers:
             )
         return pb_grpc.TextToImageServiceStub(self._channels[address])
 
-    async def forget(self, address: str) -> None:
-        """Close the channel of a front that does not answer."""
-        channel = self._channels.pop(address, None)
-        if channel is not None:
-            await channel.close()
-
     async def close(self) -> None:
         """Close all channels."""
-        for address in tuple(self._channels):
-            await self.forget(address)
+        for channel in self._channels.values():
+            await channel.close()
+        self._channels.clear()
 
 
 class RelayingServicer(pb_grpc.TextToImageServiceServicer):
@@ -108,7 +105,6 @@ class RelayingServicer(pb_grpc.TextToImageServiceServicer):
             except grpc.aio.AioRpcError as error:
                 if not _is_broken(error):
                     await _abort(context, error)
-                await self._peers.forget(holder)
                 holder = await self._directory.claim(
                     current_owner(), request.generation_id, gone=holder
                 )
