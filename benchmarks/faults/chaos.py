@@ -77,9 +77,7 @@ def measure(
         for line in ended
         if line["state"] == "completed" and line["cache"] != "hit"
     )
-    needless = [
-        each.name for each in made if works[each.name] > 1 and not chaos.has_met(each.began_at)
-    ]
+    needless = [each.name for each in made if works[each.name] > 1 and not chaos.has_met(each)]
     wrong = [each.name for each in made if each.sha256 != undisturbed[each.seed]]
     return {
         "generations": len(made),
@@ -202,9 +200,9 @@ class Chaos:
             self._is_over.set()
             thread.join()
 
-    def has_met(self, began_at: float) -> bool:
-        """Whether a fault began after a generation, or up to a minute before it."""
-        return any(at > began_at - 60 for at in self._times)
+    def has_met(self, made: Made) -> bool:
+        """Whether a fault began during a generation, or up to a minute before it."""
+        return any(made.began_at - 60 < at < made.ended_at for at in self._times)
 
     def _run(self) -> None:
         faults: list[Callable[[], None]] = [
