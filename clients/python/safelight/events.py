@@ -232,6 +232,7 @@ class Completed:
         batch_widths: Number of forwards by batch width: how many images shared each.
         cache: How the generation used the service's result cache.
         usage: Work that counts for the generation; None from an older service.
+        reused_forward_count: Number of forwards that step reuse saved.
     """
 
     timings: Timings
@@ -239,6 +240,7 @@ class Completed:
     batch_widths: Mapping[int, int]
     cache: CacheStatus
     usage: Usage | None = None
+    reused_forward_count: int = 0
 
 
 Event: TypeAlias = ModelLoading | Accepted | Queued | Progress | Preview | Image | Completed

@@ -121,6 +121,8 @@ class Completed:
     """Number of forwards by their width, the number of images that shared one."""
     cache: CacheUse = CacheUse.BYPASS
     usage: Usage = Usage()
+    reused_forward_count: int = 0
+    """Forwards saved by step reuse."""
 
 
 Event = Accepted | Queued | ModelLoading | Progress | Preview | Image | Completed

@@ -19,6 +19,7 @@ class Parameters:
     height: int | None = None
     scheduler: str | None = None
     seed: int | None = None
+    step_reuse: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class ResolvedParameters:
     """Parameters with every default filled in.
 
     `guidance_scale` and `negative_prompt` are None if the model does not support them;
-    `negative_prompt` is None also if it is empty.
+    `negative_prompt` is None also if it is empty. `step_reuse` is None if the model has none.
     """
 
     guidance_scale: float | None
@@ -77,6 +78,7 @@ class ResolvedParameters:
     height: int
     scheduler: str
     seed: int
+    step_reuse: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ from safelight_service.engine.models.acceleration import keep_compiled
 from safelight_service.engine.models.digests import FileDigests
 from safelight_service.engine.models.loading import LoadedModel, load_model, silence_libraries
 from safelight_service.engine.models.registry import ModelRegistry
+from safelight_service.engine.models.reuse_curves import CURVES_FILE, ReuseCurves
 from safelight_service.engine.queue_bounds import QueueBounds
 from safelight_service.settings import Settings
 
@@ -83,6 +84,7 @@ class Engine:
                 profiles=ProfileStore(batching.profiles_file),
                 note_compilation=observer.note_compilation,
                 digests=FileDigests(_beside(batching.profiles_file, "digests.json")),
+                reuse_curves=ReuseCurves(_beside(batching.profiles_file, CURVES_FILE)),
             ),
             self._warm_up,
             observer,
@@ -287,4 +289,5 @@ def _completed(job: Job) -> Completed:
         sum(image.step_count for image in job.images),
         dict(sorted(job.widths.items())),
         usage=job.timeline.usage,
+        reused_forward_count=sum(image.reuse.forward_count for image in job.images),
     )

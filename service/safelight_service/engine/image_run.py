@@ -24,6 +24,7 @@ from safelight_service.engine.pipeline.proxies import DenoiserProxy, VaeProxy
 from safelight_service.engine.pipeline.rendering import Pixels, render_image, render_preview
 from safelight_service.engine.sampling.denoising import Step, observe_steps
 from safelight_service.engine.sampling.noise import Noise
+from safelight_service.engine.sampling.reuse import StepReuse, choose_steps
 
 if TYPE_CHECKING:
     from safelight_service.engine.job import Job
@@ -54,7 +55,15 @@ class ImageRun:
         self.widths: Counter[int] = Counter()
         """Number of its forwards by width, the number of images that shared one."""
         self.timeline = job.timeline.add_image()
-        self.seed = job.request.parameters.seed + index
+        parameters = job.request.parameters
+        self.seed = parameters.seed + index
+        self.reuse = StepReuse(
+            choose_steps(
+                parameters.num_inference_steps,
+                parameters.step_reuse or 0.0,
+                job.model.reuse_curves.get(parameters.scheduler),
+            )
+        )
         self._noise = Noise(torch.Generator("cpu").manual_seed(self.seed), hardware.pin)
         self._context: AbstractContextManager[object] = nullcontext()
         """Entered whenever the pipeline runs, and left when it is suspended."""
@@ -100,11 +109,19 @@ class ImageRun:
         return self.job.request.parameters.num_inference_steps - self.step_count
 
     @property
+    def computed_steps_left(self) -> int:
+        """Number of the remaining steps that run forwards."""
+        return self.reuse.count_computed(
+            self.step_count, self.job.request.parameters.num_inference_steps
+        )
+
+    @property
     def demand(self) -> Demand:
-        """Demand of a step: measured, or that of similar images before the first step."""
-        if self.step_count == 0:
+        """Demand of a computed step: measured, or that of similar images before the first one."""
+        computed_count = self.reuse.count_computed(0, self.step_count)
+        if computed_count == 0:
             return self.job.cost_model.demand(is_guided=self.job.is_guided)
-        return Demand(self.widths.total() / self.step_count, self.row_count)
+        return Demand(self.widths.total() / computed_count, self.row_count)
 
     def operation_as(self, kind: type[OperationT]) -> OperationT:
         """Return `operation`, which must be of that kind."""
@@ -204,10 +221,15 @@ class ImageRun:
         if self.row_count == 0:
             self.timeline.text_encoded_at = time.monotonic()
             self._noise.end_step()
+        output = self.reuse.begin_forward(self.step_count)
+        if output is not None:
+            return output
         merger = self.job.model.merger
         arguments = merger.bind(args, kwargs)
         self.row_count = merger.count_rows(arguments)
-        return _wait_for(Forward(arguments, self.row_count, merger.key(arguments)))
+        output = _wait_for(Forward(arguments, self.row_count, merger.key(arguments)))
+        self.reuse.note(output)
+        return output
 
     def _decode(self, latents: torch.Tensor, run: Callable[[], Any]) -> Any:
         self.timeline.denoised_at = time.monotonic()

@@ -118,6 +118,7 @@ def reopen(resolved: ResolvedRequest) -> GenerationRequest:
             height=parameters.height,
             scheduler=parameters.scheduler,
             seed=parameters.seed,
+            step_reuse=parameters.step_reuse,
         ),
         image_count=resolved.image_count,
         output=OutputOptions(resolved.output.mime_type, resolved.output.quality),

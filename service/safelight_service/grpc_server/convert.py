@@ -120,6 +120,7 @@ def to_generation_events(event: events.Event) -> Iterator[pb.GenerationEvent]:
                     ],
                     cache=_CACHE_STATUSES[event.cache],
                     usage=_usage(event.usage),
+                    reused_forward_count=event.reused_forward_count,
                 )
             )
 
@@ -159,6 +160,7 @@ def _accepted(event: events.Accepted) -> pb.GenerationAccepted:
             height=parameters.height,
             scheduler=parameters.scheduler,
             seed=parameters.seed,
+            step_reuse=parameters.step_reuse,
         ),
         image_count=request.image_count,
         output=pb.OutputOptions(mime_type=request.output.mime_type, quality=request.output.quality),
@@ -220,6 +222,7 @@ def _capabilities(capabilities: model.Capabilities) -> pb.ModelCapabilities:
             width=defaults.width,
             height=defaults.height,
             scheduler=defaults.scheduler,
+            step_reuse=defaults.step_reuse,
         ),
         schedulers=[
             pb.Scheduler(
@@ -239,6 +242,7 @@ def _capabilities(capabilities: model.Capabilities) -> pb.ModelCapabilities:
             max_image_count=limits.max_image_count,
             max_prompt_token_count=limits.max_prompt_token_count,
             max_prompt_character_count=limits.max_prompt_character_count,
+            max_step_reuse=limits.max_step_reuse,
         ),
         has_previews=capabilities.has_previews,
         device_type=capabilities.device_type,
