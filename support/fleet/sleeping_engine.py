@@ -28,9 +28,11 @@ from safelight_service.core.model import (
     ModelState,
     SchedulerInfo,
 )
+from safelight_service.core.observer import NULL_OBSERVER, Observer
 from safelight_service.core.request import GenerationRequest, ResolvedRequest
 from safelight_service.core.timeline import Timeline
 from safelight_service.core.validation import resolve
+from safelight_service.settings import EMBEDDED_MODEL, ModelSettings, Settings
 
 MODEL = "sleeping"
 CAPABILITIES = Capabilities(
@@ -49,6 +51,19 @@ class SleepingPrepared(Prepared):
     """A prepared request and its id."""
 
     generation_id: str = field(default="", kw_only=True)
+
+
+def make_sleeping_engine(
+    settings: Settings, observer: Observer = NULL_OBSERVER, *, step_s: float = 0.001, width: int = 8
+) -> "SleepingEngine":
+    """Make an engine whose model has the revision of the settings."""
+    return SleepingEngine(step_s, width, identity=settings.models[0].revision or "1")
+
+
+def sleeping_settings(revision: str = "") -> Settings:
+    """Return settings that serve the sleeping model."""
+    model = ModelSettings(name=MODEL, source=EMBEDDED_MODEL, revision=revision)
+    return Settings(models=(model,), listen="127.0.0.1:0")
 
 
 class SleepingEngine:

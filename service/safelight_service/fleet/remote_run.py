@@ -50,6 +50,7 @@ class RemoteRun:
             self._prepared.tenant,
             self._prepared.cache_scope,
             self._prepared.timeline.token,
+            self._prepared.timeline.traceparent,
             *self._noted,
         )
         return self._prepared.pool.run(order, excluded)
