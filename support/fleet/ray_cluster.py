@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
-from unittest.mock import patch
 
 from safelight_service.core.backend import Backend
 from safelight_service.core.observer import Observer
@@ -55,6 +54,10 @@ class RayCluster:
         deployments = serve.status().applications[self.application].deployments
         return sum(each.replica_states.get("RUNNING", 0) for each in deployments.values())
 
+    def is_busy(self) -> bool:
+        """Return whether any engine runs a generation."""
+        return any(running for _, running in self.list_processes())
+
     def update(self, settings: Settings, make_engine: "MakeEngine | None" = None) -> None:
         """Deploy again with other settings, and wait until all engines are replaced."""
         from safelight_service.fleet.ray_deployment import deploy
@@ -87,8 +90,13 @@ def run_ray(environment: Mapping[str, str] | None = None) -> Iterator[str]:
             "namespace": NAMESPACE,
             "_temp_dir": folder,
         }
-        with patch.dict(os.environ, environment or {}):
-            ray.init(**options)
+        for name, value in (environment or {}).items():
+            os.environ[name] = value
+        try:
+            ray.init(**options)  # sets variables that further processes need to reach it
+        finally:
+            for name in environment or {}:
+                del os.environ[name]
         try:
             yield ray.get_runtime_context().gcs_address
         finally:
@@ -102,18 +110,22 @@ def deploy_engines(
     settings: Settings,
     pool: PoolSettings,
     make_engine: MakeEngine | None = None,
+    router: str = "",
 ) -> Iterator[RayCluster]:
-    """Deploy a pool of engines on the Ray at an address; stop the engines at the end."""
+    """Deploy a pool of engines on the Ray at an address; stop the engines at the end.
+
+    `router` names the class of another router than the product's.
+    """
     from ray import serve
 
-    from safelight_service.fleet.ray_deployment import application_of, deploy
+    from safelight_service.fleet.ray_deployment import ROUTER, application_of, deploy
 
     ray_settings = RaySettings(
         address=address, application=f"test-{uuid.uuid4().hex[:8]}", pools=(pool,), start_s=60
     )
     settings = settings.model_copy(update={"backend": "ray", "ray": ray_settings})
     name = application_of(ray_settings, pool)
-    deploy(settings, make_engine)
+    deploy(settings, make_engine, router or ROUTER)
     try:
         yield RayCluster(settings, name)
     finally:

@@ -19,6 +19,7 @@ from safelight_service.fleet.remote_backend import RemoteBackend
 from safelight_service.settings import PoolSettings, RaySettings, Settings, load_settings
 
 NAMESPACE = "safelight"
+ROUTER = "safelight_service.fleet.ray_router:RayRouter"
 
 _MAX_ONGOING = 1000
 """Calls of one engine at once; its own queue bounds what it takes."""
@@ -40,9 +41,15 @@ def build(arguments: dict[str, str]) -> serve.Application:
 
 
 def bind(
-    settings: Settings, pool: PoolSettings, make_engine: MakeEngine | None = None
+    settings: Settings,
+    pool: PoolSettings,
+    make_engine: MakeEngine | None = None,
+    router: str = ROUTER,
 ) -> serve.Application:
-    """Return the application of a pool; `make_engine` replaces the local engine."""
+    """Return the application of a pool.
+
+    `make_engine` replaces the local engine, and `router` names the class of another router.
+    """
     scaling: dict[str, Any] = (
         {"num_replicas": pool.min_engines}
         if pool.min_engines == pool.max_engines
@@ -68,7 +75,7 @@ def bind(
         graceful_shutdown_wait_loop_s=_DRAIN_POLL_S,
         ray_actor_options=actor,
         request_router_config=RequestRouterConfig(
-            request_router_class="safelight_service.fleet.ray_router:RayRouter",
+            request_router_class=router,
             request_routing_stats_period_s=_STATS_S,
         ),
         **scaling,
@@ -76,8 +83,8 @@ def bind(
     return deployment.bind(_settings_of(settings, pool), make_engine)
 
 
-def deploy(settings: Settings, make_engine: MakeEngine | None = None) -> None:
-    """Deploy all pools, and wait until their engines have started.
+def deploy(settings: Settings, make_engine: MakeEngine | None = None, router: str = ROUTER) -> None:
+    """Deploy all pools, as `bind` describes them, and wait until their engines have started.
 
     Raises:
         ConnectionError: the cluster does not answer.
@@ -86,7 +93,7 @@ def deploy(settings: Settings, make_engine: MakeEngine | None = None) -> None:
     connect(settings.ray)
     serve.start(proxy_location="Disabled")
     targets = {
-        application_of(settings.ray, pool): bind(settings, pool, make_engine)
+        application_of(settings.ray, pool): bind(settings, pool, make_engine, router)
         for pool in settings.ray.pools
     }
     serve.run_many(

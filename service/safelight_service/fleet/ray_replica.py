@@ -32,7 +32,9 @@ class EngineReplica:
         os.environ |= choose_variables(os.environ)
         if make_engine is None:
             # Imported here: the front that deploys needs no torch.
-            from safelight_service.app import make_engine
+            from safelight_service import app
+
+            make_engine = app.make_engine
         configure_logs(settings)
         host_id = serve.get_replica_context().replica_id.unique_id
         telemetry = open_engine_observer(settings)
