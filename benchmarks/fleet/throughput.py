@@ -10,7 +10,7 @@ from support.fleet.processes import run_front
 from support.fleet.ray_cluster import deploy_engines, make_pool
 from support.fleet.sleeping_engine import make_engine_of, sleeping_settings
 
-STEP_S = 0.05
+STEP_S = 0.1
 WIDTH = 8
 STEPS = 10
 SECONDS = 12.0
@@ -32,18 +32,16 @@ def measure(ray_address: str) -> tuple[dict[int, float], list[Goal]]:
 
 
 async def _saturate(target: str, callers: int) -> float:
-    """Return the generations that end per second, after a second to warm up."""
-    begun_at = time.monotonic() + 1.0
+    """Return the generations that end per second, after some to warm up."""
+    begun_at = time.monotonic() + 3 * STEPS * STEP_S
     ended = 0
 
     async def call(client: AsyncClient) -> None:
         nonlocal ended
-        while (now := time.monotonic()) < begun_at + SECONDS:
+        while time.monotonic() < begun_at + SECONDS:
             await client.text_to_image("a red circle", num_inference_steps=STEPS)
-            ended += begun_at <= now and time.monotonic() < begun_at + SECONDS
+            ended += begun_at <= time.monotonic() < begun_at + SECONDS
 
     async with AsyncClient(target) as client:
         await asyncio.gather(*(call(client) for _ in range(callers)))
-    # Generations that began before the warm-up ended are missing at the front, those that
-    # end after it at the back: one of each caller.
-    return ended / (SECONDS - STEPS * STEP_S)
+    return ended / SECONDS
