@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from safelight import AsyncClient, Progress
 
+from benchmarks.fleet.callers import call_apart
 from benchmarks.fleet.goals import Goal, percentile
 from support.fleet.processes import run_front, run_sleeping_service
 from support.fleet.ray_cluster import deploy_engines, make_pool
@@ -46,14 +47,14 @@ def measure(ray_address: str) -> tuple[dict[str, Delays], list[Goal]]:
             "local": stack.enter_context(run_sleeping_service(0.005, 8)).address,
             "Ray": stack.enter_context(run_front(cluster)).address,
         }
-        asyncio.run(_call_in_turns(targets, delays))
+        delays = call_apart(_call_in_turns, targets, delays)
     with ExitStack() as stack:
         cluster = stack.enter_context(deploy_engines(ray_address, settings, pool, paced))
         targets = {
             "local": stack.enter_context(run_sleeping_service(PACE_S, STREAMS)).address,
             "Ray": stack.enter_context(run_front(cluster)).address,
         }
-        asyncio.run(_stream_in_turns(targets, delays))
+        delays = call_apart(_stream_in_turns, targets, delays)
     local, ray = delays["local"], delays["Ray"]
     first = percentile(ray.first, 0.95) - percentile(local.first, 0.95)
     return delays, [
@@ -63,7 +64,9 @@ def measure(ray_address: str) -> tuple[dict[str, Delays], list[Goal]]:
     ]
 
 
-async def _call_in_turns(targets: Mapping[str, str], delays: Mapping[str, Delays]) -> None:
+async def _call_in_turns(
+    targets: Mapping[str, str], delays: dict[str, Delays]
+) -> dict[str, Delays]:
     for round_ in range(ROUNDS + 1):
         for name, target in targets.items():
             into = delays[name] if round_ else Delays()  # the first round warms up
@@ -71,15 +74,19 @@ async def _call_in_turns(targets: Mapping[str, str], delays: Mapping[str, Delays
                 await client.list_models()
                 for _ in range(CALLS):
                     await _follow(client, into.first, into.events, [])
+    return delays
 
 
-async def _stream_in_turns(targets: Mapping[str, str], delays: Mapping[str, Delays]) -> None:
+async def _stream_in_turns(
+    targets: Mapping[str, str], delays: dict[str, Delays]
+) -> dict[str, Delays]:
     for round_ in range(3):
         for name, target in targets.items():
             into = delays[name] if round_ else Delays()
             async with AsyncClient(target) as client:
                 streams = (_follow(client, [], into.crowded, into.gaps) for _ in range(STREAMS))
                 await asyncio.gather(*streams)
+    return delays
 
 
 async def _follow(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from safelight import AsyncClient, Completed
 
+from benchmarks.fleet.callers import call_apart
 from benchmarks.fleet.goals import Goal, percentile
 from support.fleet.merging_engine import make_merging_engine
 from support.fleet.processes import run_front
@@ -49,8 +50,8 @@ def measure(ray_address: str) -> tuple[dict[str, Figures], list[Goal]]:
             ) as cluster,
             run_front(cluster) as front,
         ):
-            rate = rate or asyncio.run(_find_capacity(front.address))
-            figures[name] = asyncio.run(_call_at(front.address, LOAD * rate))
+            rate = rate or call_apart(_find_capacity, front.address)
+            figures[name] = call_apart(_call_at, front.address, LOAD * rate)
     ours, robin = figures[OURS], figures["round robin"]
     return figures, [
         Goal("3 engines, mixed sizes: p99 by round robin's", 0.5, ours.p99_s / robin.p99_s)
@@ -99,8 +100,11 @@ async def _call_at(target: str, rate: float) -> Figures:
 
 
 async def _generate(client: AsyncClient, size: tuple[int, int]) -> Completed:
-    options = {"width": size[0], "height": size[1], "num_inference_steps": STEPS}
-    async with client.generate("a red circle", **options) as generation:
+    width, height = size
+    generating = client.generate(
+        "a red circle", width=width, height=height, num_inference_steps=STEPS
+    )
+    async with generating as generation:
         async for event in generation:
             if isinstance(event, Completed):
                 return event
