@@ -7,13 +7,16 @@ import asyncio
 import sys
 
 from safelight_service.grpc_server.server import Server
+from safelight_service.logs import configure_logs
 from support.fleet.sleeping_engine import SleepingEngine, sleeping_settings
 
 
 async def main(step_s: float, width: int) -> None:
     """Serve until killed."""
     engine = SleepingEngine(step_s, width)
-    async with Server(sleeping_settings(), lambda _: engine) as server:
+    settings = sleeping_settings().model_copy(update={"log_level": "error"})
+    configure_logs(settings)
+    async with Server(settings, lambda _: engine) as server:
         print(server.address, flush=True)
         await server.wait_until_lost()
 
