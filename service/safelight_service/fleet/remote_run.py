@@ -68,6 +68,7 @@ class RemoteRun:
             self._prepared.cache_scope,
             self._prepared.timeline.token,
             self._prepared.run_key or self._id,
+            self._prepared.timeline.traceparent,
             *self._noted,
         )
         return self._prepared.pool.run(order, excluded)

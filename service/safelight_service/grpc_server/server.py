@@ -1,6 +1,5 @@
 """Server: a grpc.aio server with health and reflection, from start to stop."""
 
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
@@ -26,11 +25,10 @@ from safelight_service.grpc_server.revocation import Revocation
 from safelight_service.grpc_server.servicer import TextToImageServicer
 from safelight_service.grpc_server.tls import server_credentials
 from safelight_service.settings import ConnectionSettings, Settings
-from safelight_service.telemetry.signals import find_signals
+from safelight_service.telemetry.signals import open_telemetry
 from safelight_settings import TrustedProxies
 
 if TYPE_CHECKING:
-    from safelight_service.telemetry.telemetry import Telemetry
     from safelight_service.telemetry.usage_metrics import ListAccounts
 
 SERVICE = pb.DESCRIPTOR.services_by_name["TextToImageService"].full_name
@@ -61,7 +59,7 @@ class Server:
         self._settings = settings
         self._credentials = server_credentials(settings.tls) if settings.tls else None
         self._ongoing = OngoingCalls()
-        self._telemetry = _open_telemetry(settings)
+        self._telemetry = open_telemetry(settings)
         observer = self._telemetry or NULL_OBSERVER
         interceptors: list[grpc.aio.ServerInterceptor] = [
             FaultInterceptor(SERVICE, self._ongoing, settings.generations.stall_s, observer)
@@ -138,7 +136,7 @@ class Server:
             )
             reflection.enable_server_reflection(names, self._server)
         if self._telemetry is not None:
-            self._telemetry.start(self._backend, self._cache, self._list_accounts)
+            self._telemetry.start(self._backend, self._cache.stats, self._list_accounts)
         await self._set_health(_Status.NOT_SERVING)
         await self._server.start()
         if self._revocation is not None:
@@ -239,14 +237,3 @@ def _limit_calls(settings: Settings, observer: Observer) -> OpenCallsInterceptor
 
 def _ms(seconds: float) -> int:
     return max(1, round(seconds * 1000))
-
-
-def _open_telemetry(settings: Settings) -> "Telemetry | None":
-    """Set up telemetry if any is exported; OpenTelemetry is not imported otherwise."""
-    signals = find_signals(settings.telemetry, os.environ)
-    if not signals.is_any:
-        return None
-    from safelight_service.telemetry.telemetry import Telemetry
-
-    models = [model.name for model in settings.models]
-    return Telemetry(settings.telemetry, signals, models, settings.default_model or models[0])

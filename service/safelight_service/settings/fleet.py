@@ -3,7 +3,7 @@
 from pydantic import Field, SecretStr, field_validator
 
 from safelight_service.settings.parts import check_redis_url
-from safelight_settings import ConfigPath, Table
+from safelight_settings import Address, ConfigPath, Table
 
 
 class FleetSettings(Table):
@@ -86,6 +86,9 @@ class PoolSettings(Table):
     engine_load: float = Field(
         8.0, gt=0, description="Generations of an engine, beyond which Serve starts another."
     )
+    idle_s: float = Field(
+        600.0, ge=0, description="Seconds of less load after which Serve stops an engine."
+    )
     cpus: float = Field(1.0, ge=0, description="CPUs that Ray reserves for each engine.")
     gpus: float = Field(0.0, ge=0, description="GPUs that Ray reserves for each engine.")
     accelerator_type: str = Field(
@@ -108,6 +111,17 @@ class RaySettings(Table):
         (PoolSettings(name="engines"),),
         min_length=1,
         description="Pools of engines. Unset: one pool of one engine that serves all models.",
+    )
+    start_s: float = Field(
+        1800.0,
+        gt=0,
+        description="Seconds that `ray deploy` waits for the engines to load their models.",
+    )
+    prometheus_listen: Address | None = Field(
+        None,
+        description="HOST:PORT of a Prometheus endpoint at each engine, beside "
+        "`telemetry.prometheus_listen` of the fronts. Where another engine of the machine has "
+        "taken the port, the next free one of 32. Unset: none.",
     )
     silence_s: float = Field(
         5.0,
