@@ -20,12 +20,16 @@ _UNLIMITED_S = 1e8
 """gRPC reports a call without a deadline as one whose deadline is centuries away."""
 
 _STREAMS = {"Generate": pb.GenerateResponse, "WatchGeneration": pb.WatchGenerationResponse}
+_CANCELLED = VectorCall(
+    method="CancelGeneration", script=[{"send": {"state": "GENERATION_STATE_CANCELLED"}}]
+)
+"""A call that is welcome after the others: a client that gives up may cancel its generation."""
+
 _RESPONSES: dict[str, type[Message]] = {
     "CancelGeneration": pb.CancelGenerationResponse,
     "ListModels": pb.ListModelsResponse,
     "GetModel": pb.GetModelResponse,
 }
-METHODS = (*_STREAMS, *_RESPONSES)
 
 
 class Replay:
@@ -53,6 +57,7 @@ class Replay:
         self._begun_count = self._ended_count = 0
         self._ended_at = time.monotonic()
         self._first_request: Message | None = None
+        self._is_generated = any(_method(call) == "Generate" for call in vector["calls"])
         self._changed = threading.Condition()
 
     def wait(self, timeout_s: float) -> list[str]:
@@ -71,8 +76,9 @@ class Replay:
             ]
             return [*self.faults, *missing]
 
-    def answer(self, method: str, request: Message, context: grpc.ServicerContext) -> Iterator[Any]:
+    def answer(self, request: Message, context: grpc.ServicerContext) -> Iterator[Any]:
         """Yield the responses to the next call, messages of the method's type."""
+        method = type(request).__name__.removesuffix("Request")
         call = self._begin(method, context)
         has_left = threading.Event()
         if not context.add_callback(has_left.set):
@@ -80,15 +86,19 @@ class Replay:
         try:
             self._check(call, request, context)
             yield from self._play(call, request, context, has_left)
+        except Exception as error:
+            if type(error) is not Exception:  # as gRPC raises where a call is aborted
+                self.faults.append(f"the vector cannot be played: {error!r}")
+            raise
         finally:
             with self._changed:
                 self._ended_at = time.monotonic()
                 self._ended_count += 1
                 self._changed.notify_all()
 
-    def answer_once(self, method: str, request: Message, context: grpc.ServicerContext) -> Any:
+    def answer_once(self, request: Message, context: grpc.ServicerContext) -> Any:
         """Return the only response to the next call."""
-        [response] = self.answer(method, request, context)
+        [response] = self.answer(request, context)
         return response
 
     def _begin(self, method: str, context: grpc.ServicerContext) -> VectorCall:
@@ -100,6 +110,8 @@ class Replay:
             if number < len(calls) and _method(calls[number]) == method:
                 self._begun_count += 1
                 return calls[number]
+            if number == len(calls) and method == "CancelGeneration" and self._is_generated:
+                return _CANCELLED
             self.faults.append(f"call {number + 1}, {method}, was not expected")
         return abort(context, grpc.StatusCode.FAILED_PRECONDITION, self.faults[-1])
 

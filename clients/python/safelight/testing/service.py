@@ -145,7 +145,7 @@ class _Servicer(TextToImageServiceServicer):
         if replay is not None:
             if request.generation_id:
                 self._replays_by_id[request.generation_id] = replay
-            yield from replay.answer("Generate", request, context)
+            yield from replay.answer(request, context)
             return
         self._admit(context)
         if request.model not in ("", MODEL.name):
@@ -161,7 +161,7 @@ class _Servicer(TextToImageServiceServicer):
         self, request: pb.WatchGenerationRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.WatchGenerationResponse]:
         if replay := self._find_replay(request, context, request.generation_id):
-            yield from replay.answer("WatchGeneration", request, context)
+            yield from replay.answer(request, context)
             return
         self._admit(context)
         for event in _watch(self._find(request.generation_id, context), context):
@@ -171,9 +171,7 @@ class _Servicer(TextToImageServiceServicer):
         self, request: pb.CancelGenerationRequest, context: grpc.ServicerContext
     ) -> pb.CancelGenerationResponse:
         if replay := self._find_replay(request, context, request.generation_id):
-            response: pb.CancelGenerationResponse = replay.answer_once(
-                "CancelGeneration", request, context
-            )
+            response: pb.CancelGenerationResponse = replay.answer_once(request, context)
             return response
         self._admit(context)
         state = self._find(request.generation_id, context).cancel()
@@ -183,7 +181,7 @@ class _Servicer(TextToImageServiceServicer):
         self, request: pb.ListModelsRequest, context: grpc.ServicerContext
     ) -> pb.ListModelsResponse:
         if replay := self._find_replay(request, context, ""):
-            response: pb.ListModelsResponse = replay.answer_once("ListModels", request, context)
+            response: pb.ListModelsResponse = replay.answer_once(request, context)
             return response
         self._admit(context)
         return pb.ListModelsResponse(models=[MODEL])
@@ -192,7 +190,7 @@ class _Servicer(TextToImageServiceServicer):
         self, request: pb.GetModelRequest, context: grpc.ServicerContext
     ) -> pb.GetModelResponse:
         if replay := self._find_replay(request, context, request.model):
-            response: pb.GetModelResponse = replay.answer_once("GetModel", request, context)
+            response: pb.GetModelResponse = replay.answer_once(request, context)
             return response
         self._admit(context)
         if request.model not in ("", MODEL.name):

@@ -1,0 +1,74 @@
+"""The conformance kit as a command."""
+
+import argparse
+import fnmatch
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from safelight.testing import Vector, load_vectors
+
+from clients.conformance.kit import VECTORS, Result, run_vectors
+from clients.conformance.runners import BuildError, Runner, find_runners
+
+_PARALLEL_RUNNERS = 3
+"""Runners mostly wait."""
+
+
+def main() -> int:
+    """Try all languages; return 0 if each passes all vectors but its known failures."""
+    parser = argparse.ArgumentParser(
+        prog="python -m clients.conformance",
+        description="Try the clients of all languages on the vectors of the contract.",
+    )
+    parser.add_argument("--only", action="append", metavar="NAME", help="runner to try; repeatable")
+    parser.add_argument("--vectors", default="*", help="pattern of the names of vectors")
+    options = parser.parse_args()
+    runners = [each for each in find_runners() if not options.only or each.name in options.only]
+    vectors = [
+        each for each in load_vectors(VECTORS) if fnmatch.fnmatchcase(each["name"], options.vectors)
+    ]
+    if not runners or not vectors:
+        parser.error("no runner or no vector has this name")
+    with ThreadPoolExecutor(_PARALLEL_RUNNERS) as pool:
+        reports = [*pool.map(lambda runner: _try(runner, vectors), runners)]
+    for report, _ in reports:
+        print(report)
+    print(f"{len(vectors)} vectors")
+    return 0 if all(is_passed for _, is_passed in reports) else 1
+
+
+def _try(runner: Runner, vectors: Sequence[Vector]) -> tuple[str, bool]:
+    """Return the report on a runner, and whether it passes."""
+    missing = runner.find_missing()
+    if missing is not None:
+        return f"{runner.name:16} skipped: {missing} fails", True
+    begun = time.monotonic()
+    try:
+        runner.build()
+        results = run_vectors(runner, vectors)
+    except (BuildError, OSError) as error:
+        return f"{runner.name:16} does not start\n{error}", False
+    failed = {result.name for result in results if result.problems}
+    known = failed & runner.known_failures.keys()
+    surprises = [
+        result
+        for result in results
+        if (result.name in failed) != (result.name in runner.known_failures)
+    ]
+    summary = (
+        f"{runner.name:16} {len(results) - len(failed):4} passed {len(failed - known):4} failed "
+        f"{len(known):4} known failures {time.monotonic() - begun:6.1f} s"
+    )
+    return "\n".join([*map(_describe, surprises), summary]), not surprises
+
+
+def _describe(result: Result) -> str:
+    if not result.problems:
+        return f"{result.name!r} passes, and is listed as a known failure"
+    return "\n  ".join([f"{result.name!r} fails after {result.seconds:.1f} s:", *result.problems])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
