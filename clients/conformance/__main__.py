@@ -2,7 +2,9 @@
 
 import argparse
 import fnmatch
+import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,15 +33,20 @@ def main() -> int:
     ]
     if not runners or not vectors:
         parser.error("no runner or no vector has this name")
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
     with ThreadPoolExecutor(_PARALLEL_RUNNERS) as pool:
-        reports = [*pool.map(lambda runner: _try(runner, vectors), runners)]
+        reports = [*pool.map(lambda runner: _try(runner, vectors, stop), runners)]
+    if stop.is_set():
+        return 130
     for report, _ in reports:
         print(report)
     print(f"{len(vectors)} vectors")
     return 0 if all(is_passed for _, is_passed in reports) else 1
 
 
-def _try(runner: Runner, vectors: Sequence[Vector]) -> tuple[str, bool]:
+def _try(runner: Runner, vectors: Sequence[Vector], stop: threading.Event) -> tuple[str, bool]:
     """Return the report on a runner, and whether it passes."""
     missing = runner.find_missing()
     if missing is not None:
@@ -47,7 +54,7 @@ def _try(runner: Runner, vectors: Sequence[Vector]) -> tuple[str, bool]:
     begun = time.monotonic()
     try:
         runner.build()
-        results = run_vectors(runner, vectors)
+        results = run_vectors(runner, vectors, stop=stop)
     except (BuildError, OSError) as error:
         return f"{runner.name:16} does not start\n{error}", False
     failed = {result.name for result in results if result.problems}

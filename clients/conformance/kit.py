@@ -21,7 +21,7 @@ from clients.conformance.lines import compare_lines
 from clients.conformance.runners import Runner
 
 VECTORS = Path(__file__).with_name("vectors")
-JOB_S, _END_S, _CALLS_S = 15.0, 5.0, 2.0
+JOB_S, CALLS_S, _END_S, _POLL_S = 15.0, 2.0, 5.0, 0.1
 _NAME_FIELDS = {
     "Generate": "inputs",
     "WatchGeneration": "generation_id",
@@ -45,15 +45,25 @@ class Result:
     seconds: float
 
 
-def run_vectors(runner: Runner, vectors: Sequence[Vector], *, job_s: float = JOB_S) -> list[Result]:
+def run_vectors(
+    runner: Runner,
+    vectors: Sequence[Vector],
+    *,
+    stop: threading.Event | None = None,
+    job_s: float = JOB_S,
+    calls_s: float = CALLS_S,
+) -> list[Result]:
     """Play vectors to a runner; return a result for each. The runner has ended then.
 
     Args:
         runner: The runner, which has been built.
         vectors: The vectors.
+        stop: Set to return early, without the results that are missing.
         job_s: Longest time of a job in seconds; the runner is then killed and started again.
+        calls_s: Longest time in seconds between the end of a job and the end of its calls.
     """
-    results = []
+    results: list[Result] = []
+    stop = stop or threading.Event()
     service = FakeService(vectors=vectors)
     with service as target, contextlib.ExitStack() as stack:
         process: _Process | None = None
@@ -61,14 +71,17 @@ def run_vectors(runner: Runner, vectors: Sequence[Vector], *, job_s: float = JOB
             if process is None:
                 process = stack.enter_context(_Process(runner))
             begun = time.monotonic()
-            lines, failure = process.run(make_job(vector, target), job_s)
+            lines, failure = process.run(make_job(vector, target), job_s, stop)
+            if stop.is_set():
+                process.kill()
+                break
             method = vector.get("job", {}).get("method", "Generate")
             problems = compare_lines(method, vector.get("outcome", ()), lines)
             if failure is not None:
                 problems.append(failure)
                 process.kill()
                 process = None
-            problems += service.replays[vector["name"]].wait(_CALLS_S)
+            problems += service.replays[vector["name"]].wait(calls_s)
             results.append(Result(vector["name"], problems, time.monotonic() - begun))
     return results
 
@@ -106,24 +119,27 @@ class _Process:
         self._reader = threading.Thread(target=self._read, args=(self._process.stdout,))
         self._reader.start()
 
-    def run(self, job: Mapping[str, Any], limit_s: float) -> tuple[list[str], str | None]:
-        """Return the lines of a job, and how the runner failed, if it did."""
+    def run(
+        self, job: Mapping[str, Any], limit_s: float, stop: threading.Event
+    ) -> tuple[list[str], str | None]:
+        """Return the lines of a job, and how the runner failed, if it did or has to stop."""
         assert self._process.stdin is not None
         lines: list[str] = []
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps(job) + "\n")
             self._process.stdin.flush()
         ends_at = time.monotonic() + limit_s
-        while True:
+        while time.monotonic() < ends_at and not stop.is_set():
             try:
-                line = self._lines.get(timeout=max(0.0, ends_at - time.monotonic()))
+                line = self._lines.get(timeout=_POLL_S)
             except queue.Empty:
-                return lines, f"the job took longer than {limit_s:g} s"
+                continue
             if line is None:
                 return lines, f"the runner ended: {self._last_words()}"
             if not line:
                 return lines, None
             lines.append(line)
+        return lines, f"the job took longer than {limit_s:g} s"
 
     def kill(self) -> None:
         """End the runner and all processes that it has started."""

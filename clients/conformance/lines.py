@@ -58,6 +58,8 @@ def _outcome(method: str, line: Mapping[str, Any]) -> str:
 
 def _normal(method: str, line: Mapping[str, Any], wanted: str) -> str:
     """Return a line in normal form: without defaults and unknown enum values."""
+    if not isinstance(line, dict):
+        raise ValueError("not an object")
     if "error" in line:
         return _normal_error(line["error"], wanted)
     fields = dict(line)

@@ -3,13 +3,11 @@
 import hashlib
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 from safelight.testing.model import DEFAULTS, MODEL
-from safelight.testing.pictures import PREVIEW_SIDE_PX, PREVIEWS, make_png
+from safelight.testing.pictures import PREVIEW_SIDE_PX, PREVIEWS, image_events, make_png
 from safelight.v1 import text_to_image_pb2 as pb
-
-_CHUNK_BYTES = 1024 * 1024
 
 
 class FakeGeneration:
@@ -36,10 +34,20 @@ class FakeGeneration:
         self._changed = threading.Condition()
         self._watcher_count = 0
         self._is_cancelled = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._timer: threading.Timer | None = None
 
     def start(self) -> None:
         """Begin to draw."""
-        threading.Thread(target=self._run, daemon=True).start()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Cancel, and wait for the end of all threads."""
+        self.cancel()
+        self._thread.join()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer.join()
 
     def cancel(self) -> pb.GenerationState.ValueType:
         """Stop after the current step; return how the generation has ended."""
@@ -50,7 +58,7 @@ class FakeGeneration:
                 self._changed.notify_all()
             return self.state
 
-    def watch(self, has_left: threading.Event) -> Iterator[pb.GenerationEvent]:
+    def watch(self, has_left: threading.Event) -> Generator[pb.GenerationEvent, None, None]:
         """Yield all events, those of the past first, until the end or until `has_left` is set."""
         with self._changed:
             self._watcher_count += 1
@@ -80,9 +88,9 @@ class FakeGeneration:
         if linger_s <= 0:
             self._cancel_if_unwatched()
         elif not self.state:
-            timer = threading.Timer(linger_s, self._cancel_if_unwatched)
-            timer.daemon = True
-            timer.start()
+            self._timer = threading.Timer(linger_s, self._cancel_if_unwatched)
+            self._timer.daemon = True
+            self._timer.start()
 
     def _cancel_if_unwatched(self) -> None:
         with self._changed:
@@ -187,25 +195,3 @@ def _image(
         seed=seed,
     )
     yield from image_events(header, data)
-
-
-def image_events(
-    header: pb.ImageHeader, data: bytes, chunk_bytes: int = _CHUNK_BYTES
-) -> Iterator[pb.GenerationEvent]:
-    """Yield an image's announcement and its chunks.
-
-    Args:
-        header: The announcement; its size and SHA-256 are filled in, if unset.
-        data: All bytes of the image.
-        chunk_bytes: Largest number of bytes in a chunk.
-    """
-    announced = pb.ImageHeader(size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
-    announced.MergeFrom(header)
-    yield pb.GenerationEvent(image=announced)
-    for offset in range(0, len(data), chunk_bytes):
-        chunk = pb.ImageChunk(
-            image_index=header.image_index,
-            offset_bytes=offset,
-            data=data[offset : offset + chunk_bytes],
-        )
-        yield pb.GenerationEvent(chunk=chunk)

@@ -1,10 +1,15 @@
 """The pictures of the fake service: PNG images of one colour, and constant previews."""
 
 import base64
+import hashlib
 import struct
 import zlib
+from collections.abc import Iterator
+
+from safelight.v1 import text_to_image_pb2 as pb
 
 PREVIEW_SIDE_PX = 16
+_CHUNK_BYTES = 1024 * 1024
 
 PREVIEWS = {
     "image/jpeg": base64.b64decode(
@@ -34,6 +39,28 @@ def make_png(width: int, height: int, colour: tuple[int, int, int]) -> bytes:
             _chunk(b"IEND", b""),
         )
     )
+
+
+def image_events(
+    header: pb.ImageHeader, data: bytes, chunk_bytes: int = _CHUNK_BYTES
+) -> Iterator[pb.GenerationEvent]:
+    """Yield an image's announcement and its chunks.
+
+    Args:
+        header: The announcement; its size and SHA-256 are filled in, if unset.
+        data: All bytes of the image.
+        chunk_bytes: Largest number of bytes in a chunk.
+    """
+    announced = pb.ImageHeader(size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+    announced.MergeFrom(header)
+    yield pb.GenerationEvent(image=announced)
+    for offset in range(0, len(data), chunk_bytes):
+        chunk = pb.ImageChunk(
+            image_index=header.image_index,
+            offset_bytes=offset,
+            data=data[offset : offset + chunk_bytes],
+        )
+        yield pb.GenerationEvent(chunk=chunk)
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

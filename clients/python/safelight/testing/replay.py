@@ -10,14 +10,13 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 
-from safelight.testing.generations import image_events
+from safelight.testing.expectations import find_differences
+from safelight.testing.pictures import image_events
 from safelight.testing.statuses import abort
 from safelight.testing.vectors import Vector, VectorCall, image_bytes
 from safelight.v1 import text_to_image_pb2 as pb
 
 _PATIENCE_S = 5.0
-_UNLIMITED_S = 1e8
-"""gRPC reports a call without a deadline as one whose deadline is centuries away."""
 
 _STREAMS = {"Generate": pb.GenerateResponse, "WatchGeneration": pb.WatchGenerationResponse}
 _CANCELLED = VectorCall(
@@ -118,12 +117,7 @@ class Replay:
     def _check(self, call: VectorCall, request: Message, context: grpc.ServicerContext) -> None:
         """Note where a call is not the expected one."""
         expected = call.get("expect", {})
-        sent = json_format.MessageToDict(request, preserving_proto_field_name=True)
-        faults = _differences(expected.get("request", {}), sent, "request")
-        metadata = dict(context.invocation_metadata())
-        faults += _differences(expected.get("metadata", {}), metadata, "metadata")
-        if "deadline_ms" in expected:
-            faults += _check_deadline(expected["deadline_ms"], context.time_remaining())
+        faults = find_differences(expected, request, context)
         waited_ms = 1e3 * (time.monotonic() - self._ended_at)
         if waited_ms < expected.get("after_ms", 0):
             faults.append(f"the call came after {waited_ms:.0f} ms, not {expected['after_ms']}")
@@ -199,22 +193,3 @@ def _abort(context: grpc.ServicerContext, status: Mapping[str, Any]) -> None:
         details.append(json_format.ParseDict(fields, getattr(error_details_pb2, name)()))
     code = grpc.StatusCode[status["code"]]
     abort(context, code, status.get("message", ""), details, status.get("pushback_ms"))
-
-
-def _check_deadline(expected: Mapping[str, int] | None, left_s: float | None) -> list[str]:
-    if left_s is None or left_s > _UNLIMITED_S:
-        return ["the call has no deadline"] if expected else []
-    if expected and expected["min"] <= 1e3 * left_s <= expected["max"]:
-        return []
-    return [f"the call's deadline is in {1e3 * left_s:.0f} ms, not {expected or 'unlimited'}"]
-
-
-def _differences(expected: Any, found: Any, path: str) -> list[str]:
-    """Return where `found` lacks or contradicts `expected`; None stands for an absent key."""
-    if isinstance(expected, Mapping) and isinstance(found, Mapping):
-        return [
-            difference
-            for key, value in expected.items()
-            for difference in _differences(value, found.get(key), f"{path}.{key}")
-        ]
-    return [] if expected == found else [f"{path} is {found!r}, not {expected!r}"]
