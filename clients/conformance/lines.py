@@ -82,7 +82,7 @@ def _normal_error(error: Mapping[str, Any], wanted: str) -> str:
     fields = {key: error[key] for key in sorted(error) if error[key] not in (None, [])}
     if wanted and '"message"' not in wanted:
         fields.pop("message", None)
-    return json.dumps({"error": fields}, ensure_ascii=False)
+    return json.dumps({"error": fields}, ensure_ascii=False, sort_keys=True)
 
 
 def _normalize(message: Message) -> None:

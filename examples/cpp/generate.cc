@@ -9,6 +9,7 @@
 #include <openssl/sha.h>
 #include <signal.h>
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <cstdlib>
@@ -40,8 +41,10 @@ using Milliseconds = std::chrono::milliseconds;
 using Metadata = std::multimap<std::string, std::string>;  // gRPC refuses upper-case keys
 
 constexpr int kLingerSeconds = 10;  // the service runs on for so long after a broken stream
-constexpr int kMaxAttempts = 4;
+constexpr int kMaxAttempts = 4;  // of a call that has brought nothing
+constexpr int kMaxResumes = 10;  // of a stream, without a new event
 constexpr Milliseconds kFirstDelay{100};
+constexpr Milliseconds kMaxDelay{1000};
 constexpr std::chrono::seconds kCancelTimeout{1};
 
 // Returns the first detail of a type, such as google::rpc::BadRequest.
@@ -136,8 +139,8 @@ class Call {
   bool is_cancelled_ = false;
 };
 
-// Makes a call again, up to four times, while the service is unavailable or the connection
-// breaks. Repeats a stream that has begun only if its generation lingers.
+// Makes a call again while the service is unavailable or the connection breaks. Repeats a stream
+// that has begun only if its generation lingers.
 class Retries {
  public:
   using Attempt = std::function<Outcome(grpc::ClientContext&)>;
@@ -165,9 +168,10 @@ class Retries {
 
  private:
   bool AllowsAnother(const grpc::Status& status) const {
-    if (attempt_count_ >= kMaxAttempts) return false;
-    if (IsBroken(status)) return lingers_ || !has_begun_;
-    return status.error_code() == grpc::StatusCode::UNAVAILABLE && !is_streaming_;
+    const bool is_broken = IsBroken(status);
+    if (is_broken && has_begun_) return lingers_ && attempt_count_ < kMaxResumes;
+    const bool is_temporary = is_broken || status.error_code() == grpc::StatusCode::UNAVAILABLE;
+    return is_temporary && !is_streaming_ && attempt_count_ < kMaxAttempts;
   }
 
   // Other codes without a reason are refusals by a proxy.
@@ -189,7 +193,9 @@ class Retries {
   Milliseconds Delay(const grpc::ClientContext& context) const {
     const auto& trailers = context.GetServerTrailingMetadata();
     const auto pushback = trailers.find("grpc-retry-pushback-ms");
-    if (pushback == trailers.end()) return kFirstDelay * (1 << attempt_count_) / 2;
+    if (pushback == trailers.end()) {
+      return std::min(kFirstDelay * (1 << attempt_count_) / 2, kMaxDelay);
+    }
     const std::string text(pushback->second.data(), pushback->second.size());
     char* end = nullptr;
     const long milliseconds = std::strtol(text.c_str(), &end, 10);
@@ -213,6 +219,7 @@ class Assembler {
   void Restart() {
     header_.reset();
     image_count_ = 0;
+    is_repeating_ = true;
   }
 
   // Takes a message. Returns whether it completes an event, which event() and image() then give.
@@ -223,19 +230,25 @@ class Assembler {
     switch (event.kind_case()) {
       case pb::GenerationEvent::kAccepted:
         return Accept(event.accepted());
+      case pb::GenerationEvent::kQueued:
+        return Queue(event.queued().position());
       case pb::GenerationEvent::kProgress:
         return Advance(event.progress().image_index(), event.progress().step());
       case pb::GenerationEvent::kPreview:
         return Advance(event.preview().image_index(), event.preview().step());
       case pb::GenerationEvent::kImage:
-        if (header_) return Break("an image came within another");
+        if (header_ || event.image().image_index() != image_count_) {
+          return Break("an image came out of turn");
+        }
         header_ = event;
         data_.clear();
         return false;
       case pb::GenerationEvent::kChunk:
         return Extend(event.chunk());
       case pb::GenerationEvent::kCompleted:
-        if (header_ || image_count_ != accepted_.image_count()) return Break("images are missing");
+        if (header_ || !accepted_ || image_count_ != accepted_->image_count()) {
+          return Break("images are missing");
+        }
         return is_completed_ = true;
       case pb::GenerationEvent::KIND_NOT_SET:  // of a newer contract
         return false;
@@ -244,13 +257,10 @@ class Assembler {
     }
   }
 
-  void Finish() {
-    if (!is_completed_) Break("the stream ended before the generation");
-  }
-
   const pb::GenerationEvent& event() const { return event_; }
   const std::string& image() const { return image_; }
   const std::string& broken_rule() const { return broken_rule_; }
+  bool is_completed() const { return is_completed_; }
 
  private:
   bool Break(const char* rule) {
@@ -259,9 +269,17 @@ class Assembler {
   }
 
   bool Accept(const pb::GenerationAccepted& accepted) {
-    if (google::protobuf::util::MessageDifferencer::Equals(accepted, accepted_)) return false;
+    using google::protobuf::util::MessageDifferencer;
+    if (accepted_ && MessageDifferencer::Equals(accepted, *accepted_)) return false;
     accepted_ = accepted;
     return true;
+  }
+
+  bool Queue(int position) {
+    const bool is_repeated = is_repeating_ && position == position_;
+    position_ = position;
+    is_repeating_ = false;
+    return !is_repeated;
   }
 
   bool Advance(int image_index, int step) {
@@ -297,7 +315,9 @@ class Assembler {
   pb::GenerationEvent event_;
   std::string image_;
   std::string broken_rule_;
-  pb::GenerationAccepted accepted_;
+  std::optional<pb::GenerationAccepted> accepted_;
+  int position_ = 0;
+  bool is_repeating_ = false;                 // whether the latest position may come again
   std::map<std::pair<int, int>, int> steps_;  // latest step by kind of event and image
   std::map<int, std::string> digests_;        // SHA-256 of the images so far
   std::optional<pb::GenerationEvent> header_;
@@ -322,14 +342,12 @@ Outcome Follow(
       const bool is_event = assembler.Feed(response.event());
       retries.Note(is_event);
       if (is_event && !handle(assembler.event(), assembler.image())) call.Cancel();
-      if (!assembler.broken_rule().empty()) context.TryCancel();
-      if (call.is_cancelled() || !assembler.broken_rule().empty()) break;
+      if (!assembler.broken_rule().empty()) return {grpc::Status::OK, assembler.broken_rule()};
+      if (call.is_cancelled()) return {grpc::Status::CANCELLED, ""};
     }
-    while (reader->Read(&response)) continue;  // Finish wants all messages read
     const grpc::Status status = reader->Finish();
-    if (!assembler.broken_rule().empty()) return {grpc::Status::OK, assembler.broken_rule()};
-    if (status.ok()) assembler.Finish();
-    return {status, assembler.broken_rule()};
+    if (assembler.is_completed()) return {};  // even if the stream broke then
+    return {status, status.ok() ? "the stream ended before the generation" : ""};
   });
 }
 
@@ -460,4 +478,5 @@ int main(int argc, char** argv) {
     Explain(outcome);
     return 1;
   }
+  return 0;
 }

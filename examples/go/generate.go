@@ -33,8 +33,10 @@ import (
 
 const (
 	defaultLinger = 10 * time.Second // the service runs on for so long after a broken stream
-	maxAttempts   = 4
+	maxAttempts   = 4                // of a call that has brought nothing
+	maxResumes    = 10               // of a stream, without a new event
 	firstDelay    = 100 * time.Millisecond
+	maxDelay      = time.Second
 	cancelTimeout = time.Second
 )
 
@@ -148,6 +150,13 @@ func Generate(ctx context.Context, client pb.TextToImageServiceClient, request *
 	return err
 }
 
+func min(a, b time.Duration) time.Duration {
+	if a < b {
+		return a
+	}
+	return b
+}
+
 func newID() string {
 	id := make([]byte, 16)
 	if _, err := rand.Read(id); err != nil {
@@ -185,8 +194,11 @@ func Follow(ctx context.Context, lingers bool, open func(context.Context) (Event
 		}
 		for {
 			message, err := stream.Next()
+			if err != nil && events.isCompleted {
+				return nil, nil // all has come, even if the stream broke then
+			}
 			if err == io.EOF {
-				return nil, events.finish()
+				return nil, fmt.Errorf("%w: the stream ended before the generation", ErrProtocol)
 			}
 			if err != nil {
 				return stream.Trailer(), err
@@ -213,8 +225,8 @@ type Attempts struct {
 	count       int  // since the last new event
 }
 
-// Retry makes a call again, up to four times, while the service is unavailable or the connection
-// breaks. A stream that has begun is repeated only if it lingers.
+// Retry makes a call again while the service is unavailable or the connection breaks. A stream that
+// has begun is repeated only if it lingers.
 func Retry(ctx context.Context, lingers bool, call func(context.Context, *Attempts) (trailer metadata.MD, err error)) error {
 	attempts := &Attempts{lingers: lingers}
 	for {
@@ -246,13 +258,14 @@ func (a *Attempts) note(isNew bool) {
 
 func (a *Attempts) allowAnother(err error) bool {
 	failure, isStatus := status.FromError(err)
-	if !isStatus || a.count >= maxAttempts {
+	if !isStatus {
 		return false
 	}
-	if isBroken(failure) {
-		return a.lingers || !a.hasBegun
+	if isBroken(failure) && a.hasBegun {
+		return a.lingers && a.count < maxResumes
 	}
-	return failure.Code() == codes.Unavailable && !a.isStreaming
+	isTemporary := isBroken(failure) || failure.Code() == codes.Unavailable
+	return isTemporary && !a.isStreaming && a.count < maxAttempts
 }
 
 // delay returns the time that the service asks for, below 0 for never, or else 0.1 s, doubling.
@@ -264,7 +277,7 @@ func (a *Attempts) delay(trailer metadata.MD) time.Duration {
 		}
 		return time.Duration(milliseconds) * time.Millisecond
 	}
-	return firstDelay << a.count / 2
+	return min(firstDelay<<a.count/2, maxDelay)
 }
 
 // isBroken tells a broken connection from a failure of the service, which has a reason, and from a
@@ -293,6 +306,8 @@ var ErrProtocol = errors.New("the service broke the contract")
 // assembler puts images together, and leaves out what an earlier stream has brought.
 type assembler struct {
 	accepted    *pb.GenerationAccepted
+	position    int32
+	isRepeating bool             // whether the latest position may come again
 	steps       map[string]int32 // latest step by kind of event and image
 	digests     map[int32]string // SHA-256 of the images so far
 	header      *pb.GenerationEvent
@@ -305,14 +320,7 @@ func (a *assembler) restart() {
 	if a.steps == nil {
 		a.steps, a.digests = map[string]int32{}, map[int32]string{}
 	}
-	a.header, a.imageCount = nil, 0
-}
-
-func (a *assembler) finish() error {
-	if !a.isCompleted {
-		return fmt.Errorf("%w: the stream ended before the generation", ErrProtocol)
-	}
-	return nil
+	a.header, a.imageCount, a.isRepeating = nil, 0, true
 }
 
 // feed returns the event that a message completes, with the bytes of an image, or nil.
@@ -328,6 +336,12 @@ func (a *assembler) feed(event *pb.GenerationEvent) (*pb.GenerationEvent, []byte
 			return nil, nil, nil
 		}
 		a.accepted = kind.Accepted
+	case *pb.GenerationEvent_Queued:
+		isRepeated := a.isRepeating && kind.Queued.Position == a.position
+		a.position, a.isRepeating = kind.Queued.Position, false
+		if isRepeated {
+			return nil, nil, nil
+		}
 	case *pb.GenerationEvent_Progress:
 		if !a.advance("progress", kind.Progress.ImageIndex, kind.Progress.Step) {
 			return nil, nil, nil
@@ -337,8 +351,8 @@ func (a *assembler) feed(event *pb.GenerationEvent) (*pb.GenerationEvent, []byte
 			return nil, nil, nil
 		}
 	case *pb.GenerationEvent_Image:
-		if a.header != nil {
-			return nil, nil, fmt.Errorf("%w: an image came within another", ErrProtocol)
+		if a.header != nil || kind.Image.ImageIndex != a.imageCount {
+			return nil, nil, fmt.Errorf("%w: an image came out of turn", ErrProtocol)
 		}
 		a.header = event
 		a.data.Reset()
@@ -346,7 +360,7 @@ func (a *assembler) feed(event *pb.GenerationEvent) (*pb.GenerationEvent, []byte
 	case *pb.GenerationEvent_Chunk:
 		return a.extend(kind.Chunk)
 	case *pb.GenerationEvent_Completed:
-		if a.header != nil || a.imageCount != a.accepted.GetImageCount() {
+		if a.header != nil || a.accepted == nil || a.imageCount != a.accepted.ImageCount {
 			return nil, nil, fmt.Errorf("%w: images are missing", ErrProtocol)
 		}
 		a.isCompleted = true

@@ -27,7 +27,7 @@ type job struct {
 	Target     string            `json:"target"`
 	Method     string            `json:"method"`
 	Request    json.RawMessage   `json:"request"`
-	TimeoutMs  int               `json:"timeout_ms"`
+	TimeoutMs  float64           `json:"timeout_ms"`
 	Token      string            `json:"token"`
 	Metadata   map[string]string `json:"metadata"`
 	LeaveAfter int               `json:"leave_after"`
@@ -68,7 +68,7 @@ func (j *job) run() error {
 	}
 	if j.TimeoutMs != 0 {
 		var stop context.CancelFunc
-		ctx, stop = context.WithTimeout(ctx, time.Duration(j.TimeoutMs)*time.Millisecond)
+		ctx, stop = context.WithTimeout(ctx, time.Duration(j.TimeoutMs*float64(time.Millisecond)))
 		defer stop()
 	}
 	switch j.Method {

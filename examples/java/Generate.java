@@ -262,7 +262,7 @@ public final class Generate {
               retries -> {
                 assembler.restart();
                 Iterator<GenerationEvent> events = open.apply(stub);
-                while (events.hasNext()) {
+                while (hasNext(events, assembler)) {
                   Optional<Assembled> assembled = assembler.feed(events.next());
                   retries.note(assembled.isPresent());
                   if (assembled.isPresent()) {
@@ -272,6 +272,18 @@ public final class Generate {
                 assembler.finish();
                 return null;
               });
+    }
+
+    /** Returns whether another event comes; a stream that breaks after its last event has ended. */
+    private static boolean hasNext(Iterator<GenerationEvent> events, Assembler assembler) {
+      try {
+        return events.hasNext();
+      } catch (StatusRuntimeException e) {
+        if (assembler.isCompleted) {
+          return false;
+        }
+        throw e;
+      }
     }
 
     static <T> Iterator<GenerationEvent> events(
@@ -302,12 +314,14 @@ public final class Generate {
   }
 
   /**
-   * Makes a call again, up to four times, while the service is unavailable or the connection
-   * breaks. Repeats a stream that has begun only if its generation lingers.
+   * Makes a call again while the service is unavailable or the connection breaks. Repeats a stream
+   * that has begun only if its generation lingers.
    */
   static final class Retries {
-    private static final int MAX_ATTEMPTS = 4;
+    private static final int MAX_ATTEMPTS = 4; // of a call that has brought nothing
+    private static final int MAX_RESUMES = 10; // of a stream, without a new event
     private static final long FIRST_DELAY_MS = 100;
+    private static final long MAX_DELAY_MS = 1000;
     private static final Metadata.Key<String> PUSHBACK = key("grpc-retry-pushback-ms");
 
     /** Codes of a broken connection; others without a reason are refusals by a proxy. */
@@ -371,14 +385,13 @@ public final class Generate {
     }
 
     private boolean allowsAnother(StatusRuntimeException failure) {
-      if (attemptCount >= MAX_ATTEMPTS) {
-        return false;
-      }
       Status.Code code = failure.getStatus().getCode();
-      if (BROKEN.contains(code) && reason(failure).isEmpty()) {
-        return lingers || !hasBegun;
+      boolean isBroken = BROKEN.contains(code) && reason(failure).isEmpty();
+      if (isBroken && hasBegun) {
+        return lingers && attemptCount < MAX_RESUMES;
       }
-      return code == Status.Code.UNAVAILABLE && !isStreaming;
+      boolean isTemporary = isBroken || code == Status.Code.UNAVAILABLE;
+      return isTemporary && !isStreaming && attemptCount < MAX_ATTEMPTS;
     }
 
     /** Returns the delay that the service asks for, below 0 for never, or else 0.1 s, doubling. */
@@ -386,7 +399,7 @@ public final class Generate {
       Metadata trailers = failure.getTrailers();
       String pushback = trailers == null ? null : trailers.get(PUSHBACK);
       if (pushback == null) {
-        return (FIRST_DELAY_MS << attemptCount) / 2;
+        return Math.min((FIRST_DELAY_MS << attemptCount) / 2, MAX_DELAY_MS);
       }
       try {
         return Long.parseLong(pushback);
@@ -420,6 +433,8 @@ public final class Generate {
     private final Map<String, Integer> steps = new HashMap<>(); // latest by kind and image
     private final Map<Integer, String> digests = new HashMap<>(); // SHA-256 of the images so far
     private GenerationAccepted accepted;
+    private int position;
+    private boolean isRepeating; // whether the latest position may come again
     private GenerationEvent header;
     private ByteString data = ByteString.EMPTY;
     private int imageCount; // in this stream
@@ -428,6 +443,7 @@ public final class Generate {
     void restart() {
       header = null;
       imageCount = 0;
+      isRepeating = true;
     }
 
     void finish() {
@@ -439,6 +455,7 @@ public final class Generate {
       require(!isCompleted, "an event came after the last");
       return switch (event.getKindCase()) {
         case ACCEPTED -> accept(event);
+        case QUEUED -> queue(event);
         case PROGRESS -> {
           StepProgress progress = event.getProgress();
           yield advance(event, progress.getImageIndex(), progress.getStep());
@@ -447,14 +464,16 @@ public final class Generate {
           yield advance(event, event.getPreview().getImageIndex(), event.getPreview().getStep());
         }
         case IMAGE -> {
-          require(header == null, "an image came within another");
+          require(
+              header == null && event.getImage().getImageIndex() == imageCount,
+              "an image came out of turn");
           header = event;
           data = ByteString.EMPTY;
           yield Optional.empty();
         }
         case CHUNK -> extend(event.getChunk());
         case COMPLETED -> {
-          int announced = accepted == null ? 0 : accepted.getImageCount();
+          int announced = accepted == null ? -1 : accepted.getImageCount();
           require(header == null && imageCount == announced, "images are missing");
           isCompleted = true;
           yield whole(event);
@@ -474,6 +493,13 @@ public final class Generate {
       }
       accepted = event.getAccepted();
       return whole(event);
+    }
+
+    private Optional<Assembled> queue(GenerationEvent event) {
+      boolean isRepeated = isRepeating && event.getQueued().getPosition() == position;
+      position = event.getQueued().getPosition();
+      isRepeating = false;
+      return isRepeated ? Optional.empty() : whole(event);
     }
 
     private Optional<Assembled> advance(GenerationEvent event, int image, int step) {

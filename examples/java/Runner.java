@@ -64,7 +64,9 @@ final class Runner {
     Context.CancellableContext context =
         job.has("timeout_ms")
             ? Context.ROOT.withDeadlineAfter(
-                job.get("timeout_ms").getAsLong(), TimeUnit.MILLISECONDS, DEADLINES)
+                (long) (1e3 * job.get("timeout_ms").getAsDouble()),
+                TimeUnit.MICROSECONDS,
+                DEADLINES)
             : Context.ROOT.withCancellation();
     try {
       call(job, stub, context);

@@ -25,10 +25,13 @@ class SafelightClient
 
   # Retries of gRPC are off, because Retries below decides.
   def initialize(target, metadata: {})
-    @stub = Safelight::V1::TextToImageService::Stub.new(
-      target, :this_channel_is_insecure, channel_args: { 'grpc.enable_retries' => 0 }
-    )
+    @channel = GRPC::Core::Channel.new(target, { 'grpc.enable_retries' => 0 }, :this_channel_is_insecure)
+    @stub = Safelight::V1::TextToImageService::Stub.new(target, nil, channel_override: @channel)
     @metadata = metadata
+  end
+
+  def close
+    @channel.close
   end
 
   # Yields each event once. An image comes as one event, with its checked bytes as the second
@@ -77,10 +80,16 @@ class SafelightClient
           retries.note(is_new: !event.nil?)
           yield event, image if event
         end
+      rescue GRPC::BadStatus
+        raise unless assembler.completed? # else all has come before the stream broke
+      rescue GRPC::Core::CallError # by gRPC 1.51, if the deadline passes before the first message
+        raise unless deadline && Time.now >= deadline
+
+        raise GRPC::DeadlineExceeded, 'the deadline has passed'
       ensure
         call.cancel
       end
-      assembler.finish
+      raise ProtocolError, 'the stream ended before the generation' unless assembler.completed?
     end
   end
 
@@ -106,11 +115,13 @@ class SafelightClient
     end
   end
 
-  # Makes a call again, up to four times, while the service is unavailable or the connection breaks.
-  # Repeats a stream that has begun only if its generation lingers.
+  # Makes a call again while the service is unavailable or the connection breaks. Repeats a stream
+  # that has begun only if its generation lingers.
   class Retries
-    MAX_ATTEMPTS = 4
+    MAX_ATTEMPTS = 4 # of a call that has brought nothing
+    MAX_RESUMES = 10 # of a stream, without a new event
     FIRST_DELAY_S = 0.1
+    MAX_DELAY_S = 1
     # Other codes without a reason are refusals by a proxy.
     BROKEN = [
       GRPC::Unavailable, GRPC::Internal, GRPC::Cancelled, GRPC::Aborted, GRPC::Unknown,
@@ -150,10 +161,10 @@ class SafelightClient
     private
 
     def another_allowed?(error)
-      return false if @attempt_count >= MAX_ATTEMPTS
-      return @lingers || !@has_begun if broken?(error)
+      return @lingers && @attempt_count < MAX_RESUMES if broken?(error) && @has_begun
 
-      error.is_a?(GRPC::Unavailable) && !@is_streaming
+      is_temporary = broken?(error) || error.is_a?(GRPC::Unavailable)
+      is_temporary && !@is_streaming && @attempt_count < MAX_ATTEMPTS
     end
 
     def broken?(error)
@@ -163,7 +174,7 @@ class SafelightClient
     # Returns the seconds that the service asks for, below 0 for never, or else 0.1, doubling.
     def delay_after(error)
       pushback_ms = error.metadata['grpc-retry-pushback-ms']
-      return FIRST_DELAY_S * (2**@attempt_count) / 2 unless pushback_ms
+      return [FIRST_DELAY_S * (2**@attempt_count) / 2, MAX_DELAY_S].min unless pushback_ms
 
       Integer(pushback_ms, exception: false)&.fdiv(1000) || -1
     end
@@ -180,10 +191,11 @@ class SafelightClient
     def restart
       @header = nil
       @image_count = 0 # in this stream
+      @is_repeating = true # whether the latest position may come again
     end
 
-    def finish
-      raise ProtocolError, 'the stream ended before the generation' unless @is_completed
+    def completed?
+      @is_completed
     end
 
     # Returns the event that a message completes, with the bytes of an image, or nil.
@@ -192,6 +204,7 @@ class SafelightClient
 
       case event&.kind
       when :accepted then accept(event)
+      when :queued then queue(event)
       when :progress then advance(event, event.progress)
       when :preview then advance(event, event.preview)
       when :image then begin_image(event)
@@ -211,6 +224,13 @@ class SafelightClient
       event
     end
 
+    def queue(event)
+      is_repeated = @is_repeating && event.queued.position == @position
+      @position = event.queued.position
+      @is_repeating = false
+      event unless is_repeated
+    end
+
     def advance(event, content)
       key = [event.kind, content.image_index]
       return if content.step <= @steps[key]
@@ -220,7 +240,9 @@ class SafelightClient
     end
 
     def begin_image(event)
-      raise ProtocolError, 'an image came within another' if @header
+      if @header || event.image.image_index != @image_count
+        raise ProtocolError, 'an image came out of turn'
+      end
 
       @header = event
       @data = String.new
@@ -252,9 +274,7 @@ class SafelightClient
     end
 
     def complete(event)
-      if @header || @image_count != (@accepted&.image_count || 0)
-        raise ProtocolError, 'images are missing'
-      end
+      raise ProtocolError, 'images are missing' if @header || @image_count != @accepted&.image_count
 
       @is_completed = true
       event

@@ -24,6 +24,8 @@ rescue GRPC::BadStatus => e
   puts({ error: failure(e) }.to_json)
 rescue SafelightClient::ProtocolError => e
   puts({ error: { code: 'PROTOCOL', message: e.message } }.to_json)
+ensure
+  client.close
 end
 
 def print_events(job)
