@@ -93,7 +93,8 @@ def test_a_broken_stream_is_resumed(
     assert (tmp_path / "image.png").stat().st_size == 3_000_000
     first, second = service.requests
     assert first == second
-    assert isinstance(first, pb.GenerateRequest) and first.generation_id
+    assert isinstance(first, pb.GenerateRequest)
+    assert first.generation_id
 
 
 def test_ctrl_c_cancels_the_generation(command: list[str], tmp_path: Path) -> None:
