@@ -79,7 +79,7 @@ def _normal(method: str, line: Mapping[str, Any], wanted: str) -> str:
 def _normal_error(error: Mapping[str, Any], wanted: str) -> str:
     if unknown := error.keys() - _ERROR_KEYS:
         raise ValueError(f"unknown keys: {', '.join(sorted(unknown))}")
-    fields = {key: error[key] for key in sorted(error) if error[key] not in (None, [])}
+    fields = {key: error[key] for key in error if error[key] not in (None, [])}
     if wanted and '"message"' not in wanted:
         fields.pop("message", None)
     return json.dumps({"error": fields}, ensure_ascii=False, sort_keys=True)

@@ -11,6 +11,7 @@ IMAGE = {"image": {"width": 16, "size_bytes": "3"}}
 SHA256 = "ae4b3280e56e2faf83f414a6e3dabe9d5fbe18976544c05fed121accb85b53fc"
 """Of the bytes 0, 1 and 2."""
 ERROR = {"error": {"code": "NOT_FOUND", "reason": "MODEL_NOT_FOUND"}}
+VIOLATION = {"error": {"violations": [{"description": "b", "field": "a"}]}}
 
 
 @pytest.mark.parametrize(
@@ -21,6 +22,7 @@ ERROR = {"error": {"code": "NOT_FOUND", "reason": "MODEL_NOT_FOUND"}}
         ("Generate", {"completed": {}}, {"completed": {"cache": 99, "timings": {"queue": "0s"}}}),
         ("Generate", IMAGE, {"image": {**IMAGE["image"], "sha256": SHA256}, "received": SHA256}),
         ("CancelGeneration", {}, {"state": "GENERATION_STATE_UNSPECIFIED"}),
+        ("Generate", VIOLATION, {"error": {"violations": [{"field": "a", "description": "b"}]}}),
         ("Generate", ERROR, {"error": {**ERROR["error"], "message": "any", "violations": []}}),
     ],
 )

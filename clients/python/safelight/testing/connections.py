@@ -6,10 +6,11 @@ import struct
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from typing import IO
 
 _DATA, _RST_STREAM, _GOAWAY = 0x0, 0x3, 0x7
 _NO_ERROR, _INTERNAL_ERROR, _ENHANCE_YOUR_CALM = 0x0, 0x2, 0xB
-_HEADER_BYTES, _LAST_STREAM = 9, 2**31 - 1
+_PREFACE_BYTES, _HEADER_BYTES, _LAST_STREAM = 24, 9, 2**31 - 1
 _PATIENCE_S = 5.0
 
 ACTIONS = ("fin", "reset", "rst_stream", "goaway", "drain")
@@ -18,7 +19,7 @@ does, refuse all streams with GOAWAY and close, or send a GOAWAY that lets strea
 
 
 class ConnectionProxy:
-    """Passes HTTP/2 both ways, frame by frame towards the client. Use it in a `with` block."""
+    """Passes HTTP/2 both ways, frame by frame. Use it in a `with` block."""
 
     def __init__(self, port: int, upstream_port: int) -> None:
         """Listen on 127.0.0.1.
@@ -78,19 +79,22 @@ class _Connection:
     def __init__(self, client: socket.socket, server: socket.socket) -> None:
         self._client, self._server = client, server
         self._sent = threading.Condition()
+        self._received = threading.Lock()
         self._message_counts: Counter[int] = Counter()
         self._unread: dict[int, bytearray] = {}
         self._latest_stream = 0
 
     def pass_requests(self) -> None:
-        with contextlib.suppress(OSError):
-            while data := self._client.recv(65536):
-                self._server.sendall(data)
+        with contextlib.suppress(OSError), self._client.makefile("rb") as file:
+            self._server.sendall(file.read(_PREFACE_BYTES))
+            for header, payload in _frames(file):
+                with self._received:
+                    self._server.sendall(header + payload)
             self._server.shutdown(socket.SHUT_WR)
 
     def pass_responses(self) -> None:
-        with contextlib.suppress(OSError):
-            for header, payload in _frames(self._server):
+        with contextlib.suppress(OSError), self._server.makefile("rb") as file:
+            for header, payload in _frames(file):
                 with self._sent:
                     self._client.sendall(header + payload)
                     self._count_messages(header, payload)
@@ -103,10 +107,11 @@ class _Connection:
                 lambda: self._message_counts[self._latest_stream] >= message_count, _PATIENCE_S
             )
             if action == "rst_stream":
-                stream = self._latest_stream
-                self._client.sendall(
-                    _frame(_RST_STREAM, stream, struct.pack(">I", _INTERNAL_ERROR))
-                )
+                code = struct.pack(">I", _INTERNAL_ERROR)
+                reset = _frame(_RST_STREAM, self._latest_stream, code)
+                self._client.sendall(reset)
+                with self._received:
+                    self._server.sendall(reset)
             elif action == "drain":
                 self._client.sendall(_goaway(_LAST_STREAM, _NO_ERROR, b""))
             elif action == "goaway":
@@ -138,11 +143,10 @@ class _Connection:
             self._message_counts[self._latest_stream] += 1
 
 
-def _frames(side: socket.socket) -> Iterator[tuple[bytes, bytes]]:
+def _frames(file: IO[bytes]) -> Iterator[tuple[bytes, bytes]]:
     """Yield header and payload of each frame that a side sends."""
-    with side.makefile("rb") as file:
-        while len(header := file.read(_HEADER_BYTES)) == _HEADER_BYTES:
-            yield header, file.read(int.from_bytes(header[:3], "big"))
+    while len(header := file.read(_HEADER_BYTES)) == _HEADER_BYTES:
+        yield header, file.read(int.from_bytes(header[:3], "big"))
 
 
 def _frame(kind: int, stream: int, payload: bytes) -> bytes:
