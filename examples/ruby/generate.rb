@@ -25,7 +25,8 @@ class SafelightClient
 
   # Retries of gRPC are off, because Retries below decides.
   def initialize(target, metadata: {})
-    @channel = GRPC::Core::Channel.new(target, { 'grpc.enable_retries' => 0 }, :this_channel_is_insecure)
+    options = { 'grpc.enable_retries' => 0 }
+    @channel = GRPC::Core::Channel.new(target, options, :this_channel_is_insecure)
     @stub = Safelight::V1::TextToImageService::Stub.new(target, nil, channel_override: @channel)
     @metadata = metadata
   end
@@ -306,7 +307,9 @@ def main
     options.on('--output FILE', 'file to write') { |value| output = value }
     options.on('--width N', Integer, 'width in pixels') { |value| parameters.width = value }
     options.on('--height N', Integer, 'height in pixels') { |value| parameters.height = value }
-    options.on('--steps N', Integer, 'number of steps') { |value| parameters.num_inference_steps = value }
+    options.on('--steps N', Integer, 'number of steps') do |value|
+      parameters.num_inference_steps = value
+    end
   end.parse!
   token = ENV.fetch('SAFELIGHT_TOKEN', nil)
 

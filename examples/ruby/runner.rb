@@ -5,7 +5,9 @@
 require 'json'
 require_relative 'generate'
 
-CODES = GRPC::Core::StatusCodes.constants.to_h { |name| [GRPC::Core::StatusCodes.const_get(name), name] }
+CODES = GRPC::Core::StatusCodes.constants.to_h do |name|
+  [GRPC::Core::StatusCodes.const_get(name), name]
+end
 
 def run(job)
   metadata = job.fetch('metadata', {}).transform_keys(&:to_sym)
