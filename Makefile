@@ -66,6 +66,10 @@ test-ray: $(INSTALLED) ## Run the tests of engines on a Ray cluster
 test-docs: $(INSTALLED) ## Run the commands and examples of the documentation as pasted
 	scripts/in-own-network pytest -m documentation tests/documentation
 
+.PHONY: examples
+examples: $(INSTALLED) ## Build and try the examples in Go, C++, Ruby and Java that are installed
+	pytest -m examples tests/examples
+
 .PHONY: conformance
 conformance: $(INSTALLED) ## Try the clients of all languages that are installed on the contract's vectors
 	python -m clients.conformance
