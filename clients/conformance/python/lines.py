@@ -17,6 +17,7 @@ from safelight import (
     Preview,
     Progress,
     Queued,
+    Restarted,
     SafelightError,
     ServiceError,
 )
@@ -48,6 +49,8 @@ def event_line(event: Event) -> dict[str, Any]:
             return {"queued": _durations(asdict(event))}
         case ModelLoading():
             return {"model_loading": _durations(asdict(event))}
+        case Restarted():
+            return {"restarted": asdict(event)}
         case Progress():
             return {"progress": _durations(asdict(event))}
         case Completed():
@@ -64,6 +67,8 @@ def _completed(event: Completed) -> dict[str, Any]:
         ],
         "cache": enum_name("CACHE_STATUS", event.cache),
         "usage": None if event.usage is None else _durations(asdict(event.usage)),
+        "restart_count": event.restart_count,
+        "reused_forward_count": event.reused_forward_count,
     }
 
 

@@ -21,6 +21,7 @@ _OPTIONS = {
     "guidance_scale": ("parameters", "guidance_scale"),
     "negative_prompt": ("parameters", "negative_prompt"),
     "num_inference_steps": ("parameters", "num_inference_steps"),
+    "step_reuse": ("parameters", "step_reuse"),
     "width": ("parameters", "width"),
     "height": ("parameters", "height"),
     "scheduler": ("parameters", "scheduler"),
