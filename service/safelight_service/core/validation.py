@@ -12,6 +12,7 @@ from safelight_service.core.errors import FieldViolation, InvalidRequestError, q
 from safelight_service.core.model import Capabilities
 from safelight_service.core.request import (
     GenerationRequest,
+    ResolvedAdapter,
     ResolvedOutput,
     ResolvedParameters,
     ResolvedPreview,
@@ -75,6 +76,7 @@ class _Resolver:
             image_count=image_count,
             output=self._resolve_output(),
             preview=self._resolve_preview(max(parameters.width, parameters.height)),
+            adapters=self._resolve_adapters(),
         )
         if self._violations:
             raise InvalidRequestError(self._violations)
@@ -222,6 +224,26 @@ class _Resolver:
         # Image i uses seed + i, which must be a valid seed too.
         highest = MAX_SEED - max(image_count - 1, 0)
         return self._check_range("parameters.seed", seed, 0, highest)
+
+    def _resolve_adapters(self) -> tuple[ResolvedAdapter, ...]:
+        infos = {info.name: info for info in self._capabilities.adapters}
+        resolved: dict[str, ResolvedAdapter] = {}
+        for index, use in enumerate(self._request.adapters):
+            info, field = infos.get(use.name), f"adapters[{index}]"
+            if info is None:
+                choice = f"must be one of {', '.join(infos)}" if infos else "this model has none"
+                self._refuse(f"{field}.name", f"{choice}, not {quote(use.name)}")
+            elif use.name in resolved:
+                self._refuse(f"{field}.name", f"names {quote(use.name)} a second time")
+            else:
+                scale = info.default_scale if use.scale is None else use.scale
+                if not info.min_scale <= scale <= info.max_scale:
+                    self._refuse(
+                        f"{field}.scale",
+                        f"must be from {info.min_scale:g} to {info.max_scale:g}, not {scale:g}",
+                    )
+                resolved[use.name] = ResolvedAdapter(use.name, scale)
+        return tuple(resolved.values())
 
     def _resolve_output(self) -> ResolvedOutput:
         output = self._request.output
