@@ -43,4 +43,5 @@ def fuse(module: torch.nn.Module, tensors: Mapping[str, Tensor], scale: float) -
             layer = module.get_submodule(name.partition(".")[2].removesuffix(".lora_A.weight"))
             product = up.flatten(1) @ down.flatten(1)
             with torch.no_grad():
-                layer.weight += scale * product.view_as(layer.weight)  # type: ignore[operator]
+                weight: Any = layer.weight
+                weight += scale * product.view_as(weight)

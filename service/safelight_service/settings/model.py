@@ -237,4 +237,10 @@ class ModelSettings(Table):
 
 _EMBEDDED_LIMITS = LimitSettings(max_side_px=512, max_pixel_count=512 * 512)
 _EMBEDDED_DEFAULTS = DefaultSettings(num_inference_steps=20, guidance_scale=4.0)
-_EMBEDDED_ADAPTERS: list[AdapterSettings] = []
+_EMBEDDED_ADAPTERS = [
+    AdapterSettings(name=name, file=f"adapters/{name}.safetensors", description=description)
+    for name, description in (
+        ("pastel", "Light colours."),
+        ("outline", "Dark lines around things."),
+    )
+]

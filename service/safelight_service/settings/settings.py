@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from safelight_service.settings.fleet import FleetSettings, RaySettings
-from safelight_service.settings.model import EMBEDDED_MODEL, ModelSettings
+from safelight_service.settings.model import ModelSettings
 from safelight_service.settings.parts import (
     BatchingSettings,
     CacheSettings,
@@ -19,6 +19,7 @@ from safelight_service.settings.parts import (
     TelemetrySettings,
     TlsSettings,
 )
+from safelight_service.settings.sources import EMBEDDED_MODEL
 from safelight_settings import (
     Address,
     ConfigPath,

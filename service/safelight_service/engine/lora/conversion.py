@@ -191,6 +191,7 @@ def _check_sizes(layer: Any, down: Tensor, up: Tensor, where: str) -> None:
         LoraError: they do not, or the layer is of a kind that has none.
     """
     rank = len(down)
+    expected: tuple[tuple[int, ...], tuple[int, ...]]
     match layer:
         case torch.nn.Linear():
             expected = (rank, layer.in_features), (layer.out_features, rank)

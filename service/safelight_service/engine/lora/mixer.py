@@ -23,7 +23,10 @@ _MOST_PLANS = 2
 
 
 class Mixer:
-    """Applies mixtures to the layers of one component. Used by the device thread only."""
+    """Applies mixtures to the layers of one component.
+
+    Used by the device thread only, except where noted.
+    """
 
     def __init__(self, component: str, module: torch.nn.Module) -> None:
         self._component = component
@@ -39,8 +42,8 @@ class Mixer:
             yield
 
     def forget(self) -> None:
-        """Release the copies of factors."""
-        self._plans.clear()
+        """Release the copies of factors; safe to call from any thread."""
+        self._plans = OrderedDict()
 
     def _plan(
         self, mixtures: Sequence[Mixture], counts: Sequence[int]
@@ -49,12 +52,13 @@ class Mixer:
         if not any(recipes):
             return []
         key = tuple(recipes), tuple(counts)
-        plan = self._plans.pop(key, None)
+        plans = self._plans
+        plan = plans.pop(key, None)
         if plan is None:
             plan = self._make_plan(mixtures, counts, is_uniform=len(set(recipes)) == 1)
-        self._plans[key] = plan
-        if len(self._plans) > _MOST_PLANS:
-            self._plans.popitem(last=False)
+        plans[key] = plan
+        if len(plans) > _MOST_PLANS:
+            plans.popitem(last=False)
         return plan
 
     def _make_plan(

@@ -133,8 +133,10 @@ class LoadedModel:
         return mixture.recipe(component) if is_rowless else None
 
     def forget_adapters(self) -> None:
-        """Release the copies of adapters that the last forwards used."""
+        """Release copies of adapters that were used last; safe to call from any thread."""
         self._mixer.forget()
+        for encoder in self.text_encoders.values():
+            encoder.forget_adapters()
 
     def is_ready_for(self, forward: Forward) -> bool:
         """Whether a forward can run without `prepare`."""

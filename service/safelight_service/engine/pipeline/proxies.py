@@ -109,20 +109,24 @@ class TextEncoderProxy(_Proxy):
         text_encoder: Any,
         name: str,
         memo: Memo,
-        mixer: Mixer,
         scope: str = "",
         mixture: Mixture = NO_ADAPTERS,
+        mixer: Mixer | None = None,
     ) -> None:
         super().__init__(text_encoder)
         self._name = name
         self._memo = memo
-        self._mixer = mixer
+        self._mixer = mixer or Mixer(name, text_encoder)
         self._scope = scope
         self._mixture = mixture
 
+    def forget_adapters(self) -> None:
+        """Release the copies of adapters that the last calls used; safe to call from any thread."""
+        self._mixer.forget()
+
     def within(self, scope: str, mixture: Mixture = NO_ADAPTERS) -> Self:
         """Return a proxy for the callers of a scope, which applies adapters."""
-        return type(self)(self._module, self._name, self._memo, self._mixer, scope, mixture)
+        return type(self)(self._module, self._name, self._memo, scope, mixture, self._mixer)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return a shallow copy of the output; callers must not write into its shared tensors."""
@@ -138,7 +142,7 @@ class TextEncoderProxy(_Proxy):
 def wrap_text_encoders(pipeline: Any, memo: Memo) -> dict[str, TextEncoderProxy]:
     """Make proxies for a pipeline's text encoders, by component name."""
     return {
-        name: TextEncoderProxy(module, name, memo, Mixer(name, module))
+        name: TextEncoderProxy(module, name, memo)
         for name, module in pipeline.components.items()
         if name.startswith("text_encoder") and isinstance(module, torch.nn.Module)
     }

@@ -52,7 +52,9 @@ def make_mixtures(model: LoadedModel) -> list[Mixture]:
 def make_jobs(model: LoadedModel, mixtures: Sequence[Mixture]) -> list[Job]:
     """Make a job for each mixture; one of them is not guided."""
     is_guided = "guidance_scale" in model.capabilities.supported_parameters
-    scales = [{"guidance_scale": 1.0 if number == 2 else 3.0} for number in range(len(mixtures))]
+    scales: list[dict[str, Any]] = [
+        {"guidance_scale": 1.0 if number == 2 else 3.0} for number in range(len(mixtures))
+    ]
     return [
         make_job(
             model, Recorder(), seed=number, mixture=mixture, **SHORT, **(scale if is_guided else {})
