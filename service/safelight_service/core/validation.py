@@ -231,8 +231,10 @@ class _Resolver:
         for index, use in enumerate(self._request.adapters):
             info, field = infos.get(use.name), f"adapters[{index}]"
             if info is None:
-                choice = f"must be one of {', '.join(infos)}" if infos else "this model has none"
-                self._refuse(f"{field}.name", f"{choice}, not {quote(use.name)}")
+                rule = "must be left out, since this model has no adapters"
+                if infos:
+                    rule = f"must be one of {', '.join(infos)}, not {quote(use.name)}"
+                self._refuse(f"{field}.name", rule)
             elif use.name in resolved:
                 self._refuse(f"{field}.name", f"names {quote(use.name)} a second time")
             else:
