@@ -24,6 +24,10 @@ PREVIEW_MIME_TYPES = ("image/jpeg", "image/webp")
 MAX_SEED = 2**63 - 1
 MAX_LINGER_S = 3600
 """The contract's own limit."""
+_MAX_ADAPTERS = 16
+"""The contract's own limit."""
+_MAX_LISTED = 20
+"""Most adapters that a refusal lists."""
 _DEFAULT_QUALITY = 95
 _DEFAULT_PREVIEW_SIDE_PX = 256
 _MIN_PREVIEW_SIDE_PX, _MAX_PREVIEW_SIDE_PX = 16, 512
@@ -228,23 +232,28 @@ class _Resolver:
     def _resolve_adapters(self) -> tuple[ResolvedAdapter, ...]:
         infos = {info.name: info for info in self._capabilities.adapters}
         resolved: dict[str, ResolvedAdapter] = {}
+        count = len(self._request.adapters)
+        if count and not infos:
+            self._refuse("adapters", "must be empty, since this model has none")
+            return ()
+        if count > _MAX_ADAPTERS:
+            self._refuse("adapters", f"must be at most {_MAX_ADAPTERS}, not {count}")
+            return ()
         for index, use in enumerate(self._request.adapters):
             info, field = infos.get(use.name), f"adapters[{index}]"
+            scale = info.default_scale if info and use.scale is None else use.scale
             if info is None:
-                rule = "must be left out, since this model has no adapters"
-                if infos:
-                    rule = f"must be one of {', '.join(infos)}, not {quote(use.name)}"
-                self._refuse(f"{field}.name", rule)
+                names = ", ".join(list(infos)[:_MAX_LISTED]) + ", ..." * (len(infos) > _MAX_LISTED)
+                self._refuse(f"{field}.name", f"must be one of {names}, not {quote(use.name)}")
             elif use.name in resolved:
                 self._refuse(f"{field}.name", f"names {quote(use.name)} a second time")
+            elif scale is None or not info.min_scale <= scale <= info.max_scale:
+                bounds = f"from {info.min_scale:g} to {info.max_scale:g}"
+                self._refuse(f"{field}.scale", f"must be {bounds}, not {scale:g}")
             else:
-                scale = info.default_scale if use.scale is None else use.scale
-                if not info.min_scale <= scale <= info.max_scale:
-                    self._refuse(
-                        f"{field}.scale",
-                        f"must be from {info.min_scale:g} to {info.max_scale:g}, not {scale:g}",
-                    )
                 resolved[use.name] = ResolvedAdapter(use.name, scale)
+                continue
+            break  # the status has room for one violation of any length
         return tuple(resolved.values())
 
     def _resolve_output(self) -> ResolvedOutput:

@@ -410,22 +410,28 @@ def test_adapters_keep_their_order_and_take_their_default_scales() -> None:
     )
 
 
-def test_adapters_that_break_their_rules_are_refused_by_path() -> None:
-    uses = (
-        AdapterUse("ink", 1.6),
-        AdapterUse("ink"),
-        AdapterUse("tar"),
-        AdapterUse("oil", math.nan),
-    )
-    assert violations_of(WITH_ADAPTERS, adapters=uses) == {
-        "adapters[0].scale": "must be from 0 to 1.5, not 1.6",
-        "adapters[1].name": "names 'ink' a second time",
-        "adapters[2].name": "must be one of ink, oil, not 'tar'",
-        "adapters[3].scale": "must be from -1 to 1, not nan",
-    }
+@pytest.mark.parametrize(
+    ("use", "field", "description"),
+    [
+        (AdapterUse("oil", 1.1), "scale", "must be from -1 to 1, not 1.1"),
+        (AdapterUse("oil", math.nan), "scale", "must be from -1 to 1, not nan"),
+        (AdapterUse("ink"), "name", "names 'ink' a second time"),
+        (AdapterUse("tar"), "name", "must be one of ink, oil, not 'tar'"),
+    ],
+)
+def test_the_first_adapter_that_breaks_a_rule_is_refused_by_path(
+    use: AdapterUse, field: str, description: str
+) -> None:
+    uses = (AdapterUse("ink"), use, AdapterUse("ash"))
+    assert violations_of(WITH_ADAPTERS, adapters=uses) == {f"adapters[1].{field}": description}
 
 
 def test_adapters_of_a_model_without_any_are_refused() -> None:
     assert violations_of(adapters=(AdapterUse("ink"),)) == {
-        "adapters[0].name": "must be left out, since this model has no adapters"
+        "adapters": "must be empty, since this model has none"
     }
+
+
+def test_too_many_adapters_are_refused_in_one_violation() -> None:
+    uses = (AdapterUse("ink"),) * 17
+    assert violations_of(WITH_ADAPTERS, adapters=uses) == {"adapters": "must be at most 16, not 17"}

@@ -176,7 +176,7 @@ class GenerateRequest(_message.Message):
 
     @_builtins.property
     def adapters(self) -> _containers.RepeatedCompositeFieldContainer[Global___AdapterUse]:
-        """Adapters to apply to the model, each at most once; their effects add up.
+        """Adapters to apply to the model, at most 16, each once; their effects add up.
         Empty: the model as it is. The service refuses adapters that are not in
         ModelCapabilities.adapters.
         """
