@@ -34,7 +34,7 @@ demo: $(INSTALLED) ## Start the service, watch one generation, write demo.png
 .PHONY: demo-fleet
 demo-fleet: $(INSTALLED) ## Run two engines and two fronts, kill an engine at work, write demo.png
 	scripts/install-ray
-	PYTHONPATH=.:.ray scripts/demo-fleet
+	PYTHONPATH=.:.ray timeout --signal INT --kill-after 10 90 scripts/demo-fleet
 
 .PHONY: trace-demo
 trace-demo: $(INSTALLED) ## Trace concurrent generations, draw them as trace.svg
@@ -59,11 +59,20 @@ test-slow: $(INSTALLED) ## Run the tests that compile, or rehearse benchmarks
 .PHONY: test-ray
 test-ray: $(INSTALLED) ## Run the tests of engines on a Ray cluster
 	scripts/install-ray
-	PYTHONPATH=.ray pytest -m ray -W ignore tests/service/fleet  # Ray itself causes many warnings
+	# Ray itself causes many warnings. Its processes end with pytest, however that ends.
+	PYTHONPATH=.ray timeout --signal INT --kill-after 20 220 pytest -m ray -W ignore tests/service/fleet
 
 .PHONY: test-docs
 test-docs: $(INSTALLED) ## Run the commands and examples of the documentation as pasted
 	scripts/in-own-network pytest -m documentation tests/documentation
+
+.PHONY: examples
+examples: $(INSTALLED) ## Build and try the examples in Go, C++, Ruby and Java that are installed
+	pytest -m examples tests/examples
+
+.PHONY: conformance
+conformance: $(INSTALLED) ## Try the clients of all languages that are installed on the contract's vectors
+	python -m clients.conformance
 
 .PHONY: check
 check: $(INSTALLED) ## Lint, types, contract, freshness of the stubs, links of the docs

@@ -40,6 +40,11 @@ def main() -> None:
         lambda axes: draw_flood(axes, read_figures("fairness")),
         lambda axes: draw_shares(axes, read_figures("fairness")),
     )
+    draw_both(
+        "fleet",
+        lambda axes: draw_delays(axes, read_figures("fleet")["delays_ms"]),
+        lambda axes: draw_routers(axes, read_figures("fleet")["routers"]),
+    )
 
 
 def draw_both(name: str, left: Draw, right: Draw) -> None:
@@ -69,6 +74,39 @@ def draw_goodput(axes: Axes, figures: dict[str, Any], suffix: str) -> None:
     axes.set_ylim(0, 1.1)
     axes.set_ylabel("calls in time")
     axes.set_title(f"callers {'with' if suffix else 'without'} deadlines", fontsize="medium")
+    axes.legend(fontsize="small")
+
+
+def draw_delays(axes: Axes, delays: dict[str, Any]) -> None:
+    """Draw the 95th percentiles of first events and of each event."""
+    kinds = {"first": "first event", "events": "each event", "crowded": "64 streams"}
+    for number, (name, by_kind) in enumerate(delays.items()):
+        places = [place + 0.4 * number for place in range(len(kinds))]
+        bars = axes.bar(
+            places, [by_kind[kind]["p95"] for kind in kinds], 0.38, align="edge", label=name
+        )
+        axes.bar_label(bars, fmt="%.1f", fontsize="small")
+    axes.set_xticks([place + 0.4 for place in range(len(kinds))], list(kinds.values()))
+    axes.set_ylabel("ms, 95th percentile")
+    axes.set_title("delay of events", fontsize="medium")
+    axes.legend(fontsize="small")
+
+
+def draw_routers(axes: Axes, routers: dict[str, Any]) -> None:
+    """Draw the median and the 99th percentile of seconds by router."""
+    for number, share in enumerate(("p50", "p99")):
+        places = [place + 0.4 * number for place in range(len(routers))]
+        bars = axes.bar(
+            places,
+            [each[f"{share}_s"] for each in routers.values()],
+            0.38,
+            align="edge",
+            label=share,
+        )
+        axes.bar_label(bars, fmt="%.1f", fontsize="small")
+    axes.set_xticks([place + 0.4 for place in range(len(routers))], list(routers))
+    axes.set_ylabel("seconds")
+    axes.set_title("3 engines, mixed sizes, load 0.7", fontsize="medium")
     axes.legend(fontsize="small")
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Self
 
-from safelight_service.cli import QUIET
+from safelight_service.library_variables import QUIET
 from support.warm_process import WarmProcess
 
 READY = "Safelight is ready on "

@@ -6,7 +6,7 @@ import gc
 import os
 import secrets
 import signal
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from safelight_service.auth.tokens import Caller, digest_token
 from safelight_service.core.errors import ModelFailedError
+from safelight_service.library_variables import choose_variables
 from safelight_service.logs import configure_logs
 from safelight_service.settings import ConfigurationError, Settings, load_settings
 from safelight_service.version import __version__
@@ -28,17 +29,6 @@ from safelight_settings import (
 
 _EXIT_FAILURE, _EXIT_USAGE = 1, 2
 _TOKEN_BYTES = 32
-QUIET = {
-    "TRANSFORMERS_VERBOSITY": "error",
-    "DIFFUSERS_VERBOSITY": "error",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    # Its handler would print a stack on SIGTERM, and keep a front from stopping in order.
-    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",
-    "GRPC_VERBOSITY": "NONE",  # its threads write to standard error themselves, and would block
-}
-"""Variables that silence libraries, which read them on import."""
-_ALLOCATORS = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
-"""Variables of torch's allocator; the second is the name before torch 2.9."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -46,15 +36,6 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def main() -> None:
     """Run the command."""
     app(prog_name="safelight-service")
-
-
-def choose_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return library variables to set, without those that the operator has set."""
-    chosen = dict(QUIET)
-    if not any(name in environment for name in _ALLOCATORS):
-        # Forwards of varying widths would otherwise fragment GPU memory.
-        chosen[_ALLOCATORS[0]] = "expandable_segments:True"
-    return {name: value for name, value in chosen.items() if name not in environment}
 
 
 def _show_version(is_asked: bool) -> None:
@@ -136,6 +117,46 @@ def deploy(
         _fail(f"ray deploy: {error}", _EXIT_FAILURE)
     names = ", ".join(pool.name for pool in settings.ray.pools)
     typer.echo(f"The engines are ready: {names}")
+
+
+@app.command()
+def calibrate(
+    model: Annotated[str, typer.Argument(help="Name of the model in the settings.")],
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with settings.", show_default=False)
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Scheduler; the model's own by default.", show_default=False)
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=4, help="Steps; the model's default.", show_default=False),
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="File with a prompt on each line.", show_default=False)
+    ] = None,
+) -> None:
+    """Measure which steps of a model can be reused at the least cost.
+
+    Takes as many images as there are steps, for each prompt. The service reads the result when it
+    loads the model.
+    """
+    try:
+        settings = load_settings({}, config)
+        texts = prompts.read_text("utf-8").splitlines() if prompts is not None else ()
+    except (ConfigurationError, OSError, UnicodeError) as error:
+        _fail(str(error), _EXIT_USAGE)
+    os.environ |= choose_variables(os.environ)
+    from safelight_service import app as root
+
+    chosen = [text for text in texts if text.strip()]
+    try:
+        file, used = root.calibrate(settings, model, chosen, scheduler, steps)
+    except ConfigurationError as error:
+        _fail(str(error), _EXIT_USAGE)
+    except Exception as error:
+        _fail(f"calibrate: {error}", _EXIT_FAILURE)
+    typer.echo(f"Measured {model} with {used}; stored in {file}")
 
 
 @app.command()

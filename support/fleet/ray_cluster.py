@@ -6,15 +6,17 @@ Ray is imported in functions only, since it is installed for the tests that need
 import os
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from safelight_service.core.backend import Backend
+from safelight_service.core.observer import Observer
 from safelight_service.settings import PoolSettings, RaySettings, Settings
 
-POOL = "engines"
+MakeEngine = Callable[[Settings, Observer], Backend]
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class RayCluster:
 
     settings: Settings
     """Settings of the fronts and the engines."""
+    application: str
+    """Name of the application of Serve."""
 
     @asynccontextmanager
     async def open(self, settings: object = None) -> AsyncIterator[Backend]:
@@ -40,8 +44,26 @@ class RayCluster:
         """Return the process of each engine, and the number of its running generations."""
         from ray import serve
 
-        handle: Any = serve.get_app_handle(f"safelight-{POOL}")
+        handle: Any = serve.get_app_handle(self.application)
         return sorted(handle.broadcast("find_process").results(timeout_s=10))
+
+    def count_engines(self) -> int:
+        """Return the number of engines that run."""
+        from ray import serve
+
+        deployments = serve.status().applications[self.application].deployments
+        return sum(each.replica_states.get("RUNNING", 0) for each in deployments.values())
+
+    def is_busy(self) -> bool:
+        """Return whether any engine runs a generation."""
+        return any(running for _, running in self.list_processes())
+
+    def update(self, settings: Settings, make_engine: "MakeEngine | None" = None) -> None:
+        """Deploy again with other settings, and wait until all engines are replaced."""
+        from safelight_service.fleet.ray_deployment import deploy
+
+        ours = {"backend": "ray", "ray": self.settings.ray}
+        deploy(settings.model_copy(update=ours), make_engine)
 
     def kill_busy(self) -> int:
         """Kill the process of an engine that runs a generation, and return its id."""
@@ -51,14 +73,13 @@ class RayCluster:
 
 
 @contextmanager
-def open_ray_cluster(settings: Settings, count: int) -> Iterator[RayCluster]:
-    """Start a cluster and deploy `count` engines; stop it at the end."""
+def run_ray(environment: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Run Ray, whose processes have further variables; yield its address."""
     import ray
     from ray import serve
 
-    from safelight_service.fleet.ray_deployment import NAMESPACE, deploy
+    from safelight_service.fleet.ray_deployment import NAMESPACE
 
-    pool = PoolSettings(name=POOL, min_engines=count, max_engines=count, cpus=0.1)
     with tempfile.TemporaryDirectory(prefix="ray") as folder:
         options: dict[str, Any] = {
             "num_cpus": 2,
@@ -69,14 +90,60 @@ def open_ray_cluster(settings: Settings, count: int) -> Iterator[RayCluster]:
             "namespace": NAMESPACE,
             "_temp_dir": folder,
         }
-        ray.init(**options)
-        address = ray.get_runtime_context().gcs_address
-        settings = settings.model_copy(
-            update={"backend": "ray", "ray": RaySettings(address=address, pools=(pool,))}
-        )
+        for name, value in (environment or {}).items():
+            os.environ[name] = value
         try:
-            deploy(settings)
-            yield RayCluster(settings)
+            ray.init(**options)  # sets variables that further processes need to reach it
+        finally:
+            for name in environment or {}:
+                del os.environ[name]
+        try:
+            yield ray.get_runtime_context().gcs_address
         finally:
             serve.shutdown()
             ray.shutdown()
+
+
+@contextmanager
+def deploy_engines(
+    address: str,
+    settings: Settings,
+    pool: PoolSettings,
+    make_engine: MakeEngine | None = None,
+    router: str = "",
+) -> Iterator[RayCluster]:
+    """Deploy a pool of engines on the Ray at an address; stop the engines at the end.
+
+    `router` names the class of another router than the product's.
+    """
+    from ray import serve
+
+    from safelight_service.fleet.ray_deployment import ROUTER, application_of, deploy
+
+    ray_settings = RaySettings(
+        address=address, application=f"test-{uuid.uuid4().hex[:8]}", pools=(pool,), start_s=60
+    )
+    settings = settings.model_copy(update={"backend": "ray", "ray": ray_settings})
+    name = application_of(ray_settings, pool)
+    deploy(settings, make_engine, router or ROUTER)
+    try:
+        yield RayCluster(settings, name)
+    finally:
+        serve.delete(name)
+
+
+@contextmanager
+def open_ray_cluster(
+    settings: Settings, count: int, make_engine: MakeEngine | None = None
+) -> Iterator[RayCluster]:
+    """Run Ray and `count` engines; stop them at the end."""
+    with (
+        run_ray() as address,
+        deploy_engines(address, settings, make_pool(count), make_engine) as cluster,
+    ):
+        yield cluster
+
+
+def make_pool(count: int) -> PoolSettings:
+    """Return the settings of a pool of `count` engines."""
+    return PoolSettings(name="engines", min_engines=count, max_engines=count, cpus=0.1)

@@ -1,10 +1,12 @@
 """Sleeping engine: a backend whose steps sleep, so that a fleet is timed without arithmetic."""
 
 import asyncio
+import functools
 import hashlib
 import io
 import time
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -28,9 +30,11 @@ from safelight_service.core.model import (
     ModelState,
     SchedulerInfo,
 )
+from safelight_service.core.observer import NULL_OBSERVER, Observer
 from safelight_service.core.request import GenerationRequest, ResolvedRequest
 from safelight_service.core.timeline import Timeline
 from safelight_service.core.validation import resolve
+from safelight_service.settings import EMBEDDED_MODEL, ModelSettings, Settings
 
 MODEL = "sleeping"
 CAPABILITIES = Capabilities(
@@ -51,8 +55,29 @@ class SleepingPrepared(Prepared):
     generation_id: str = field(default="", kw_only=True)
 
 
+def make_sleeping_engine(
+    settings: Settings, observer: Observer = NULL_OBSERVER, *, step_s: float = 0.001, width: int = 8
+) -> "SleepingEngine":
+    """Make an engine whose model has the revision of the settings."""
+    return SleepingEngine(step_s, width, identity=settings.models[0].revision or "1")
+
+
+def make_engine_of(step_s: float, width: int) -> Callable[[Settings, Observer], "SleepingEngine"]:
+    """Return a maker of engines with this time of a step that run `width` generations at once."""
+    return functools.partial(make_sleeping_engine, step_s=step_s, width=width)
+
+
+def sleeping_settings(revision: str = "") -> Settings:
+    """Return settings that serve the sleeping model."""
+    model = ModelSettings(name=MODEL, source=EMBEDDED_MODEL, revision=revision)
+    return Settings(models=(model,), listen="127.0.0.1:0")
+
+
 class SleepingEngine:
-    """Runs `width` generations at once; each step of one sleeps for `step_s` seconds."""
+    """Runs `width` generations at once; each step of one sleeps for `step_s` seconds.
+
+    `elapsed_s` of its progress is the moment of the event by time.monotonic.
+    """
 
     is_lost = False
     default_model = MODEL
@@ -149,16 +174,23 @@ class SleepingEngine:
         self, request: ResolvedRequest, timeline: Timeline, on_event: EventCallback
     ) -> Completed:
         steps = request.parameters.num_inference_steps
+        widths = Counter[int]()
         for index in range(request.image_count):
             image = timeline.add_image()
             image.started_at = image.text_encoded_at = time.monotonic()
             for step in range(1, steps + 1):
-                await asyncio.sleep(self._step_s)
+                widths[await self._step(request)] += 1
                 image.step_ends.append(time.monotonic())
-                on_event(Progress(step, steps, index, 0.0, (steps - step) * self._step_s))
+                left_s = (steps - step) * self._step_s
+                on_event(Progress(step, steps, index, time.monotonic(), left_s))
             image.denoised_at = image.decoded_at = time.monotonic()
             on_event(_draw(request, index))
-        return Completed(timeline.end(), steps * request.image_count, {1: steps})
+        return Completed(timeline.end(), steps * request.image_count, widths)
+
+    async def _step(self, request: ResolvedRequest) -> int:
+        """Make a step of an image; return how many images shared it."""
+        await asyncio.sleep(self._step_s)
+        return 1
 
 
 def _draw(request: ResolvedRequest, index: int) -> Image:

@@ -112,6 +112,15 @@ def progress(step: int, step_count: int = 4, image_index: int = 0) -> pb.Generat
     return event(progress=message)
 
 
+def restarted(restart_count: int, recovered_step_count: int = 0) -> pb.GenerateResponse:
+    """Return the event of this name."""
+    return event(
+        restarted=pb.GenerationRestarted(
+            restart_count=restart_count, recovered_step_count=recovered_step_count
+        )
+    )
+
+
 def preview(step: int) -> pb.GenerateResponse:
     """Return the event of this name."""
     file = io.BytesIO()
@@ -256,6 +265,7 @@ class ScriptedService(TextToImageServiceServicer):
         self, request: pb.CancelGenerationRequest, context: grpc.ServicerContext
     ) -> pb.CancelGenerationResponse:
         """Record the generation to cancel."""
+        self._note(context)
         self.cancelled_ids.append(request.generation_id)
         self.cancelled_by_id.set()
         return pb.CancelGenerationResponse(state=pb.GENERATION_STATE_CANCELLED)

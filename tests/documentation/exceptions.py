@@ -7,10 +7,15 @@ from tests.documentation.pages import Example
 
 NOT_RUN = {
     r"make (demo|docs|test(-slow|-docs)?|check(-deploy)?|dist)": "CI runs it in another target",
+    r"make examples|make -C examples/\w+": "CI runs it in another target",
+    r"scripts/install-toolchains": "installs packages; CI runs it first",
+    r"(\./)?build/examples/.*|java @.*|ruby .*": "tests/examples runs it",
+    r"make conformance": "CI runs it in another target, and the commands beside it run here",
     r"make install": "all other commands need it, so it has run",
     r"make fuzz": "takes a compiler or a download, and 20 s",
     r"make sweep.*": "takes minutes",
-    r"make test-ray": "downloads Ray, and takes minutes",
+    r"make (test-ray|demo-fleet)|scripts/install-ray": "downloads Ray; CI runs it elsewhere",
+    r"PYTHONPATH=\.ray python -m benchmarks\.fleet": "takes minutes, and Ray",
     r"make bench-gpu.*": "takes minutes, and a GPU",
     r"source \.venv/bin/activate": "all other commands are run after it",
     r"pip install .*": "changes the environment of the tests; make dist installs the wheels",

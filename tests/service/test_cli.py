@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from safelight_service.auth.tokens import Tokens
-from safelight_service.cli import choose_variables, kept_for_good
+from safelight_service.cli import kept_for_good
 from safelight_service.grpc_server.probe import is_serving
+from safelight_service.library_variables import choose_variables
 from safelight_service.version import __version__
 from support.running_service import RunningService, service_environment
 from support.warm_process import run_warm

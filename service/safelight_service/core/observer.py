@@ -52,6 +52,12 @@ class Observer:
     def execution_ended(self, timeline: Timeline) -> None:
         """An execution has ended."""
 
+    def run_began(self, timeline: Timeline) -> None:
+        """This process has begun to make the images of an execution of another process."""
+
+    def run_ended(self, timeline: Timeline) -> None:
+        """The run has ended."""
+
     def image_sent(self, image: Image, began_at: float) -> None:
         """The current call has sent an image; `began_at` is a moment of time.monotonic."""
 

@@ -79,6 +79,10 @@ class Timeline:
     images: list[ImageTimeline] = field(default_factory=list)
     observed: object = None
     """Storage for an observer."""
+    traceparent: str = ""
+    """W3C trace context of the span above this execution; written by an observer."""
+    has_spans_elsewhere: bool = False
+    """Another process makes the spans of its phases."""
 
     @property
     def started_at(self) -> float | None:

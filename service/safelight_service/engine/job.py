@@ -13,6 +13,7 @@ from safelight_service.engine.event_relay import EventRelay
 from safelight_service.engine.image_run import ImageRun
 from safelight_service.engine.lora.lora import NO_ADAPTERS, Mixture
 from safelight_service.engine.models.loading import LoadedModel
+from safelight_service.engine.recovery.run_logs import RunLog
 
 
 class Job:
@@ -28,6 +29,7 @@ class Job:
         timeline: Timeline | None = None,
         tenant: Tenant = NO_TENANT,
         cache_scope: str = "",
+        log: RunLog | None = None,
         mixture: Mixture = NO_ADAPTERS,
     ) -> None:
         self.model = model
@@ -38,6 +40,7 @@ class Job:
         self.tenant = tenant
         self.cache_scope = cache_scope
         """Name of the callers that share embeddings of prompts with it."""
+        self.log = log
         self.mixture = mixture
         """Adapters of its images."""
         self.work_s: float | None = None

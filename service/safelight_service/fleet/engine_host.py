@@ -14,6 +14,7 @@ from safelight_service.core.backend import Backend, BackendStats
 from safelight_service.core.errors import SafelightError, report_fault
 from safelight_service.core.events import Accepted, Event
 from safelight_service.core.model import ModelInfo
+from safelight_service.core.observer import NULL_OBSERVER, Observer
 from safelight_service.core.request import GenerationRequest
 from safelight_service.core.timeline import Timeline
 from safelight_service.fleet.frames import Frame, IdentityChanged, Moments, Offer, Outcome, RunOrder
@@ -43,10 +44,17 @@ class Run:
 class EngineHost:
     """One engine of a fleet. Call its methods on the event loop of its backend."""
 
-    def __init__(self, backend: Backend, host_id: str, sign_of_life_s: float = 1.0) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        host_id: str,
+        sign_of_life_s: float = 1.0,
+        observer: Observer = NULL_OBSERVER,
+    ) -> None:
         """`sign_of_life_s` is the longest silence of a stream, in seconds."""
         self._backend = backend
         self._id = host_id
+        self._observer = observer
         self._sign_of_life_s = sign_of_life_s
         self._runs: dict[str, Run] = {}
         """Runs in progress, by their ids."""
@@ -108,7 +116,7 @@ class EngineHost:
 
         Yields the events but Accepted; the last frame holds Completed, IdentityChanged or an error.
         """
-        timeline = Timeline(token=order.token)
+        timeline = Timeline(token=order.token, traceparent=order.traceparent)
         timeline.abandoned_at = timeline.began_at if order.is_abandoned else None
         timeline.joined_at = timeline.began_at if order.is_joined else None
 
@@ -126,12 +134,14 @@ class EngineHost:
         size = request.parameters.width, request.parameters.height
         lane = lane_of(order.accepted.model, *size)
         self._runs[order.run_id] = Run(timeline, lane, request.image_count)
+        self._observer.run_began(timeline)
         try:
             async with aclosing(self._stream(make, timeline)) as frames:
                 async for frame in frames:
                     yield frame
         finally:
             del self._runs[order.run_id]
+            self._observer.run_ended(timeline)
 
     async def _stream(
         self, work: Callable[[Callable[[Event], None]], Awaitable[Outcome]], timeline: Timeline

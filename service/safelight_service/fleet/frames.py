@@ -36,8 +36,8 @@ class IdentityChanged:
 Outcome = Offer | Completed | IdentityChanged | SafelightError
 
 
-_BY_ENGINE = ("model", "pixel_count", "device_time_s", "loading_at", "loaded_at", "queued_at")
-"""Fields of a timeline that an engine writes, besides the images."""
+_BY_ENGINE = ("model", "pixel_count", "device_time_s", "queued_at")
+"""Fields of a timeline that an engine writes, besides the images and the moments of loading."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +45,23 @@ class Moments:
     """A timeline as it travels: its moments are ages in seconds, since clocks of hosts differ."""
 
     timeline: Timeline
+    has_spans: bool = False
+    """The engine's process makes the spans of the phases."""
 
     @classmethod
     def of(cls, timeline: Timeline) -> "Moments":
         """Read a timeline of this host."""
         now = time.monotonic()
-        return cls(_shift(timeline, -now))
+        return cls(_shift(timeline, -now), timeline.observed is not None)
 
     def write_to(self, timeline: Timeline) -> None:
         """Copy the moments that an engine writes into a timeline of this host."""
         here = _shift(self.timeline, time.monotonic())
         for name in _BY_ENGINE:
             setattr(timeline, name, getattr(here, name))
+        if here.loading_at is not None:  # otherwise an earlier call may have loaded the model
+            timeline.loading_at, timeline.loaded_at = here.loading_at, here.loaded_at
+        timeline.has_spans_elsewhere = self.has_spans
         for image in here.images:
             image.timeline = timeline
         timeline.images[:] = here.images
@@ -89,6 +94,10 @@ class RunOrder:
     """Name of the callers that share encoded prompts."""
     token: str = ""
     """Name of the token that the work counts for."""
+    run_key: str = ""
+    """Name of the run in the logs of its forwards."""
+    traceparent: str = ""
+    """W3C trace context of the span above the run."""
     is_abandoned: bool = False
     """No caller watches it now."""
     is_joined: bool = False
@@ -103,6 +112,7 @@ class RunOrder:
             deadline_at=None if self.left_s is None else time.monotonic() + self.left_s,
             tenant=self.tenant,
             cache_scope=self.cache_scope,
+            run_key=self.run_key,
         )
 
 
@@ -119,6 +129,7 @@ def reopen(resolved: ResolvedRequest) -> GenerationRequest:
             height=parameters.height,
             scheduler=parameters.scheduler,
             seed=parameters.seed,
+            step_reuse=parameters.step_reuse,
         ),
         image_count=resolved.image_count,
         output=OutputOptions(resolved.output.mime_type, resolved.output.quality),

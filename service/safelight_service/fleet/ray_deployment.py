@@ -4,28 +4,22 @@
 arguments `config`, the path of the TOML file, and `pool`, the name of a pool.
 """
 
-import os
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+import time
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import serve
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
+from ray.serve.schema import ApplicationStatus
 
-from safelight_service.core.backend import BackendStats
-from safelight_service.core.errors import DeviceLostError
-from safelight_service.core.model import ModelInfo
-from safelight_service.core.request import GenerationRequest
 from safelight_service.fleet.attempts import Patience
-from safelight_service.fleet.engine_host import EngineHost
-from safelight_service.fleet.frames import Frame, RunOrder
+from safelight_service.fleet.ray_replica import EngineReplica, MakeEngine
 from safelight_service.fleet.remote_backend import RemoteBackend
-from safelight_service.fleet.routing import Loads, Route
 from safelight_service.settings import PoolSettings, RaySettings, Settings, load_settings
 
 NAMESPACE = "safelight"
+ROUTER = "safelight_service.fleet.ray_router:RayRouter"
 
 _MAX_ONGOING = 1000
 """Calls of one engine at once; its own queue bounds what it takes."""
@@ -33,62 +27,10 @@ _MAX_ONGOING = 1000
 _STATS_S = 1.0
 _HEALTH_S = 2.0
 _DRAIN_POLL_S = 0.5
+_START_POLL_S = 0.2
 
-
-class EngineReplica:
-    """An engine in a replica of Ray Serve. Each call comes with the route that led it here."""
-
-    async def __init__(self, settings: Settings) -> None:  # type: ignore[misc] # as Serve allows
-        # Imported here: the front that deploys needs no torch.
-        from safelight_service.app import make_engine
-
-        self._engine = make_engine(settings)
-        host_id = serve.get_replica_context().replica_id.unique_id
-        self._host = EngineHost(self._engine, host_id)
-        await self._engine.start()
-
-    async def describe(self, route: Route) -> tuple[ModelInfo, ...]:
-        """Describe all models."""
-        return self._host.describe()
-
-    async def stats(self) -> BackendStats:
-        """Return the present load."""
-        return self._host.stats()
-
-    async def find_process(self) -> tuple[int, int]:
-        """Return the id of the process, and the number of its running generations."""
-        return os.getpid(), self._host.stats().running_count
-
-    async def note(self, run_id: str, is_abandoned: bool, is_joined: bool) -> None:
-        """Note the watchers of a run."""
-        self._host.note(run_id, is_abandoned=is_abandoned, is_joined=is_joined)
-
-    async def prepare(
-        self, route: Route, request: GenerationRequest, left_s: float | None
-    ) -> AsyncGenerator[Frame, None]:
-        """Resolve a request."""
-        async with aclosing(self._host.prepare(request, left_s)) as frames:
-            async for frame in frames:
-                yield frame
-
-    async def run(self, route: Route, order: RunOrder) -> AsyncGenerator[Frame, None]:
-        """Make the images of an order."""
-        async with aclosing(self._host.run(order)) as frames:
-            async for frame in frames:
-                yield frame
-
-    async def record_routing_stats(self) -> Loads:
-        """Return the load by lanes, for the routers of all fronts."""
-        return self._host.loads()
-
-    async def check_health(self) -> None:
-        """Fail once a device is lost, so that Serve replaces the replica.
-
-        Raises:
-            DeviceLostError: a device is lost.
-        """
-        if self._engine.is_lost:
-            raise DeviceLostError
+_WINDOWS_S = 11.0, 30.0
+"""Shortest and longest time over which Serve averages a load, which it measures each 10 s."""
 
 
 def build(arguments: dict[str, str]) -> serve.Application:
@@ -98,8 +40,16 @@ def build(arguments: dict[str, str]) -> serve.Application:
     return bind(settings, pools[arguments.get("pool", settings.ray.pools[0].name)])
 
 
-def bind(settings: Settings, pool: PoolSettings) -> serve.Application:
-    """Return the application of a pool."""
+def bind(
+    settings: Settings,
+    pool: PoolSettings,
+    make_engine: MakeEngine | None = None,
+    router: str = ROUTER,
+) -> serve.Application:
+    """Return the application of a pool.
+
+    `make_engine` replaces the local engine, and `router` names the class of another router.
+    """
     scaling: dict[str, Any] = (
         {"num_replicas": pool.min_engines}
         if pool.min_engines == pool.max_engines
@@ -108,6 +58,8 @@ def bind(settings: Settings, pool: PoolSettings) -> serve.Application:
                 min_replicas=pool.min_engines,
                 max_replicas=pool.max_engines,
                 target_ongoing_requests=pool.engine_load,
+                downscale_delay_s=pool.idle_s,
+                look_back_period_s=min(max(pool.idle_s, _WINDOWS_S[0]), _WINDOWS_S[1]),
             )
         }
     )
@@ -123,21 +75,49 @@ def bind(settings: Settings, pool: PoolSettings) -> serve.Application:
         graceful_shutdown_wait_loop_s=_DRAIN_POLL_S,
         ray_actor_options=actor,
         request_router_config=RequestRouterConfig(
-            request_router_class="safelight_service.fleet.ray_router:RayRouter",
+            request_router_class=router,
             request_routing_stats_period_s=_STATS_S,
         ),
         **scaling,
     )
-    return deployment.bind(_settings_of(settings, pool))
+    return deployment.bind(_settings_of(settings, pool), make_engine)
 
 
-def deploy(settings: Settings) -> None:
-    """Deploy all pools, and wait until their engines have started."""
+def deploy(settings: Settings, make_engine: MakeEngine | None = None, router: str = ROUTER) -> None:
+    """Deploy all pools, as `bind` describes them, and wait until their engines have started.
+
+    Raises:
+        ConnectionError: the cluster does not answer.
+        RuntimeError: an engine fails to start, or has not started in time.
+    """
     connect(settings.ray)
     serve.start(proxy_location="Disabled")
-    for pool in settings.ray.pools:
-        name = application_of(settings.ray, pool)
-        serve.run(bind(settings, pool), name=name, route_prefix=None)
+    targets = {
+        application_of(settings.ray, pool): bind(settings, pool, make_engine, router)
+        for pool in settings.ray.pools
+    }
+    serve.run_many(
+        [serve.RunTarget(target, name, route_prefix=None) for name, target in targets.items()],
+        wait_for_ingress_deployment_creation=False,
+        wait_for_applications_running=False,
+    )
+    give_up_at = time.monotonic() + settings.ray.start_s
+    while not all(_is_running(name) for name in targets):
+        if time.monotonic() > give_up_at:
+            raise RuntimeError(f"the engines have not started within {settings.ray.start_s:g} s")
+        time.sleep(_START_POLL_S)
+
+
+def _is_running(application: str) -> bool:
+    """Return whether all engines of an application run in their newest version.
+
+    Raises:
+        RuntimeError: an engine fails to start.
+    """
+    status = serve.status().applications.get(application)
+    if status is not None and status.status == ApplicationStatus.DEPLOY_FAILED:
+        raise RuntimeError(f"{application}: {status.message}")
+    return status is not None and status.status == ApplicationStatus.RUNNING
 
 
 def connect(settings: RaySettings) -> None:

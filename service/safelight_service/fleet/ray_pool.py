@@ -40,12 +40,12 @@ class RayPool:
     async def describe(self) -> tuple[ModelInfo, ...]:
         """Describe the models as one of the replicas sees them.
 
-        Asks nothing while there is no replica: a question would start one.
+        Asks all, as Serve does not count that as load: routed calls would keep a pool from zero.
         """
         if not self._handle.running_replicas_populated():
             raise NoHostError
-        handle = self._handle.options(method_name="describe", **_OPTIONS)
-        models: tuple[ModelInfo, ...] = await _bound(handle.remote(Route()))
+        answers = await _bound(self._handle.broadcast("describe").results_async())
+        models: tuple[ModelInfo, ...] = answers[0]
         return models
 
     async def stats(self) -> tuple[BackendStats, ...]:

@@ -1,6 +1,5 @@
 """Server: a grpc.aio server with health and reflection, from start to stop."""
 
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
@@ -26,11 +25,10 @@ from safelight_service.grpc_server.revocation import Revocation
 from safelight_service.grpc_server.servicer import TextToImageServicer
 from safelight_service.grpc_server.tls import server_credentials
 from safelight_service.settings import ConnectionSettings, Settings
-from safelight_service.telemetry.signals import find_signals
+from safelight_service.telemetry.signals import open_telemetry
 from safelight_settings import TrustedProxies
 
 if TYPE_CHECKING:
-    from safelight_service.telemetry.telemetry import Telemetry
     from safelight_service.telemetry.usage_metrics import ListAccounts
 
 SERVICE = pb.DESCRIPTOR.services_by_name["TextToImageService"].full_name
@@ -61,19 +59,19 @@ class Server:
         self._settings = settings
         self._credentials = server_credentials(settings.tls) if settings.tls else None
         self._ongoing = OngoingCalls()
-        self._telemetry = _open_telemetry(settings)
+        self._telemetry = open_telemetry(settings)
         observer = self._telemetry or NULL_OBSERVER
         interceptors: list[grpc.aio.ServerInterceptor] = [
             FaultInterceptor(SERVICE, self._ongoing, settings.generations.stall_s, observer)
         ]
-        interceptors.insert(0, _limit_calls(settings))
+        interceptors.insert(0, _limit_calls(settings, observer))
         models = [model.name for model in settings.models]
         self._list_accounts: ListAccounts = lambda: [(model, "") for model in models]
         tokens: Tokens | None = None
         if settings.tokens_file is not None:
             tokens = Tokens(settings.tokens_file, models)
             self._list_accounts = tokens.list_accounts
-            interceptors.insert(0, AccessInterceptor(tokens))
+            interceptors.insert(0, AccessInterceptor(tokens, observer))
         if self._telemetry is not None:
             from safelight_service.grpc_server.interceptors.tracing import TracingInterceptor
 
@@ -89,6 +87,7 @@ class Server:
             settings.generations,
             observer,
             None if self._fleet is None else self._fleet.quotas,
+            None if self._fleet is None else self._fleet.leases,
         )
         self._revocation = (
             None if tokens is None else Revocation(tokens, self._ongoing, self._generations)
@@ -137,7 +136,7 @@ class Server:
             )
             reflection.enable_server_reflection(names, self._server)
         if self._telemetry is not None:
-            self._telemetry.start(self._backend, self._cache, self._list_accounts)
+            self._telemetry.start(self._backend, self._cache.stats, self._list_accounts)
         await self._set_health(_Status.NOT_SERVING)
         await self._server.start()
         if self._revocation is not None:
@@ -228,22 +227,13 @@ def _options(connections: ConnectionSettings) -> list[tuple[str, int]]:
     return options
 
 
-def _limit_calls(settings: Settings) -> OpenCallsInterceptor:
+def _limit_calls(settings: Settings, observer: Observer) -> OpenCallsInterceptor:
     connections = settings.connections
     proxies = TrustedProxies(settings.trusted_proxies)
-    return OpenCallsInterceptor(connections.max_calls_per_caller, connections.request_s, proxies)
+    return OpenCallsInterceptor(
+        connections.max_calls_per_caller, connections.request_s, proxies, observer
+    )
 
 
 def _ms(seconds: float) -> int:
     return max(1, round(seconds * 1000))
-
-
-def _open_telemetry(settings: Settings) -> "Telemetry | None":
-    """Set up telemetry if any is exported; OpenTelemetry is not imported otherwise."""
-    signals = find_signals(settings.telemetry, os.environ)
-    if not signals.is_any:
-        return None
-    from safelight_service.telemetry.telemetry import Telemetry
-
-    models = [model.name for model in settings.models]
-    return Telemetry(settings.telemetry, signals, models, settings.default_model or models[0])

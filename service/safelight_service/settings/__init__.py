@@ -6,7 +6,12 @@ Sources, in order of precedence: the command line, `SAFELIGHT_...` environment v
 """
 
 from safelight_service.settings.adapter import AdapterSettings
-from safelight_service.settings.fleet import FleetSettings, PoolSettings, RaySettings
+from safelight_service.settings.fleet import (
+    FleetSettings,
+    PoolSettings,
+    RaySettings,
+    RecoverySettings,
+)
 from safelight_service.settings.model import (
     AccelerationSettings,
     DefaultSettings,
@@ -40,6 +45,7 @@ __all__ = [
     "ModelSettings",
     "PoolSettings",
     "RaySettings",
+    "RecoverySettings",
     "Settings",
     "TelemetrySettings",
     "TlsSettings",

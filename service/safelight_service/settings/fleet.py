@@ -3,7 +3,7 @@
 from pydantic import Field, SecretStr, field_validator
 
 from safelight_service.settings.parts import check_redis_url
-from safelight_settings import ConfigPath, Table
+from safelight_settings import Address, ConfigPath, Table
 
 
 class FleetSettings(Table):
@@ -42,6 +42,34 @@ class FleetSettings(Table):
         return check_redis_url(url)
 
 
+class RecoverySettings(Table):
+    """Logs of denoising, from which another engine, or the next process, continues a generation."""
+
+    folder: ConfigPath | None = Field(
+        None,
+        description="Folder for the logs, shared by all engines that may continue a generation. "
+        "Unset: the Redis server of `fleet.redis_url`.",
+    )
+    max_mib: int = Field(
+        1024,
+        ge=1,
+        description="Maximum size of the logs of an engine's running generations together, in MiB; "
+        "a folder never holds more. Images beyond it are not logged.",
+    )
+    max_generation_mib: int = Field(
+        128,
+        ge=1,
+        description="Maximum size of the logs of one generation, in MiB. Later steps are not "
+        "logged.",
+    )
+    ttl_s: int = Field(
+        600,
+        ge=1,
+        description="Seconds that the log of an interrupted generation is kept after its last "
+        "step.",
+    )
+
+
 class PoolSettings(Table):
     """Engines that serve the same models, as one deployment of Ray Serve."""
 
@@ -57,6 +85,9 @@ class PoolSettings(Table):
     max_engines: int = Field(1, ge=1, description="Engines under load.")
     engine_load: float = Field(
         8.0, gt=0, description="Generations of an engine, beyond which Serve starts another."
+    )
+    idle_s: float = Field(
+        600.0, ge=0, description="Seconds of less load after which Serve stops an engine."
     )
     cpus: float = Field(1.0, ge=0, description="CPUs that Ray reserves for each engine.")
     gpus: float = Field(0.0, ge=0, description="GPUs that Ray reserves for each engine.")
@@ -80,6 +111,17 @@ class RaySettings(Table):
         (PoolSettings(name="engines"),),
         min_length=1,
         description="Pools of engines. Unset: one pool of one engine that serves all models.",
+    )
+    start_s: float = Field(
+        1800.0,
+        gt=0,
+        description="Seconds that `ray deploy` waits for the engines to load their models.",
+    )
+    prometheus_listen: Address | None = Field(
+        None,
+        description="HOST:PORT of a Prometheus endpoint at each engine, beside "
+        "`telemetry.prometheus_listen` of the fronts. Where another engine of the machine has "
+        "taken the port, the next free one of 32. Unset: none.",
     )
     silence_s: float = Field(
         5.0,

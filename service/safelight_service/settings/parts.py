@@ -51,8 +51,9 @@ class BatchingSettings(Table):
     profiles_file: OptionalPath = Field(
         default_factory=default_cache("profiles.json"),
         description="File that stores measured widths. `digests.json` beside it stores the SHA-256 "
-        "of model files. Default: `~/.cache/safelight/profiles.json`, or unset without a home "
-        "folder. Empty: measure and read again after each start.",
+        "of model files, and `step_reuse.json` the results of `safelight-service calibrate`. "
+        "Default: `~/.cache/safelight/profiles.json`, or unset without a home folder. Empty: "
+        "measure and read again after each start.",
     )
 
 
@@ -159,7 +160,7 @@ class ConnectionSettings(Table):
         ge=1,
         description="Maximum number of concurrent calls of one token, or of one address where "
         "calls need no token. Further ones are refused with RESOURCE_EXHAUSTED. Calls of "
-        "`Health/Check` count apart.",
+        "`Health/Check` count apart; of `Health/Watch`, a caller may have a fiftieth.",
     )
     request_s: float = Field(
         30.0,

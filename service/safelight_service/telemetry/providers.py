@@ -31,14 +31,14 @@ class Providers:
     They are not OpenTelemetry's global ones, and register nothing for the exit of the process.
     """
 
-    def __init__(self, signals: Signals) -> None:
+    def __init__(self, signals: Signals, process: str) -> None:
         """Open the Prometheus endpoint, and start the exporter threads.
 
         Raises:
             ConfigurationError: the address of the endpoint cannot be bound.
         """
         self._signals = signals
-        self.resource = _make_resource()
+        self.resource = _make_resource(process)
         self.prometheus_address: str | None = None
         self.processor: SpanProcessor | None = None
         self.tracers: TracerProvider | None = None
@@ -102,11 +102,11 @@ async def _run_briefly(work: Callable[[], object]) -> None:
         return
 
 
-def _make_resource() -> Resource:
+def _make_resource(process: str) -> Resource:
     """Describe the process; OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME take precedence."""
     ours = Resource(
         {
-            "service.name": "safelight-service",
+            "service.name": process,
             "service.version": __version__,
             "service.instance.id": str(uuid.uuid4()),
         }

@@ -1,9 +1,14 @@
 """Signals: the kinds of telemetry that the environment and the settings ask for."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from safelight_service.settings import ConfigurationError, TelemetrySettings
+from safelight_service.settings import ConfigurationError, Settings, TelemetrySettings
+
+if TYPE_CHECKING:
+    from safelight_service.telemetry.telemetry import Telemetry
 
 _ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 _TRUE = "true"
@@ -40,6 +45,23 @@ def find_signals(settings: TelemetrySettings, environment: Mapping[str, str]) ->
         exports_metrics=not is_disabled and _is_exported("METRICS", environment),
         prometheus_listen=settings.prometheus_listen,
     )
+
+
+def open_telemetry(settings: Settings, process: str = "safelight-service") -> "Telemetry | None":
+    """Set up telemetry if any is exported; OpenTelemetry is not imported otherwise.
+
+    Raises:
+        ConfigurationError: the environment asks for telemetry that is not supported, or the
+            Prometheus address cannot be bound.
+    """
+    signals = find_signals(settings.telemetry, os.environ)
+    if not signals.is_any:
+        return None
+    from safelight_service.telemetry.telemetry import Telemetry
+
+    models = [model.name for model in settings.models]
+    default = settings.default_model or models[0]
+    return Telemetry(settings.telemetry, signals, models, default, process)
 
 
 def _is_exported(signal: str, environment: Mapping[str, str]) -> bool:

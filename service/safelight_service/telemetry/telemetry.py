@@ -15,7 +15,7 @@ from opentelemetry.trace import (
     get_current_span,
 )
 
-from safelight_service.cache import ResultCache
+from safelight_service.cache.result_cache import TierStats
 from safelight_service.core.backend import Backend
 from safelight_service.core.events import Completed, Image
 from safelight_service.core.observer import Compilation, Observer
@@ -45,16 +45,21 @@ class Telemetry(Observer):
     """Makes spans and measurements; the device thread only appends notes to its queues."""
 
     def __init__(
-        self, settings: TelemetrySettings, signals: Signals, models: Iterable[str], default: str
+        self,
+        settings: TelemetrySettings,
+        signals: Signals,
+        models: Iterable[str],
+        default: str,
+        process: str = "safelight-service",
     ) -> None:
-        """Set up the exporters.
+        """Set up the exporters; `process` is the default of `service.name`.
 
         Raises:
             ConfigurationError: the Prometheus address cannot be bound.
         """
         self._models = frozenset(models)
         self._default_model = default
-        self._providers = Providers(signals)
+        self._providers = Providers(signals, process)
         self._metrics: Metrics | None = None
         self._traces: Traces | None = None
         if self._providers.tracers is not None and self._providers.processor is not None:
@@ -85,12 +90,17 @@ class Telemetry(Observer):
         """HOST:PORT of the metrics for Prometheus, or None."""
         return self._providers.prometheus_address
 
-    def start(self, backend: Backend, cache: ResultCache, list_accounts: ListAccounts) -> None:
-        """Start to measure a backend and a cache; needs a running event loop."""
+    def start(
+        self,
+        backend: Backend,
+        cache_stats: Mapping[str, TierStats],
+        list_accounts: ListAccounts,
+    ) -> None:
+        """Start to measure a backend and the tiers of a cache; needs a running event loop."""
         if self._providers.meters is not None:
             meter = self._providers.meters.get_meter("safelight_service", __version__)
             self._metrics = Metrics(
-                meter, backend.stats, cache.stats, sorted(self._models), list_accounts
+                meter, backend.stats, cache_stats, sorted(self._models), list_accounts
             )
         self._ticking = asyncio.create_task(self._tick())
         if self.prometheus_address is not None:
@@ -143,6 +153,15 @@ class Telemetry(Observer):
             self._traces.make_phases(timeline)
         if self._metrics is not None:
             self._metrics.execution_ended(timeline)
+
+    def run_began(self, timeline: Timeline) -> None:
+        if self._traces is not None:
+            self._traces.continue_execution(timeline)
+
+    def run_ended(self, timeline: Timeline) -> None:
+        self._process_notes()
+        if self._traces is not None:
+            self._traces.make_phases(timeline)
 
     def image_sent(self, image: Image, began_at: float) -> None:
         if self._traces is not None:

@@ -11,10 +11,20 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from opentelemetry.context import Context
 from opentelemetry.sdk.trace import Event, ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import Link, Span, SpanContext, Status, StatusCode, get_current_span
+from opentelemetry.trace import (
+    Link,
+    Span,
+    SpanContext,
+    Status,
+    StatusCode,
+    get_current_span,
+    set_span_in_context,
+)
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
 from safelight_service.core.errors import GenerationCancelledError, SafelightError
@@ -27,6 +37,8 @@ from safelight_service.version import __version__
 Attributes = dict[str, AttributeValue]
 
 _SCOPE = "safelight_service"
+
+_W3C = TraceContextTextMapPropagator()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +56,8 @@ class ExecutionTrace:
 
     parent: SpanContext
     """Span of the generation that began the execution."""
+    is_continued: bool = False
+    """The parent belongs to another process, which has loaded the model by a call of its own."""
     denoising: dict[int, SpanContext] = field(default_factory=dict)
     """Spans of denoising, by the image's index."""
     forwards: defaultdict[int, list[_TracedForward]] = field(
@@ -119,6 +133,16 @@ class Traces:
         """Place the spans of an execution below that of a generation."""
         if span.is_recording():
             timeline.observed = ExecutionTrace(span.get_span_context())
+            carrier: dict[str, str] = {}
+            _W3C.inject(carrier, set_span_in_context(span))
+            timeline.traceparent = carrier["traceparent"]
+
+    def continue_execution(self, timeline: Timeline) -> None:
+        """Place the spans of an execution below that of another process, if that is sampled."""
+        carrier = {"traceparent": timeline.traceparent}
+        parent = get_current_span(_W3C.extract(carrier, Context())).get_span_context()
+        if parent.trace_flags.sampled:
+            timeline.observed = ExecutionTrace(parent, is_continued=True)
 
     def share(self, span: Span, timeline: Timeline) -> None:
         """Link a generation to the one that began the execution which it shares."""
@@ -162,11 +186,12 @@ class Traces:
         if not isinstance(execution, ExecutionTrace):
             return
         end = timeline.ended_at or time.monotonic()
-        phases: list[tuple[str, float | None, float | None, ImageTimeline | None]] = [
-            ("model_load", timeline.loading_at, timeline.loaded_at, None),
-            ("queue", timeline.queued_at, timeline.started_at, None),
-        ]
-        for image in timeline.images:
+        phases: list[tuple[str, float | None, float | None, ImageTimeline | None]] = []
+        if not execution.is_continued:
+            phases.append(("model_load", timeline.loading_at, timeline.loaded_at, None))
+        if not timeline.has_spans_elsewhere:
+            phases.append(("queue", timeline.queued_at, timeline.started_at, None))
+        for image in () if timeline.has_spans_elsewhere else timeline.images:
             phases += [
                 ("text_encode", image.started_at, image.text_encoded_at, image),
                 ("decode", image.denoised_at, image.decoded_at, image),

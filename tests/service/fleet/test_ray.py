@@ -1,37 +1,142 @@
-"""A Ray cluster whose engines are killed."""
+"""A Ray cluster: engines that are killed, replaced, started at need and observed."""
 
 import asyncio
+import functools
+import secrets
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import safelight
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
 
-from safelight_service.core.events import Accepted, Event, Image, Progress
+from safelight_service.app import make_remote_backend
+from safelight_service.core.events import Accepted, Event, Image, Progress, Restarted
 from safelight_service.core.request import Parameters
+from safelight_service.grpc_server.server import Server
+from safelight_service.settings import PoolSettings, RecoverySettings, Settings
 from support.engine.job_runs import SMALL
 from support.engine.tiny_models import TinyModels
-from support.fleet.ray_cluster import open_ray_cluster
+from support.fleet.ray_cluster import RayCluster, deploy_engines, make_pool
+from support.fleet.sleeping_engine import make_sleeping_engine, sleeping_settings
+from support.otlp_receiver import Receiver
 from tests.service.fleet.backends import REQUEST, begin, generate, settings_of
 
 pytestmark = pytest.mark.ray
 
 LONG = replace(REQUEST, parameters=Parameters(**{**SMALL, "num_inference_steps": 300}))
+GENERATE = "safelight.v1.TextToImageService/Generate"
+LIMIT_S = 100
 
 
 def images_of(events: list[Event]) -> list[str]:
     return [event.sha256 for event in events if isinstance(event, Image)]
 
 
-def test_generations_survive_the_death_of_their_engine(tiny_models: TinyModels) -> None:
-    pytest.importorskip("ray", reason="Ray is not installed: scripts/install-ray installs it")
-    with open_ray_cluster(settings_of(tiny_models), 2) as cluster:
+@asynccontextmanager
+async def open_client(settings: Settings) -> AsyncIterator[safelight.AsyncClient]:
+    """Open a front, and a client of it."""
+    settings = settings.model_copy(update={"listen": "127.0.0.1:0", "grace_s": 0})
+    make_backend = functools.partial(make_remote_backend, settings)
+    async with (
+        Server(settings, make_backend) as server,
+        safelight.AsyncClient(server.address) as client,
+    ):
+        yield client
+
+
+def test_generations_survive_the_death_of_their_engine(
+    ray_address: str, tiny_models: TinyModels, tmp_path: Path
+) -> None:
+    recovery = RecoverySettings(folder=tmp_path)
+    settings = settings_of(tiny_models).model_copy(update={"recovery": recovery})
+    with deploy_engines(ray_address, settings, make_pool(2)) as cluster:
 
         async def main() -> None:
-            async with asyncio.timeout(100), cluster.open() as backend:
+            async with asyncio.timeout(LIMIT_S), cluster.open() as backend:
                 undisturbed = images_of(await generate(backend, LONG))
                 running = await begin(backend, LONG, Progress)
                 await asyncio.to_thread(cluster.kill_busy)
                 events = await running
                 assert images_of(events) == undisturbed
                 assert sum(isinstance(event, Accepted) for event in events) == 1
+                [restarted] = [event for event in events if isinstance(event, Restarted)]
+                before = events[: events.index(restarted)]
+                reached = max(event.step for event in before if isinstance(event, Progress))
+                assert restarted.recovered_step_count >= reached - 2
 
         asyncio.run(main())
+
+
+def test_the_first_request_starts_an_engine_and_idling_ends_it(ray_address: str) -> None:
+    pool = PoolSettings(name="rare", min_engines=0, max_engines=1, idle_s=1, cpus=0.1)
+    settings = sleeping_settings()
+    with deploy_engines(ray_address, settings, pool, make_sleeping_engine) as cluster:
+
+        async def main() -> None:
+            async with asyncio.timeout(LIMIT_S), open_client(cluster.settings) as client:
+                assert [model.state for model in await client.list_models()] == ["not loaded"]
+                assert cluster.count_engines() == 0
+                await client.text_to_image("a red circle")
+                assert cluster.count_engines() == 1
+                while cluster.count_engines():
+                    await client.list_models()  # what the front looks up is no load
+                await client.text_to_image("a blue square")
+
+        asyncio.run(main())
+
+
+def test_generations_survive_an_update(ray_address: str) -> None:
+    make_engine = functools.partial(make_sleeping_engine, step_s=0.02, width=12)
+    pool = make_pool(2)
+    with deploy_engines(ray_address, sleeping_settings("1"), pool, make_engine) as cluster:
+
+        async def main() -> None:
+            async with asyncio.timeout(LIMIT_S), open_client(cluster.settings) as client:
+                updating = asyncio.create_task(
+                    asyncio.to_thread(cluster.update, sleeping_settings("2"), make_engine)
+                )
+                revisions = Counter[str]()
+
+                async def keep_generating() -> None:
+                    while not updating.done():
+                        async with client.generate("a star", num_inference_steps=50) as generation:
+                            kinds = {type(event): event async for event in generation}
+                        assert safelight.Completed in kinds
+                        accepted = kinds[safelight.Accepted]
+                        assert isinstance(accepted, safelight.Accepted)
+                        revisions[accepted.model_revision] += 1
+
+                await asyncio.gather(*(keep_generating() for _ in range(12)))
+                await updating
+                assert revisions.keys() == {"1", "2"}
+
+        asyncio.run(main())
+
+
+def test_a_trace_goes_on_in_the_engine(
+    ray_cluster: RayCluster,
+    receiver: Receiver,
+    exporting: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in exporting.items():
+        monkeypatch.setenv(name, value)
+    trace_id = secrets.token_hex(16)
+    caller = NonRecordingSpan(
+        SpanContext(int(trace_id, 16), 1, is_remote=False, trace_flags=TraceFlags(1))
+    )
+
+    async def main() -> None:
+        async with asyncio.timeout(LIMIT_S), open_client(ray_cluster.settings) as client:
+            with use_span(caller):
+                await client.text_to_image("a red circle", **SMALL)
+
+    asyncio.run(main())
+    spans = receiver.wait_for_trace(trace_id, GENERATE, "denoise", "image_encode", "forward")
+    names = Counter(span.name for span in spans)
+    assert {names[each] for each in ("queue", "denoise", "decode", "image_encode")} == {1}
+    receiver.wait_for_metrics("safelight.forward.duration", "safelight.device.busy")

@@ -12,12 +12,10 @@ import pytest
 from safelight.v1 import text_to_image_pb2 as pb
 from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
-from safelight_service.cache import ResultCache
 from safelight_service.core.observer import Compilation
 from safelight_service.core.timeline import Timeline
 from safelight_service.engine import Engine
 from safelight_service.settings import (
-    CacheSettings,
     ConfigurationError,
     Settings,
     TelemetrySettings,
@@ -59,7 +57,7 @@ def test_compilations_after_the_warm_up_are_counted() -> None:
         settings = TelemetrySettings(prometheus_listen="127.0.0.1:0")
         telemetry = Telemetry(settings, find_signals(settings, {}), ["shapes"], "shapes")
         engine = Engine(Settings(), telemetry)
-        telemetry.start(engine, ResultCache.open(CacheSettings()), list)
+        telemetry.start(engine, {}, list)
         assert telemetry.note_compilation is not None
         telemetry.note_compilation(Compilation("shapes", "new_shape"))
         telemetry.execution_ended(Timeline(model="shapes"))  # evaluates the recorded timeline

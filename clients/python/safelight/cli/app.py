@@ -114,6 +114,12 @@ def generate(
             min=0, max=_LARGEST_SEED, help="Seed of the noise, to get the same image again."
         ),
     ] = None,
+    step_reuse: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Share of steps to reuse earlier outputs for: faster, less exact."
+        ),
+    ] = None,
     count: Annotated[
         int,
         typer.Option(min=1, help="Number of images; the files are numbered: out-0.png, ..."),
@@ -159,6 +165,7 @@ def generate(
             scheduler=scheduler,
             adapters=_read_adapters(adapter or []),
             seed=seed,
+            step_reuse=step_reuse,
             wait_for_model=wait_for_model,
             output_mime_type=files.mime_type,
             output_quality=quality,

@@ -39,6 +39,11 @@ class ImageArguments(BaseModel):
     seed: int | None = Field(
         None, description="Seed of the noise, to get the same image again. Default: random."
     )
+    step_reuse: float | None = Field(
+        None,
+        description="Share of steps that reuse earlier results: faster, less exact. Default: the "
+        "model's.",
+    )
     model: str | None = Field(None, description="Model; list_models has their names.")
     image_count: int | None = Field(
         None, description="Number of images; image i has the seed `seed + i`. Default: 1."

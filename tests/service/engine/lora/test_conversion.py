@@ -103,7 +103,10 @@ def test_a_file_of_kohya_is_read_with_its_alphas(
         ({f"unet.{LAYER}.lora_B.bias": torch.ones(8)}, "is no tensor of a LoRA's factors"),
         ({"unet.nowhere.lora_A.weight": torch.ones(2, 8)}, "the model has no such layer"),
         ({f"unet.{LAYER}.lora_A.weight": torch.ones(2, 9)}, "the factors have sizes"),
-        ({"vae.x.lora_A.weight": torch.ones(2, 8)}, "is no tensor of a LoRA for unet"),
+        (
+            {"vae.x.lora_A.weight": torch.ones(2, 8)},
+            "is no tensor of a LoRA for text_encoder, unet",
+        ),
         (
             {"unet.mid_block.resnets.0.conv1.lora_A.weight": torch.ones(2, 8, 3, 3)},
             "lacks its other factor",

@@ -1,0 +1,1 @@
+"""Benchmark of fleets: engines on Ray beside a local engine."""
