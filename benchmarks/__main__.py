@@ -13,6 +13,7 @@ BENCHMARKS = (
     "streaming",
     "memory",
     "previews",
+    "adapters",
     "gateway",
     "telemetry",
 )

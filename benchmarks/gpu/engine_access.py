@@ -132,7 +132,7 @@ def first_forward(model: Model, side_px: int, steps: int) -> Forward:
 def run_forward(model: Model, call: Forward, width: int) -> None:
     """Run a forward merged with copies of itself, as `width` images would share it."""
     with torch.no_grad():
-        model.merger.run(model.forward, [call.arguments] * width)
+        model.run([call] * width)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from safelight_service.engine.batching.policy import FIRST_COME, SchedulingPolic
 from safelight_service.engine.batching.step_batcher import StepBatcher
 from safelight_service.engine.event_relay import PendingEvent
 from safelight_service.engine.job import Job
+from safelight_service.engine.lora.lora import NO_ADAPTERS, Mixture
 from safelight_service.engine.models.loading import LoadedModel
 
 SMALL: dict[str, Any] = {"width": 64, "height": 96, "num_inference_steps": 3, "seed": 7}
@@ -79,6 +80,7 @@ def make_job(
     preview_interval: int = 0,
     tenant: Tenant = NO_TENANT,
     deadline_s: float | None = None,
+    mixture: Mixture = NO_ADAPTERS,
     **parameters: Any,
 ) -> Job:
     """Make a job for a small request, resolved as by the engine; `deadline_s` counts from now."""
@@ -90,7 +92,9 @@ def make_job(
     )
     resolved = resolve(request, model.capabilities, model.adapter.count_tokens)
     deadline_at = None if deadline_s is None else time.monotonic() + deadline_s
-    return Job(model, resolved, recorder, InlineExecutor(), deadline_at, tenant=tenant)
+    return Job(
+        model, resolved, recorder, InlineExecutor(), deadline_at, tenant=tenant, mixture=mixture
+    )
 
 
 def make_batcher(policy: SchedulingPolicy = FIRST_COME) -> StepBatcher:

@@ -123,9 +123,14 @@ def test_options_arrive_in_their_fields(scripted: ScriptedService, cli: Cli) -> 
         *("generate", "a red circle", "--steps", "5", "--seed", "0", "--width", "64"),
         *("--height", "128", "--guidance-scale", "0", "--negative-prompt", "blue"),
         *("--scheduler", "euler", "--model", "shapes", "--no-wait-for-model"),
+        *("--adapter", "ink:0.5", "--adapter", "oil"),
     )
     request = scripted.requests[0]
     assert (request.inputs, request.model) == ("a red circle", "shapes")
+    assert list(request.adapters) == [
+        pb.AdapterUse(name="ink", scale=0.5),
+        pb.AdapterUse(name="oil"),
+    ]
     assert request.parameters == pb.TextToImageParameters(
         guidance_scale=0,
         negative_prompt="blue",
@@ -369,6 +374,8 @@ def test_file_that_cannot_be_written_exits_1_and_leaves_no_part(
         (["--timeout", "-1"], "'--timeout': Input should be greater than or equal to 0"),
         (["--target", "http://localhost:50051"], "--target must be a gRPC target"),
         (["--steps", "many"], "a valid integer"),
+        (["--adapter", "ink:much"], "must be NAME or NAME:SCALE, not ink:much"),
+        (["--adapter", "ink", "--adapter", "ink:1"], "ink is given twice"),
     ],
 )
 def test_wrong_arguments_exit_2_before_any_call(

@@ -19,6 +19,7 @@ from tests.client.scripted_service import ScriptedService
 DATA = b"the bytes of an image"
 
 MIRRORS: dict[str, type] = {
+    "Adapter": safelight.Adapter,
     "GenerationAccepted": safelight.Accepted,
     "GenerationCompleted": safelight.Completed,
     "GenerationQueued": safelight.Queued,
@@ -38,9 +39,11 @@ MIRRORS: dict[str, type] = {
 """The dataclass of each message: an attribute for each field, or with `_s` for each duration."""
 
 OTHERWISE = {
+    "AdapterUse": "an item of Accepted.adapters",
     "BatchWidth": "an item of Completed.batch_widths",
     "CancelGenerationResponse": "what cancel() returns",
     "GenerateResponse": "carries one event",
+    "GenerationAccepted.adapters": "a mapping, Accepted.adapters",
     "GenerationAccepted.output": "Accepted.output_mime_type and output_quality",
     "GenerationCompleted.batch_widths": "a mapping, Completed.batch_widths",
     "GenerationEvent": "each kind is a dataclass",

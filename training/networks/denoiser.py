@@ -3,6 +3,7 @@
 import copy
 import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,14 +106,19 @@ class Samples:
 
 
 def make_samples(
-    autoencoder: AutoencoderTiny, width: int, height: int, count: int, rng: random.Random
+    autoencoder: AutoencoderTiny,
+    width: int,
+    height: int,
+    count: int,
+    rng: random.Random,
+    change: Callable[[Tensor], Tensor] = lambda pictures: pictures,
 ) -> Samples:
-    """Draw, render and encode scenes of one size."""
+    """Draw, render, change and encode scenes of one size."""
     scenes = [draw_scene(rng, width, height, PAIR_SHARE) for _ in range(count)]
     latents = []
     with torch.no_grad():
         for start in range(0, count, 16):
-            picture = render(scenes[start : start + 16]).to(autoencoder.device)
+            picture = change(render(scenes[start : start + 16])).to(autoencoder.device)
             scaled = autoencoder.encoder(picture) * autoencoder.config.scaling_factor
             latents.append(scaled.cpu())
     return Samples(scenes, torch.cat(latents), weigh(scenes))

@@ -52,12 +52,13 @@ from safelight.events import (
     Timings,
     Usage,
 )
-from safelight.models import Capabilities, Limits, Model, ModelState, Scheduler
+from safelight.models import Adapter, Capabilities, Limits, Model, ModelState, Scheduler
 from safelight.options import CallOptions, GenerateOptions, TextToImageOptions
 from safelight.parameters import Parameters
 
 __all__ = [
     "Accepted",
+    "Adapter",
     "AsyncClient",
     "AsyncGeneration",
     "CacheStatus",

@@ -12,7 +12,7 @@ SafelightError
 │   │   └── OutOfMemoryError         the device has too little memory for the request
 │   ├── ServiceUnavailableError      not reachable, or stopping
 │   │   └── ModelLoadingError        the model is being loaded
-│   ├── ModelFailedError             the model cannot be loaded
+│   ├── ModelFailedError             the model, or an adapter, cannot be loaded
 │   ├── UnauthenticatedError         the token is missing or unknown
 │   ├── PermissionDeniedError        the token does not allow this
 │   ├── DeadlineExceededError        the time-out has passed; also a TimeoutError
@@ -124,7 +124,7 @@ class ModelLoadingError(ServiceUnavailableError):
 
 
 class ModelFailedError(ServiceError):
-    """The model cannot be loaded."""
+    """The model, or an adapter of it, cannot be loaded."""
 
 
 class UnauthenticatedError(ServiceError):

@@ -73,6 +73,7 @@ class Accepted:
         image_count: Number of images.
         output_mime_type: MIME type of the images.
         output_quality: Quality of the images; None for a lossless format.
+        adapters: Scales of the adapters by name, in the requested order.
     """
 
     generation_id: str
@@ -82,6 +83,7 @@ class Accepted:
     image_count: int
     output_mime_type: str
     output_quality: int | None
+    adapters: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

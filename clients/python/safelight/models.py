@@ -37,6 +37,25 @@ class Scheduler:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """An adapter (LoRA) of a model, for the option `adapters`.
+
+    Attributes:
+        name: Name for requests.
+        description: The operator's description, such as its effect and trigger words.
+        default_scale: Scale of requests that leave it unset.
+        min_scale: Lowest scale.
+        max_scale: Highest scale.
+    """
+
+    name: str
+    description: str
+    default_scale: float
+    min_scale: float
+    max_scale: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """The limits of requests for a model.
 
@@ -77,6 +96,7 @@ class Capabilities:
         limits: Limits of requests.
         has_previews: Whether it supports previews.
         device_type: Type of its device: `cpu`, `cuda` or `mps`; empty if unknown.
+        adapters: Its adapters, in the operator's order.
     """
 
     pipeline_class: str
@@ -86,6 +106,7 @@ class Capabilities:
     limits: Limits
     has_previews: bool
     device_type: str = ""
+    adapters: tuple[Adapter, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

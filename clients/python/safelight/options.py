@@ -48,6 +48,10 @@ class TextToImageOptions(CallOptions, total=False):
     scheduler: str | None
     """Name or alias of the scheduler."""
 
+    adapters: Mapping[str, float | None] | Sequence[str] | None
+    """Adapters (LoRA) of the model to apply: names, or scales by name. A scale of None, or
+    a name alone, takes the adapter's default."""
+
     seed: int | None
     """Seed of the noise, from 0 to 2^63 - 1. The same request with the same seed gives
     the same image. None: random."""

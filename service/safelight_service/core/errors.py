@@ -20,7 +20,7 @@ SafelightError
 ├── OutOfMemoryError         the device has too little memory for the request
 ├── NonFiniteImageError      an image came out as values that are not finite
 ├── ModelLoadingError        the model is not in memory yet
-├── ModelFailedError         the model cannot be loaded
+├── ModelFailedError         the model, or an adapter, cannot be loaded
 ├── StoppingError            the service takes no new work
 ├── DeviceLostError          the device has failed, and the service ends
 ├── NoEngineError            no engine of the fleet answers
@@ -251,10 +251,11 @@ class ModelLoadingError(RetryableError):
 
 
 class ModelFailedError(SafelightError):
-    """The model cannot be loaded; the reason is in the service's log."""
+    """The model, or an adapter of it, cannot be loaded; the reason is in the service's log."""
 
-    def __init__(self, model: str) -> None:
-        super().__init__(f"model {model!r} cannot be loaded; the service's log says why")
+    def __init__(self, model: str, adapter: str = "") -> None:
+        part = f"adapter {adapter!r} of " if adapter else ""
+        super().__init__(f"{part}model {model!r} cannot be loaded; the service's log says why")
 
 
 class StoppingError(RetryableError):

@@ -42,6 +42,17 @@ class SchedulerInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterInfo:
+    """An adapter that requests may use, and the bounds of its scale."""
+
+    name: str
+    description: str
+    default_scale: float
+    min_scale: float
+    max_scale: float
+
+
+@dataclass(frozen=True, slots=True)
 class Capabilities:
     """Parameters, schedulers and limits of a loaded model."""
 
@@ -53,6 +64,7 @@ class Capabilities:
     has_previews: bool
     device_type: str = ""
     """torch's name of the device type, such as `cpu` or `cuda`."""
+    adapters: tuple[AdapterInfo, ...] = ()
 
 
 class ModelState(Enum):

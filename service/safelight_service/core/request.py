@@ -40,6 +40,14 @@ class PreviewOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterUse:
+    """An adapter of the model; the scale is its default if None."""
+
+    name: str
+    scale: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """A request as a caller sent it; equal requests ask for the same images."""
 
@@ -51,6 +59,7 @@ class GenerationRequest:
     output: OutputOptions = field(default_factory=OutputOptions)
     preview: PreviewOptions = field(default_factory=PreviewOptions)
     linger_s: float = 0.0
+    adapters: tuple[AdapterUse, ...] = ()
     waits_for_model: bool = field(default=False, compare=False)
     uses_cache: bool = field(default=True, compare=False)
     deadline_at: float | None = field(default=None, compare=False)
@@ -101,6 +110,14 @@ class ResolvedPreview:
 
 
 @dataclass(frozen=True, slots=True)
+class ResolvedAdapter:
+    """An adapter of the model, and the scale of its effect."""
+
+    name: str
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
 class ResolvedRequest:
     """A valid request with every default filled in."""
 
@@ -109,3 +126,4 @@ class ResolvedRequest:
     image_count: int
     output: ResolvedOutput
     preview: ResolvedPreview | None
+    adapters: tuple[ResolvedAdapter, ...] = ()

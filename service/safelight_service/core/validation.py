@@ -12,6 +12,7 @@ from safelight_service.core.errors import FieldViolation, InvalidRequestError, q
 from safelight_service.core.model import Capabilities
 from safelight_service.core.request import (
     GenerationRequest,
+    ResolvedAdapter,
     ResolvedOutput,
     ResolvedParameters,
     ResolvedPreview,
@@ -23,6 +24,10 @@ PREVIEW_MIME_TYPES = ("image/jpeg", "image/webp")
 MAX_SEED = 2**63 - 1
 MAX_LINGER_S = 3600
 """The contract's own limit."""
+_MAX_ADAPTERS = 16
+"""The contract's own limit."""
+_MAX_LISTED = 20
+"""Most adapters that a refusal lists."""
 _DEFAULT_QUALITY = 95
 _DEFAULT_PREVIEW_SIDE_PX = 256
 _MIN_PREVIEW_SIDE_PX, _MAX_PREVIEW_SIDE_PX = 16, 512
@@ -75,6 +80,7 @@ class _Resolver:
             image_count=image_count,
             output=self._resolve_output(),
             preview=self._resolve_preview(max(parameters.width, parameters.height)),
+            adapters=self._resolve_adapters(),
         )
         if self._violations:
             raise InvalidRequestError(self._violations)
@@ -232,6 +238,33 @@ class _Resolver:
         # Image i uses seed + i, which must be a valid seed too.
         highest = MAX_SEED - max(image_count - 1, 0)
         return self._check_range("parameters.seed", seed, 0, highest)
+
+    def _resolve_adapters(self) -> tuple[ResolvedAdapter, ...]:
+        infos = {info.name: info for info in self._capabilities.adapters}
+        resolved: dict[str, ResolvedAdapter] = {}
+        count = len(self._request.adapters)
+        if count and not infos:
+            self._refuse("adapters", "must be empty, since this model has none")
+            return ()
+        if count > _MAX_ADAPTERS:
+            self._refuse("adapters", f"must be at most {_MAX_ADAPTERS}, not {count}")
+            return ()
+        for index, use in enumerate(self._request.adapters):
+            info, field = infos.get(use.name), f"adapters[{index}]"
+            scale = info.default_scale if info and use.scale is None else use.scale
+            if info is None:
+                names = ", ".join(list(infos)[:_MAX_LISTED]) + ", ..." * (len(infos) > _MAX_LISTED)
+                self._refuse(f"{field}.name", f"must be one of {names}, not {quote(use.name)}")
+            elif use.name in resolved:
+                self._refuse(f"{field}.name", f"names {quote(use.name)} a second time")
+            elif scale is None or not info.min_scale <= scale <= info.max_scale:
+                bounds = f"from {info.min_scale:g} to {info.max_scale:g}"
+                self._refuse(f"{field}.scale", f"must be {bounds}, not {scale:g}")
+            else:
+                resolved[use.name] = ResolvedAdapter(use.name, scale)
+                continue
+            break  # the status has room for one violation of any length
+        return tuple(resolved.values())
 
     def _resolve_output(self) -> ResolvedOutput:
         output = self._request.output

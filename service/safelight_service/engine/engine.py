@@ -37,8 +37,10 @@ from safelight_service.engine.compilation.compile_watch import CompileWatch
 from safelight_service.engine.device_worker import DeviceWorker
 from safelight_service.engine.device_workers import DeviceWorkers
 from safelight_service.engine.event_relay import LoopEventRelay
-from safelight_service.engine.hardware import measure_memory, memory_for_weights
+from safelight_service.engine.hardware import measure_memory, memory_for_weights, synchronize
 from safelight_service.engine.job import Job
+from safelight_service.engine.lora.lora import NO_ADAPTERS, Lora, Mixture
+from safelight_service.engine.lora.reading import read_lora
 from safelight_service.engine.models.acceleration import keep_compiled
 from safelight_service.engine.models.digests import FileDigests
 from safelight_service.engine.models.loading import LoadedModel, load_model, silence_libraries
@@ -46,7 +48,7 @@ from safelight_service.engine.models.registry import ModelRegistry
 from safelight_service.engine.models.reuse_curves import CURVES_FILE, ReuseCurves
 from safelight_service.engine.queue_bounds import QueueBounds
 from safelight_service.engine.recovery.run_logs import RunLog, make_run_logs
-from safelight_service.settings import Settings
+from safelight_service.settings import AdapterSettings, Settings
 
 _ENCODER_THREADS = min(8, max(2, (os.cpu_count() or 1) // 4))
 """Encoding a PNG of 1024 x 1024 takes 0.2 s, in which a GPU makes half an image."""
@@ -58,6 +60,7 @@ class LocalPrepared(Prepared):
     """A prepared request and the loaded model for it."""
 
     model: LoadedModel = field(kw_only=True)
+    mixture: Mixture = field(default=NO_ADAPTERS, kw_only=True)
     deadline_at: float | None = field(default=None, kw_only=True)
     """The deadline by this host's time.monotonic."""
     tenant: Tenant = field(default=NO_TENANT, kw_only=True)
@@ -81,6 +84,7 @@ class Engine:
         self._step_timeout_s = settings.step_timeout_s
         self._max_linger_s = settings.generations.max_linger_s
         batching = settings.batching
+        digests = FileDigests(_beside(batching.profiles_file, "digests.json"))
         self._registry = ModelRegistry(
             settings.models,
             settings.default_model,
@@ -90,9 +94,10 @@ class Engine:
                 batching=batching,
                 profiles=ProfileStore(batching.profiles_file),
                 note_compilation=observer.note_compilation,
-                digests=FileDigests(_beside(batching.profiles_file, "digests.json")),
+                digests=digests,
                 reuse_curves=ReuseCurves(_beside(batching.profiles_file, CURVES_FILE)),
             ),
+            functools.partial(_read_lora, digests),
             self._warm_up,
             observer,
         )
@@ -206,19 +211,21 @@ class Engine:
                 request, loaded.capabilities, loaded.adapter.count_tokens, self._max_linger_s
             )
             accepted = Accepted(request.generation_id, loaded.name, loaded.revision, resolved)
-            deadline_at = request.deadline_at
-            left_s = None if deadline_at is None else deadline_at - time.monotonic()
-            yield LocalPrepared(
-                accepted,
-                loaded.identity,
-                timeline,
-                left_s,
-                model=loaded,
-                deadline_at=deadline_at,
-                tenant=request.tenant,
-                cache_scope=request.cache_scope,
-                run_key=request.run_key,
-            )
+            async with model.mix(resolved.adapters, on_event) as mixture:
+                deadline_at = request.deadline_at
+                left_s = None if deadline_at is None else deadline_at - time.monotonic()
+                yield LocalPrepared(
+                    accepted,
+                    _identify(loaded, mixture),
+                    timeline,
+                    left_s,
+                    model=loaded,
+                    mixture=mixture,
+                    deadline_at=deadline_at,
+                    tenant=request.tenant,
+                    cache_scope=request.cache_scope,
+                    run_key=request.run_key,
+                )
 
     async def run(self, prepared: LocalPrepared, on_event: EventCallback) -> Completed:
         """Make the images and call `on_event` with each event; cancel the task to cancel them.
@@ -257,6 +264,7 @@ class Engine:
             prepared.tenant,
             prepared.cache_scope,
             log,
+            prepared.mixture,
         )
         worker = self._workers[prepared.model.adapter.execution_device]
         worker.submit(job)
@@ -305,9 +313,22 @@ class Engine:
             raise error
 
 
+def _identify(model: LoadedModel, mixture: Mixture) -> str:
+    """Return a text that is equal for a model and adapters whose images have the same bytes."""
+    digests = [lora.digest for lora, _ in mixture.parts]
+    return "\n".join([model.identity, *digests])
+
+
 def _beside(file: Path | None, name: str) -> Path | None:
     """Return the path of another file in the folder of a file, if there is one."""
     return None if file is None else file.with_name(name)
+
+
+def _read_lora(digests: FileDigests, settings: AdapterSettings, model: LoadedModel) -> Lora:
+    """Read an adapter of a model, and wait until its device has it."""
+    lora = read_lora(settings, model.folder, model.adapter.pipeline, digests)
+    synchronize(model.adapter.execution_device)
+    return lora
 
 
 def _find_budget(model_memory_gib: float | None, device: torch.device) -> float:

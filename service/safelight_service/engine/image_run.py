@@ -242,7 +242,7 @@ class ImageRun:
             **adapter.pipeline_attributes(self.job.request),
             **{adapter.denoiser_name: DenoiserProxy(self.job.model.denoiser, self._forward)},
             **{
-                name: encoder.within(self.job.cache_scope)
+                name: encoder.within(self.job.cache_scope, self.job.mixture)
                 for name, encoder in self.job.model.text_encoders.items()
             },
         )
@@ -257,7 +257,9 @@ class ImageRun:
         merger = self.job.model.merger
         arguments = merger.bind(args, kwargs)
         self.row_count = merger.count_rows(arguments)
-        output = _wait_for(Forward(arguments, self.row_count, merger.key(arguments)))
+        mixture = self.job.mixture
+        key = merger.key(arguments), self.job.model.adapters_key(mixture)
+        output = _wait_for(Forward(arguments, self.row_count, key, mixture))
         self.reuse.note(output)
         return output
 

@@ -11,6 +11,7 @@ from safelight_service.core.timeline import Timeline
 from safelight_service.engine.batching.estimates.cost_model import CostModel
 from safelight_service.engine.event_relay import EventRelay
 from safelight_service.engine.image_run import ImageRun
+from safelight_service.engine.lora.lora import NO_ADAPTERS, Mixture
 from safelight_service.engine.models.loading import LoadedModel
 from safelight_service.engine.recovery.run_logs import RunLog
 
@@ -29,6 +30,7 @@ class Job:
         tenant: Tenant = NO_TENANT,
         cache_scope: str = "",
         log: RunLog | None = None,
+        mixture: Mixture = NO_ADAPTERS,
     ) -> None:
         self.model = model
         self.request = request
@@ -39,6 +41,8 @@ class Job:
         self.cache_scope = cache_scope
         """Name of the callers that share embeddings of prompts with it."""
         self.log = log
+        self.mixture = mixture
+        """Adapters of its images."""
         self.work_s: float | None = None
         """Forecast device seconds while it waits, as if it ran alone; None without measurements."""
         self.timeline = timeline or Timeline()

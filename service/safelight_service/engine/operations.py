@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
+from safelight_service.engine.lora.lora import NO_ADAPTERS, Mixture
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Forward:
@@ -14,6 +16,7 @@ class Forward:
     arguments: dict[str, Any]
     row_count: int
     key: Hashable
+    mixture: Mixture = NO_ADAPTERS
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from safelight_service.core.errors import SafelightError
 from safelight_service.core.events import Accepted, Completed, Event
 from safelight_service.core.request import (
+    AdapterUse,
     GenerationRequest,
     OutputOptions,
     Parameters,
@@ -135,6 +136,7 @@ def reopen(resolved: ResolvedRequest) -> GenerationRequest:
         preview=PreviewOptions()
         if preview is None
         else PreviewOptions(preview.interval_steps, preview.mime_type, preview.max_side_px),
+        adapters=tuple(AdapterUse(use.name, use.scale) for use in resolved.adapters),
         waits_for_model=True,
     )
 

@@ -62,6 +62,10 @@ def from_generate_request(
             max_side_px=preview.max_side_px if preview.HasField("max_side_px") else None,
         ),
         linger_s=request.linger.ToNanoseconds() / 1e9,
+        adapters=tuple(
+            core.AdapterUse(use.name, use.scale if use.HasField("scale") else None)
+            for use in request.adapters
+        ),
         waits_for_model=waits_for_model,
         uses_cache=uses_cache,
         deadline_at=None if time_left_s is None else time.monotonic() + time_left_s,
@@ -172,6 +176,7 @@ def _accepted(event: events.Accepted) -> pb.GenerationAccepted:
         ),
         image_count=request.image_count,
         output=pb.OutputOptions(mime_type=request.output.mime_type, quality=request.output.quality),
+        adapters=[pb.AdapterUse(name=use.name, scale=use.scale) for use in request.adapters],
     )
 
 
@@ -254,6 +259,16 @@ def _capabilities(capabilities: model.Capabilities) -> pb.ModelCapabilities:
         ),
         has_previews=capabilities.has_previews,
         device_type=capabilities.device_type,
+        adapters=[
+            pb.Adapter(
+                name=adapter.name,
+                description=adapter.description,
+                default_scale=adapter.default_scale,
+                min_scale=adapter.min_scale,
+                max_scale=adapter.max_scale,
+            )
+            for adapter in capabilities.adapters
+        ],
     )
 
 

@@ -5,6 +5,7 @@ Sources, in order of precedence: the command line, `SAFELIGHT_...` environment v
 `--config` or `SAFELIGHT_CONFIG` names. Unknown keys and variables are errors.
 """
 
+from safelight_service.settings.adapter import AdapterSettings
 from safelight_service.settings.fleet import (
     FleetSettings,
     PoolSettings,
@@ -12,7 +13,6 @@ from safelight_service.settings.fleet import (
     RecoverySettings,
 )
 from safelight_service.settings.model import (
-    EMBEDDED_MODEL,
     AccelerationSettings,
     DefaultSettings,
     LimitSettings,
@@ -27,11 +27,13 @@ from safelight_service.settings.parts import (
     TlsSettings,
 )
 from safelight_service.settings.settings import Settings, load_settings
+from safelight_service.settings.sources import EMBEDDED_MODEL
 from safelight_settings import ConfigurationError
 
 __all__ = [
     "EMBEDDED_MODEL",
     "AccelerationSettings",
+    "AdapterSettings",
     "BatchingSettings",
     "CacheSettings",
     "ConfigurationError",

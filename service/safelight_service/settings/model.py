@@ -1,19 +1,21 @@
 """ModelSettings: one served model, with its acceleration, limits and defaults."""
 
-import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from safelight_settings import PathField, Table, expand_home
-
-EMBEDDED_MODEL = "shapes"
-"""Name, and `source`, of the model that ships with the service."""
-
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-_HUB_REVISION = re.compile(rf"({_HUB_ID.pattern})(?:@([\w./-]+))?")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+from safelight_service.settings.adapter import AdapterSettings
+from safelight_service.settings.sources import (
+    COMMIT,
+    EMBEDDED_MODEL,
+    HUB_ID,
+    HUB_REVISION,
+    HubId,
+    PinnedSource,
+    Source,
+)
+from safelight_settings import Table, expand_home
 
 
 class LimitSettings(Table):
@@ -100,22 +102,6 @@ class AccelerationSettings(Table):
         return self
 
 
-class _Source(PathField):
-    """Metadata of a source: a path, unless it is a Hub id or names the embedded model."""
-
-    def resolve(self, value: str, folder: Path) -> str:
-        is_path = not _HUB_ID.fullmatch(value) or (folder / value).is_dir()
-        return super().resolve(value, folder) if is_path and value != EMBEDDED_MODEL else value
-
-
-class _ComponentSource(PathField):
-    """Metadata of the source of a component: a path, unless it is a Hub id."""
-
-    def resolve(self, value: str, folder: Path) -> str:
-        is_path = not _HUB_REVISION.fullmatch(value) or (folder / value).is_dir()
-        return super().resolve(value, folder) if is_path else value
-
-
 def _check_component(value: Any) -> Any:
     if value is False:
         return value
@@ -126,20 +112,13 @@ def _check_component(value: Any) -> Any:
     return str(expand_home(Path(value))) if value.startswith("~") else value
 
 
-class HubId(NamedTuple):
-    """A repository of the Hub, and its revision: a commit, a tag, a branch, or empty."""
-
-    repository: str
-    revision: str
-
-
 class ModelSettings(Table):
     """One served model."""
 
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}$", description="Name in requests."
     )
-    source: Annotated[str, _Source()] = Field(
+    source: Annotated[str, Source()] = Field(
         min_length=1,
         description="Folder, Hub id (`owner/name`), or `shapes` for the embedded model. A folder "
         "takes precedence over a Hub id of its name.",
@@ -160,7 +139,7 @@ class ModelSettings(Table):
     )
     components: Annotated[
         dict[str, Annotated[str | Literal[False], BeforeValidator(_check_component)]],
-        _ComponentSource(),
+        PinnedSource(),
     ] = Field(
         {},
         description="Components to leave out (`false`), or to read from another folder or Hub id "
@@ -184,6 +163,9 @@ class ModelSettings(Table):
         "it.",
     )
     warm_up: bool = Field(True, description="Run one step after loading, before the first request.")
+    adapters: list[AdapterSettings] = Field(
+        [], description="Adapters (LoRA) that requests to the model may use."
+    )
     acceleration: AccelerationSettings = AccelerationSettings()
     limits: LimitSettings = LimitSettings()
     defaults: DefaultSettings = DefaultSettings()
@@ -192,7 +174,12 @@ class ModelSettings(Table):
     @classmethod
     def _complete_embedded_model(cls, values: Any) -> Any:
         if isinstance(values, dict) and values.get("source") == EMBEDDED_MODEL:
-            return {"limits": _EMBEDDED_LIMITS, "defaults": _EMBEDDED_DEFAULTS, **values}
+            return {
+                "limits": _EMBEDDED_LIMITS,
+                "defaults": _EMBEDDED_DEFAULTS,
+                "adapters": _EMBEDDED_ADAPTERS,
+                **values,
+            }
         return values
 
     @field_validator("source")
@@ -203,7 +190,7 @@ class ModelSettings(Table):
     @property
     def is_on_hub(self) -> bool:
         """Whether the source is a Hub id. A folder of that name takes precedence."""
-        return bool(_HUB_ID.fullmatch(self.source)) and not Path(self.source).is_dir()
+        return bool(HUB_ID.fullmatch(self.source)) and not Path(self.source).is_dir()
 
     @property
     def is_pinned(self) -> bool:
@@ -213,13 +200,13 @@ class ModelSettings(Table):
     def component_hub_id(self, name: str) -> HubId | None:
         """Return the Hub id that `components` names for a component; None if it is no Hub id."""
         source = self.components.get(name)
-        found = _HUB_REVISION.fullmatch(source) if source else None
+        found = HUB_REVISION.fullmatch(source) if source else None
         if not source or not found or Path(source).is_dir():
             return None
         return HubId(found[1], found[2] or "")
 
     def _allows(self, revision: str) -> bool:
-        return self.allow_unpinned or bool(_COMMIT.fullmatch(revision))
+        return self.allow_unpinned or bool(COMMIT.fullmatch(revision))
 
     @model_validator(mode="after")
     def _check_pin(self) -> "ModelSettings":
@@ -239,6 +226,32 @@ class ModelSettings(Table):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _check_adapters(self) -> "ModelSettings":
+        names = [adapter.name for adapter in self.adapters]
+        for adapter in self.adapters:
+            if names.count(adapter.name) > 1:
+                raise ValueError(f"adapters: two have the name {adapter.name!r}")
+            if adapter.is_on_hub and not self._allows(adapter.revision):
+                raise ValueError(
+                    f"adapter {adapter.name!r}: {adapter.source!r} is not a folder, so it is a Hub "
+                    "id and must be pinned: set its revision to the commit's 40 hexadecimal "
+                    "digits, or set allow_unpinned = true"
+                )
+        if self.adapters and self.acceleration.compile == "regional":
+            raise ValueError(
+                'adapters cannot be combined with acceleration.compile = "regional", whose '
+                'compiled blocks would leave them out; "full" and "graphs" can'
+            )
+        return self
+
 
 _EMBEDDED_LIMITS = LimitSettings(max_side_px=512, max_pixel_count=512 * 512)
 _EMBEDDED_DEFAULTS = DefaultSettings(num_inference_steps=20, guidance_scale=4.0)
+_EMBEDDED_ADAPTERS = [
+    AdapterSettings(name=name, file=f"adapters/{name}.safetensors", description=description)
+    for name, description in (
+        ("pastel", "Light colours."),
+        ("outline", "Dark lines around things."),
+    )
+]

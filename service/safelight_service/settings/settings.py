@@ -14,7 +14,7 @@ from safelight_service.settings.fleet import (
     RaySettings,
     RecoverySettings,
 )
-from safelight_service.settings.model import EMBEDDED_MODEL, ModelSettings
+from safelight_service.settings.model import ModelSettings
 from safelight_service.settings.parts import (
     BatchingSettings,
     CacheSettings,
@@ -23,6 +23,7 @@ from safelight_service.settings.parts import (
     TelemetrySettings,
     TlsSettings,
 )
+from safelight_service.settings.sources import EMBEDDED_MODEL
 from safelight_settings import (
     Address,
     ConfigPath,

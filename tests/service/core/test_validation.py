@@ -5,12 +5,14 @@ from typing import Any
 import pytest
 
 from safelight_service.core.errors import InvalidRequestError
-from safelight_service.core.model import Capabilities, Defaults, Limits, SchedulerInfo
+from safelight_service.core.model import AdapterInfo, Capabilities, Defaults, Limits, SchedulerInfo
 from safelight_service.core.request import (
+    AdapterUse,
     GenerationRequest,
     OutputOptions,
     Parameters,
     PreviewOptions,
+    ResolvedAdapter,
     ResolvedOutput,
     ResolvedParameters,
     ResolvedPreview,
@@ -392,3 +394,44 @@ def test_the_service_may_allow_less_lingering(linger_s: float, is_allowed: bool)
         return
     with pytest.raises(InvalidRequestError, match=r"linger: must be from 0 to 30 s, not 30\.5 s"):
         resolve(request, CAPABILITIES, count_words, 30.0)
+
+
+WITH_ADAPTERS = replace(
+    CAPABILITIES,
+    adapters=(AdapterInfo("ink", "", 0.8, 0.0, 1.5), AdapterInfo("oil", "", 1.0, -1.0, 1.0)),
+)
+
+
+def test_adapters_keep_their_order_and_take_their_default_scales() -> None:
+    uses = (AdapterUse("oil"), AdapterUse("ink", 0.0))
+    assert resolve_with(WITH_ADAPTERS, adapters=uses).adapters == (
+        ResolvedAdapter("oil", 1.0),
+        ResolvedAdapter("ink", 0.0),
+    )
+
+
+@pytest.mark.parametrize(
+    ("use", "field", "description"),
+    [
+        (AdapterUse("oil", 1.1), "scale", "must be from -1 to 1, not 1.1"),
+        (AdapterUse("oil", math.nan), "scale", "must be from -1 to 1, not nan"),
+        (AdapterUse("ink"), "name", "names 'ink' a second time"),
+        (AdapterUse("tar"), "name", "must be one of ink, oil, not 'tar'"),
+    ],
+)
+def test_the_first_adapter_that_breaks_a_rule_is_refused_by_path(
+    use: AdapterUse, field: str, description: str
+) -> None:
+    uses = (AdapterUse("ink"), use, AdapterUse("ash"))
+    assert violations_of(WITH_ADAPTERS, adapters=uses) == {f"adapters[1].{field}": description}
+
+
+def test_adapters_of_a_model_without_any_are_refused() -> None:
+    assert violations_of(adapters=(AdapterUse("ink"),)) == {
+        "adapters": "must be empty, since this model has none"
+    }
+
+
+def test_too_many_adapters_are_refused_in_one_violation() -> None:
+    uses = (AdapterUse("ink"),) * 17
+    assert violations_of(WITH_ADAPTERS, adapters=uses) == {"adapters": "must be at most 16, not 17"}

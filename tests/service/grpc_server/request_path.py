@@ -1,5 +1,7 @@
 """Request path: from bytes to a resolved request, for tests with arbitrary input."""
 
+import re
+
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError
 from safelight.v1 import text_to_image_pb2 as pb
@@ -47,6 +49,7 @@ def take(data: bytes, model: LoadedModel) -> list[str]:
 
 def _is_field(path: str, message: Descriptor | None) -> bool:
     name, _, rest = path.partition(".")
+    name = re.sub(r"\[\d+\]$", "", name)  # the index of an item
     if name.isdecimal():  # the number of a field that the contract does not have
         return message is not None and int(name) not in message.fields_by_number
     field = message.fields_by_name.get(name) if message is not None else None

@@ -48,10 +48,10 @@ OUTSIDE: dict[str, st.SearchStrategy[Any]] = {
 
 def messages(kind: Descriptor) -> st.SearchStrategy[Message]:
     """Draw a message with any fields set, to any values of their types."""
-    fields = {
-        field.name: messages(field.message_type) if field.message_type else VALUES[field.cpp_type]
-        for field in kind.fields
-    }
+    fields = {}
+    for field in kind.fields:
+        values = messages(field.message_type) if field.message_type else VALUES[field.cpp_type]
+        fields[field.name] = st.lists(values, max_size=20) if field.is_repeated else values
     made = message_factory.GetMessageClass(kind)
     return st.fixed_dictionaries({}, optional=fields).map(lambda values: made(**values))
 

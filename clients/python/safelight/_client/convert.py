@@ -2,7 +2,7 @@
 
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
@@ -20,7 +20,7 @@ from safelight.events import (
     Timings,
     Usage,
 )
-from safelight.models import Capabilities, Limits, Model, ModelState, Scheduler
+from safelight.models import Adapter, Capabilities, Limits, Model, ModelState, Scheduler
 from safelight.options import DEFAULT_LINGER_S, GenerateOptions
 from safelight.parameters import Parameters
 from safelight.v1 import text_to_image_pb2 as pb
@@ -101,7 +101,19 @@ def request_to_proto(prompt: str, options: GenerateOptions) -> pb.GenerateReques
             max_side_px=options.get("preview_max_side_px"),
         ),
         linger=linger if linger_s > 0 else None,
+        adapters=_adapters_to_proto(options.get("adapters") or ()),
     )
+
+
+def _adapters_to_proto(
+    adapters: Mapping[str, float | None] | Sequence[str],
+) -> list[pb.AdapterUse]:
+    if isinstance(adapters, str):
+        raise TypeError("adapters must be a mapping or a sequence of names, not a string")
+    scales = adapters if isinstance(adapters, Mapping) else {}
+    for name in adapters:
+        _check_text("adapters", name)
+    return [pb.AdapterUse(name=name, scale=scales.get(name)) for name in adapters]
 
 
 def _check_integer(option: str, value: object, field: FieldDescriptor) -> None:
@@ -133,6 +145,7 @@ def accepted_from_proto(message: pb.GenerationAccepted) -> Accepted:
         image_count=message.image_count,
         output_mime_type=output.mime_type,
         output_quality=output.quality if output.HasField("quality") else None,
+        adapters={use.name: use.scale for use in message.adapters},
     )
 
 
@@ -236,6 +249,17 @@ def _capabilities_from_proto(message: pb.ModelCapabilities) -> Capabilities:
         limits=_limits_from_proto(message.limits),
         has_previews=message.has_previews,
         device_type=message.device_type,
+        adapters=tuple(_adapter_from_proto(adapter) for adapter in message.adapters),
+    )
+
+
+def _adapter_from_proto(message: pb.Adapter) -> Adapter:
+    return Adapter(
+        name=message.name,
+        description=message.description,
+        default_scale=message.default_scale,
+        min_scale=message.min_scale,
+        max_scale=message.max_scale,
     )
 
 

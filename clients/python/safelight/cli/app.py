@@ -102,6 +102,12 @@ def generate(
     ] = None,
     model: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="Scheduler to denoise with.")] = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[:SCALE]", help="Adapter (LoRA) of the model to apply; may be repeated."
+        ),
+    ] = None,
     seed: Annotated[
         int | None,
         typer.Option(
@@ -157,6 +163,7 @@ def generate(
             guidance_scale=guidance_scale,
             model=model,
             scheduler=scheduler,
+            adapters=_read_adapters(adapter or []),
             seed=seed,
             step_reuse=step_reuse,
             wait_for_model=wait_for_model,
@@ -245,6 +252,24 @@ def _read_prompt() -> str:
         return sys.stdin.read().strip()
     except UnicodeDecodeError:
         raise ValueError("prompt must be UTF-8") from None
+
+
+def _read_adapters(uses: list[str]) -> dict[str, float | None]:
+    """Read adapters that are given as NAME or NAME:SCALE.
+
+    Raises:
+        ValueError: a scale is no number, or a name is given twice.
+    """
+    adapters: dict[str, float | None] = {}
+    for use in uses:
+        name, colon, scale = use.partition(":")
+        if name in adapters:
+            raise ValueError(f"adapter {name} is given twice")
+        try:
+            adapters[name] = float(scale) if colon else None
+        except ValueError:
+            raise ValueError(f"adapter must be NAME or NAME:SCALE, not {use}") from None
+    return adapters
 
 
 def _connect(

@@ -37,6 +37,7 @@ def _describe(capabilities: Capabilities | None) -> tuple[str, ...]:
         f"guidance {limits.max_guidance_scale:g}",
         f"{limits.max_image_count} images",
     ]
+    settings += [f"adapter {adapter.name}" for adapter in capabilities.adapters]
     aliases = (
         name
         for scheduler in capabilities.schedulers

@@ -136,6 +136,7 @@ class GenerateRequest(_message.Message):
     OUTPUT_FIELD_NUMBER: _builtins.int
     PREVIEW_FIELD_NUMBER: _builtins.int
     LINGER_FIELD_NUMBER: _builtins.int
+    ADAPTERS_FIELD_NUMBER: _builtins.int
     inputs: _builtins.str
     """The prompt: a description of the image. Required; within the model's limits
     of characters and tokens. A longer prompt is refused, not truncated.
@@ -173,6 +174,13 @@ class GenerateRequest(_message.Message):
         connection. Meanwhile it runs after work that has watchers. Unset: 0.
         """
 
+    @_builtins.property
+    def adapters(self) -> _containers.RepeatedCompositeFieldContainer[Global___AdapterUse]:
+        """Adapters to apply to the model, at most 16, each once; their effects add up.
+        Empty: the model as it is. The service refuses adapters that are not in
+        ModelCapabilities.adapters.
+        """
+
     def __init__(
         self,
         *,
@@ -184,16 +192,45 @@ class GenerateRequest(_message.Message):
         output: Global___OutputOptions | None = ...,
         preview: Global___PreviewOptions | None = ...,
         linger: _duration_pb2.Duration | None = ...,
+        adapters: _abc.Iterable[Global___AdapterUse] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_image_count", b"_image_count", "image_count", b"image_count", "linger", b"linger", "output", b"output", "parameters", b"parameters", "preview", b"preview"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_image_count", b"_image_count", "generation_id", b"generation_id", "image_count", b"image_count", "inputs", b"inputs", "linger", b"linger", "model", b"model", "output", b"output", "parameters", b"parameters", "preview", b"preview"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_image_count", b"_image_count", "adapters", b"adapters", "generation_id", b"generation_id", "image_count", b"image_count", "inputs", b"inputs", "linger", b"linger", "model", b"model", "output", b"output", "parameters", b"parameters", "preview", b"preview"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__image_count: _TypeAlias = _typing.Literal["image_count"]  # noqa: Y015
     _WhichOneofArgType__image_count: _TypeAlias = _typing.Literal["_image_count", b"_image_count"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__image_count) -> _WhichOneofReturnType__image_count | None: ...
 
 Global___GenerateRequest: _TypeAlias = GenerateRequest  # noqa: Y015
+
+@_typing.final
+class AdapterUse(_message.Message):
+    """Applies one of the model's adapters (LoRA)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the adapter, from ModelCapabilities.adapters."""
+    scale: _builtins.float
+    """Strength, within the adapter's bounds. Unset: the adapter's default."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        scale: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_scale", b"_scale", "scale", b"scale"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_scale", b"_scale", "name", b"name", "scale", b"scale"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__scale: _TypeAlias = _typing.Literal["scale"]  # noqa: Y015
+    _WhichOneofArgType__scale: _TypeAlias = _typing.Literal["_scale", b"_scale"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__scale) -> _WhichOneofReturnType__scale | None: ...
+
+Global___AdapterUse: _TypeAlias = AdapterUse  # noqa: Y015
 
 @_typing.final
 class GenerateResponse(_message.Message):
@@ -653,6 +690,7 @@ class GenerationAccepted(_message.Message):
     PARAMETERS_FIELD_NUMBER: _builtins.int
     IMAGE_COUNT_FIELD_NUMBER: _builtins.int
     OUTPUT_FIELD_NUMBER: _builtins.int
+    ADAPTERS_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
     """Name of the generation: the caller's, or one from the service."""
     model: _builtins.str
@@ -674,6 +712,10 @@ class GenerationAccepted(_message.Message):
     def output(self) -> Global___OutputOptions:
         """Format of the images, defaults filled in."""
 
+    @_builtins.property
+    def adapters(self) -> _containers.RepeatedCompositeFieldContainer[Global___AdapterUse]:
+        """Adapters in the requested order, scales filled in."""
+
     def __init__(
         self,
         *,
@@ -683,10 +725,11 @@ class GenerationAccepted(_message.Message):
         parameters: Global___TextToImageParameters | None = ...,
         image_count: _builtins.int = ...,
         output: Global___OutputOptions | None = ...,
+        adapters: _abc.Iterable[Global___AdapterUse] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output", "parameters", b"parameters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation_id", b"generation_id", "image_count", b"image_count", "model", b"model", "model_revision", b"model_revision", "output", b"output", "parameters", b"parameters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "generation_id", b"generation_id", "image_count", b"image_count", "model", b"model", "model_revision", b"model_revision", "output", b"output", "parameters", b"parameters"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -726,7 +769,9 @@ Global___GenerationQueued: _TypeAlias = GenerationQueued  # noqa: Y015
 
 @_typing.final
 class ModelLoading(_message.Message):
-    """The generation's model is loading. Repeated as a sign of life."""
+    """The generation's model, or one of its adapters, is loading. Repeated as a
+    sign of life.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1201,6 +1246,7 @@ class ModelCapabilities(_message.Message):
     LIMITS_FIELD_NUMBER: _builtins.int
     HAS_PREVIEWS_FIELD_NUMBER: _builtins.int
     DEVICE_TYPE_FIELD_NUMBER: _builtins.int
+    ADAPTERS_FIELD_NUMBER: _builtins.int
     pipeline_class: _builtins.str
     """Class of the diffusers pipeline, such as StableDiffusionXLPipeline."""
     has_previews: _builtins.bool
@@ -1223,6 +1269,10 @@ class ModelCapabilities(_message.Message):
     def limits(self) -> Global___ModelLimits:
         """Limits of requests."""
 
+    @_builtins.property
+    def adapters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Adapter]:
+        """Adapters for GenerateRequest.adapters, in the operator's order."""
+
     def __init__(
         self,
         *,
@@ -1233,14 +1283,57 @@ class ModelCapabilities(_message.Message):
         limits: Global___ModelLimits | None = ...,
         has_previews: _builtins.bool = ...,
         device_type: _builtins.str = ...,
+        adapters: _abc.Iterable[Global___Adapter] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults", "limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults", "device_type", b"device_type", "has_previews", b"has_previews", "limits", b"limits", "pipeline_class", b"pipeline_class", "schedulers", b"schedulers", "supported_parameters", b"supported_parameters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "defaults", b"defaults", "device_type", b"device_type", "has_previews", b"has_previews", "limits", b"limits", "pipeline_class", b"pipeline_class", "schedulers", b"schedulers", "supported_parameters", b"supported_parameters"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelCapabilities: _TypeAlias = ModelCapabilities  # noqa: Y015
+
+@_typing.final
+class Adapter(_message.Message):
+    """An adapter (LoRA) of a model: small weights that change its style or teach it
+    a subject.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    DEFAULT_SCALE_FIELD_NUMBER: _builtins.int
+    MIN_SCALE_FIELD_NUMBER: _builtins.int
+    MAX_SCALE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name to use in requests."""
+    description: _builtins.str
+    """The operator's description, such as its effect and trigger words; may be
+    empty.
+    """
+    default_scale: _builtins.float
+    """Scale of requests that leave it unset."""
+    min_scale: _builtins.float
+    """Lowest scale."""
+    max_scale: _builtins.float
+    """Highest scale."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        default_scale: _builtins.float = ...,
+        min_scale: _builtins.float = ...,
+        max_scale: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_scale", b"default_scale", "description", b"description", "max_scale", b"max_scale", "min_scale", b"min_scale", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Adapter: _TypeAlias = Adapter  # noqa: Y015
 
 @_typing.final
 class Scheduler(_message.Message):

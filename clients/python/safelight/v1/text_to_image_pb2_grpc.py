@@ -163,7 +163,8 @@ class TextToImageServiceServicer:
         restarts; RetryInfo has the time to wait.
         - UNAVAILABLE (NO_ENGINE): no engine of the fleet answers; RetryInfo has the
         time to wait.
-        - FAILED_PRECONDITION (MODEL_FAILED): the model cannot be loaded.
+        - FAILED_PRECONDITION (MODEL_FAILED): the model, or an adapter of it, cannot
+        be loaded.
         - DEADLINE_EXCEEDED (DEADLINE): the generation cannot finish by the call's
         deadline, or can no longer; the message has the estimate. Without a reason:
         it has passed.

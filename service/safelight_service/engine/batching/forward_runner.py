@@ -42,9 +42,7 @@ class ForwardRunner:
         model, cost_model = members[0].job.model, members[0].job.cost_model
         forwards = [image.operation_as(Forward) for image in members]
         row_count = sum(forward.row_count for forward in forwards)
-        run = functools.partial(
-            model.merger.run, model.forward, [forward.arguments for forward in forwards]
-        )
+        run = functools.partial(model.run, forwards)
         try:
             outputs: list[Any] = run() if len(members) > 1 else hardware.run_with_room(run)
         except Exception as error:

@@ -90,14 +90,14 @@ def check_whole(component: Component, file: str) -> None:
         ModelFolderError: a file is missing, empty, cut off or a pointer of Git LFS.
     """
     if file.endswith(".safetensors"):
-        _check_safetensors(component, file)
+        _check_component_file(component, file)
         return
     for shard in read_shards(component.folder / file, component.describe(file)):
         if not (component.folder / shard).is_file():
             raise ModelFolderError(
                 f"{component.describe(shard)} is missing, but {file} names it; download it"
             )
-        _check_safetensors(component, shard)
+        _check_component_file(component, shard)
 
 
 def check_pointer(path: Path, where: str) -> None:
@@ -120,9 +120,16 @@ def _list_names(stem: str, variant: str | None) -> list[str]:
     return names if stem == DIFFUSERS_STEM else names[::-1]
 
 
-def _check_safetensors(component: Component, file: str) -> None:
-    path = component.folder / file
-    where = component.describe(file)
+def check_safetensors(path: Path, where: str) -> Mapping[str, str]:
+    """Check that a file of safetensors is whole; return the dtype of each tensor.
+
+    Args:
+        path: the file.
+        where: stands for it in the error.
+
+    Raises:
+        ModelFolderError: it is unreadable, empty, cut off or a pointer of Git LFS.
+    """
     try:
         check_pointer(path, where)
         size = path.stat().st_size
@@ -141,7 +148,12 @@ def _check_safetensors(component: Component, file: str) -> None:
         raise ModelFolderError(
             f"{where} has {size:,} bytes, not the {expected:,} of its header; download it again"
         )
-    _check_precision(component, where, tensors)
+    return tensors
+
+
+def _check_component_file(component: Component, file: str) -> None:
+    where = component.describe(file)
+    _check_precision(component, where, check_safetensors(component.folder / file, where))
 
 
 def _check_precision(component: Component, where: str, tensors: Mapping[str, str]) -> None:

@@ -37,6 +37,13 @@ _TRANSFORMER: CollationRule = {
 _POOLED = {**_TRANSFORMER, "pooled_projections": ROWS}
 _PIXART = {**_TRANSFORMER, "encoder_attention_mask": ROWS, "added_cond_kwargs": ROWS_BY_NAME}
 
+ROWLESS: Mapping[str, tuple[str, ...]] = {
+    "HiDreamImagePipeline": ("ff_i",),
+    "ZImagePipeline": ("all_x_embedder", "cap_embedder"),
+}
+"""Parts of the names of layers that do not see a row for each image, but all their tokens in
+one. Images whose adapters change them are merged only with those of the same adapters."""
+
 UNRECORDABLE: Mapping[str, str] = {
     "ChromaPipeline": "its forward copies constants from the host",
     "CogView4Pipeline": "its texts come in many lengths",

@@ -2,16 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import ExitStack, asynccontextmanager
 
 import structlog
 
 from safelight_service.core.errors import ModelFailedError, ModelLoadingError, StoppingError
-from safelight_service.core.events import ModelLoading
+from safelight_service.core.events import EventCallback, ModelLoading
 from safelight_service.core.model import ModelState
 from safelight_service.core.observer import Observer
+from safelight_service.core.request import ResolvedAdapter
+from safelight_service.engine.lora.lora import Mixture
 from safelight_service.engine.models.loading import LoadedModel
+from safelight_service.engine.models.lora_entry import LoraEntry, ReadLora
+from safelight_service.engine.models.resident import Resident
 from safelight_service.settings import ModelSettings
 
 _log = structlog.get_logger()
@@ -21,25 +25,26 @@ _RETRY_AFTER_S = 10.0
 """Retry delay for a model whose load time has not been measured yet."""
 
 
-class ModelEntry:
+class ModelEntry(Resident[LoadedModel]):
     """One served model, loaded when it is first needed. Use it on one event loop."""
 
     def __init__(
         self,
         settings: ModelSettings,
         make_ready: "MakeReady",
+        read_lora: ReadLora,
         released: asyncio.Event,
         observer: Observer,
     ) -> None:
+        super().__init__(released)
         self.settings = settings
-        self.used_at = 0.0
-        self.size_bytes = 0
-        """Bytes of the weights, once they have been loaded."""
+        self.loras = {
+            adapter.name: LoraEntry(settings.name, adapter, read_lora, released)
+            for adapter in settings.adapters
+        }
+        """Its adapters by name."""
         self._make_ready = make_ready
-        self._released = released
         self._observer = observer
-        self._user_count = 0
-        self._loaded: LoadedModel | None = None
         self._loading: asyncio.Future[LoadedModel] | None = None
         self._loading_since = 0.0
         self._last_load_s: float | None = None
@@ -55,29 +60,38 @@ class ModelEntry:
         return ModelState.FAILED if self._has_failed else ModelState.NOT_LOADED
 
     @property
-    def loaded(self) -> LoadedModel | None:
-        """The loaded model, if it is in memory."""
-        return self._loaded
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether the model is in memory and not in use."""
-        return self._loaded is not None and self._user_count == 0
+    def resident_bytes(self) -> int:
+        """Bytes of the model and of its adapters in memory."""
+        loras = self.loras.values()
+        return self.size_bytes + sum(lora.size_bytes for lora in loras if lora.loaded is not None)
 
     def forget(self) -> None:
-        """Release the loaded model."""
-        self._loaded = None
+        """Release the loaded model and its adapters."""
+        super().forget()
+        for lora in self.loras.values():
+            lora.forget()
 
-    @contextmanager
-    def hold(self) -> Iterator[None]:
-        """Keep the model in memory within the block, once it is loaded."""
-        self._user_count += 1
-        try:
-            yield
-        finally:
-            self._user_count -= 1
-            self.used_at = time.monotonic()
-            self._released.set()
+    @asynccontextmanager
+    async def mix(
+        self, uses: Sequence[ResolvedAdapter], on_event: EventCallback
+    ) -> AsyncIterator[Mixture]:
+        """Load the adapters of a request; they stay loaded within the block.
+
+        Raises:
+            ModelFailedError: one of them cannot be loaded.
+            StoppingError: the service takes no new work.
+        """
+        model = self._loaded
+        assert model is not None
+        entries = [self.loras[use.name] for use in uses]
+        with ExitStack() as stack:
+            for entry in entries:
+                stack.enter_context(entry.hold())
+            for entry in entries:
+                async for loading in entry.wait_until_loaded(model):
+                    on_event(loading)
+            loras = [await entry.load(model) for entry in entries]
+            yield Mixture(tuple(zip(loras, (use.scale for use in uses), strict=True)))
 
     def start_loading(self) -> asyncio.Future[LoadedModel]:
         """Load the model in another thread, unless it is being loaded already.
@@ -114,12 +128,16 @@ class ModelEntry:
         """Cancel loading; `wait_until_loaded` raises StoppingError."""
         if self._loading is not None:
             self._loading.cancel()
+        for lora in self.loras.values():
+            lora.stop_loading()
 
     async def _load(self) -> LoadedModel:
         log = _log.bind(model=self.settings.name)
         try:
             self._loaded = await self._make_ready(self)
+            await self._preload_adapters(self._loaded)
         except Exception as reason:
+            self.forget()
             self._has_failed = True
             log.error("model_failed", error_type=type(reason).__name__, error=str(reason))
             raise ModelFailedError(self.settings.name) from reason
@@ -129,6 +147,12 @@ class ModelEntry:
         log.info("model_loaded", seconds=round(self._last_load_s, 2))
         self._observer.model_loaded(self.settings.name, self._last_load_s)
         return self._loaded
+
+    async def _preload_adapters(self, model: LoadedModel) -> None:
+        with self.hold():
+            for lora in self.loras.values():
+                if lora.settings.preload:
+                    await lora.load(model)
 
     def _describe_loading(self) -> ModelLoading:
         elapsed = time.monotonic() - self._loading_since

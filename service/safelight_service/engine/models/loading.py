@@ -4,8 +4,9 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,6 +15,7 @@ import diffusers
 import torch
 import transformers
 
+from safelight_service.core.model import AdapterInfo
 from safelight_service.core.observer import Compilation
 from safelight_service.engine.batching.estimates.batch_profile import ProfileStore
 from safelight_service.engine.batching.estimates.cost_model import CostModel
@@ -25,7 +27,10 @@ from safelight_service.engine.folders.errors import ModelFolderError, explain
 from safelight_service.engine.folders.fetching import fetch_components, find_folder
 from safelight_service.engine.folders.model_index import read_index
 from safelight_service.engine.hardware import describe, explain_absence, indexed, synchronize
-from safelight_service.engine.merging.families import RULES
+from safelight_service.engine.lora.conversion import check_pipeline
+from safelight_service.engine.lora.lora import Mixture
+from safelight_service.engine.lora.mixer import Mixer
+from safelight_service.engine.merging.families import ROWLESS, RULES
 from safelight_service.engine.merging.merger import Merger
 from safelight_service.engine.models.acceleration import accelerate
 from safelight_service.engine.models.digests import FileDigests
@@ -38,6 +43,7 @@ from safelight_service.engine.pipeline.prompt_cache import Memo, count_bytes
 from safelight_service.engine.pipeline.proxies import PipelineCopies, wrap_text_encoders
 from safelight_service.engine.pipeline.safety_check import SafetyChecker, guard
 from safelight_service.settings import (
+    AdapterSettings,
     BatchingSettings,
     ConfigurationError,
     LimitSettings,
@@ -58,6 +64,9 @@ class LoadedModel:
         profiles: ProfileStore,
         graphs: BucketedForward | None = None,
         reuse_curves: Curves = MappingProxyType({}),
+        *,
+        folder: Path = Path(),
+        adapters: tuple[AdapterInfo, ...] = (),
     ) -> None:
         self.name = name
         self.revision = revision
@@ -68,10 +77,15 @@ class LoadedModel:
         """Text that is equal for models whose images have the same bytes."""
         self.adapter = adapter
         self.latent_colours = LatentColours.fit(adapter.pipeline)
-        self.capabilities = adapter.capabilities(has_previews=self.latent_colours is not None)
+        self.capabilities = replace(
+            adapter.capabilities(has_previews=self.latent_colours is not None), adapters=adapters
+        )
+        self.folder = folder
         self.denoiser = adapter.denoiser
         rule = RULES.get(type(adapter.pipeline).__name__)
         self.merger = Merger(self.denoiser, rule)
+        self._mixer = Mixer(adapter.denoiser_name, self.denoiser)
+        self._rowless = ROWLESS.get(type(adapter.pipeline).__name__, ())
         self.vae_dtype = _find_vae_dtype(adapter.pipeline, self.denoiser)
         """Precision of the VAE as its pipeline loads it."""
         self.safety_checker = SafetyChecker.of(adapter.pipeline)
@@ -89,8 +103,7 @@ class LoadedModel:
             if isinstance(module, torch.nn.Module)
         )
         self._graphs = graphs
-        self.forward: Callable[..., Any] = graphs or self.denoiser
-        """Runs a merged forward of the denoiser."""
+        self._forward: Callable[..., Any] = graphs or self.denoiser
         self._profiles = profiles
         self._cost_models: dict[tuple[int, int], CostModel] = {}
 
@@ -104,9 +117,39 @@ class LoadedModel:
             self._cost_models[size].recall(self._profiles.get(*place) or {})
         return self._cost_models[size]
 
+    def run(self, forwards: Sequence[Forward]) -> list[Any]:
+        """Run forwards with equal keys as one, each with its adapters; return their outputs."""
+        forward = self._forward
+        if any(each.mixture.parts for each in forwards):
+            # Compiled code would leave out the hooks of adapters.
+            is_compiled = self._graphs is not None or self.denoiser._compiled_call_impl is not None
+            forward = self.denoiser.forward if is_compiled else self.denoiser
+        mixtures = [each.mixture for each in forwards]
+        with self._mixer.applied(mixtures, [each.row_count for each in forwards]):
+            return self.merger.run(forward, [each.arguments for each in forwards])
+
+    def adapters_key(self, mixture: Mixture) -> Hashable:
+        """Return a key that is equal for images whose adapters can share a forward."""
+        component = self.adapter.denoiser_name
+        is_rowless = bool(self._rowless) and any(
+            part in name
+            for part in self._rowless
+            for lora, _ in mixture.of(component)
+            for name in lora.factors[component]
+        )
+        return mixture.recipe(component) if is_rowless else None
+
+    def forget_adapters(self) -> None:
+        """Release copies of adapters that were used last; safe to call from any thread."""
+        self._mixer.forget()
+        for encoder in self.text_encoders.values():
+            encoder.forget_adapters()
+
     def is_ready_for(self, forward: Forward) -> bool:
         """Whether a forward can run without `prepare`."""
-        return self._graphs is None or self._graphs.is_ready(forward.arguments)
+        if self._graphs is None or forward.mixture.parts:
+            return True
+        return self._graphs.is_ready(forward.arguments)
 
     def prepare(self, cost_model: CostModel, forward: Forward) -> None:
         """Compile one more width for forwards of this shape, which may take minutes."""
@@ -147,6 +190,7 @@ def load_model(
         OSError: a file is neither in the Hub's cache nor available.
         UnsupportedPipelineError: the pipeline is not an ordinary text-to-image pipeline.
         AccelerationError: the pipeline or the device does not support a setting.
+        LoraError: the pipeline takes no adapters.
         ConfigurationError: torch cannot use the device on this machine.
     """
     batching = batching or BatchingSettings()
@@ -186,6 +230,8 @@ def load_model(
             model=settings.name,
             note=note_compilation,
         )
+    if settings.adapters:
+        check_pipeline(pipeline)
     model = LoadedModel(
         settings.name,
         find_commit(folder) or settings.revision,
@@ -195,9 +241,21 @@ def load_model(
         profiles or ProfileStore(None),
         graphs,
         reuse_curves.get(identity) if reuse_curves else {},
+        folder=folder,
+        adapters=tuple(_describe(each) for each in settings.adapters),
     )
     synchronize(device)  # before other threads use it on their streams
     return model
+
+
+def _describe(settings: AdapterSettings) -> AdapterInfo:
+    return AdapterInfo(
+        settings.name,
+        settings.description,
+        settings.default_scale,
+        settings.min_scale,
+        settings.max_scale,
+    )
 
 
 def silence_libraries() -> None:

@@ -13,9 +13,11 @@ from safelight_service.core.errors import ModelNotFoundError
 from safelight_service.core.model import ModelInfo
 from safelight_service.core.observer import NULL_OBSERVER, Observer
 from safelight_service.engine.hardware import free_memory, is_out_of_memory
+from safelight_service.engine.lora.lora import Lora
 from safelight_service.engine.models.entry import ModelEntry
 from safelight_service.engine.models.loading import LoadedModel, check_device, choose_device
-from safelight_service.settings import ConfigurationError, ModelSettings
+from safelight_service.engine.models.lora_entry import LoraEntry
+from safelight_service.settings import AdapterSettings, ConfigurationError, ModelSettings
 
 T = TypeVar("T")
 
@@ -23,6 +25,9 @@ _log = structlog.get_logger()
 
 LoadModel = Callable[[ModelSettings], LoadedModel]
 """Loads a model, in a thread of its own."""
+
+ReadLora = Callable[[AdapterSettings, LoadedModel], Lora]
+"""Reads an adapter of a loaded model, in a thread of its own."""
 
 WarmUp = Callable[[LoadedModel], Awaitable[None]]
 """Makes a first image with a model that has just been loaded."""
@@ -37,6 +42,7 @@ class ModelRegistry:
         default_model: str,
         find_budget: Callable[[torch.device], float],
         load: LoadModel,
+        read_lora: ReadLora,
         warm_up: WarmUp,
         observer: Observer = NULL_OBSERVER,
     ) -> None:
@@ -53,13 +59,16 @@ class ModelRegistry:
         self._is_loading = asyncio.Lock()
         self._released = asyncio.Event()
         self._models = {
-            model.name: ModelEntry(model, self._make_ready, self._released, observer)
+            model.name: ModelEntry(
+                model, self._make_ready, self._read_lora, self._released, observer
+            )
             for model in models
         }
         self.default = default_model or models[0].name
         self._find_budget = functools.cache(find_budget)
         """Returns the bytes for weights on a device; must be called before the first are loaded."""
         self._load = load
+        self._read = read_lora
         self._warm_up = warm_up
 
     def find(self, name: str) -> ModelEntry:
@@ -106,7 +115,7 @@ class ModelRegistry:
 
     def resident_bytes(self) -> dict[str, int]:
         """Return the bytes of each model in memory; safe to call from any thread."""
-        return {name: model.size_bytes for name, model in self._models.items() if model.loaded}
+        return {name: model.resident_bytes for name, model in self._models.items() if model.loaded}
 
     def close(self) -> None:
         """Stop loading."""
@@ -126,6 +135,22 @@ class ModelRegistry:
             if model.settings.warm_up:
                 await self._warm_up(loaded)
             return loaded
+
+    async def _read_lora(self, lora: LoraEntry, model: LoadedModel) -> Lora:
+        """Read an adapter, and evict idle models and adapters while it does not fit.
+
+        It never waits for those in use, which may wait for it.
+        """
+        loaded = await _run_in_a_thread(self._read, lora.settings, model)
+        lora.size_bytes = loaded.size_bytes
+        device = model.adapter.execution_device
+        while True:
+            resident = self._resident(device)
+            needed = sum(each.size_bytes for each in resident) + lora.size_bytes
+            idle = [each for each in resident if each.is_idle]
+            if needed <= self._find_budget(device) or not idle:
+                return loaded
+            await self._evict(resident)
 
     async def _load_with_room(self, device: torch.device, settings: ModelSettings) -> LoadedModel:
         """Load a model; while memory runs out, evict idle models and try again.
@@ -153,16 +178,20 @@ class ModelRegistry:
                 return
             await self._evict(resident)
 
-    def _resident(self, device: torch.device) -> Sequence[ModelEntry]:
-        """Return the models in the memory of a device."""
-        return [
+    def _resident(self, device: torch.device) -> Sequence[ModelEntry | LoraEntry]:
+        """Return the models and adapters in the memory of a device."""
+        models = [
             model
             for model in self._models.values()
             if model.loaded is not None and choose_device(model.settings.device) == device
         ]
+        loras = [
+            lora for model in models for lora in model.loras.values() if lora.loaded is not None
+        ]
+        return [*models, *loras]
 
-    async def _evict(self, resident: Sequence[ModelEntry]) -> None:
-        """Evict the least recently used idle model, or wait until a model is released."""
+    async def _evict(self, resident: Sequence[ModelEntry | LoraEntry]) -> None:
+        """Evict the least recently used that is idle, or wait until one is released."""
         self._released.clear()
         idle = [model for model in resident if model.is_idle]
         if not idle:
@@ -170,7 +199,8 @@ class ModelRegistry:
             return
         oldest = min(idle, key=lambda model: model.used_at)
         oldest.forget()
-        _log.info("model_evicted", model=oldest.settings.name)
+        kind = "model" if isinstance(oldest, ModelEntry) else "adapter"
+        _log.info(f"{kind}_evicted", **{kind: oldest.settings.name})
         await _run_in_a_thread(free_memory)
 
 

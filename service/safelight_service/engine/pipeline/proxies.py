@@ -14,6 +14,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from safelight_service.engine.lora.lora import NO_ADAPTERS, Mixture
+from safelight_service.engine.lora.mixer import Mixer
 from safelight_service.engine.merging.fingerprint import fingerprint
 from safelight_service.engine.pipeline.prompt_cache import Memo
 
@@ -102,20 +104,39 @@ class TextEncoderProxy(_Proxy):
     callers that another one has sent it.
     """
 
-    def __init__(self, text_encoder: Any, name: str, memo: Memo, scope: str = "") -> None:
+    def __init__(
+        self,
+        text_encoder: Any,
+        name: str,
+        memo: Memo,
+        scope: str = "",
+        mixture: Mixture = NO_ADAPTERS,
+        mixer: Mixer | None = None,
+    ) -> None:
         super().__init__(text_encoder)
         self._name = name
         self._memo = memo
+        self._mixer = mixer or Mixer(name, text_encoder)
         self._scope = scope
+        self._mixture = mixture
 
-    def within(self, scope: str) -> Self:
-        """Return a proxy for the callers of a scope."""
-        return type(self)(self._module, self._name, self._memo, scope)
+    def forget_adapters(self) -> None:
+        """Release the copies of adapters that the last calls used; safe to call from any thread."""
+        self._mixer.forget()
+
+    def within(self, scope: str, mixture: Mixture = NO_ADAPTERS) -> Self:
+        """Return a proxy for the callers of a scope, which applies adapters."""
+        return type(self)(self._module, self._name, self._memo, scope, mixture, self._mixer)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return a shallow copy of the output; callers must not write into its shared tensors."""
-        key = self._scope, self._name, fingerprint(args), fingerprint(kwargs)
-        return copy.copy(self._memo.get(key, lambda: self._module(*args, **kwargs)))
+        recipe = self._mixture.recipe(self._name)
+        key = self._scope, self._name, recipe, fingerprint(args), fingerprint(kwargs)
+        return copy.copy(self._memo.get(key, lambda: self._encode(*args, **kwargs)))
+
+    def _encode(self, *args: Any, **kwargs: Any) -> Any:
+        with self._mixer.applied([self._mixture], [1]):
+            return self._module(*args, **kwargs)
 
 
 def wrap_text_encoders(pipeline: Any, memo: Memo) -> dict[str, TextEncoderProxy]:

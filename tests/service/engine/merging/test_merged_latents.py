@@ -44,7 +44,7 @@ def model(tiny_models: TinyModels, family: str) -> LoadedModel:
 
 
 def run_to_latents(jobs: Sequence[Job], turns_between: int = 2) -> list[torch.Tensor]:
-    """Run jobs that arrive some turns apart; return the latents that each decodes."""
+    """Run jobs that arrive some turns apart, or together; return the latents that each decodes."""
     batcher = make_batcher()
     latents: dict[Job, torch.Tensor] = {}
     arriving = list(jobs)
@@ -58,8 +58,10 @@ def run_to_latents(jobs: Sequence[Job], turns_between: int = 2) -> list[torch.Te
     with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(ImageRun, "_decode", keep)
         while arriving or batcher.jobs:
-            if arriving and turn % turns_between == 0:
+            while arriving and (turns_between == 0 or turn % turns_between == 0):
                 batcher.add(arriving.pop(0))
+                if turns_between:
+                    break
             batcher.step()
             turn += 1
     return [latents[job] for job in jobs]

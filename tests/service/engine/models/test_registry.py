@@ -11,17 +11,20 @@ import torch
 from safelight_service.core.errors import ModelFailedError, ModelLoadingError, StoppingError
 from safelight_service.core.events import ModelLoading
 from safelight_service.core.model import ModelState
-from safelight_service.core.request import GenerationRequest, Parameters
+from safelight_service.core.request import GenerationRequest, Parameters, ResolvedAdapter
 from safelight_service.engine import Engine
+from safelight_service.engine.lora.lora import Factors, Lora
 from safelight_service.engine.models import registry
 from safelight_service.engine.models.loading import LoadedModel, choose_device
 from safelight_service.engine.models.registry import ModelRegistry
-from safelight_service.settings import ConfigurationError, ModelSettings, Settings
+from safelight_service.settings import AdapterSettings, ConfigurationError, ModelSettings, Settings
 from support.engine.job_runs import SMALL, collect
 from support.engine.tiny_models import MERGING, TinyModels
 
 NAMES = ("first", "second", "third")
 SIZE = 100
+ADAPTERS = ("one", "two", "three")
+ADAPTER_SIZE = 10
 
 
 class Models:
@@ -36,9 +39,13 @@ class Models:
         self.is_warming = asyncio.Event()
         self.is_warm = asyncio.Event()
         self.is_warm.set()
-        settings = [ModelSettings(name=name, source=name, preload=False) for name in NAMES]
+        adapters = [AdapterSettings(name=name, source=name, preload=False) for name in ADAPTERS]
+        settings = [
+            ModelSettings(name=name, source=name, preload=False, adapters=adapters)
+            for name in NAMES
+        ]
         self.registry = ModelRegistry(
-            settings, "", lambda _: budget_bytes, self._load, self._warm_up
+            settings, "", lambda _: budget_bytes, self._load, self._read_lora, self._warm_up
         )
 
     def _load(self, settings: ModelSettings) -> LoadedModel:
@@ -48,22 +55,38 @@ class Models:
         if len(self.resident()) >= self.most_resident:
             raise torch.OutOfMemoryError
         loaded = SimpleNamespace(
-            name=settings.name, size_bytes=SIZE, revision="", capabilities=None
+            name=settings.name,
+            size_bytes=SIZE,
+            revision="",
+            capabilities=None,
+            adapter=SimpleNamespace(execution_device=torch.device("cpu")),
+            forget_adapters=lambda: None,
         )
         return cast(LoadedModel, loaded)
+
+    def _read_lora(self, settings: AdapterSettings, _: LoadedModel) -> Lora:
+        self.loads.append(settings.name)
+        if settings.name in self.broken:
+            raise OSError("no such file")
+        size = torch.empty(ADAPTER_SIZE, dtype=torch.uint8)
+        return Lora(settings.name, "", {"unet": {"layer": Factors(size, size[:0])}})
 
     async def _warm_up(self, model: LoadedModel) -> None:
         self.warmed.append(model.name)
         self.is_warming.set()
         await self.is_warm.wait()
 
-    async def use(self, name: str) -> None:
+    async def use(self, name: str, *adapters: str) -> None:
         """Use a model as a generation does."""
         model = self.registry.find(name)
         with model.hold():
             async for _ in model.wait_until_loaded(may_wait=True):
                 pass
-            assert model.loaded is not None
+            uses = [ResolvedAdapter(adapter, 0.5) for adapter in adapters]
+            async with model.mix(uses, lambda _: None) as mixture:
+                assert [(lora.name, scale) for lora, scale in mixture.parts] == [
+                    (adapter, 0.5) for adapter in adapters
+                ]
 
     def resident(self) -> set[str]:
         """Names of the models in memory."""
@@ -91,6 +114,56 @@ def test_the_least_recently_used_model_makes_room() -> None:
         assert models.resident() == {"second", "third"}
         assert models.loads == ["first", "second", "third", "second"]
         assert models.warmed == models.loads
+
+    run(act, budget_bytes=2 * SIZE)
+
+
+def test_the_least_recently_used_adapter_makes_room_for_another() -> None:
+    async def act(models: Models) -> None:
+        await models.use("first", "one", "two")
+        await models.use("first", "one")
+        await models.use("first", "three")
+        assert models.registry.resident_bytes() == {"first": SIZE + 2 * ADAPTER_SIZE}
+        await models.use("first", "one", "two")
+        assert models.loads == ["first", "one", "two", "three", "two"]
+
+    run(act, budget_bytes=SIZE + 2 * ADAPTER_SIZE)
+
+
+def test_an_adapter_makes_an_idle_model_leave() -> None:
+    async def act(models: Models) -> None:
+        await models.use("second")
+        await models.use("first", "one")
+        assert models.resident() == {"first"}
+        assert models.registry.resident_bytes() == {"first": SIZE + ADAPTER_SIZE}
+
+    run(act, budget_bytes=2 * SIZE)
+
+
+def test_an_adapter_in_use_stays_beyond_the_budget() -> None:
+    async def act(models: Models) -> None:
+        await models.use("first", *ADAPTERS)
+        assert models.loads == ["first", *ADAPTERS]
+
+    run(act, budget_bytes=SIZE)
+
+
+def test_an_adapter_is_read_once_for_requests_that_ask_at_once() -> None:
+    async def act(models: Models) -> None:
+        await asyncio.gather(*(models.use("first", "one") for _ in range(3)))
+        assert models.loads == ["first", "one"]
+
+    run(act, budget_bytes=2 * SIZE)
+
+
+def test_a_broken_adapter_fails_its_requests_only() -> None:
+    async def act(models: Models) -> None:
+        models.broken.add("one")
+        with pytest.raises(ModelFailedError, match="adapter 'one' of model 'first'"):
+            await models.use("first", "one")
+        await models.use("first", "two")
+        models.broken.clear()
+        await models.use("first", "one")
 
     run(act, budget_bytes=2 * SIZE)
 
