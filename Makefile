@@ -65,6 +65,10 @@ test-ray: $(INSTALLED) ## Run the tests of engines on a Ray cluster
 test-docs: $(INSTALLED) ## Run the commands and examples of the documentation as pasted
 	scripts/in-own-network pytest -m documentation tests/documentation
 
+.PHONY: test-typescript
+test-typescript: $(INSTALLED) ## Check and test the TypeScript client; installs its packages
+	scripts/test-typescript
+
 .PHONY: check
 check: $(INSTALLED) ## Lint, types, contract, freshness of the stubs, links of the docs
 	ruff check
@@ -98,6 +102,7 @@ format: $(INSTALLED) ## Format Python and the contract
 .PHONY: generate
 generate: $(INSTALLED) ## Regenerate the stubs from protos/, and the schema of the chart's settings
 	scripts/generate-stubs $(STUBS)
+	test ! -d clients/typescript/node_modules || scripts/generate-typescript-stubs clients/typescript/src/gen
 	PYTHONPATH=. python -m support.deploy.schema
 
 FUZZ_S ?= 20

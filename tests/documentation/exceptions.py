@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tests.documentation.pages import Example
 
 NOT_RUN = {
-    r"make (demo|docs|test(-slow|-docs)?|check(-deploy)?|dist)": "CI runs it in another target",
+    r"make (demo|docs|test(-slow|-docs|-typescript)?|check(-deploy)?|dist)": "CI runs it in another target",
     r"make install": "all other commands need it, so it has run",
     r"make fuzz": "takes a compiler or a download, and 20 s",
     r"make sweep.*": "takes minutes",
@@ -16,6 +16,7 @@ NOT_RUN = {
     r"pip install .*": "changes the environment of the tests; make dist installs the wheels",
     r"(make image && )?docker .*|make image.*": "needs Docker",
     r"helm .*|kubectl .*": "needs a cluster of Kubernetes",
+    r"npm ci --prefix clients/typescript .*": "downloads packages; make test-typescript does it",
     r"safelight-service (ray deploy|--backend ray) .*": "needs a cluster of Ray",
     r"buf generate": "needs the plugins at buf.build",
     r"safelight-service --config safelight\.toml": "downloads the model of the file above it",
