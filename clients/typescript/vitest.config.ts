@@ -6,6 +6,6 @@ export default defineConfig({
     include: ["tests/**/*.test.ts"],
     fileParallelism: false, // the machine has two cores, and the service needs one
     testTimeout: 60_000,
-    hookTimeout: 60_000,
+    hookTimeout: 120_000,
   },
 });
