@@ -69,6 +69,10 @@ test-docs: $(INSTALLED) ## Run the commands and examples of the documentation as
 test-typescript: $(INSTALLED) ## Check and test the TypeScript client; installs its packages
 	scripts/test-typescript
 
+.PHONY: conformance
+conformance: $(INSTALLED) ## Try the clients of all languages that are installed on the contract's vectors
+	python -m clients.conformance
+
 .PHONY: check
 check: $(INSTALLED) ## Lint, types, contract, freshness of the stubs, links of the docs
 	ruff check

@@ -231,14 +231,14 @@ async def share(
         while True:
             await measured.generate(tenant, steps)
 
-    measured.time.seconds.clear()
+    before = [measured.used_s(tenant) for tenant in tenants]
     calls = [
         asyncio.create_task(call(tenant, STEPS * (number + 1)))
         for number, (tenant, count) in enumerate(zip(tenants, loops, strict=True))
         for _ in range(count)
     ]
     await asyncio.sleep(seconds)
-    used = [measured.time.seconds[tenant.name] for tenant in tenants]
+    used = [measured.used_s(tenant) - begin for tenant, begin in zip(tenants, before, strict=True)]
     for each in calls:
         await cancel(each)
     return Shares.of(used, weights)

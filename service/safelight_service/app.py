@@ -2,6 +2,8 @@
 
 import functools
 import importlib
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safelight_service.core.backend import Backend
@@ -35,6 +37,27 @@ def make_engine(settings: Settings, observer: Observer = NULL_OBSERVER) -> "Engi
     from safelight_service.engine import Engine
 
     return Engine(settings, observer)
+
+
+def calibrate(
+    settings: Settings,
+    model: str,
+    prompts: Sequence[str] = (),
+    scheduler: str | None = None,
+    step_count: int | None = None,
+) -> tuple[Path, str]:
+    """Measure which steps of a model can be reused; return the file and the scheduler.
+
+    Without prompts, it uses its own.
+
+    Raises:
+        ConfigurationError: the settings have no such model, or no file for profiles.
+        SafelightError: the model makes no images with these parameters.
+        OSError: the file cannot be written.
+    """
+    from safelight_service.engine.calibration import PROMPTS, calibrate_model
+
+    return calibrate_model(settings, model, prompts or PROMPTS, scheduler, step_count)
 
 
 def make_remote_backend(settings: Settings, observer: Observer = NULL_OBSERVER) -> Backend:

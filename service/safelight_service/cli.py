@@ -139,6 +139,46 @@ def deploy(
 
 
 @app.command()
+def calibrate(
+    model: Annotated[str, typer.Argument(help="Name of the model in the settings.")],
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with settings.", show_default=False)
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Scheduler; the model's own by default.", show_default=False)
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=4, help="Steps; the model's default.", show_default=False),
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="File with a prompt on each line.", show_default=False)
+    ] = None,
+) -> None:
+    """Measure which steps of a model can be reused at the least cost.
+
+    Takes as many images as there are steps, for each prompt. The service reads the result when it
+    loads the model.
+    """
+    try:
+        settings = load_settings({}, config)
+        texts = prompts.read_text("utf-8").splitlines() if prompts is not None else ()
+    except (ConfigurationError, OSError, UnicodeError) as error:
+        _fail(str(error), _EXIT_USAGE)
+    os.environ |= choose_variables(os.environ)
+    from safelight_service import app as root
+
+    chosen = [text for text in texts if text.strip()]
+    try:
+        file, used = root.calibrate(settings, model, chosen, scheduler, steps)
+    except ConfigurationError as error:
+        _fail(str(error), _EXIT_USAGE)
+    except Exception as error:
+        _fail(f"calibrate: {error}", _EXIT_FAILURE)
+    typer.echo(f"Measured {model} with {used}; stored in {file}")
+
+
+@app.command()
 def token(
     name: Annotated[str, typer.Argument(help="Name of the token in limits and messages.")],
 ) -> None:

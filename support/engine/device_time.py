@@ -43,9 +43,14 @@ class MeasuredEngine:
         request = GenerationRequest(
             "a red circle", Parameters(num_inference_steps=steps, seed=0), tenant=tenant
         )
-        timeline = Timeline(observed=tenant.name)
+        timeline = Timeline(observed=tenant.name, token=tenant.name)
         async with self.engine.prepare(request, _ignore, timeline) as prepared:
             await self.engine.run(prepared, _ignore)
+
+    def used_s(self, tenant: Tenant) -> float:
+        """Return the device seconds of all work that counts for a tenant so far."""
+        used = self.engine.stats().device_time_s
+        return sum(seconds for (_, token), seconds in used.items() if token == tenant.name)
 
 
 @asynccontextmanager

@@ -9,7 +9,11 @@ import pytest
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "rows"),
-    [("goodput", ["load 0.9, deadlines", "load 1.4"]), ("fairness", ["Jain's index", "p99"])],
+    [
+        ("goodput", ["load 0.9, deadlines", "load 1.4"]),
+        ("fairness", ["Jain's index", "p99"]),
+        ("reuse", ["8 callers", "euler_a"]),
+    ],
 )
 def test_a_benchmark_runs_and_compares_its_figures_with_the_goals(
     name: str, rows: list[str]

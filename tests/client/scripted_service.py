@@ -112,6 +112,15 @@ def progress(step: int, step_count: int = 4, image_index: int = 0) -> pb.Generat
     return event(progress=message)
 
 
+def restarted(restart_count: int, recovered_step_count: int = 0) -> pb.GenerateResponse:
+    """Return the event of this name."""
+    return event(
+        restarted=pb.GenerationRestarted(
+            restart_count=restart_count, recovered_step_count=recovered_step_count
+        )
+    )
+
+
 def preview(step: int) -> pb.GenerateResponse:
     """Return the event of this name."""
     file = io.BytesIO()

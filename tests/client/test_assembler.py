@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pytest
 from safelight import IntegrityError, ProtocolError
 from safelight.assembler import EventAssembler
-from safelight.events import Completed, Event, Image, Preview, Progress, Queued
+from safelight.events import Completed, Event, Image, Preview, Progress, Queued, Restarted
 from safelight.v1 import text_to_image_pb2 as pb
 
 from tests.client.scripted_service import (
@@ -19,6 +19,7 @@ from tests.client.scripted_service import (
     preview,
     progress,
     queued,
+    restarted,
     whole_generation,
 )
 
@@ -168,6 +169,19 @@ def test_steps_only_rise_although_the_generation_runs_again_after_a_break() -> N
     anew = (accepted(), *(step for n in (1, 2, 3) for step in (progress(n), preview(n))))
     events = [event for response in anew if (event := assembler.feed(response.event))]
     assert [(type(event), event.step) for event in events] == [(Progress, 3), (Preview, 3)]  # type: ignore[union-attr]
+
+
+def test_steps_go_back_after_a_restart_and_only_rise_when_it_is_repeated() -> None:
+    assembler = EventAssembler()
+    first = (accepted(), progress(1), progress(2), preview(2), restarted(1), progress(1))
+    events = [assembler.feed(response.event) for response in first]
+    assert events[4] == Restarted(restart_count=1, recovered_step_count=0)
+    assert isinstance(events[5], Progress)
+    assembler.restart()
+    repeated = (accepted(), restarted(1), progress(1), restarted(2), progress(1), preview(2))
+    events = [assembler.feed(response.event) for response in repeated]
+    assert events[:3] == [None, None, None]
+    assert None not in events[3:]
 
 
 def test_queue_and_loading_are_returned_once_too() -> None:

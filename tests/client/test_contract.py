@@ -22,6 +22,7 @@ MIRRORS: dict[str, type] = {
     "GenerationAccepted": safelight.Accepted,
     "GenerationCompleted": safelight.Completed,
     "GenerationQueued": safelight.Queued,
+    "GenerationRestarted": safelight.Restarted,
     "GenerationTimings": safelight.Timings,
     "GenerationUsage": safelight.Usage,
     "ImageHeader": safelight.Image,
@@ -131,6 +132,7 @@ def test_every_field_of_every_event_reaches_the_caller(
 ) -> None:
     numbers = count(1)
     kinds = [field.name for field in pb.GenerationEvent.DESCRIPTOR.oneofs_by_name["kind"].fields]
+    kinds.sort(key=lambda kind: kind in ("image", "chunk", "completed"))  # the last ones
     sent = {kind: fill(getattr(pb.GenerationEvent(), kind), numbers) for kind in kinds}
     header, chunk = sent["image"], sent["chunk"]
     header.image_index, header.size_bytes = 0, len(DATA)

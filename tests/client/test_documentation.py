@@ -18,7 +18,9 @@ DOCUMENTED_TARGET = "localhost:50051"
 
 def find_doctests() -> Iterator[doctest.DocTest]:
     """Yield the examples of each docstring of the library."""
-    for path in sorted([*PACKAGE.glob("*.py"), *PACKAGE.glob("_client/*.py")]):
+    for path in sorted(
+        [path for folder in (".", "_client", "testing") for path in PACKAGE.glob(f"{folder}/*.py")]
+    ):
         if path.stem != "__main__":
             parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
             name = ".".join(parts).removesuffix(".__init__")

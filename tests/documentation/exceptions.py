@@ -8,6 +8,7 @@ from tests.documentation.pages import Example
 NOT_RUN = {
     r"make (demo|docs|test(-slow|-docs)?|check(-deploy)?|dist)": "CI runs it in another target",
     r"make test-typescript": "CI runs it in another target",
+    r"make conformance": "CI runs it in another target, and the commands beside it run here",
     r"make install": "all other commands need it, so it has run",
     r"make fuzz": "takes a compiler or a download, and 20 s",
     r"make sweep.*": "takes minutes",

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from safelight_gateway import playground
+from safelight_gateway import connect, playground
 from safelight_gateway.dialects.builtin import DIALECTS
 from safelight_gateway.dialects.dialect import Dialect
 from safelight_gateway.edge import links
@@ -21,7 +21,7 @@ from safelight_gateway.native import routes as native
 from safelight_gateway.settings import Settings
 from safelight_gateway.state import AppState
 
-_OWN_MODULES = (playground, native, links)
+_OWN_MODULES = (playground, native, links, connect)
 """Modules outside the registry; each has `routes(state)`."""
 
 

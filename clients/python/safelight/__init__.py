@@ -48,6 +48,7 @@ from safelight.events import (
     Preview,
     Progress,
     Queued,
+    Restarted,
     Timings,
     Usage,
 )
@@ -96,6 +97,7 @@ __all__ = [
     "Queued",
     "QuotaExceededError",
     "ResourceExhaustedError",
+    "Restarted",
     "SafelightError",
     "Scheduler",
     "ServiceError",

@@ -5,7 +5,16 @@ import math
 
 from safelight._client import convert
 from safelight.errors import IntegrityError, ProtocolError
-from safelight.events import Accepted, Completed, Event, Image, Queued
+from safelight.events import (
+    Accepted,
+    Completed,
+    Event,
+    Image,
+    Preview,
+    Progress,
+    Queued,
+    Restarted,
+)
 from safelight.v1 import text_to_image_pb2 as pb
 
 
@@ -74,6 +83,8 @@ class EventAssembler:
             case "model_loading":
                 loading = convert.model_loading_from_proto(message.model_loading)
                 return self._advance(loading, loading.model, loading.elapsed_s)
+            case "restarted":
+                return self._go_back(convert.restarted_from_proto(message.restarted))
             case "progress":
                 progress = convert.progress_from_proto(message.progress)
                 return self._advance(progress, progress.image_index, progress.step)
@@ -95,7 +106,7 @@ class EventAssembler:
 
         Call this when a stream has broken and the same request was sent again. The service
         repeats the present state and all images, or runs the generation again if it has lost
-        it. `feed` returns each event once, and the steps of an image only rise.
+        it. `feed` returns each event once, and the steps of an image only rise until `Restarted`.
         """
         self._returned_images |= {image.image_index: image.sha256 for image in self.images}
         self.images = []
@@ -131,6 +142,15 @@ class EventAssembler:
             return None
         self._latest[key] = value
         return event
+
+    def _go_back(self, restarted: Restarted) -> Restarted | None:
+        """Expect steps and previews anew, unless the event repeats an earlier one."""
+        if self._advance(restarted, None, restarted.restart_count) is None:
+            return None
+        for kind, subject in [*self._latest]:
+            if kind in (Progress, Preview):
+                del self._latest[kind, subject]
+        return restarted
 
     def _begin_image(self, header: pb.ImageHeader) -> None:
         if self._header is not None or header.image_index != len(self.images):

@@ -98,6 +98,22 @@ class Queued:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Restarted:
+    """The engine that made the images was lost, and another one continues with the same seed.
+
+    Steps and previews of unfinished images may go back after this event.
+
+    Attributes:
+        restart_count: Number of restarts of the generation so far; 1 is the first.
+        recovered_step_count: Number of steps, summed over the images, that were recovered instead
+            of made again.
+    """
+
+    restart_count: int
+    recovered_step_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """A denoising step is done.
 
@@ -232,6 +248,8 @@ class Completed:
         batch_widths: Number of forwards by batch width: how many images shared each.
         cache: How the generation used the service's result cache.
         usage: Work that counts for the generation; None from an older service.
+        reused_forward_count: Number of forwards that step reuse saved.
+        restart_count: Number of engines that were lost while they made the images.
     """
 
     timings: Timings
@@ -239,9 +257,13 @@ class Completed:
     batch_widths: Mapping[int, int]
     cache: CacheStatus
     usage: Usage | None = None
+    reused_forward_count: int = 0
+    restart_count: int = 0
 
 
-Event: TypeAlias = ModelLoading | Accepted | Queued | Progress | Preview | Image | Completed
+Event: TypeAlias = (
+    ModelLoading | Accepted | Queued | Restarted | Progress | Preview | Image | Completed
+)
 """Any event of a generation."""
 
 

@@ -50,6 +50,7 @@ class Limits:
         max_image_count: Highest number of images in one request.
         max_prompt_token_count: Highest number of tokens of a prompt; None for no limit.
         max_prompt_character_count: Highest number of characters of a prompt.
+        max_step_reuse: Largest share of steps that may reuse earlier outputs; 0 for none.
     """
 
     min_side_px: int
@@ -61,6 +62,7 @@ class Limits:
     max_image_count: int
     max_prompt_token_count: int | None
     max_prompt_character_count: int
+    max_step_reuse: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,6 +52,10 @@ class TextToImageOptions(CallOptions, total=False):
     """Seed of the noise, from 0 to 2^63 - 1. The same request with the same seed gives
     the same image. None: random."""
 
+    step_reuse: float | None
+    """Share of the steps that reuse earlier outputs of the denoiser, from 0 to the model's
+    limit: faster, and less exact."""
+
     wait_for_model: bool
     """Whether to wait for a model that is not loaded yet (the default), or to fail with
     ModelLoadingError."""

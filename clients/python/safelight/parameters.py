@@ -17,3 +17,4 @@ class Parameters:
     height: int | None = None
     scheduler: str | None = None
     seed: int | None = None
+    step_reuse: float | None = None

@@ -42,6 +42,8 @@ describe.skipIf(CHROMIUM === undefined)("in Chromium", () => {
   test.each([
     ["gRPC-Web", servers.envoy],
     ["Connect", servers.envoy],
+    ["gRPC-Web", servers.gateway],
+    ["Connect", servers.gateway],
   ] as const)("%s at %s: events, errors and leaving early work", async (protocol, url) => {
     const tab = await browser.newPage();
     await tab.goto(`http://127.0.0.1:${(page.address() as AddressInfo).port}/`);

@@ -35,6 +35,8 @@ const TRANSPORTS = [
   ["gRPC", grpc],
   ["gRPC-Web through Envoy", grpcWebTransport(servers.envoy)],
   ["Connect through Envoy", connectTransport(servers.envoy)],
+  ["gRPC-Web by the gateway", grpcWebTransport(servers.gateway)],
+  ["Connect by the gateway", connectTransport(servers.gateway)],
 ] as const;
 
 test.each(TRANSPORTS)(

@@ -35,6 +35,16 @@ class ModelLoading:
 
 
 @dataclass(frozen=True, slots=True)
+class Restarted:
+    """The engine was lost, and another one continues; progress may go back."""
+
+    restart_count: int
+    """Restarts so far; 1 is the first."""
+    recovered_step_count: int = 0
+    """Steps of all images together that come from a log instead of the device."""
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """An image has completed `step` of `step_count` denoising steps."""
 
@@ -121,9 +131,13 @@ class Completed:
     """Number of forwards by their width, the number of images that shared one."""
     cache: CacheUse = CacheUse.BYPASS
     usage: Usage = Usage()
+    reused_forward_count: int = 0
+    """Forwards saved by step reuse."""
+    restart_count: int = 0
+    """Engines that were lost while they made the images."""
 
 
-Event = Accepted | Queued | ModelLoading | Progress | Preview | Image | Completed
+Event = Accepted | Queued | ModelLoading | Restarted | Progress | Preview | Image | Completed
 
 EventCallback = Callable[[Event], None]
 """Called on the event loop with each event."""

@@ -17,17 +17,19 @@ class Limits:
     max_image_count: int
     max_prompt_token_count: int | None
     max_prompt_character_count: int
+    max_step_reuse: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """Values of unset parameters; `guidance_scale` is None if not supported."""
+    """Values of unset parameters; `guidance_scale` and `step_reuse` are None if not supported."""
 
     guidance_scale: float | None
     num_inference_steps: int
     width: int
     height: int
     scheduler: str
+    step_reuse: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

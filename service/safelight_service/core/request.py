@@ -19,6 +19,7 @@ class Parameters:
     height: int | None = None
     scheduler: str | None = None
     seed: int | None = None
+    step_reuse: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,8 @@ class GenerationRequest:
     """The party that its device time counts for."""
     cache_scope: str = field(default="", compare=False)
     """Name of the callers that share its results; empty for all callers."""
+    run_key: str = field(default="", compare=False)
+    """Name of its run, the same in each attempt; empty if it is not attempted again."""
     open_seed: int | None = field(default=None, compare=False)
     """Seed to use if the parameters have none; None: a random one."""
 
@@ -67,7 +70,7 @@ class ResolvedParameters:
     """Parameters with every default filled in.
 
     `guidance_scale` and `negative_prompt` are None if the model does not support them;
-    `negative_prompt` is None also if it is empty.
+    `negative_prompt` is None also if it is empty. `step_reuse` is None if the model has none.
     """
 
     guidance_scale: float | None
@@ -77,6 +80,7 @@ class ResolvedParameters:
     height: int
     scheduler: str
     seed: int
+    step_reuse: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

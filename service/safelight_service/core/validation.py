@@ -149,6 +149,7 @@ class _Resolver:
             height=height,
             scheduler=scheduler,
             seed=self._resolve_seed(image_count),
+            step_reuse=self._resolve_step_reuse(),
         )
 
     def _resolve_steps(self, scheduler: str) -> int:
@@ -169,6 +170,15 @@ class _Resolver:
         if not (math.isfinite(scale) and 0 <= scale <= limit):
             self._refuse("parameters.guidance_scale", f"must be from 0 to {limit:g}, not {scale}")
         return scale
+
+    def _resolve_step_reuse(self) -> float | None:
+        share = self._request.parameters.step_reuse
+        if share is None:
+            return self._capabilities.defaults.step_reuse
+        limit = self._capabilities.limits.max_step_reuse
+        if not 0 <= share <= limit:
+            self._refuse("parameters.step_reuse", f"must be from 0 to {limit:g}, not {share:g}")
+        return share
 
     def _resolve_negative_prompt(self, guidance_scale: float | None) -> str | None:
         prompt = self._request.parameters.negative_prompt

@@ -17,8 +17,13 @@ from pathlib import Path
 import torch
 
 from safelight_service.core.backend import BackendStats, Prepared
-from safelight_service.core.errors import QueueFullError, StoppingError, report_fault
-from safelight_service.core.events import Accepted, Completed, EventCallback, Queued
+from safelight_service.core.errors import (
+    DeviceLostError,
+    QueueFullError,
+    StoppingError,
+    report_fault,
+)
+from safelight_service.core.events import Accepted, Completed, EventCallback, Queued, Restarted
 from safelight_service.core.model import ModelInfo
 from safelight_service.core.observer import NULL_OBSERVER, Observer
 from safelight_service.core.request import GenerationRequest, Parameters
@@ -38,7 +43,9 @@ from safelight_service.engine.models.acceleration import keep_compiled
 from safelight_service.engine.models.digests import FileDigests
 from safelight_service.engine.models.loading import LoadedModel, load_model, silence_libraries
 from safelight_service.engine.models.registry import ModelRegistry
+from safelight_service.engine.models.reuse_curves import CURVES_FILE, ReuseCurves
 from safelight_service.engine.queue_bounds import QueueBounds
+from safelight_service.engine.recovery.run_logs import RunLog, make_run_logs
 from safelight_service.settings import Settings
 
 _ENCODER_THREADS = min(8, max(2, (os.cpu_count() or 1) // 4))
@@ -55,6 +62,7 @@ class LocalPrepared(Prepared):
     """The deadline by this host's time.monotonic."""
     tenant: Tenant = field(default=NO_TENANT, kw_only=True)
     cache_scope: str = field(default="", kw_only=True)
+    run_key: str = field(default="", kw_only=True)
 
 
 class Engine:
@@ -83,6 +91,7 @@ class Engine:
                 profiles=ProfileStore(batching.profiles_file),
                 note_compilation=observer.note_compilation,
                 digests=FileDigests(_beside(batching.profiles_file, "digests.json")),
+                reuse_curves=ReuseCurves(_beside(batching.profiles_file, CURVES_FILE)),
             ),
             self._warm_up,
             observer,
@@ -97,6 +106,7 @@ class Engine:
         self._encoders = ThreadPoolExecutor(
             _ENCODER_THREADS, thread_name_prefix="safelight-encoder"
         )
+        self._logs = make_run_logs(settings)
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -128,6 +138,8 @@ class Engine:
         self.drain()
         await asyncio.to_thread(self._workers.stop)
         self._encoders.shutdown(wait=not self.is_lost, cancel_futures=True)
+        if self._logs is not None:
+            await asyncio.to_thread(self._logs.close)
         if self._watching is not None:
             self._watching.cancel()
         if self._compile_watch is not None:
@@ -205,6 +217,7 @@ class Engine:
                 deadline_at=deadline_at,
                 tenant=request.tenant,
                 cache_scope=request.cache_scope,
+                run_key=request.run_key,
             )
 
     async def run(self, prepared: LocalPrepared, on_event: EventCallback) -> Completed:
@@ -213,6 +226,26 @@ class Engine:
         Raises:
             SafelightError: any that `core/errors.py` lists.
         """
+        log = await self._open_log(prepared)
+        if log is None:
+            return await self._run(prepared, on_event, None)
+        is_over = True
+        try:
+            return await self._run(prepared, on_event, log)
+        except (asyncio.CancelledError, StoppingError, DeviceLostError, QueueFullError):
+            is_over = False  # it may be called again, perhaps on another engine
+            raise
+        finally:
+            log.end(is_over=is_over)
+
+    async def _open_log(self, prepared: LocalPrepared) -> RunLog | None:
+        if self._logs is None or not prepared.run_key:
+            return None
+        return await self._logs.open(prepared, prepared.run_key, prepared.cache_scope)
+
+    async def _run(
+        self, prepared: LocalPrepared, on_event: EventCallback, log: RunLog | None
+    ) -> Completed:
         relay = LoopEventRelay(on_event)
         job = Job(
             prepared.model,
@@ -223,11 +256,14 @@ class Engine:
             prepared.timeline,
             prepared.tenant,
             prepared.cache_scope,
+            log,
         )
         worker = self._workers[prepared.model.adapter.execution_device]
         worker.submit(job)
         try:
             on_event(prepared.accepted)
+            if log is not None and log.step_count:
+                on_event(Restarted(1, log.step_count))
             await self._wait(job, worker, relay.ended, on_event)
         finally:
             worker.cancel(job)
@@ -287,4 +323,6 @@ def _completed(job: Job) -> Completed:
         sum(image.step_count for image in job.images),
         dict(sorted(job.widths.items())),
         usage=job.timeline.usage,
+        reused_forward_count=sum(image.reuse.forward_count for image in job.images),
+        restart_count=int(job.log is not None and job.log.step_count > 0),
     )

@@ -77,6 +77,32 @@ def explain_absence(device: torch.device) -> str | None:
     return f"torch finds {count} GPU(s), numbered from 0" if (device.index or 0) >= count else None
 
 
+def copy_to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a host tensor without waiting for the device."""
+    if device.type != "cuda":
+        return tensor.to(device, copy=True)
+    return pin(tensor).to(device, non_blocking=True)
+
+
+def copy_to_host(
+    tensors: Sequence[Tensor], device: torch.device
+) -> tuple[list[Tensor], Callable[[], None]]:
+    """Copy tensors to the host without waiting for the device.
+
+    Returns the contiguous copies, and a function that waits until they are complete, for any
+    thread.
+    """
+    if device.type != "cuda":
+        return [tensor.to("cpu", copy=True).contiguous() for tensor in tensors], lambda: None
+    copies = [torch.empty(each.shape, dtype=each.dtype, pin_memory=True) for each in tensors]
+    for copy, tensor in zip(copies, tensors, strict=True):
+        copy.copy_(tensor, non_blocking=True)
+    # A blocking event lets the waiting thread sleep.
+    copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+    copied.record(torch.cuda.current_stream(device))
+    return copies, copied.synchronize
+
+
 @contextlib.contextmanager
 def current(device: torch.device) -> Iterator[None]:
     """Make a device current in this thread, with its own stream."""

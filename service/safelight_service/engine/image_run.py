@@ -22,8 +22,10 @@ from safelight_service.engine.pipeline.host_values import HostValues
 from safelight_service.engine.pipeline.preview import unpack
 from safelight_service.engine.pipeline.proxies import DenoiserProxy, VaeProxy
 from safelight_service.engine.pipeline.rendering import Pixels, render_image, render_preview
+from safelight_service.engine.recovery.forward_log import ForwardLog
 from safelight_service.engine.sampling.denoising import Step, observe_steps
 from safelight_service.engine.sampling.noise import Noise
+from safelight_service.engine.sampling.reuse import StepReuse, choose_steps
 
 if TYPE_CHECKING:
     from safelight_service.engine.job import Job
@@ -53,8 +55,20 @@ class ImageRun:
         """Rows of its last forward; 0 before the first one."""
         self.widths: Counter[int] = Counter()
         """Number of its forwards by width, the number of images that shared one."""
+        self.recovered_step_count = 0
+        """Steps whose forwards came from the log."""
+        self._log = None if job.log is None else job.log.images[index]
+        self._is_replaying = False
         self.timeline = job.timeline.add_image()
-        self.seed = job.request.parameters.seed + index
+        parameters = job.request.parameters
+        self.seed = parameters.seed + index
+        self.reuse = StepReuse(
+            choose_steps(
+                parameters.num_inference_steps,
+                parameters.step_reuse or 0.0,
+                job.model.reuse_curves.get(parameters.scheduler),
+            )
+        )
         self._noise = Noise(torch.Generator("cpu").manual_seed(self.seed), hardware.pin)
         self._context: AbstractContextManager[object] = nullcontext()
         """Entered whenever the pipeline runs, and left when it is suspended."""
@@ -100,11 +114,19 @@ class ImageRun:
         return self.job.request.parameters.num_inference_steps - self.step_count
 
     @property
+    def computed_steps_left(self) -> int:
+        """Number of the remaining steps that run forwards."""
+        return self.reuse.count_computed(
+            self.step_count, self.job.request.parameters.num_inference_steps
+        )
+
+    @property
     def demand(self) -> Demand:
-        """Demand of a step: measured, or that of similar images before the first step."""
-        if self.step_count == 0:
+        """Demand of a computed step: measured, or that of similar images before the first one."""
+        computed_count = self.reuse.count_computed(self.recovered_step_count, self.step_count)
+        if computed_count <= 0:
             return self.job.cost_model.demand(is_guided=self.job.is_guided)
-        return Demand(self.widths.total() / self.step_count, self.row_count)
+        return Demand(self.widths.total() / computed_count, self.row_count)
 
     def operation_as(self, kind: type[OperationT]) -> OperationT:
         """Return `operation`, which must be of that kind."""
@@ -115,17 +137,19 @@ class ImageRun:
         """Call the pipeline, and return when it waits for its first operation."""
         self.timeline.started_at = time.monotonic()
         self._greenlet = greenlet.greenlet(self._make)
-        self.resume()
+        self._switch(None)
+        if self._log is not None:
+            self._replay(self._log)
 
-    def resume(self, result: Any = None) -> None:
+    def resume(self, result: Any) -> None:
         """Resume with the result of `operation`, and return at the next one or at the end.
 
         Raises:
             Exception: any error of the pipeline.
         """
-        assert self._greenlet is not None
-        with self._context:
-            self.operation = self._greenlet.switch(result)
+        if self._log is not None and isinstance(self.operation, Forward):
+            self._log.write(self.operation, self.step_count, result, self._device)
+        self._switch(result)
 
     def fail(self, error: Exception) -> None:
         """Resume by raising the error of `operation` in the pipeline.
@@ -147,6 +171,29 @@ class ImageRun:
         """Draw the noise of the next step while the device works on this one."""
         if self.step_count and self.steps_left and not isinstance(self._context, nullcontext):
             self._noise.draw_ahead()
+
+    @property
+    def _device(self) -> torch.device:
+        device: torch.device = self.job.model.adapter.execution_device
+        return device
+
+    def _switch(self, result: Any) -> None:
+        assert self._greenlet is not None
+        with self._context:
+            self.operation = self._greenlet.switch(result)
+
+    def _replay(self, log: ForwardLog) -> None:
+        """Run the pipeline with logged outputs, up to the first forward that has none."""
+        self._is_replaying = True
+        while isinstance(self.operation, Forward):
+            output = log.replay(self.operation, self._device)
+            if output is None:
+                break
+            self._switch(output)
+        self._is_replaying = False
+        self.recovered_step_count = self.step_count
+        if self.step_count:
+            self._post_progress()
 
     def _make(self, _: None) -> None:
         """Call the pipeline and post its image; the body of the greenlet."""
@@ -204,10 +251,15 @@ class ImageRun:
         if self.row_count == 0:
             self.timeline.text_encoded_at = time.monotonic()
             self._noise.end_step()
+        output = self.reuse.begin_forward(self.step_count)
+        if output is not None:
+            return output
         merger = self.job.model.merger
         arguments = merger.bind(args, kwargs)
         self.row_count = merger.count_rows(arguments)
-        return _wait_for(Forward(arguments, self.row_count, merger.key(arguments)))
+        output = _wait_for(Forward(arguments, self.row_count, merger.key(arguments)))
+        self.reuse.note(output)
+        return output
 
     def _decode(self, latents: torch.Tensor, run: Callable[[], Any]) -> Any:
         self.timeline.denoised_at = time.monotonic()
@@ -234,6 +286,8 @@ class ImageRun:
     def _on_step(self, step: Step) -> None:
         self.step_count = step.number
         self._noise.end_step()
+        if self._is_replaying:
+            return
         self.timeline.step_ends.append(time.monotonic())
         self._post_progress()
         self._post_preview(step)

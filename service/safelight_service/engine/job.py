@@ -12,6 +12,7 @@ from safelight_service.engine.batching.estimates.cost_model import CostModel
 from safelight_service.engine.event_relay import EventRelay
 from safelight_service.engine.image_run import ImageRun
 from safelight_service.engine.models.loading import LoadedModel
+from safelight_service.engine.recovery.run_logs import RunLog
 
 
 class Job:
@@ -27,6 +28,7 @@ class Job:
         timeline: Timeline | None = None,
         tenant: Tenant = NO_TENANT,
         cache_scope: str = "",
+        log: RunLog | None = None,
     ) -> None:
         self.model = model
         self.request = request
@@ -36,6 +38,7 @@ class Job:
         self.tenant = tenant
         self.cache_scope = cache_scope
         """Name of the callers that share embeddings of prompts with it."""
+        self.log = log
         self.work_s: float | None = None
         """Forecast device seconds while it waits, as if it ran alone; None without measurements."""
         self.timeline = timeline or Timeline()

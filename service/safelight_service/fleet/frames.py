@@ -88,6 +88,8 @@ class RunOrder:
     """Name of the callers that share encoded prompts."""
     token: str = ""
     """Name of the token that the work counts for."""
+    run_key: str = ""
+    """Name of the run in the logs of its forwards."""
     is_abandoned: bool = False
     """No caller watches it now."""
     is_joined: bool = False
@@ -102,6 +104,7 @@ class RunOrder:
             deadline_at=None if self.left_s is None else time.monotonic() + self.left_s,
             tenant=self.tenant,
             cache_scope=self.cache_scope,
+            run_key=self.run_key,
         )
 
 
@@ -118,6 +121,7 @@ def reopen(resolved: ResolvedRequest) -> GenerationRequest:
             height=parameters.height,
             scheduler=parameters.scheduler,
             seed=parameters.seed,
+            step_reuse=parameters.step_reuse,
         ),
         image_count=resolved.image_count,
         output=OutputOptions(resolved.output.mime_type, resolved.output.quality),

@@ -136,6 +136,7 @@ class RemoteBackend:
             deadline_at=deadline_at,
             tenant=request.tenant,
             cache_scope=request.cache_scope,
+            run_key=request.run_key,
         )
 
     async def run(self, prepared: RemotePrepared, on_event: EventCallback) -> Completed:
@@ -157,7 +158,11 @@ class RemoteBackend:
                 async for frame in frames:
                     run.publish(frame)
                     if isinstance(frame.outcome, Completed):
-                        return replace(frame.outcome, timings=prepared.timeline.end())
+                        return replace(
+                            frame.outcome,
+                            timings=prepared.timeline.end(),
+                            restart_count=run.restart_count,
+                        )
                     await run.note_watchers()
         except asyncio.CancelledError as cancelled:
             if cancelled.args != (_DRAINED,):

@@ -5,7 +5,14 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
 from safelight_service.core.backend import Prepared
-from safelight_service.core.events import EventCallback, Image
+from safelight_service.core.events import (
+    EventCallback,
+    Image,
+    ModelLoading,
+    Preview,
+    Progress,
+    Restarted,
+)
 from safelight_service.core.tenant import NO_TENANT, Tenant
 from safelight_service.fleet.frames import Frame, RunOrder
 from safelight_service.fleet.pool import Pool
@@ -20,6 +27,7 @@ class RemotePrepared(Prepared):
     """The deadline by this host's time.monotonic."""
     tenant: Tenant = field(default=NO_TENANT, kw_only=True)
     cache_scope: str = field(default="", kw_only=True)
+    run_key: str = field(default="", kw_only=True)
 
 
 class RemoteRun:
@@ -29,8 +37,14 @@ class RemoteRun:
         self._id = uuid.uuid4().hex
         self._prepared = prepared
         self._on_event = on_event
+        self.restart_count = 0
+        """Hosts that were lost while they made the images."""
         self._sent: set[int] = set()
         """Indices of the images that the watchers have."""
+        self._has_begun = False
+        """Whether the present host makes the images."""
+        self._must_announce = False
+        """Whether the watchers do not know yet that another host continues."""
         self._noted = self._watchers
 
     @property
@@ -41,6 +55,9 @@ class RemoteRun:
 
     def call(self, left_s: float | None, excluded: frozenset[str]) -> AsyncGenerator[Frame, None]:
         """Run on a host that is not excluded."""
+        if self._has_begun:
+            self._has_begun, self._must_announce = False, True
+            self.restart_count += 1
         self._noted = self._watchers
         order = RunOrder(
             self._id,
@@ -50,6 +67,7 @@ class RemoteRun:
             self._prepared.tenant,
             self._prepared.cache_scope,
             self._prepared.timeline.token,
+            self._prepared.run_key or self._id,
             *self._noted,
         )
         return self._prepared.pool.run(order, excluded)
@@ -57,11 +75,27 @@ class RemoteRun:
     def publish(self, frame: Frame) -> None:
         """Publish the events of a frame, but no image twice."""
         for event in frame.events:
+            match event:
+                case ModelLoading():
+                    pass
+                case Restarted():
+                    self._announce(event.recovered_step_count)
+                    continue
+                case _ if self._must_announce:
+                    self._announce(0)
+            if isinstance(event, Progress | Preview | Image):
+                self._has_begun = True
             if isinstance(event, Image):
                 if event.index in self._sent:
                     continue
                 self._sent.add(event.index)
             self._on_event(event)
+
+    def _announce(self, recovered_step_count: int) -> None:
+        """Publish that another host continues, perhaps one that another front had lost."""
+        self._must_announce = False
+        self.restart_count = max(self.restart_count, 1)
+        self._on_event(Restarted(self.restart_count, recovered_step_count))
 
     async def note_watchers(self) -> None:
         """Note at the hosts whether the run is still watched, if that has changed."""

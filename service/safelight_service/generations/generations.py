@@ -36,7 +36,7 @@ from safelight_service.generations.execution import Execution
 from safelight_service.generations.image_source import ImageSource
 from safelight_service.generations.index import GenerationIndex
 from safelight_service.generations.lingering import Lingering
-from safelight_service.generations.open_seed import derive_seed
+from safelight_service.generations.open_seed import derive_run_key, derive_seed
 from safelight_service.generations.state import Generation, State
 from safelight_service.generations.watches import WatchBounds
 from safelight_service.settings import GenerationSettings
@@ -160,7 +160,11 @@ class Generations:
             request = replace(request, cache_scope=caller.cache_scope)
         owner, generation_id = current_owner(), request.generation_id
         if generation_id:
-            request = replace(request, open_seed=derive_seed(owner, generation_id))
+            request = replace(
+                request,
+                open_seed=derive_seed(owner, generation_id),
+                run_key=derive_run_key(owner, generation_id),
+            )
         generation = Generation(owner, generation_id or uuid.uuid4().hex, request)
         model = request.model or self._backend.default_model
         with slot:

@@ -1,4 +1,4 @@
-"""OpenSeed: the seed of a request that names its generation and leaves the seed open."""
+"""OpenSeed: the seed and the run key of a request that names its generation."""
 
 import hashlib
 
@@ -10,3 +10,8 @@ def derive_seed(owner: str, generation_id: str) -> int:
     """
     digest = hashlib.sha256(f"{owner}\0{generation_id}".encode()).digest()
     return int.from_bytes(digest[:4], "big")
+
+
+def derive_run_key(owner: str, generation_id: str) -> str:
+    """Return the run key of an owner's id, from which neither can be read."""
+    return hashlib.sha256(f"run\0{owner}\0{generation_id}".encode()).hexdigest()

@@ -18,7 +18,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from safelight_service.core.errors import GenerationCancelledError, SafelightError
-from safelight_service.core.events import Accepted, Completed, Event, Image, Preview, Progress
+from safelight_service.core.events import (
+    Accepted,
+    Completed,
+    Event,
+    Image,
+    Preview,
+    Progress,
+    Restarted,
+)
 from safelight_service.core.request import GenerationRequest
 from safelight_service.generations.subscription import WAITING, Subject, Subscription, subject_of
 
@@ -112,6 +120,10 @@ class Generation:
                 event = self.accepted = replace(event, generation_id=self.id)
             case Progress():
                 self._present.pop(WAITING, None)
+            case Restarted():
+                for kind, index in [*self._present]:
+                    if kind in (Progress, Preview):
+                        del self._present[kind, index]
             case Image():
                 for kind in (Progress, Preview):
                     self._present.pop((kind, event.index), None)

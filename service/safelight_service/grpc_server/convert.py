@@ -86,6 +86,13 @@ def to_generation_events(event: events.Event) -> Iterator[pb.GenerationEvent]:
                     model=event.model, fraction=event.fraction, elapsed=_duration(event.elapsed_s)
                 )
             )
+        case events.Restarted():
+            yield pb.GenerationEvent(
+                restarted=pb.GenerationRestarted(
+                    restart_count=event.restart_count,
+                    recovered_step_count=event.recovered_step_count,
+                )
+            )
         case events.Progress():
             yield pb.GenerationEvent(
                 progress=pb.StepProgress(
@@ -120,6 +127,8 @@ def to_generation_events(event: events.Event) -> Iterator[pb.GenerationEvent]:
                     ],
                     cache=_CACHE_STATUSES[event.cache],
                     usage=_usage(event.usage),
+                    reused_forward_count=event.reused_forward_count,
+                    restart_count=event.restart_count,
                 )
             )
 
@@ -159,6 +168,7 @@ def _accepted(event: events.Accepted) -> pb.GenerationAccepted:
             height=parameters.height,
             scheduler=parameters.scheduler,
             seed=parameters.seed,
+            step_reuse=parameters.step_reuse,
         ),
         image_count=request.image_count,
         output=pb.OutputOptions(mime_type=request.output.mime_type, quality=request.output.quality),
@@ -220,6 +230,7 @@ def _capabilities(capabilities: model.Capabilities) -> pb.ModelCapabilities:
             width=defaults.width,
             height=defaults.height,
             scheduler=defaults.scheduler,
+            step_reuse=defaults.step_reuse,
         ),
         schedulers=[
             pb.Scheduler(
@@ -239,6 +250,7 @@ def _capabilities(capabilities: model.Capabilities) -> pb.ModelCapabilities:
             max_image_count=limits.max_image_count,
             max_prompt_token_count=limits.max_prompt_token_count,
             max_prompt_character_count=limits.max_prompt_character_count,
+            max_step_reuse=limits.max_step_reuse,
         ),
         has_previews=capabilities.has_previews,
         device_type=capabilities.device_type,

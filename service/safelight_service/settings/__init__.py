@@ -5,7 +5,12 @@ Sources, in order of precedence: the command line, `SAFELIGHT_...` environment v
 `--config` or `SAFELIGHT_CONFIG` names. Unknown keys and variables are errors.
 """
 
-from safelight_service.settings.fleet import FleetSettings, PoolSettings, RaySettings
+from safelight_service.settings.fleet import (
+    FleetSettings,
+    PoolSettings,
+    RaySettings,
+    RecoverySettings,
+)
 from safelight_service.settings.model import (
     EMBEDDED_MODEL,
     AccelerationSettings,
@@ -38,6 +43,7 @@ __all__ = [
     "ModelSettings",
     "PoolSettings",
     "RaySettings",
+    "RecoverySettings",
     "Settings",
     "TelemetrySettings",
     "TlsSettings",

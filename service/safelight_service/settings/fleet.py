@@ -42,6 +42,34 @@ class FleetSettings(Table):
         return check_redis_url(url)
 
 
+class RecoverySettings(Table):
+    """Logs of denoising, from which another engine, or the next process, continues a generation."""
+
+    folder: ConfigPath | None = Field(
+        None,
+        description="Folder for the logs, shared by all engines that may continue a generation. "
+        "Unset: the Redis server of `fleet.redis_url`.",
+    )
+    max_mib: int = Field(
+        1024,
+        ge=1,
+        description="Maximum size of the logs of an engine's running generations together, in MiB; "
+        "a folder never holds more. Images beyond it are not logged.",
+    )
+    max_generation_mib: int = Field(
+        128,
+        ge=1,
+        description="Maximum size of the logs of one generation, in MiB. Later steps are not "
+        "logged.",
+    )
+    ttl_s: int = Field(
+        600,
+        ge=1,
+        description="Seconds that the log of an interrupted generation is kept after its last "
+        "step.",
+    )
+
+
 class PoolSettings(Table):
     """Engines that serve the same models, as one deployment of Ray Serve."""
 

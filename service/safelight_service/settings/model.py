@@ -31,6 +31,14 @@ class LimitSettings(Table):
         10_000, ge=1, description="Longest prompt in characters, checked before tokenization."
     )
 
+    max_step_reuse: float = Field(
+        0.6,
+        ge=0,
+        le=0.6,
+        description="Largest share of steps that reuse earlier outputs of the denoiser. 0 turns "
+        "step reuse off.",
+    )
+
     @model_validator(mode="after")
     def _check_sides(self) -> "LimitSettings":
         if self.min_side_px > self.max_side_px:
@@ -46,6 +54,9 @@ class DefaultSettings(Table):
     width: int | None = Field(None, ge=8, description="Width in pixels.")
     height: int | None = Field(None, ge=8, description="Height in pixels.")
     scheduler: str | None = Field(None, description="Class or short name of the scheduler.")
+    step_reuse: float = Field(
+        0.0, ge=0, description="Share of steps that reuse earlier outputs of the denoiser."
+    )
 
 
 class AccelerationSettings(Table):

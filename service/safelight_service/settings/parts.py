@@ -51,8 +51,9 @@ class BatchingSettings(Table):
     profiles_file: OptionalPath = Field(
         default_factory=default_cache("profiles.json"),
         description="File that stores measured widths. `digests.json` beside it stores the SHA-256 "
-        "of model files. Default: `~/.cache/safelight/profiles.json`, or unset without a home "
-        "folder. Empty: measure and read again after each start.",
+        "of model files, and `step_reuse.json` the results of `safelight-service calibrate`. "
+        "Default: `~/.cache/safelight/profiles.json`, or unset without a home folder. Empty: "
+        "measure and read again after each start.",
     )
 
 

@@ -9,7 +9,11 @@ from typing import Literal
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
-from safelight_service.settings.fleet import FleetSettings, RaySettings
+from safelight_service.settings.fleet import (
+    FleetSettings,
+    RaySettings,
+    RecoverySettings,
+)
 from safelight_service.settings.model import EMBEDDED_MODEL, ModelSettings
 from safelight_service.settings.parts import (
     BatchingSettings,
@@ -87,6 +91,11 @@ class Settings(ProgramSettings):
         description="Services that answer calls about each other's generations. Unset: this one is "
         "alone.",
     )
+    recovery: RecoverySettings | None = Field(
+        None,
+        description="Logs of denoising, from which another engine continues a generation. Unset: "
+        "it makes all steps again.",
+    )
     compile_cache: OptionalPath = Field(
         default_factory=default_cache("inductor"),
         description="Folder for code compiled by `acceleration.compile`, shared by all models; "
@@ -163,6 +172,15 @@ class Settings(ProgramSettings):
                 "they reach this one"
             )
         return fleet
+
+    @field_validator("recovery")
+    @classmethod
+    def _check_recovery(
+        cls, recovery: RecoverySettings | None, info: ValidationInfo
+    ) -> RecoverySettings | None:
+        if recovery is not None and recovery.folder is None and info.data.get("fleet") is None:
+            raise ValueError("set folder, or fleet.redis_url, for the logs")
+        return recovery
 
     @field_validator("ray")
     @classmethod

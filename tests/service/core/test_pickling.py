@@ -51,6 +51,7 @@ EVENTS = [
     events.Accepted("id", "model", "revision", REQUEST),
     events.Queued(1, None),
     events.ModelLoading("model", 0.5, 2.0),
+    events.Restarted(1, 3),
     events.Progress(1, 4, 0, 0.5, 1.5),
     events.Preview(0, 1, "image/jpeg", 8, 8, b"x"),
     events.Image(0, "image/png", 64, 64, 7, False, "00", b"x"),

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from safelight_service.core.errors import DeadlineError, NoEngineError
-from safelight_service.core.events import Accepted, Event, Image, Progress
+from safelight_service.core.events import Accepted, Completed, Event, Image, Progress, Restarted
 from safelight_service.core.model import ModelState
 from safelight_service.core.request import Parameters
 from safelight_service.core.timeline import Timeline
@@ -75,6 +75,12 @@ def test_work_of_a_killed_host_runs_again_elsewhere_with_the_same_bytes(
         events = await generate(front, SEVERAL, at_step(10, pool.wires[0].cut))
         assert digests(events) == undisturbed
         assert [type(event) for event in events].count(Accepted) == 1
+        restarted = Restarted(1, recovered_step_count=0)
+        after = events[events.index(restarted) :]
+        assert next(event.step for event in after if isinstance(event, Progress)) < 10
+        assert [type(event) for event in events].count(Restarted) == 1
+        assert isinstance(events[-1], Completed)
+        assert events[-1].restart_count == 1
         assert pool.calls == ["a", "a", "b"]  # prepare, run, run
 
     with_fleet(tiny_models, 2, act)
@@ -104,7 +110,9 @@ def test_the_device_of_a_frozen_host_is_freed_when_it_thaws(tiny_models: TinyMod
 def test_a_stopping_host_hands_its_work_on(tiny_models: TinyModels) -> None:
     async def act(front: RemoteBackend, pool: InMemoryPool) -> None:
         pool.wires[0].host.drain()
-        assert digests(await generate(front, SEVERAL))
+        events = await generate(front, SEVERAL)
+        assert digests(events)
+        assert not [event for event in events if isinstance(event, Restarted)]  # nothing was lost
         assert pool.calls[-1] == "b"
 
     with_fleet(tiny_models, 2, act)

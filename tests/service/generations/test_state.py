@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 from safelight_service.core.errors import GenerationCancelledError, InternalError, SafelightError
-from safelight_service.core.events import Completed, Timings
+from safelight_service.core.events import (
+    Completed,
+    Image,
+    Preview,
+    Progress,
+    Restarted,
+    Timings,
+)
 from safelight_service.core.request import GenerationRequest
 from safelight_service.generations import state
 from safelight_service.generations.state import TRANSITIONS, Generation, State, state_of
@@ -55,3 +62,17 @@ def test_the_diagrams_show_the_table(text: str) -> None:
         State[first or second] for first, second in ends if (first or second) in State.__members__
     }
     assert shown - {State.RUNNING} == TRANSITIONS[State.RUNNING]
+
+
+def test_a_watcher_that_joins_after_a_restart_sees_no_step_from_before() -> None:
+    generation = make_generation(State.RUNNING)
+    image = Image(0, "image/png", 8, 8, 7, False, "", b"")
+    for event in (
+        image,
+        Progress(5, 9, 1, 0.0, 0.0),
+        Preview(1, 5, "image/jpeg", 8, 8, b""),
+        Restarted(1, 3),
+        Progress(4, 9, 1, 0.0, 0.0),
+    ):
+        generation.publish(event)
+    assert generation.present == (image, Restarted(1, 3), Progress(4, 9, 1, 0.0, 0.0))

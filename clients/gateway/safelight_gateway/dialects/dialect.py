@@ -27,6 +27,7 @@ Parameter = Literal[
     "scheduler",
     "sampler",
     "seed",
+    "step_reuse",
     "n",
     "output_format",
     "output_quality",

@@ -22,7 +22,9 @@ _METADATA = re.compile(r"[ -~]+")
 _DURATION = re.compile(
     r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})s?)?", re.ASCII
 )
-_TRACE_HEADERS = ("traceparent", "tracestate", "baggage")
+_PASSED_HEADERS = ("traceparent", "tracestate", "baggage", "x-generation-id")
+"""Passed on as they are: the trace, and the id by which a proxy finds a generation's service."""
+_FLAGS = ("x-use-cache", "x-wait-for-model")
 _TRUE, _FALSE = ("1", "true"), ("0", "false")
 
 
@@ -64,7 +66,7 @@ class Call:
         """
         metadata = [
             (name, self.headers[name])
-            for name in _TRACE_HEADERS
+            for name in _PASSED_HEADERS
             if _METADATA.fullmatch(self.headers.get(name, ""))
         ]
         return CallContext(
@@ -73,6 +75,16 @@ class Call:
             metadata=(*metadata, ("x-request-id", self.request_id)),
             deadline_s=self._deadline_s(),
         )
+
+    @property
+    def flag_metadata(self) -> tuple[tuple[str, str], ...]:
+        """Metadata of a generation: whether to use the cache, and to wait for the model.
+
+        Raises:
+            GatewayError: a header is not a boolean.
+        """
+        flags = ((name, self.flag(name)) for name in _FLAGS)
+        return tuple((name, str(flag).lower()) for name, flag in flags if flag is not None)
 
     async def identify(self) -> str:
         """Return the holder that the call counts for: its token, or else its address.
@@ -101,13 +113,7 @@ class Call:
 
     @cached_property
     def _fields(self) -> dict[str, Any]:
-        try:
-            value = json.loads(self.body, object_pairs_hook=_object)
-        except (ValueError, RecursionError):
-            raise bad_request("the body must be JSON") from None
-        if not isinstance(value, dict):
-            raise bad_request("the body must be a JSON object")
-        return value
+        return parse_object(self.body)
 
     def _credential(self) -> str | None:
         header = self.headers.get("authorization", "").strip()
@@ -132,6 +138,21 @@ class Call:
                 raise invalid_field(name, f"must be a number of seconds, not {value!r}")
             return time.monotonic() + timeout_s
         return None
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """Parse a JSON object.
+
+    Raises:
+        GatewayError: it is none, or has a name twice.
+    """
+    try:
+        value = json.loads(body, object_pairs_hook=_object)
+    except (ValueError, RecursionError):
+        raise bad_request("the body must be JSON") from None
+    if not isinstance(value, dict):
+        raise bad_request("the body must be a JSON object")
+    return value
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -37,6 +37,9 @@ _EXPOSED = (
     "x-compute-characters",
     "x-error-message",
     "retry-after",
+    "grpc-status",
+    "grpc-message",
+    "grpc-status-details-bin",
 )
 _REQUEST_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
 _TWO_LENGTHS = JSONResponse(

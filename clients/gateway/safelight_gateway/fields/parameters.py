@@ -87,6 +87,7 @@ def read_request(
         shape=size.shape,
         num_inference_steps=values.read("num_inference_steps", integer),
         guidance_scale=values.read("guidance_scale", number),
+        step_reuse=values.read("step_reuse", number),
         scheduler=_read_scheduler(values),
         seed=None if seed == _RANDOM_SEED else seed,
         count=1 if count is None else count,

@@ -78,6 +78,7 @@ class PreparedRequest:
             "height": request.height,
             "scheduler": request.scheduler,
             "seed": request.seed,
+            "step_reuse": request.step_reuse,
             "image_count": request.count,
             "output_mime_type": mime_type,
             "output_quality": request.output_quality,

@@ -68,6 +68,7 @@ class ImageRequest:
     guidance_scale: float | None = None
     scheduler: str | None = None
     seed: int | None = None
+    step_reuse: float | None = None
     count: int = 1
     model: tuple[str, ...] = ()
     output_mime_type: str = "image/png"

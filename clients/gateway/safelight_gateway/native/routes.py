@@ -37,7 +37,6 @@ from safelight_gateway.native.openapi import describe_api
 from safelight_gateway.state import AppState
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["TextToImageService"].full_name
-_FLAGS = ("x-use-cache", "x-wait-for-model")
 _DATA, _URL = "data", "url"
 _HEALTH_TIMEOUT_S = 3.0
 _LINGER_S = 10
@@ -130,10 +129,7 @@ async def _generate(call: Call) -> Response:
     context = call.context
     if request.model:
         request.model = (await call.state.models.find((request.model,), context)).name
-    flags = ((name, call.flag(name)) for name in _FLAGS)
-    metadata = context.call_metadata + tuple(
-        (name, str(flag).lower()) for name, flag in flags if flag is not None
-    )
+    metadata = context.call_metadata + call.flag_metadata
     is_ours = not request.generation_id and not request.HasField("linger")
     if is_ours:
         request.linger.FromSeconds(_LINGER_S)

@@ -92,9 +92,11 @@ class AsyncGeneration(GenerationState):
                 self._raise_if_left()
                 raise
             except ServiceError as error:
-                await self._wait(self._take_failure(error, is_left=self._is_left.is_set()))
-                self._open()
-                continue
+                if not self._is_completed:  # else nothing is missing
+                    await self._wait(self._take_failure(error, is_left=self._is_left.is_set()))
+                    self._open()
+                    continue
+                response = grpc.aio.EOF
             if response is grpc.aio.EOF:
                 self._finish()
                 raise StopAsyncIteration

@@ -16,6 +16,7 @@ from safelight.events import (
     Preview,
     Progress,
     Queued,
+    Restarted,
     Timings,
     Usage,
 )
@@ -85,6 +86,7 @@ def request_to_proto(prompt: str, options: GenerateOptions) -> pb.GenerateReques
             height=options.get("height"),
             scheduler=options.get("scheduler"),
             seed=options.get("seed"),
+            step_reuse=options.get("step_reuse"),
         ),
         model=options.get("model") or "",
         generation_id=options.get("generation_id") or (uuid.uuid4().hex if linger_s > 0 else ""),
@@ -152,6 +154,13 @@ def model_loading_from_proto(message: pb.ModelLoading) -> ModelLoading:
     )
 
 
+def restarted_from_proto(message: pb.GenerationRestarted) -> Restarted:
+    """Convert the event."""
+    return Restarted(
+        restart_count=message.restart_count, recovered_step_count=message.recovered_step_count
+    )
+
+
 def progress_from_proto(message: pb.StepProgress) -> Progress:
     """Convert the event."""
     return Progress(
@@ -192,6 +201,8 @@ def completed_from_proto(message: pb.GenerationCompleted) -> Completed:
         batch_widths={width.image_count: width.forward_count for width in message.batch_widths},
         cache=_CACHE_STATUSES.get(message.cache, CacheStatus.UNKNOWN),
         usage=_usage_from_proto(message.usage) if message.HasField("usage") else None,
+        reused_forward_count=message.reused_forward_count,
+        restart_count=message.restart_count,
     )
 
 
@@ -249,6 +260,7 @@ def _limits_from_proto(message: pb.ModelLimits) -> Limits:
         max_image_count=message.max_image_count,
         max_prompt_token_count=message.max_prompt_token_count if is_limited else None,
         max_prompt_character_count=message.max_prompt_character_count,
+        max_step_reuse=message.max_step_reuse,
     )
 
 

@@ -85,9 +85,11 @@ class Generation(GenerationState):
                 with service_errors():
                     response = next(self._responses, None)
             except ServiceError as error:
-                self._wait(self._take_failure(error, is_left=self._is_left.is_set()))
-                self._open()
-                continue
+                if not self._is_completed:  # else nothing is missing
+                    self._wait(self._take_failure(error, is_left=self._is_left.is_set()))
+                    self._open()
+                    continue
+                response = None
             if response is None:
                 self._finish()
                 raise StopIteration

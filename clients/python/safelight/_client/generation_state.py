@@ -47,6 +47,7 @@ class GenerationState:
         )
         self._header = pb.GenerationEvent()
         self._message: pb.GenerationEvent | None = None
+        self._is_completed = False
         self._has_ended = False
 
     @property
@@ -86,6 +87,7 @@ class GenerationState:
         message = response.event
         event = self._assembler.feed(message)
         self._retries.note_message(is_new=event is not None)
+        self._is_completed = message.HasField("completed")
         if message.HasField("image"):
             self._header = message
         if event is not None:

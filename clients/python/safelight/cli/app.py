@@ -1,15 +1,19 @@
 """The commands."""
 
+import asyncio
 import os
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console
 
+from safelight._client.async_client import AsyncClient
+from safelight._client.base_client import BaseClient
 from safelight._client.client import Client
 from safelight._client.connection import Tls
 from safelight._version import __version__
@@ -20,6 +24,8 @@ from safelight.cli.output import Output
 from safelight.cli.records import error_record, event_record, model_record
 from safelight.errors import SafelightError
 from safelight.events import Image
+
+_Client = TypeVar("_Client", bound=BaseClient)
 
 _STDIN = "-"
 _TARGET = "127.0.0.1:50051"
@@ -102,6 +108,12 @@ def generate(
             min=0, max=_LARGEST_SEED, help="Seed of the noise, to get the same image again."
         ),
     ] = None,
+    step_reuse: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Share of steps to reuse earlier outputs for: faster, less exact."
+        ),
+    ] = None,
     count: Annotated[
         int,
         typer.Option(min=1, help="Number of images; the files are numbered: out-0.png, ..."),
@@ -135,7 +147,7 @@ def generate(
         files = Output(output, count)
         if json and files.is_stdout:
             raise ValueError("--json and --output - both take standard output")
-        client = _connect(target, token_file, tls, ca_file, timeout)
+        client = _connect(Client, target, token_file, tls, ca_file, timeout)
         generation = client.generate(
             _read_prompt() if prompt == _STDIN else prompt,
             negative_prompt=negative_prompt,
@@ -146,6 +158,7 @@ def generate(
             model=model,
             scheduler=scheduler,
             seed=seed,
+            step_reuse=step_reuse,
             wait_for_model=wait_for_model,
             output_mime_type=files.mime_type,
             output_quality=quality,
@@ -182,7 +195,7 @@ def models(
 ) -> None:
     """List the models of the service: their state, defaults and limits."""
     with _usage_errors():
-        client = _connect(target, token_file, tls, ca_file, timeout)
+        client = _connect(Client, target, token_file, tls, ca_file, timeout)
     with _failures(is_json=json), client:
         listed = client.list_models()
         if json:
@@ -190,6 +203,34 @@ def models(
                 print(model_record(model), flush=True)
         else:
             Console(highlight=False, markup=False).print(models_table(listed))
+
+
+@app.command()
+def mcp(
+    target: Target = _TARGET,
+    token_file: TokenFile = None,
+    tls: UseTls = False,
+    ca_file: CaFile = None,
+    timeout: Timeout = None,
+) -> None:
+    """Serve the Model Context Protocol on standard input and output.
+
+    The tools are generate_image and list_models. Programs with a language model
+    start this command themselves, and it ends when its standard input does. The
+    extra `mcp` installs its requirements.
+    """
+    try:
+        from safelight.mcp.server import McpServer
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in ("anyio", "mcp", "mcp_types", "pydantic"):
+            raise
+        sys.exit("safelight: mcp needs more packages: pip install 'safelight[mcp]'")
+    with _usage_errors():
+        client = _connect(AsyncClient, target, token_file, tls, ca_file, timeout)
+    # After a KeyboardInterrupt, the thread that reads standard input would wait for its end.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    asyncio.run(McpServer(client).run())
 
 
 def _read_prompt() -> str:
@@ -207,10 +248,15 @@ def _read_prompt() -> str:
 
 
 def _connect(
-    target: str, token_file: Path | None, tls: bool, ca_file: Path | None, timeout: float | None
-) -> Client:
+    kind: Callable[..., _Client],
+    target: str,
+    token_file: Path | None,
+    tls: bool,
+    ca_file: Path | None,
+    timeout: float | None,
+) -> _Client:
     token = token_file.read_text() if token_file else os.environ.get("SAFELIGHT_TOKEN", "")
-    return Client(
+    return kind(
         target,
         token=token.strip() or None,
         tls=Tls(root_certificates=ca_file.read_bytes()) if ca_file else tls,

@@ -61,7 +61,9 @@ _ARGUMENTS = {
 }
 """Arguments whose names are not `--` followed by the name of the field or client option."""
 
-_PARAMETERS = re.compile(r"\b(num_inference_steps|guidance_scale|negative_prompt|image_count)\b")
+_PARAMETERS = re.compile(
+    r"\b(num_inference_steps|guidance_scale|negative_prompt|step_reuse|image_count)\b"
+)
 _HTTP_SERVER = re.compile(r"http1\.x server|Expected SETTINGS frame")
 
 

@@ -12,6 +12,7 @@ from safelight.events import (
     Preview,
     Progress,
     Queued,
+    Restarted,
 )
 
 
@@ -60,6 +61,11 @@ class PhaseTracker:
                 return Phase(
                     f"waiting at position {event.position}", detail, None, (Queued, event.position)
                 )
+            case Restarted():
+                self._steps.clear()
+                recovered = event.recovered_step_count
+                detail = f"{recovered} steps recovered" if recovered else ""
+                return Phase("restarted", detail, None, (Restarted, event.restart_count))
             case Progress():
                 return self._follow_progress(event)
             case Completed():

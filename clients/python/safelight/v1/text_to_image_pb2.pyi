@@ -413,6 +413,7 @@ class TextToImageParameters(_message.Message):
     HEIGHT_FIELD_NUMBER: _builtins.int
     SCHEDULER_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    STEP_REUSE_FIELD_NUMBER: _builtins.int
     guidance_scale: _builtins.float
     """Strength with which the image follows the prompt, from 0 to the model's
     limit; 1 and below turn classifier-free guidance off. Unset: the model's
@@ -443,6 +444,12 @@ class TextToImageParameters(_message.Message):
     image. Unset: derived from the token and `generation_id`, or random without
     an id of the caller; `accepted` has the value.
     """
+    step_reuse: _builtins.float
+    """Share of the steps that reuse earlier outputs of the denoiser instead of
+    running it, from 0 to the model's `max_step_reuse`: faster, and less exact.
+    The steps are spread over the schedule, without the first and the last ones;
+    generations of few steps reuse fewer. Unset: the model's default.
+    """
     def __init__(
         self,
         *,
@@ -453,10 +460,11 @@ class TextToImageParameters(_message.Message):
         height: _builtins.int | None = ...,
         scheduler: _builtins.str | None = ...,
         seed: _builtins.int | None = ...,
+        step_reuse: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_height", b"_height", "_negative_prompt", b"_negative_prompt", "_num_inference_steps", b"_num_inference_steps", "_scheduler", b"_scheduler", "_seed", b"_seed", "_width", b"_width", "guidance_scale", b"guidance_scale", "height", b"height", "negative_prompt", b"negative_prompt", "num_inference_steps", b"num_inference_steps", "scheduler", b"scheduler", "seed", b"seed", "width", b"width"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_height", b"_height", "_negative_prompt", b"_negative_prompt", "_num_inference_steps", b"_num_inference_steps", "_scheduler", b"_scheduler", "_seed", b"_seed", "_step_reuse", b"_step_reuse", "_width", b"_width", "guidance_scale", b"guidance_scale", "height", b"height", "negative_prompt", b"negative_prompt", "num_inference_steps", b"num_inference_steps", "scheduler", b"scheduler", "seed", b"seed", "step_reuse", b"step_reuse", "width", b"width"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_height", b"_height", "_negative_prompt", b"_negative_prompt", "_num_inference_steps", b"_num_inference_steps", "_scheduler", b"_scheduler", "_seed", b"_seed", "_width", b"_width", "guidance_scale", b"guidance_scale", "height", b"height", "negative_prompt", b"negative_prompt", "num_inference_steps", b"num_inference_steps", "scheduler", b"scheduler", "seed", b"seed", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_height", b"_height", "_negative_prompt", b"_negative_prompt", "_num_inference_steps", b"_num_inference_steps", "_scheduler", b"_scheduler", "_seed", b"_seed", "_step_reuse", b"_step_reuse", "_width", b"_width", "guidance_scale", b"guidance_scale", "height", b"height", "negative_prompt", b"negative_prompt", "num_inference_steps", b"num_inference_steps", "scheduler", b"scheduler", "seed", b"seed", "step_reuse", b"step_reuse", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__guidance_scale: _TypeAlias = _typing.Literal["guidance_scale"]  # noqa: Y015
     _WhichOneofArgType__guidance_scale: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale"]  # noqa: Y015
@@ -470,6 +478,8 @@ class TextToImageParameters(_message.Message):
     _WhichOneofArgType__scheduler: _TypeAlias = _typing.Literal["_scheduler", b"_scheduler"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    _WhichOneofReturnType__step_reuse: _TypeAlias = _typing.Literal["step_reuse"]  # noqa: Y015
+    _WhichOneofArgType__step_reuse: _TypeAlias = _typing.Literal["_step_reuse", b"_step_reuse"]  # noqa: Y015
     _WhichOneofReturnType__width: _TypeAlias = _typing.Literal["width"]  # noqa: Y015
     _WhichOneofArgType__width: _TypeAlias = _typing.Literal["_width", b"_width"]  # noqa: Y015
     @_typing.overload
@@ -484,6 +494,8 @@ class TextToImageParameters(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__scheduler) -> _WhichOneofReturnType__scheduler | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__step_reuse) -> _WhichOneofReturnType__step_reuse | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__width) -> _WhichOneofReturnType__width | None: ...
 
@@ -569,6 +581,7 @@ class GenerationEvent(_message.Message):
     IMAGE_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
     COMPLETED_FIELD_NUMBER: _builtins.int
+    RESTARTED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def accepted(self) -> Global___GenerationAccepted:
         """The request is valid and the generation exists."""
@@ -601,6 +614,10 @@ class GenerationEvent(_message.Message):
     def completed(self) -> Global___GenerationCompleted:
         """All images are sent; the last event."""
 
+    @_builtins.property
+    def restarted(self) -> Global___GenerationRestarted:
+        """The engine was lost, and another one continues."""
+
     def __init__(
         self,
         *,
@@ -612,12 +629,13 @@ class GenerationEvent(_message.Message):
         image: Global___ImageHeader | None = ...,
         chunk: Global___ImageChunk | None = ...,
         completed: Global___GenerationCompleted | None = ...,
+        restarted: Global___GenerationRestarted | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "chunk", b"chunk", "completed", b"completed", "image", b"image", "kind", b"kind", "model_loading", b"model_loading", "preview", b"preview", "progress", b"progress", "queued", b"queued"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "chunk", b"chunk", "completed", b"completed", "image", b"image", "kind", b"kind", "model_loading", b"model_loading", "preview", b"preview", "progress", b"progress", "queued", b"queued", "restarted", b"restarted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "chunk", b"chunk", "completed", b"completed", "image", b"image", "kind", b"kind", "model_loading", b"model_loading", "preview", b"preview", "progress", b"progress", "queued", b"queued"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "chunk", b"chunk", "completed", b"completed", "image", b"image", "kind", b"kind", "model_loading", b"model_loading", "preview", b"preview", "progress", b"progress", "queued", b"queued", "restarted", b"restarted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["accepted", "queued", "model_loading", "progress", "preview", "image", "chunk", "completed"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["accepted", "queued", "model_loading", "progress", "preview", "image", "chunk", "completed", "restarted"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -785,6 +803,37 @@ class StepProgress(_message.Message):
 Global___StepProgress: _TypeAlias = StepProgress  # noqa: Y015
 
 @_typing.final
+class GenerationRestarted(_message.Message):
+    """The engine that made the images was lost, and another one continues, with the
+    same seed. Steps and previews of unfinished images may go back after this
+    event. Images that were sent stay valid and are not sent again.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESTART_COUNT_FIELD_NUMBER: _builtins.int
+    RECOVERED_STEP_COUNT_FIELD_NUMBER: _builtins.int
+    restart_count: _builtins.int
+    """Restarts of this generation so far; 1 is the first."""
+    recovered_step_count: _builtins.int
+    """Steps, of all images together, that were recovered from a log instead of made
+    again; 0 if the service keeps none.
+    """
+    def __init__(
+        self,
+        *,
+        restart_count: _builtins.int = ...,
+        recovered_step_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["recovered_step_count", b"recovered_step_count", "restart_count", b"restart_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GenerationRestarted: _TypeAlias = GenerationRestarted  # noqa: Y015
+
+@_typing.final
 class ImagePreview(_message.Message):
     """A small picture of an unfinished image: the model's current prediction of
     the finished one.
@@ -921,12 +970,22 @@ class GenerationCompleted(_message.Message):
     BATCH_WIDTHS_FIELD_NUMBER: _builtins.int
     CACHE_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    REUSED_FORWARD_COUNT_FIELD_NUMBER: _builtins.int
+    RESTART_COUNT_FIELD_NUMBER: _builtins.int
     step_count: _builtins.int
     """Denoising steps of all images together; from the cache, those of the
     original generation.
     """
     cache: Global___CacheStatus.ValueType
     """Use of the cache."""
+    reused_forward_count: _builtins.int
+    """Forwards of these images that reused earlier outputs instead of running, and
+    are missing from `batch_widths`.
+    """
+    restart_count: _builtins.int
+    """Engines that were lost while they made the images; GenerationRestarted
+    announced each.
+    """
     @_builtins.property
     def timings(self) -> Global___GenerationTimings:
         """Time by phase."""
@@ -949,10 +1008,12 @@ class GenerationCompleted(_message.Message):
         batch_widths: _abc.Iterable[Global___BatchWidth] | None = ...,
         cache: Global___CacheStatus.ValueType = ...,
         usage: Global___GenerationUsage | None = ...,
+        reused_forward_count: _builtins.int = ...,
+        restart_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_widths", b"batch_widths", "cache", b"cache", "step_count", b"step_count", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_widths", b"batch_widths", "cache", b"cache", "restart_count", b"restart_count", "reused_forward_count", b"reused_forward_count", "step_count", b"step_count", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1232,6 +1293,7 @@ class ModelLimits(_message.Message):
     MAX_IMAGE_COUNT_FIELD_NUMBER: _builtins.int
     MAX_PROMPT_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
     MAX_PROMPT_CHARACTER_COUNT_FIELD_NUMBER: _builtins.int
+    MAX_STEP_REUSE_FIELD_NUMBER: _builtins.int
     min_side_px: _builtins.int
     """Smallest width and height in pixels."""
     max_side_px: _builtins.int
@@ -1250,6 +1312,10 @@ class ModelLimits(_message.Message):
     """Maximum number of tokens of a prompt. Unset: unlimited."""
     max_prompt_character_count: _builtins.int
     """Maximum number of characters (Unicode code points) of a prompt."""
+    max_step_reuse: _builtins.float
+    """Largest share of the steps that may reuse earlier outputs of the denoiser.
+    0 if none may: by the operator's choice, or in the deterministic mode.
+    """
     def __init__(
         self,
         *,
@@ -1262,10 +1328,11 @@ class ModelLimits(_message.Message):
         max_image_count: _builtins.int = ...,
         max_prompt_token_count: _builtins.int | None = ...,
         max_prompt_character_count: _builtins.int = ...,
+        max_step_reuse: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_prompt_token_count", b"_max_prompt_token_count", "max_prompt_token_count", b"max_prompt_token_count"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_prompt_token_count", b"_max_prompt_token_count", "max_guidance_scale", b"max_guidance_scale", "max_image_count", b"max_image_count", "max_pixel_count", b"max_pixel_count", "max_prompt_character_count", b"max_prompt_character_count", "max_prompt_token_count", b"max_prompt_token_count", "max_side_px", b"max_side_px", "max_step_count", b"max_step_count", "min_side_px", b"min_side_px", "size_multiple_px", b"size_multiple_px"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_prompt_token_count", b"_max_prompt_token_count", "max_guidance_scale", b"max_guidance_scale", "max_image_count", b"max_image_count", "max_pixel_count", b"max_pixel_count", "max_prompt_character_count", b"max_prompt_character_count", "max_prompt_token_count", b"max_prompt_token_count", "max_side_px", b"max_side_px", "max_step_count", b"max_step_count", "max_step_reuse", b"max_step_reuse", "min_side_px", b"min_side_px", "size_multiple_px", b"size_multiple_px"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_prompt_token_count: _TypeAlias = _typing.Literal["max_prompt_token_count"]  # noqa: Y015
     _WhichOneofArgType__max_prompt_token_count: _TypeAlias = _typing.Literal["_max_prompt_token_count", b"_max_prompt_token_count"]  # noqa: Y015

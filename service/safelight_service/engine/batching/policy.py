@@ -128,7 +128,10 @@ def _seconds_alone(job: Job, images: Sequence[ImageRun], *, from_start: bool = F
     cost_model = job.cost_model
     demand = images[0].demand
     step_count = job.request.parameters.num_inference_steps
-    steps = [step_count if from_start else image.steps_left for image in images]
+    steps = [
+        image.reuse.count_computed(0, step_count) if from_start else image.computed_steps_left
+        for image in images
+    ]
     row_count = len(images) * demand.row_count
     if cost_model.has_room(len(images), row_count):
         forward_count = max(steps) * demand.forwards_per_step

@@ -47,4 +47,4 @@ class Ranking:
 
         A late image counts 0: it must not make others late.
         """
-        return 0.0 if self._late_turns.is_late(image.job) else 1 / (image.steps_left + 1)
+        return 0.0 if self._late_turns.is_late(image.job) else 1 / (image.computed_steps_left + 1)

@@ -341,4 +341,5 @@ def _decode(image: ImageRun) -> None:
 
 
 def _note_start(image: ImageRun, seconds: float) -> None:
-    image.job.cost_model.before_steps.note(seconds)
+    if not image.recovered_step_count:
+        image.job.cost_model.before_steps.note(seconds)

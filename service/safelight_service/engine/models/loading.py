@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import diffusers
@@ -29,6 +30,7 @@ from safelight_service.engine.merging.merger import Merger
 from safelight_service.engine.models.acceleration import accelerate
 from safelight_service.engine.models.digests import FileDigests
 from safelight_service.engine.models.identity import digest_files, find_commit, identify
+from safelight_service.engine.models.reuse_curves import Curves, ReuseCurves
 from safelight_service.engine.operations import Forward
 from safelight_service.engine.pipeline.adapter import PipelineAdapter
 from safelight_service.engine.pipeline.preview import LatentColours
@@ -38,6 +40,7 @@ from safelight_service.engine.pipeline.safety_check import SafetyChecker, guard
 from safelight_service.settings import (
     BatchingSettings,
     ConfigurationError,
+    LimitSettings,
     ModelSettings,
 )
 
@@ -54,10 +57,14 @@ class LoadedModel:
         batching: BatchingSettings,
         profiles: ProfileStore,
         graphs: BucketedForward | None = None,
+        reuse_curves: Curves = MappingProxyType({}),
     ) -> None:
         self.name = name
         self.revision = revision
-        self.identity = identity
+        self._weights_identity = identity
+        self.reuse_curves = reuse_curves
+        """Calibrated errors of step reuse, by scheduler."""
+        self.identity = json.dumps([identity, reuse_curves]) if reuse_curves else identity
         """Text that is equal for models whose images have the same bytes."""
         self.adapter = adapter
         self.latent_colours = LatentColours.fit(adapter.pipeline)
@@ -119,7 +126,7 @@ class LoadedModel:
     @functools.cached_property
     def _profile_key(self) -> str:
         """Key of everything that affects the time of a forward, except the size of the image."""
-        digest = hashlib.sha256(self.identity.encode()).hexdigest()[:16]
+        digest = hashlib.sha256(self._weights_identity.encode()).hexdigest()[:16]
         return ", ".join((self.name, digest, describe(self.adapter.execution_device)))
 
 
@@ -129,6 +136,7 @@ def load_model(
     profiles: ProfileStore | None = None,
     note_compilation: Callable[[Compilation], None] | None = None,
     digests: FileDigests | None = None,
+    reuse_curves: ReuseCurves | None = None,
 ) -> LoadedModel:
     """Load a model from safetensors, without running code from its folder.
 
@@ -160,7 +168,7 @@ def load_model(
     if settings.acceleration.offload != "none":
         batching = batching.model_copy(update={"max_width": 1})
     try:
-        adapter = PipelineAdapter(pipeline, settings.limits, settings.defaults)
+        adapter = PipelineAdapter(pipeline, _limit(settings.limits, batching), settings.defaults)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ModelFolderError(
             f"cannot serve this {type(pipeline).__name__}: {explain(error)}; check the "
@@ -186,6 +194,7 @@ def load_model(
         batching,
         profiles or ProfileStore(None),
         graphs,
+        reuse_curves.get(identity) if reuse_curves else {},
     )
     synchronize(device)  # before other threads use it on their streams
     return model
@@ -196,6 +205,11 @@ def silence_libraries() -> None:
     for library in (diffusers, transformers):
         library.utils.logging.set_verbosity_error()
         library.utils.logging.disable_progress_bar()
+
+
+def _limit(limits: LimitSettings, batching: BatchingSettings) -> LimitSettings:
+    """Return the limits, without step reuse in the deterministic mode."""
+    return limits.model_copy(update={"max_step_reuse": 0.0}) if batching.deterministic else limits
 
 
 def _find_most_members(batching: BatchingSettings) -> int | None:

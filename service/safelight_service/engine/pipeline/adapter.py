@@ -71,8 +71,8 @@ class PipelineAdapter:
         self._has_distilled_guidance = bool(self._denoiser_config("guidance_embeds", False))
         is_distilled = self.pipeline.config.get("is_distilled", False)  # FLUX.2-klein
         self._takes_guidance = "guidance_scale" in self._arguments and not is_distilled
-        self._defaults = self._find_defaults(defaults)
         self._limits = self._find_limits(limits)
+        self._defaults = self._find_defaults(defaults)
 
     def capabilities(self, *, has_previews: bool) -> Capabilities:
         """Return the parameters, schedulers and limits of the pipeline.
@@ -154,7 +154,8 @@ class PipelineAdapter:
         embeds_guidance = self._denoiser_config("time_cond_proj_dim", None) is not None
         if "negative_prompt" in self._arguments and not embeds_guidance:
             optional.append("negative_prompt")
-        return (*optional, "num_inference_steps", "width", "height", "scheduler", "seed")
+        reuse = ["step_reuse"] if self._limits.max_step_reuse else []
+        return (*optional, "num_inference_steps", "width", "height", "scheduler", "seed", *reuse)
 
     def _check_task(self) -> None:
         """Raise UnsupportedPipelineError for pipelines of other tasks than text to image."""
@@ -192,6 +193,7 @@ class PipelineAdapter:
             ("width times height", defaults.width * defaults.height, limits.max_pixel_count),
             ("num_inference_steps", defaults.num_inference_steps, limits.max_step_count),
             ("guidance_scale", defaults.guidance_scale or 0, limits.max_guidance_scale),
+            ("step_reuse", defaults.step_reuse or 0, limits.max_step_reuse),
         ):
             if value > most:
                 raise UnsupportedPipelineError(
@@ -224,6 +226,9 @@ class PipelineAdapter:
             width=settings.width or self._default_side("width", 1),
             height=settings.height or self._default_side("height", 0),
             scheduler=settings.scheduler or self.schedulers.default,
+            step_reuse=settings.step_reuse
+            if settings.step_reuse or self._limits.max_step_reuse
+            else None,
         )
 
     def _argument_default(self, name: str) -> Any:
@@ -260,6 +265,7 @@ class PipelineAdapter:
             max_image_count=settings.max_image_count,
             max_prompt_token_count=self._tokens.max_count,
             max_prompt_character_count=settings.max_prompt_character_count,
+            max_step_reuse=settings.max_step_reuse,
         )
 
     def _patch_px(self) -> int:

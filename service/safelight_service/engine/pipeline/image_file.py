@@ -51,6 +51,7 @@ def describe_parameters(request: ResolvedRequest, *, seed: int, model: str) -> s
         "Seed": seed,
         "Size": f"{parameters.width}x{parameters.height}",
         "Model": model,
+        "Step reuse": parameters.step_reuse or None,
     }
     known = {name: fact for name, fact in facts.items() if fact is not None}
     lines.append(", ".join(f"{name}: {fact}" for name, fact in known.items()))

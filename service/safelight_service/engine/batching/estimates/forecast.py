@@ -73,7 +73,7 @@ def _plan(image: ImageRun) -> "Plan":
     return Plan(
         image.job.cost_model,
         demand.row_count,
-        image.steps_left * demand.forwards_per_step,
+        image.computed_steps_left * demand.forwards_per_step,
         is_started=image.is_started,
         tenant=image.job.tenant,
         is_abandoned=image.job.is_abandoned,

@@ -1,0 +1,1 @@
+"""The MCP server; the extra `safelight[mcp]` installs its requirements."""

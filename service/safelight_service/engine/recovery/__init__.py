@@ -1,0 +1,1 @@
+"""Recovery: logs of forwards, from which another engine continues a run."""
