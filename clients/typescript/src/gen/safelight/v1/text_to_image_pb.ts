@@ -23,7 +23,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file safelight/v1/text_to_image.proto.
  */
 export const file_safelight_v1_text_to_image: GenFile = /*@__PURE__*/
-  fileDesc("CiBzYWZlbGlnaHQvdjEvdGV4dF90b19pbWFnZS5wcm90bxIMc2FmZWxpZ2h0LnYxIrECCg9HZW5lcmF0ZVJlcXVlc3QSDgoGaW5wdXRzGAEgASgJEjcKCnBhcmFtZXRlcnMYAiABKAsyIy5zYWZlbGlnaHQudjEuVGV4dFRvSW1hZ2VQYXJhbWV0ZXJzEg0KBW1vZGVsGAMgASgJEhUKDWdlbmVyYXRpb25faWQYBCABKAkSGAoLaW1hZ2VfY291bnQYBSABKAVIAIgBARIrCgZvdXRwdXQYBiABKAsyGy5zYWZlbGlnaHQudjEuT3V0cHV0T3B0aW9ucxItCgdwcmV2aWV3GAcgASgLMhwuc2FmZWxpZ2h0LnYxLlByZXZpZXdPcHRpb25zEikKBmxpbmdlchgIIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIOCgxfaW1hZ2VfY291bnQiQAoQR2VuZXJhdGVSZXNwb25zZRIsCgVldmVudBgBIAEoCzIdLnNhZmVsaWdodC52MS5HZW5lcmF0aW9uRXZlbnQiLwoWV2F0Y2hHZW5lcmF0aW9uUmVxdWVzdBIVCg1nZW5lcmF0aW9uX2lkGAEgASgJIkcKF1dhdGNoR2VuZXJhdGlvblJlc3BvbnNlEiwKBWV2ZW50GAEgASgLMh0uc2FmZWxpZ2h0LnYxLkdlbmVyYXRpb25FdmVudCIwChdDYW5jZWxHZW5lcmF0aW9uUmVxdWVzdBIVCg1nZW5lcmF0aW9uX2lkGAEgASgJIkgKGENhbmNlbEdlbmVyYXRpb25SZXNwb25zZRIsCgVzdGF0ZRgBIAEoDjIdLnNhZmVsaWdodC52MS5HZW5lcmF0aW9uU3RhdGUiEwoRTGlzdE1vZGVsc1JlcXVlc3QiOQoSTGlzdE1vZGVsc1Jlc3BvbnNlEiMKBm1vZGVscxgBIAMoCzITLnNhZmVsaWdodC52MS5Nb2RlbCIgCg9HZXRNb2RlbFJlcXVlc3QSDQoFbW9kZWwYASABKAkiNgoQR2V0TW9kZWxSZXNwb25zZRIiCgVtb2RlbBgBIAEoCzITLnNhZmVsaWdodC52MS5Nb2RlbCKzAgoVVGV4dFRvSW1hZ2VQYXJhbWV0ZXJzEhsKDmd1aWRhbmNlX3NjYWxlGAEgASgBSACIAQESHAoPbmVnYXRpdmVfcHJvbXB0GAIgASgJSAGIAQESIAoTbnVtX2luZmVyZW5jZV9zdGVwcxgDIAEoBUgCiAEBEhIKBXdpZHRoGAQgASgFSAOIAQESEwoGaGVpZ2h0GAUgASgFSASIAQESFgoJc2NoZWR1bGVyGAYgASgJSAWIAQESEQoEc2VlZBgHIAEoA0gGiAEBQhEKD19ndWlkYW5jZV9zY2FsZUISChBfbmVnYXRpdmVfcHJvbXB0QhYKFF9udW1faW5mZXJlbmNlX3N0ZXBzQggKBl93aWR0aEIJCgdfaGVpZ2h0QgwKCl9zY2hlZHVsZXJCBwoFX3NlZWQiRAoNT3V0cHV0T3B0aW9ucxIRCgltaW1lX3R5cGUYASABKAkSFAoHcXVhbGl0eRgCIAEoBUgAiAEBQgoKCF9xdWFsaXR5ImUKDlByZXZpZXdPcHRpb25zEhYKDmludGVydmFsX3N0ZXBzGAEgASgFEhEKCW1pbWVfdHlwZRgCIAEoCRIYCgttYXhfc2lkZV9weBgDIAEoBUgAiAEBQg4KDF9tYXhfc2lkZV9weCKkAwoPR2VuZXJhdGlvbkV2ZW50EjQKCGFjY2VwdGVkGAEgASgLMiAuc2FmZWxpZ2h0LnYxLkdlbmVyYXRpb25BY2NlcHRlZEgAEjAKBnF1ZXVlZBgCIAEoCzIeLnNhZmVsaWdodC52MS5HZW5lcmF0aW9uUXVldWVkSAASMwoNbW9kZWxfbG9hZGluZxgDIAEoCzIaLnNhZmVsaWdodC52MS5Nb2RlbExvYWRpbmdIABIuCghwcm9ncmVzcxgEIAEoCzIaLnNhZmVsaWdodC52MS5TdGVwUHJvZ3Jlc3NIABItCgdwcmV2aWV3GAUgASgLMhouc2FmZWxpZ2h0LnYxLkltYWdlUHJldmlld0gAEioKBWltYWdlGAYgASgLMhkuc2FmZWxpZ2h0LnYxLkltYWdlSGVhZGVySAASKQoFY2h1bmsYByABKAsyGC5zYWZlbGlnaHQudjEuSW1hZ2VDaHVua0gAEjYKCWNvbXBsZXRlZBgIIAEoCzIhLnNhZmVsaWdodC52MS5HZW5lcmF0aW9uQ29tcGxldGVkSABCBgoEa2luZCLNAQoSR2VuZXJhdGlvbkFjY2VwdGVkEhUKDWdlbmVyYXRpb25faWQYASABKAkSDQoFbW9kZWwYAiABKAkSFgoObW9kZWxfcmV2aXNpb24YAyABKAkSNwoKcGFyYW1ldGVycxgEIAEoCzIjLnNhZmVsaWdodC52MS5UZXh0VG9JbWFnZVBhcmFtZXRlcnMSEwoLaW1hZ2VfY291bnQYBSABKAUSKwoGb3V0cHV0GAYgASgLMhsuc2FmZWxpZ2h0LnYxLk91dHB1dE9wdGlvbnMiVwoQR2VuZXJhdGlvblF1ZXVlZBIQCghwb3NpdGlvbhgBIAEoBRIxCg5lc3RpbWF0ZWRfd2FpdBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJtCgxNb2RlbExvYWRpbmcSDQoFbW9kZWwYASABKAkSFQoIZnJhY3Rpb24YAiABKAFIAIgBARIqCgdlbGFwc2VkGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQgsKCV9mcmFjdGlvbiKpAQoMU3RlcFByb2dyZXNzEgwKBHN0ZXAYASABKAUSEgoKc3RlcF9jb3VudBgCIAEoBRITCgtpbWFnZV9pbmRleBgDIAEoBRIqCgdlbGFwc2VkGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjYKE2VzdGltYXRlZF9yZW1haW5pbmcYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24icQoMSW1hZ2VQcmV2aWV3EhMKC2ltYWdlX2luZGV4GAEgASgFEgwKBHN0ZXAYAiABKAUSEQoJbWltZV90eXBlGAMgASgJEg0KBXdpZHRoGAQgASgFEg4KBmhlaWdodBgFIAEoBRIMCgRkYXRhGAYgASgMIpoBCgtJbWFnZUhlYWRlchITCgtpbWFnZV9pbmRleBgBIAEoBRIRCgltaW1lX3R5cGUYAiABKAkSDQoFd2lkdGgYAyABKAUSDgoGaGVpZ2h0GAQgASgFEhIKCnNpemVfYnl0ZXMYBSABKAMSDgoGc2hhMjU2GAYgASgJEgwKBHNlZWQYByABKAMSEgoKaXNfZmxhZ2dlZBgIIAEoCCJFCgpJbWFnZUNodW5rEhMKC2ltYWdlX2luZGV4GAEgASgFEhQKDG9mZnNldF9ieXRlcxgCIAEoAxIMCgRkYXRhGAMgASgMIuMBChNHZW5lcmF0aW9uQ29tcGxldGVkEjAKB3RpbWluZ3MYASABKAsyHy5zYWZlbGlnaHQudjEuR2VuZXJhdGlvblRpbWluZ3MSEgoKc3RlcF9jb3VudBgCIAEoBRIuCgxiYXRjaF93aWR0aHMYAyADKAsyGC5zYWZlbGlnaHQudjEuQmF0Y2hXaWR0aBIoCgVjYWNoZRgEIAEoDjIZLnNhZmVsaWdodC52MS5DYWNoZVN0YXR1cxIsCgV1c2FnZRgFIAEoCzIdLnNhZmVsaWdodC52MS5HZW5lcmF0aW9uVXNhZ2UifwoPR2VuZXJhdGlvblVzYWdlEi4KC2RldmljZV90aW1lGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhMKC2ltYWdlX2NvdW50GAIgASgFEhMKC3BpeGVsX2NvdW50GAMgASgDEhIKCnN0ZXBfY291bnQYBCABKAUiOAoKQmF0Y2hXaWR0aBITCgtpbWFnZV9jb3VudBgBIAEoBRIVCg1mb3J3YXJkX2NvdW50GAIgASgFIs4CChFHZW5lcmF0aW9uVGltaW5ncxItCgptb2RlbF9sb2FkGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEigKBXF1ZXVlGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEi4KC3RleHRfZW5jb2RlGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEioKB2Rlbm9pc2UYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKQoGZGVjb2RlGAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEi8KDGltYWdlX2VuY29kZRgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIoCgV0b3RhbBgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiKbAQoFTW9kZWwSDAoEbmFtZRgBIAEoCRIQCghyZXZpc2lvbhgCIAEoCRISCgppc19kZWZhdWx0GAMgASgIEicKBXN0YXRlGAQgASgOMhguc2FmZWxpZ2h0LnYxLk1vZGVsU3RhdGUSNQoMY2FwYWJpbGl0aWVzGAUgASgLMh8uc2FmZWxpZ2h0LnYxLk1vZGVsQ2FwYWJpbGl0aWVzIoMCChFNb2RlbENhcGFiaWxpdGllcxIWCg5waXBlbGluZV9jbGFzcxgBIAEoCRIcChRzdXBwb3J0ZWRfcGFyYW1ldGVycxgCIAMoCRI1CghkZWZhdWx0cxgDIAEoCzIjLnNhZmVsaWdodC52MS5UZXh0VG9JbWFnZVBhcmFtZXRlcnMSKwoKc2NoZWR1bGVycxgEIAMoCzIXLnNhZmVsaWdodC52MS5TY2hlZHVsZXISKQoGbGltaXRzGAUgASgLMhkuc2FmZWxpZ2h0LnYxLk1vZGVsTGltaXRzEhQKDGhhc19wcmV2aWV3cxgGIAEoCBITCgtkZXZpY2VfdHlwZRgHIAEoCSJaCglTY2hlZHVsZXISDAoEbmFtZRgBIAEoCRIPCgdhbGlhc2VzGAIgAygJEhsKDm1heF9zdGVwX2NvdW50GAMgASgFSACIAQFCEQoPX21heF9zdGVwX2NvdW50IpsCCgtNb2RlbExpbWl0cxITCgttaW5fc2lkZV9weBgBIAEoBRITCgttYXhfc2lkZV9weBgCIAEoBRIYChBzaXplX211bHRpcGxlX3B4GAMgASgFEhcKD21heF9waXhlbF9jb3VudBgEIAEoAxIWCg5tYXhfc3RlcF9jb3VudBgFIAEoBRIaChJtYXhfZ3VpZGFuY2Vfc2NhbGUYBiABKAESFwoPbWF4X2ltYWdlX2NvdW50GAcgASgFEiMKFm1heF9wcm9tcHRfdG9rZW5fY291bnQYCCABKAVIAIgBARIiChptYXhfcHJvbXB0X2NoYXJhY3Rlcl9jb3VudBgJIAEoBUIZChdfbWF4X3Byb21wdF90b2tlbl9jb3VudCpxCgtDYWNoZVN0YXR1cxIcChhDQUNIRV9TVEFUVVNfVU5TUEVDSUZJRUQQABIUChBDQUNIRV9TVEFUVVNfSElUEAESFQoRQ0FDSEVfU1RBVFVTX01JU1MQAhIXChNDQUNIRV9TVEFUVVNfQllQQVNTEAMqkAEKD0dlbmVyYXRpb25TdGF0ZRIgChxHRU5FUkFUSU9OX1NUQVRFX1VOU1BFQ0lGSUVEEAASHgoaR0VORVJBVElPTl9TVEFURV9DT01QTEVURUQQARIbChdHRU5FUkFUSU9OX1NUQVRFX0ZBSUxFRBACEh4KGkdFTkVSQVRJT05fU1RBVEVfQ0FOQ0VMTEVEEAMqjQEKCk1vZGVsU3RhdGUSGwoXTU9ERUxfU1RBVEVfVU5TUEVDSUZJRUQQABIaChZNT0RFTF9TVEFURV9OT1RfTE9BREVEEAESFwoTTU9ERUxfU1RBVEVfTE9BRElORxACEhUKEU1PREVMX1NUQVRFX1JFQURZEAMSFgoSTU9ERUxfU1RBVEVfRkFJTEVEEAQywgMKElRleHRUb0ltYWdlU2VydmljZRJLCghHZW5lcmF0ZRIdLnNhZmVsaWdodC52MS5HZW5lcmF0ZVJlcXVlc3QaHi5zYWZlbGlnaHQudjEuR2VuZXJhdGVSZXNwb25zZTABEmAKD1dhdGNoR2VuZXJhdGlvbhIkLnNhZmVsaWdodC52MS5XYXRjaEdlbmVyYXRpb25SZXF1ZXN0GiUuc2FmZWxpZ2h0LnYxLldhdGNoR2VuZXJhdGlvblJlc3BvbnNlMAESYQoQQ2FuY2VsR2VuZXJhdGlvbhIlLnNhZmVsaWdodC52MS5DYW5jZWxHZW5lcmF0aW9uUmVxdWVzdBomLnNhZmVsaWdodC52MS5DYW5jZWxHZW5lcmF0aW9uUmVzcG9uc2USTwoKTGlzdE1vZGVscxIfLnNhZmVsaWdodC52MS5MaXN0TW9kZWxzUmVxdWVzdBogLnNhZmVsaWdodC52MS5MaXN0TW9kZWxzUmVzcG9uc2USSQoIR2V0TW9kZWwSHS5zYWZlbGlnaHQudjEuR2V0TW9kZWxSZXF1ZXN0Gh4uc2FmZWxpZ2h0LnYxLkdldE1vZGVsUmVzcG9uc2VCvQEKJ2lvLmdpdGh1Yi5zYWZlbGlnaHRwcm9qZWN0LnNhZmVsaWdodC52MUIQVGV4dFRvSW1hZ2VQcm90b1ABWkpnaXRodWIuY29tL3NhZmVsaWdodC1wcm9qZWN0L3NhZmVsaWdodC9jbGllbnRzL2dvL3NhZmVsaWdodC92MTtzYWZlbGlnaHR2MaICA1NGTKoCDFNhZmVsaWdodC5WMcoCDFNhZmVsaWdodFxWMeoCDVNhZmVsaWdodDo6VjFiBnByb3RvMw", [file_google_protobuf_duration]);
+  fileDesc("CiBzYWZlbGlnaHQvdjEvdGV4dF90b19pbWFnZS5wcm90bxIMc2FmZWxpZ2h0LnYxIrECCg9HZW5lcmF0ZVJlcXVlc3QSDgoGaW5wdXRzGAEgASgJEjcKCnBhcmFtZXRlcnMYAiABKAsyIy5zYWZlbGlnaHQudjEuVGV4dFRvSW1hZ2VQYXJhbWV0ZXJzEg0KBW1vZGVsGAMgASgJEhUKDWdlbmVyYXRpb25faWQYBCABKAkSGAoLaW1hZ2VfY291bnQYBSABKAVIAIgBARIrCgZvdXRwdXQYBiABKAsyGy5zYWZlbGlnaHQudjEuT3V0cHV0T3B0aW9ucxItCgdwcmV2aWV3GAcgASgLMhwuc2FmZWxpZ2h0LnYxLlByZXZpZXdPcHRpb25zEikKBmxpbmdlchgIIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIOCgxfaW1hZ2VfY291bnQiQAoQR2VuZXJhdGVSZXNwb25zZRIsCgVldmVudBgBIAEoCzIdLnNhZmVsaWdodC52MS5HZW5lcmF0aW9uRXZlbnQiLwoWV2F0Y2hHZW5lcmF0aW9uUmVxdWVzdBIVCg1nZW5lcmF0aW9uX2lkGAEgASgJIkcKF1dhdGNoR2VuZXJhdGlvblJlc3BvbnNlEiwKBWV2ZW50GAEgASgLMh0uc2FmZWxpZ2h0LnYxLkdlbmVyYXRpb25FdmVudCIwChdDYW5jZWxHZW5lcmF0aW9uUmVxdWVzdBIVCg1nZW5lcmF0aW9uX2lkGAEgASgJIkgKGENhbmNlbEdlbmVyYXRpb25SZXNwb25zZRIsCgVzdGF0ZRgBIAEoDjIdLnNhZmVsaWdodC52MS5HZW5lcmF0aW9uU3RhdGUiEwoRTGlzdE1vZGVsc1JlcXVlc3QiOQoSTGlzdE1vZGVsc1Jlc3BvbnNlEiMKBm1vZGVscxgBIAMoCzITLnNhZmVsaWdodC52MS5Nb2RlbCIgCg9HZXRNb2RlbFJlcXVlc3QSDQoFbW9kZWwYASABKAkiNgoQR2V0TW9kZWxSZXNwb25zZRIiCgVtb2RlbBgBIAEoCzITLnNhZmVsaWdodC52MS5Nb2RlbCLbAgoVVGV4dFRvSW1hZ2VQYXJhbWV0ZXJzEhsKDmd1aWRhbmNlX3NjYWxlGAEgASgBSACIAQESHAoPbmVnYXRpdmVfcHJvbXB0GAIgASgJSAGIAQESIAoTbnVtX2luZmVyZW5jZV9zdGVwcxgDIAEoBUgCiAEBEhIKBXdpZHRoGAQgASgFSAOIAQESEwoGaGVpZ2h0GAUgASgFSASIAQESFgoJc2NoZWR1bGVyGAYgASgJSAWIAQESEQoEc2VlZBgHIAEoA0gGiAEBEhcKCnN0ZXBfcmV1c2UYCCABKAFIB4gBAUIRCg9fZ3VpZGFuY2Vfc2NhbGVCEgoQX25lZ2F0aXZlX3Byb21wdEIWChRfbnVtX2luZmVyZW5jZV9zdGVwc0IICgZfd2lkdGhCCQoHX2hlaWdodEIMCgpfc2NoZWR1bGVyQgcKBV9zZWVkQg0KC19zdGVwX3JldXNlIkQKDU91dHB1dE9wdGlvbnMSEQoJbWltZV90eXBlGAEgASgJEhQKB3F1YWxpdHkYAiABKAVIAIgBAUIKCghfcXVhbGl0eSJlCg5QcmV2aWV3T3B0aW9ucxIWCg5pbnRlcnZhbF9zdGVwcxgBIAEoBRIRCgltaW1lX3R5cGUYAiABKAkSGAoLbWF4X3NpZGVfcHgYAyABKAVIAIgBAUIOCgxfbWF4X3NpZGVfcHgi3AMKD0dlbmVyYXRpb25FdmVudBI0CghhY2NlcHRlZBgBIAEoCzIgLnNhZmVsaWdodC52MS5HZW5lcmF0aW9uQWNjZXB0ZWRIABIwCgZxdWV1ZWQYAiABKAsyHi5zYWZlbGlnaHQudjEuR2VuZXJhdGlvblF1ZXVlZEgAEjMKDW1vZGVsX2xvYWRpbmcYAyABKAsyGi5zYWZlbGlnaHQudjEuTW9kZWxMb2FkaW5nSAASLgoIcHJvZ3Jlc3MYBCABKAsyGi5zYWZlbGlnaHQudjEuU3RlcFByb2dyZXNzSAASLQoHcHJldmlldxgFIAEoCzIaLnNhZmVsaWdodC52MS5JbWFnZVByZXZpZXdIABIqCgVpbWFnZRgGIAEoCzIZLnNhZmVsaWdodC52MS5JbWFnZUhlYWRlckgAEikKBWNodW5rGAcgASgLMhguc2FmZWxpZ2h0LnYxLkltYWdlQ2h1bmtIABI2Cgljb21wbGV0ZWQYCCABKAsyIS5zYWZlbGlnaHQudjEuR2VuZXJhdGlvbkNvbXBsZXRlZEgAEjYKCXJlc3RhcnRlZBgJIAEoCzIhLnNhZmVsaWdodC52MS5HZW5lcmF0aW9uUmVzdGFydGVkSABCBgoEa2luZCLNAQoSR2VuZXJhdGlvbkFjY2VwdGVkEhUKDWdlbmVyYXRpb25faWQYASABKAkSDQoFbW9kZWwYAiABKAkSFgoObW9kZWxfcmV2aXNpb24YAyABKAkSNwoKcGFyYW1ldGVycxgEIAEoCzIjLnNhZmVsaWdodC52MS5UZXh0VG9JbWFnZVBhcmFtZXRlcnMSEwoLaW1hZ2VfY291bnQYBSABKAUSKwoGb3V0cHV0GAYgASgLMhsuc2FmZWxpZ2h0LnYxLk91dHB1dE9wdGlvbnMiVwoQR2VuZXJhdGlvblF1ZXVlZBIQCghwb3NpdGlvbhgBIAEoBRIxCg5lc3RpbWF0ZWRfd2FpdBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJtCgxNb2RlbExvYWRpbmcSDQoFbW9kZWwYASABKAkSFQoIZnJhY3Rpb24YAiABKAFIAIgBARIqCgdlbGFwc2VkGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQgsKCV9mcmFjdGlvbiKpAQoMU3RlcFByb2dyZXNzEgwKBHN0ZXAYASABKAUSEgoKc3RlcF9jb3VudBgCIAEoBRITCgtpbWFnZV9pbmRleBgDIAEoBRIqCgdlbGFwc2VkGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjYKE2VzdGltYXRlZF9yZW1haW5pbmcYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iSgoTR2VuZXJhdGlvblJlc3RhcnRlZBIVCg1yZXN0YXJ0X2NvdW50GAEgASgFEhwKFHJlY292ZXJlZF9zdGVwX2NvdW50GAIgASgFInEKDEltYWdlUHJldmlldxITCgtpbWFnZV9pbmRleBgBIAEoBRIMCgRzdGVwGAIgASgFEhEKCW1pbWVfdHlwZRgDIAEoCRINCgV3aWR0aBgEIAEoBRIOCgZoZWlnaHQYBSABKAUSDAoEZGF0YRgGIAEoDCKaAQoLSW1hZ2VIZWFkZXISEwoLaW1hZ2VfaW5kZXgYASABKAUSEQoJbWltZV90eXBlGAIgASgJEg0KBXdpZHRoGAMgASgFEg4KBmhlaWdodBgEIAEoBRISCgpzaXplX2J5dGVzGAUgASgDEg4KBnNoYTI1NhgGIAEoCRIMCgRzZWVkGAcgASgDEhIKCmlzX2ZsYWdnZWQYCCABKAgiRQoKSW1hZ2VDaHVuaxITCgtpbWFnZV9pbmRleBgBIAEoBRIUCgxvZmZzZXRfYnl0ZXMYAiABKAMSDAoEZGF0YRgDIAEoDCKYAgoTR2VuZXJhdGlvbkNvbXBsZXRlZBIwCgd0aW1pbmdzGAEgASgLMh8uc2FmZWxpZ2h0LnYxLkdlbmVyYXRpb25UaW1pbmdzEhIKCnN0ZXBfY291bnQYAiABKAUSLgoMYmF0Y2hfd2lkdGhzGAMgAygLMhguc2FmZWxpZ2h0LnYxLkJhdGNoV2lkdGgSKAoFY2FjaGUYBCABKA4yGS5zYWZlbGlnaHQudjEuQ2FjaGVTdGF0dXMSLAoFdXNhZ2UYBSABKAsyHS5zYWZlbGlnaHQudjEuR2VuZXJhdGlvblVzYWdlEhwKFHJldXNlZF9mb3J3YXJkX2NvdW50GAcgASgDEhUKDXJlc3RhcnRfY291bnQYBiABKAUifwoPR2VuZXJhdGlvblVzYWdlEi4KC2RldmljZV90aW1lGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhMKC2ltYWdlX2NvdW50GAIgASgFEhMKC3BpeGVsX2NvdW50GAMgASgDEhIKCnN0ZXBfY291bnQYBCABKAUiOAoKQmF0Y2hXaWR0aBITCgtpbWFnZV9jb3VudBgBIAEoBRIVCg1mb3J3YXJkX2NvdW50GAIgASgFIs4CChFHZW5lcmF0aW9uVGltaW5ncxItCgptb2RlbF9sb2FkGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEigKBXF1ZXVlGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEi4KC3RleHRfZW5jb2RlGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEioKB2Rlbm9pc2UYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKQoGZGVjb2RlGAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEi8KDGltYWdlX2VuY29kZRgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIoCgV0b3RhbBgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiKbAQoFTW9kZWwSDAoEbmFtZRgBIAEoCRIQCghyZXZpc2lvbhgCIAEoCRISCgppc19kZWZhdWx0GAMgASgIEicKBXN0YXRlGAQgASgOMhguc2FmZWxpZ2h0LnYxLk1vZGVsU3RhdGUSNQoMY2FwYWJpbGl0aWVzGAUgASgLMh8uc2FmZWxpZ2h0LnYxLk1vZGVsQ2FwYWJpbGl0aWVzIoMCChFNb2RlbENhcGFiaWxpdGllcxIWCg5waXBlbGluZV9jbGFzcxgBIAEoCRIcChRzdXBwb3J0ZWRfcGFyYW1ldGVycxgCIAMoCRI1CghkZWZhdWx0cxgDIAEoCzIjLnNhZmVsaWdodC52MS5UZXh0VG9JbWFnZVBhcmFtZXRlcnMSKwoKc2NoZWR1bGVycxgEIAMoCzIXLnNhZmVsaWdodC52MS5TY2hlZHVsZXISKQoGbGltaXRzGAUgASgLMhkuc2FmZWxpZ2h0LnYxLk1vZGVsTGltaXRzEhQKDGhhc19wcmV2aWV3cxgGIAEoCBITCgtkZXZpY2VfdHlwZRgHIAEoCSJaCglTY2hlZHVsZXISDAoEbmFtZRgBIAEoCRIPCgdhbGlhc2VzGAIgAygJEhsKDm1heF9zdGVwX2NvdW50GAMgASgFSACIAQFCEQoPX21heF9zdGVwX2NvdW50IrMCCgtNb2RlbExpbWl0cxITCgttaW5fc2lkZV9weBgBIAEoBRITCgttYXhfc2lkZV9weBgCIAEoBRIYChBzaXplX211bHRpcGxlX3B4GAMgASgFEhcKD21heF9waXhlbF9jb3VudBgEIAEoAxIWCg5tYXhfc3RlcF9jb3VudBgFIAEoBRIaChJtYXhfZ3VpZGFuY2Vfc2NhbGUYBiABKAESFwoPbWF4X2ltYWdlX2NvdW50GAcgASgFEiMKFm1heF9wcm9tcHRfdG9rZW5fY291bnQYCCABKAVIAIgBARIiChptYXhfcHJvbXB0X2NoYXJhY3Rlcl9jb3VudBgJIAEoBRIWCg5tYXhfc3RlcF9yZXVzZRgKIAEoAUIZChdfbWF4X3Byb21wdF90b2tlbl9jb3VudCpxCgtDYWNoZVN0YXR1cxIcChhDQUNIRV9TVEFUVVNfVU5TUEVDSUZJRUQQABIUChBDQUNIRV9TVEFUVVNfSElUEAESFQoRQ0FDSEVfU1RBVFVTX01JU1MQAhIXChNDQUNIRV9TVEFUVVNfQllQQVNTEAMqkAEKD0dlbmVyYXRpb25TdGF0ZRIgChxHRU5FUkFUSU9OX1NUQVRFX1VOU1BFQ0lGSUVEEAASHgoaR0VORVJBVElPTl9TVEFURV9DT01QTEVURUQQARIbChdHRU5FUkFUSU9OX1NUQVRFX0ZBSUxFRBACEh4KGkdFTkVSQVRJT05fU1RBVEVfQ0FOQ0VMTEVEEAMqjQEKCk1vZGVsU3RhdGUSGwoXTU9ERUxfU1RBVEVfVU5TUEVDSUZJRUQQABIaChZNT0RFTF9TVEFURV9OT1RfTE9BREVEEAESFwoTTU9ERUxfU1RBVEVfTE9BRElORxACEhUKEU1PREVMX1NUQVRFX1JFQURZEAMSFgoSTU9ERUxfU1RBVEVfRkFJTEVEEAQywgMKElRleHRUb0ltYWdlU2VydmljZRJLCghHZW5lcmF0ZRIdLnNhZmVsaWdodC52MS5HZW5lcmF0ZVJlcXVlc3QaHi5zYWZlbGlnaHQudjEuR2VuZXJhdGVSZXNwb25zZTABEmAKD1dhdGNoR2VuZXJhdGlvbhIkLnNhZmVsaWdodC52MS5XYXRjaEdlbmVyYXRpb25SZXF1ZXN0GiUuc2FmZWxpZ2h0LnYxLldhdGNoR2VuZXJhdGlvblJlc3BvbnNlMAESYQoQQ2FuY2VsR2VuZXJhdGlvbhIlLnNhZmVsaWdodC52MS5DYW5jZWxHZW5lcmF0aW9uUmVxdWVzdBomLnNhZmVsaWdodC52MS5DYW5jZWxHZW5lcmF0aW9uUmVzcG9uc2USTwoKTGlzdE1vZGVscxIfLnNhZmVsaWdodC52MS5MaXN0TW9kZWxzUmVxdWVzdBogLnNhZmVsaWdodC52MS5MaXN0TW9kZWxzUmVzcG9uc2USSQoIR2V0TW9kZWwSHS5zYWZlbGlnaHQudjEuR2V0TW9kZWxSZXF1ZXN0Gh4uc2FmZWxpZ2h0LnYxLkdldE1vZGVsUmVzcG9uc2VCvQEKJ2lvLmdpdGh1Yi5zYWZlbGlnaHRwcm9qZWN0LnNhZmVsaWdodC52MUIQVGV4dFRvSW1hZ2VQcm90b1ABWkpnaXRodWIuY29tL3NhZmVsaWdodC1wcm9qZWN0L3NhZmVsaWdodC9jbGllbnRzL2dvL3NhZmVsaWdodC92MTtzYWZlbGlnaHR2MaICA1NGTKoCDFNhZmVsaWdodC5WMcoCDFNhZmVsaWdodFxWMeoCDVNhZmVsaWdodDo6VjFiBnByb3RvMw", [file_google_protobuf_duration]);
 
 /**
  * Asks for one or more images of a prompt.
@@ -353,6 +353,16 @@ export type TextToImageParameters = Message<"safelight.v1.TextToImageParameters"
    * @generated from field: optional int64 seed = 7;
    */
   seed?: bigint | undefined;
+
+  /**
+   * Share of the steps that reuse earlier outputs of the denoiser instead of
+   * running it, from 0 to the model's `max_step_reuse`: faster, and less exact.
+   * The steps are spread over the schedule, without the first and the last ones;
+   * generations of few steps reuse fewer. Unset: the model's default.
+   *
+   * @generated from field: optional double step_reuse = 8;
+   */
+  stepReuse?: number | undefined;
 };
 
 /**
@@ -504,6 +514,14 @@ export type GenerationEvent = Message<"safelight.v1.GenerationEvent"> & {
      */
     value: GenerationCompleted;
     case: "completed";
+  } | {
+    /**
+     * The engine was lost, and another one continues.
+     *
+     * @generated from field: safelight.v1.GenerationRestarted restarted = 9;
+     */
+    value: GenerationRestarted;
+    case: "restarted";
   } | { case: undefined; value?: undefined };
 };
 
@@ -689,6 +707,37 @@ export const StepProgressSchema: GenMessage<StepProgress> = /*@__PURE__*/
   messageDesc(file_safelight_v1_text_to_image, 17);
 
 /**
+ * The engine that made the images was lost, and another one continues, with the
+ * same seed. Steps and previews of unfinished images may go back after this
+ * event. Images that were sent stay valid and are not sent again.
+ *
+ * @generated from message safelight.v1.GenerationRestarted
+ */
+export type GenerationRestarted = Message<"safelight.v1.GenerationRestarted"> & {
+  /**
+   * Restarts of this generation so far; 1 is the first.
+   *
+   * @generated from field: int32 restart_count = 1;
+   */
+  restartCount: number;
+
+  /**
+   * Steps, of all images together, that were recovered from a log instead of made
+   * again; 0 if the service keeps none.
+   *
+   * @generated from field: int32 recovered_step_count = 2;
+   */
+  recoveredStepCount: number;
+};
+
+/**
+ * Describes the message safelight.v1.GenerationRestarted.
+ * Use `create(GenerationRestartedSchema)` to create a new message.
+ */
+export const GenerationRestartedSchema: GenMessage<GenerationRestarted> = /*@__PURE__*/
+  messageDesc(file_safelight_v1_text_to_image, 18);
+
+/**
  * A small picture of an unfinished image: the model's current prediction of
  * the finished one.
  *
@@ -743,7 +792,7 @@ export type ImagePreview = Message<"safelight.v1.ImagePreview"> & {
  * Use `create(ImagePreviewSchema)` to create a new message.
  */
 export const ImagePreviewSchema: GenMessage<ImagePreview> = /*@__PURE__*/
-  messageDesc(file_safelight_v1_text_to_image, 18);
+  messageDesc(file_safelight_v1_text_to_image, 19);
 
 /**
  * Announces an image. ImageChunk messages with `size_bytes` bytes follow.
@@ -813,7 +862,7 @@ export type ImageHeader = Message<"safelight.v1.ImageHeader"> & {
  * Use `create(ImageHeaderSchema)` to create a new message.
  */
 export const ImageHeaderSchema: GenMessage<ImageHeader> = /*@__PURE__*/
-  messageDesc(file_safelight_v1_text_to_image, 19);
+  messageDesc(file_safelight_v1_text_to_image, 20);
 
 /**
  * A piece of an image's bytes, at most 1 MiB, so that any client can receive
@@ -849,7 +898,7 @@ export type ImageChunk = Message<"safelight.v1.ImageChunk"> & {
  * Use `create(ImageChunkSchema)` to create a new message.
  */
 export const ImageChunkSchema: GenMessage<ImageChunk> = /*@__PURE__*/
-  messageDesc(file_safelight_v1_text_to_image, 20);
+  messageDesc(file_safelight_v1_text_to_image, 21);
 
 /**
  * The generation has completed; the last event.
@@ -893,6 +942,22 @@ export type GenerationCompleted = Message<"safelight.v1.GenerationCompleted"> & 
    * @generated from field: safelight.v1.GenerationUsage usage = 5;
    */
   usage?: GenerationUsage | undefined;
+
+  /**
+   * Forwards of these images that reused earlier outputs instead of running, and
+   * are missing from `batch_widths`.
+   *
+   * @generated from field: int64 reused_forward_count = 7;
+   */
+  reusedForwardCount: bigint;
+
+  /**
+   * Engines that were lost while they made the images; GenerationRestarted
+   * announced each.
+   *
+   * @generated from field: int32 restart_count = 6;
+   */
+  restartCount: number;
 };
 
 /**
@@ -900,7 +965,7 @@ export type GenerationCompleted = Message<"safelight.v1.GenerationCompleted"> & 
  * Use `create(GenerationCompletedSchema)` to create a new message.
  */
 export const GenerationCompletedSchema: GenMessage<GenerationCompleted> = /*@__PURE__*/
-  messageDesc(file_safelight_v1_text_to_image, 21);
+  messageDesc(file_safelight_v1_text_to_image, 22);
 
 /**
  * Work of the service that counts for a generation, and for the token that
@@ -947,7 +1012,7 @@ export type GenerationUsage = Message<"safelight.v1.GenerationUsage"> & {
  * Use `create(GenerationUsageSchema)` to create a new message.
  */
 export const GenerationUsageSchema: GenMessage<GenerationUsage> = /*@__PURE__*/
-  messageDesc(file_safelight_v1_text_to_image, 22);
+  messageDesc(file_safelight_v1_text_to_image, 23);
 
 /**
  * Forwards of the denoiser with the same number of images.
@@ -975,7 +1040,7 @@ export type BatchWidth = Message<"safelight.v1.BatchWidth"> & {
  * Use `create(BatchWidthSchema)` to create a new message.
  */
 export const BatchWidthSchema: GenMessage<BatchWidth> = /*@__PURE__*/
-  messageDesc(file_safelight_v1_text_to_image, 23);
+  messageDesc(file_safelight_v1_text_to_image, 24);
 
 /**
  * Time of a generation by phase, all images together.
@@ -1038,7 +1103,7 @@ export type GenerationTimings = Message<"safelight.v1.GenerationTimings"> & {
  * Use `create(GenerationTimingsSchema)` to create a new message.
  */
 export const GenerationTimingsSchema: GenMessage<GenerationTimings> = /*@__PURE__*/
-  messageDesc(file_safelight_v1_text_to_image, 24);
+  messageDesc(file_safelight_v1_text_to_image, 25);
 
 /**
  * A served model.
@@ -1087,7 +1152,7 @@ export type Model = Message<"safelight.v1.Model"> & {
  * Use `create(ModelSchema)` to create a new message.
  */
 export const ModelSchema: GenMessage<Model> = /*@__PURE__*/
-  messageDesc(file_safelight_v1_text_to_image, 25);
+  messageDesc(file_safelight_v1_text_to_image, 26);
 
 /**
  * Parameters, defaults and limits of a loaded model.
@@ -1150,7 +1215,7 @@ export type ModelCapabilities = Message<"safelight.v1.ModelCapabilities"> & {
  * Use `create(ModelCapabilitiesSchema)` to create a new message.
  */
 export const ModelCapabilitiesSchema: GenMessage<ModelCapabilities> = /*@__PURE__*/
-  messageDesc(file_safelight_v1_text_to_image, 26);
+  messageDesc(file_safelight_v1_text_to_image, 27);
 
 /**
  * A scheduler that a model supports.
@@ -1186,7 +1251,7 @@ export type Scheduler = Message<"safelight.v1.Scheduler"> & {
  * Use `create(SchedulerSchema)` to create a new message.
  */
 export const SchedulerSchema: GenMessage<Scheduler> = /*@__PURE__*/
-  messageDesc(file_safelight_v1_text_to_image, 27);
+  messageDesc(file_safelight_v1_text_to_image, 28);
 
 /**
  * Limits of requests to a model.
@@ -1256,6 +1321,14 @@ export type ModelLimits = Message<"safelight.v1.ModelLimits"> & {
    * @generated from field: int32 max_prompt_character_count = 9;
    */
   maxPromptCharacterCount: number;
+
+  /**
+   * Largest share of the steps that may reuse earlier outputs of the denoiser.
+   * 0 if none may: by the operator's choice, or in the deterministic mode.
+   *
+   * @generated from field: double max_step_reuse = 10;
+   */
+  maxStepReuse: number;
 };
 
 /**
@@ -1263,7 +1336,7 @@ export type ModelLimits = Message<"safelight.v1.ModelLimits"> & {
  * Use `create(ModelLimitsSchema)` to create a new message.
  */
 export const ModelLimitsSchema: GenMessage<ModelLimits> = /*@__PURE__*/
-  messageDesc(file_safelight_v1_text_to_image, 28);
+  messageDesc(file_safelight_v1_text_to_image, 29);
 
 /**
  * Use of the result cache by a generation.
