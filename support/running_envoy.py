@@ -41,14 +41,15 @@ def run_envoy(
     folder: Path,
     *targets: str,
     config: str = BROWSERS,
+    port: int = 0,
     edit: Callable[[str], str] = lambda text: text,
 ) -> Iterator[Envoy]:
-    """Run a configuration on a free port, in front of services at HOST:PORT.
+    """Run a configuration in front of services at HOST:PORT, on a port, where 0 is any free one.
 
     `edit` changes more of the configuration than its addresses.
     """
     config = edit((_ROOT / "deploy" / config).read_text())
-    config, count = re.subn("port_value: 808[12]", "port_value: 0", config)
+    config, count = re.subn("port_value: 808[12]", f"port_value: {port}", config)
     assert count == 1
     begin, endpoint, end = re.split(r"(^ *- endpoint:\n(?:.*\n)*?.*50051}\n)", config, flags=re.M)
     ports = [target.rpartition(":")[2] for target in targets]

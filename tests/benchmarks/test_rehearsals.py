@@ -5,6 +5,9 @@ import sys
 
 import pytest
 
+from support.redis_server import HINT, IS_INSTALLED
+from support.running_envoy import Envoy
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
@@ -23,3 +26,13 @@ def test_a_benchmark_runs_and_compares_its_figures_with_the_goals(
     assert ended.returncode == 0, ended.stderr
     assert all(row in ended.stdout for row in rows)
     assert "goal" in ended.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Envoy.is_installed(), reason="Envoy is not installed")
+@pytest.mark.skipif(not IS_INSTALLED, reason=HINT)
+@pytest.mark.parametrize("name", ["kills", "chaos"])
+def test_faults_behind_envoy_cost_no_image(name: str) -> None:
+    command = [sys.executable, "-m", f"benchmarks.faults.{name}", "--rehearse"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr

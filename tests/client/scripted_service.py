@@ -265,6 +265,7 @@ class ScriptedService(TextToImageServiceServicer):
         self, request: pb.CancelGenerationRequest, context: grpc.ServicerContext
     ) -> pb.CancelGenerationResponse:
         """Record the generation to cancel."""
+        self._note(context)
         self.cancelled_ids.append(request.generation_id)
         self.cancelled_by_id.set()
         return pb.CancelGenerationResponse(state=pb.GENERATION_STATE_CANCELLED)

@@ -1,13 +1,21 @@
 """The connection: the token, the metadata, TLS and what is refused before any call."""
 
+import asyncio
+
 import grpc
 import pytest
 import safelight
 import trustme
-from safelight import Client, Tls
+from safelight import AsyncClient, Client, Tls
 from safelight._client.target import complete_target, is_loopback
 
-from tests.client.scripted_service import ScriptedService
+from tests.client.scripted_service import (
+    HOLD,
+    ScriptedService,
+    accepted,
+    failure,
+    whole_generation,
+)
 
 AUTHORITY = trustme.CA()
 
@@ -42,6 +50,45 @@ def test_metadata_of_client_and_call_are_both_sent(scripted: ScriptedService) ->
         client.list_models(metadata=[("x-request-id", "b")])
     assert scripted.metadata["x-tenant"] == "a"
     assert scripted.metadata["x-request-id"] == "b"
+
+
+def test_calls_about_a_generation_name_it_for_proxies(scripted: ScriptedService) -> None:
+    scripted.play(whole_generation())
+
+    def take_id() -> object:
+        return scripted.metadata.pop("x-generation-id", None)
+
+    with Client(scripted.target) as client:
+        client.text_to_image("a red circle")
+        assert take_id() == scripted.requests[-1].generation_id != ""
+        client.text_to_image("a red circle", generation_id="mine")
+        assert take_id() == "mine"
+        client.cancel("mine")
+        assert take_id() == "mine"
+        scripted.play(failure(grpc.StatusCode.NOT_FOUND, "GENERATION_NOT_FOUND"))
+        for generation_id, sent in (("mine", "mine"), ("no id\n", None), ("", None)):
+            with (
+                pytest.raises(safelight.GenerationNotFoundError),
+                client.watch(generation_id) as generation,
+            ):
+                next(generation)
+            assert take_id() == sent
+        scripted.play(accepted(), HOLD)
+        with client.generate("a red circle", generation_id="left") as generation:
+            next(generation)
+            assert take_id() == "left"
+        assert take_id() == "left"
+        client.list_models()
+        assert take_id() is None
+
+
+def test_the_asyncio_client_names_generations_too(scripted: ScriptedService) -> None:
+    async def call() -> None:
+        async with AsyncClient(scripted.target) as client:
+            await client.cancel("mine")
+
+    asyncio.run(call())
+    assert scripted.metadata["x-generation-id"] == "mine"
 
 
 def test_user_agent_names_the_client_and_its_version(

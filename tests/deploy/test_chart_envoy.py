@@ -86,10 +86,6 @@ def test_replicas_are_chosen_by_the_id_of_the_generation_and_by_health() -> None
     [endpoint] = replicas["load_assignment"]["endpoints"][0]["lb_endpoints"]
     address = endpoint["endpoint"]["address"]["socket_address"]
     assert address == {"address": REPLICAS, "port_value": 50051}
-    [chain] = config["listeners"][0]["filter_chains"]
-    [host] = chain["filters"][0]["typed_config"]["route_config"]["virtual_hosts"]
-    cors = host["typed_per_filter_config"]["envoy.filters.http.cors"]
-    assert "x-generation-id" in cors["allow_headers"].split(", ")
     for route in routes_of(config):
         assert route["hash_policy"] == [{"header": {"header_name": "x-generation-id"}}]
 
@@ -98,7 +94,7 @@ def test_routes_and_retries_are_those_of_the_repository() -> None:
     ours = YAML(typ="safe").load(ROOT / "deploy" / "envoy.yaml")["static_resources"]
     charts = read_config("everything")
     for shipped, charted in zip(routes_of(ours), routes_of(charts), strict=True):
-        assert charted == {**shipped, "hash_policy": charted["hash_policy"]}
+        assert charted == shipped
 
 
 def routes_of(config: Any) -> list[dict[str, Any]]:

@@ -231,7 +231,7 @@ def test_connect_in_json_is_refused_as_what_the_service_cannot_read(envoy: Envoy
 
 def test_pages_of_other_origins_may_call(envoy: Envoy) -> None:
     connection = http.client.HTTPConnection(envoy.address, timeout=30)
-    asked = "authorization,content-type,x-grpc-web"
+    asked = "authorization,content-type,x-generation-id,x-grpc-web"
     headers = {
         "origin": "https://pages.example",
         "access-control-request-method": "POST",

@@ -4,7 +4,7 @@ import { sha256 } from "@noble/hashes/sha2.js";
 import { bytesToHex } from "@noble/hashes/utils.js";
 import * as convert from "./convert.js";
 import { IntegrityError, ProtocolError } from "./errors.js";
-import type { Accepted, Completed, GenerationEvent, Image, Queued } from "./events.js";
+import type { Accepted, Completed, GenerationEvent, Image, Queued, Restarted } from "./events.js";
 import type * as pb from "./gen/safelight/v1/text_to_image_pb.js";
 
 /**
@@ -68,6 +68,8 @@ export class EventAssembler {
         const loading = convert.modelLoadingFromProto(kind.value);
         return this.#advance(loading, loading.model, loading.elapsedMs);
       }
+      case "restarted":
+        return this.#goBack(convert.restartedFromProto(kind.value));
       case "progress": {
         const progress = convert.progressFromProto(kind.value);
         return this.#advance(progress, progress.imageIndex, progress.step);
@@ -93,7 +95,8 @@ export class EventAssembler {
    *
    * Call this when a stream has broken and the same request was sent again. The service repeats
    * the present state and all images, or runs the generation again if it has lost it. `feed`
-   * returns each event once, and the steps of an image only rise.
+   * returns each event once, and the steps of an image only rise
+   * until `Restarted`.
    */
   restart(): void {
     for (const image of this.#images) this.#returnedImages.set(image.imageIndex, image.sha256);
@@ -135,6 +138,15 @@ export class EventAssembler {
     if (value <= (this.#latest.get(key) ?? Number.NEGATIVE_INFINITY)) return undefined;
     this.#latest.set(key, value);
     return event;
+  }
+
+  /** Expect steps and previews anew, unless the event repeats an earlier one. */
+  #goBack(restarted: Restarted): Restarted | undefined {
+    if (this.#advance(restarted, "", restarted.restartCount) === undefined) return undefined;
+    for (const key of [...this.#latest.keys()]) {
+      if (/^(progress|preview) /.test(key)) this.#latest.delete(key);
+    }
+    return restarted;
   }
 
   #beginImage(header: pb.ImageHeader): void {

@@ -28,6 +28,7 @@ const TEXT_TO_IMAGE = {
   model: isText,
   scheduler: isText,
   seed: integer(2n ** 63n - 1n),
+  stepReuse: isNumber,
   waitForModel: isBoolean,
   useCache: isBoolean,
   generationId: isText,

@@ -13,6 +13,9 @@ import type { CallOptions, ClientOptions, TextToImageOptions } from "./options.j
 import { Retries } from "./retries.js";
 import { serviceErrorFrom } from "./status.js";
 
+/** Ids that the service takes. It refuses others by name, but not all of them fit a header. */
+const GENERATION_ID = /^[\w.:-]{1,128}$/;
+
 /** Transport, credentials and headers of a client. */
 export class Connection {
   readonly stub: Stub<typeof TextToImageService>;
@@ -41,10 +44,10 @@ export class Connection {
   }
 
   /** Return the headers of a call about a generation, by which Envoy chooses a replica. */
-  headersOf({ headers }: CallOptions, generationId?: string): Record<string, string> {
+  headersOf({ headers }: CallOptions, generationId = ""): Record<string, string> {
     return {
       ...this.#headers,
-      ...(generationId && { "x-generation-id": generationId }),
+      ...(GENERATION_ID.test(generationId) && { "x-generation-id": generationId }),
       ...headers,
     };
   }

@@ -12,6 +12,7 @@ import type {
   Preview,
   Progress,
   Queued,
+  Restarted,
   Timings,
   Usage,
 } from "./events.js";
@@ -77,6 +78,15 @@ export function modelLoadingFromProto(message: pb.ModelLoading): ModelLoading {
 }
 
 /** Convert the event. */
+export function restartedFromProto(message: pb.GenerationRestarted): Restarted {
+  return {
+    type: "restarted",
+    restartCount: message.restartCount,
+    recoveredStepCount: message.recoveredStepCount,
+  };
+}
+
+/** Convert the event. */
 export function progressFromProto(message: pb.StepProgress): Progress {
   return {
     type: "progress",
@@ -127,6 +137,8 @@ export function completedFromProto(message: pb.GenerationCompleted): Completed {
       forwardCount,
     })),
     cache: CACHE_STATUSES[message.cache] ?? "unknown",
+    reusedForwardCount: Number(message.reusedForwardCount),
+    restartCount: message.restartCount,
     usage: message.usage && usageFromProto(message.usage),
   };
 }
@@ -195,6 +207,7 @@ function limitsFromProto(message = create(pb.ModelLimitsSchema)): Limits {
     maxImageCount: message.maxImageCount,
     maxPromptTokenCount: message.maxPromptTokenCount,
     maxPromptCharacterCount: message.maxPromptCharacterCount,
+    maxStepReuse: message.maxStepReuse,
   };
 }
 
@@ -207,5 +220,6 @@ function parametersFromProto(message = create(pb.TextToImageParametersSchema)): 
     height: message.height,
     scheduler: message.scheduler,
     seed: message.seed,
+    stepReuse: message.stepReuse,
   };
 }

@@ -66,6 +66,19 @@ export interface Queued {
   readonly estimatedWaitMs?: number;
 }
 
+/**
+ * The engine that made the images was lost, and another one continues with the same seed.
+ *
+ * Steps and previews of unfinished images may go back after this event.
+ */
+export interface Restarted {
+  readonly type: "restarted";
+  /** Number of restarts of the generation so far; 1 is the first. */
+  readonly restartCount: number;
+  /** Number of steps, summed over the images, that were recovered instead of made again. */
+  readonly recoveredStepCount: number;
+}
+
 /** A denoising step is done. */
 export interface Progress {
   readonly type: "progress";
@@ -165,6 +178,10 @@ export interface Completed {
   readonly batchWidths: readonly BatchWidth[];
   /** How the generation used the service's result cache. */
   readonly cache: CacheStatus;
+  /** Number of forwards that step reuse saved. */
+  readonly reusedForwardCount: number;
+  /** Number of engines that were lost while they made the images. */
+  readonly restartCount: number;
   /** Work that counts for the generation; undefined from an older service. */
   readonly usage?: Usage;
 }
@@ -174,6 +191,7 @@ export type GenerationEvent =
   | ModelLoading
   | Accepted
   | Queued
+  | Restarted
   | Progress
   | Preview
   | Image

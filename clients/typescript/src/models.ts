@@ -43,6 +43,8 @@ export interface Limits {
   readonly maxPromptTokenCount?: number;
   /** Highest number of characters (Unicode code points) of a prompt. */
   readonly maxPromptCharacterCount: number;
+  /** Largest share of steps that may reuse earlier outputs; 0 for none. */
+  readonly maxStepReuse: number;
 }
 
 /** Parameters and limits of a loaded model. */

@@ -39,6 +39,11 @@ export interface TextToImageOptions extends CallOptions {
    */
   readonly seed?: bigint | number;
   /**
+   * Share of the steps that reuse earlier outputs of the denoiser, from 0 to the model's limit:
+   * faster, and less exact.
+   */
+  readonly stepReuse?: number;
+  /**
    * Whether to wait for a model that is not loaded yet (the default), or to fail with
    * `ModelLoadingError`.
    */

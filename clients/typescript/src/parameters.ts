@@ -13,4 +13,5 @@ export interface Parameters {
   readonly height?: number;
   readonly scheduler?: string;
   readonly seed?: bigint;
+  readonly stepReuse?: number;
 }

@@ -21,6 +21,7 @@ export function requestToProto(prompt: string, options: GenerateOptions): Genera
       height: options.height,
       scheduler: options.scheduler,
       seed: options.seed === undefined ? undefined : BigInt(options.seed),
+      stepReuse: options.stepReuse,
     },
     model: options.model,
     generationId: options.generationId || (lingerMs > 0 ? randomId() : ""),

@@ -93,6 +93,17 @@ test("after a restart, another image of the same index is refused", () => {
   );
 });
 
+test("after a restart by the service, steps go back once", () => {
+  const restarted: Kind = { case: "restarted", value: { restartCount: 1 } };
+  const kinds = [accepted(), progress(3), restarted, progress(2), restarted, progress(2)];
+  expect(feed(new EventAssembler(), kinds)).toEqual([
+    "accepted",
+    "progress",
+    "restarted",
+    "progress",
+  ]);
+});
+
 test("an event of a newer contract is skipped", () => {
   expect(new EventAssembler().feed(message({ case: undefined }))).toBeUndefined();
 });

@@ -90,6 +90,7 @@ const CASES = [
   ...cases(pb.GenerationAcceptedSchema, convert.acceptedFromProto),
   ...cases(pb.GenerationQueuedSchema, convert.queuedFromProto),
   ...cases(pb.ModelLoadingSchema, convert.modelLoadingFromProto),
+  ...cases(pb.GenerationRestartedSchema, convert.restartedFromProto),
   ...cases(pb.StepProgressSchema, convert.progressFromProto),
   ...cases(pb.ImagePreviewSchema, convert.previewFromProto),
   ...cases(pb.ImageHeaderSchema, (header) => convert.imageFromProto(header, new Uint8Array())),

@@ -75,6 +75,12 @@ test("headers of client and call are sent, with the token and the id", async () 
   });
 });
 
+test("an id that fits no header is left to the service", async () => {
+  const service = new ScriptedService(whole());
+  await new Client(service.transport).textToImage("a", { generationId: "ü\n" });
+  expect(service.headers[0]?.has("x-generation-id")).toBe(false);
+});
+
 test("a token that cannot be sent is refused and not shown", () => {
   expect(() => new Client(transport, { token: "secret\n" })).toThrow(
     /^token must be visible ASCII/,

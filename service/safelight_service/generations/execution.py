@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Hashable
 
-from safelight_service.core.events import Event, Image, Usage
+from safelight_service.core.events import Accepted, Event, Image, Usage
 from safelight_service.core.tenant import Tenant
 from safelight_service.core.timeline import Timeline
 from safelight_service.generations.state import Generation
@@ -32,9 +32,14 @@ class Execution:
         return Tenant(self.request.cache_scope, self.request.tenant.weight)
 
     @property
+    def present(self) -> tuple[Event, ...]:
+        """Events that describe its present state; none once all its generations have ended."""
+        return self.generations[0].present if self.generations else ()
+
+    @property
     def images(self) -> tuple[Image, ...]:
         """The images made so far."""
-        return tuple(event for event in self.generations[0].present if isinstance(event, Image))
+        return tuple(event for event in self.present if isinstance(event, Image))
 
     def usage_of(self, generation: Generation) -> Usage:
         """Return the work that counts for a generation: all for the first, none for the others."""
@@ -46,7 +51,9 @@ class Execution:
             self.task.cancel()
 
     def publish(self, event: Event) -> None:
-        """Publish an event to all its generations."""
+        """Publish an event to all its generations; of several `Accepted` only the first."""
+        if isinstance(event, Accepted) and self.generations and self.generations[0].accepted:
+            return
         for generation in self.generations:
             generation.publish(event)
 
@@ -63,10 +70,9 @@ class Execution:
 
     def take_over(self, other: "Execution") -> None:
         """Adopt the generations of another execution, and replay the present state to them."""
-        present = self.generations[0].present
         for generation in other.generations:
             generation.execution = self
-            for event in present:
+            for event in self.present:
                 generation.publish(event)
         self.generations += other.generations
         other.generations = []

@@ -35,6 +35,7 @@ from safelight_service.generations.end_line import describe_end
 from safelight_service.generations.execution import Execution
 from safelight_service.generations.image_source import ImageSource
 from safelight_service.generations.index import GenerationIndex
+from safelight_service.generations.leases import Leases
 from safelight_service.generations.lingering import Lingering
 from safelight_service.generations.open_seed import derive_run_key, derive_seed
 from safelight_service.generations.state import Generation, State
@@ -55,10 +56,11 @@ class Generations:
         settings: GenerationSettings,
         observer: Observer = NULL_OBSERVER,
         quotas: Quotas | None = None,
+        leases: Leases | None = None,
     ) -> None:
-        """`quotas` are limits of callers beyond this service."""
+        """`quotas` and `leases` are shared with other services."""
         self._backend = backend
-        self._source = ImageSource(backend, cache, observer)
+        self._source = ImageSource(backend, cache, observer, leases)
         self._settings = settings
         self._observer = observer
         self._admission = Admission(quotas)

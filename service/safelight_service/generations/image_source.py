@@ -1,10 +1,12 @@
 """ImageSource: where the images of an execution come from.
 
-They are in the cache, or another execution makes the same ones, or the backend has to make them.
+They are in the cache, or another execution makes the same ones, here or at another service, or the
+backend has to make them.
 """
 
 import asyncio
 from collections.abc import Hashable
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, replace
 
 from safelight_service.cache import Result, ResultCache, cache_key
@@ -14,6 +16,10 @@ from safelight_service.core.observer import Observer
 from safelight_service.core.request import GenerationRequest
 from safelight_service.core.tenant import Tenant
 from safelight_service.generations.execution import Execution
+from safelight_service.generations.leases import Leases
+
+_MAX_FOLLOWS = 3
+"""Services to wait for, one after another, if no result reaches the cache."""
 
 _ANY_SEED = -1
 """Stands for the open seed of requests that share each other's images."""
@@ -22,9 +28,17 @@ _ANY_SEED = -1
 class ImageSource:
     """Gets images for executions, and lets those of equal requests join each other."""
 
-    def __init__(self, backend: Backend, cache: ResultCache, observer: Observer) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        cache: ResultCache,
+        observer: Observer,
+        leases: Leases | None = None,
+    ) -> None:
+        """`leases` are those of the services that share the cache."""
         self._backend = backend
         self._cache = cache
+        self._leases = leases
         self._observer = observer
         self._executions: dict[Hashable, Execution] = {}
         """Executions that other generations may join, by the keys of their images."""
@@ -36,27 +50,49 @@ class ImageSource:
         Raises:
             SafelightError: any that `core/errors.py` lists.
         """
-        async with self._backend.prepare(
-            execution.request, execution.publish, execution.timeline
-        ) as prepared:
-            key = _find_key(execution.request, prepared, self._cache)
-            if key is None:
-                return await self._backend.run(prepared, execution.publish)
-            other = self._executions.get(key.execution)
-            if other is not None:
-                for generation in execution.generations:
-                    self._observer.generation_shares(generation, other.timeline)
-                other.take_over(execution)
-                return None
-            execution.key = key.execution
-            self._executions[execution.key] = execution
-            result = await self._cache.get(key.result, execution.cache_owner)
-            if result is not None:
-                return _replay(execution, prepared.accepted, result)
-            completed = await self._backend.run(prepared, execution.publish)
-        result = Result(execution.images, completed.step_count)
-        self._store(key.result, result, execution.cache_owner)
+        with ExitStack() as lease:
+            async with self._backend.prepare(
+                execution.request, execution.publish, execution.timeline
+            ) as prepared:
+                key = _find_key(execution.request, prepared, self._cache)
+                if key is None:
+                    return await self._backend.run(prepared, execution.publish)
+                other = self._executions.get(key.execution)
+                if other is not None:
+                    for generation in execution.generations:
+                        self._observer.generation_shares(generation, other.timeline)
+                    other.take_over(execution)
+                    return None
+                execution.key = key.execution
+                self._executions[execution.key] = execution
+                result = await self._find(execution, prepared.accepted, key, lease)
+                if result is not None:
+                    return _replay(execution, prepared.accepted, result)
+                completed = await self._backend.run(prepared, execution.publish)
+            result = Result(execution.images, completed.step_count)
+            self._store(key.result, result, execution.cache_owner, lease.pop_all())
         return replace(completed, cache=CacheUse.MISS)
+
+    async def _find(
+        self, execution: Execution, accepted: Accepted, key: "_ImageKey", lease: ExitStack
+    ) -> Result | None:
+        """Return the result of the cache; None if this service has to make the images.
+
+        Waits while another service makes them. `lease` gets the release of this service's lease.
+        """
+        for _ in range(_MAX_FOLLOWS):
+            result = await self._cache.get(key.result, execution.cache_owner)
+            if result is not None or self._leases is None or not key.lease:
+                return result
+            release = await self._leases.claim(key.lease, lambda: execution.present)
+            if release is not None:
+                lease.callback(release)
+                return None
+            execution.publish(accepted)
+            async with aclosing(self._leases.follow(key.lease)) as events:
+                async for event in events:
+                    execution.publish(event)
+        return await self._cache.get(key.result, execution.cache_owner)
 
     def close_to_others(self, execution: Execution) -> None:
         """Let no further generations join an execution."""
@@ -69,9 +105,14 @@ class ImageSource:
         await asyncio.gather(*self._storing)
         await self._cache.close()
 
-    def _store(self, key: str, result: Result, owner: Tenant) -> None:
-        """Put a result into the cache, in a separate task."""
-        storing = asyncio.create_task(self._cache.put(key, result, owner))
+    def _store(self, key: str, result: Result, owner: Tenant, lease: ExitStack) -> None:
+        """Put a result into the cache, in a separate task; then close `lease`."""
+
+        async def store() -> None:
+            with lease:
+                await self._cache.put(key, result, owner)
+
+        storing = asyncio.create_task(store())
         self._storing.add(storing)
         storing.add_done_callback(self._storing.discard)
 
@@ -93,6 +134,8 @@ class _ImageKey:
     """Key of the images in the result cache."""
     execution: Hashable
     """Key of the images while they are made; includes the previews that are wanted."""
+    lease: str
+    """The same for several services; empty if the seed is open, which only the holder knows."""
 
 
 def _find_key(
@@ -108,4 +151,4 @@ def _find_key(
     if is_open:
         resolved = replace(resolved, parameters=replace(resolved.parameters, seed=_ANY_SEED))
     key = cache_key(prepared.model_identity, resolved, request.cache_scope)
-    return _ImageKey(key, (key, resolved.preview))
+    return _ImageKey(key, (key, resolved.preview), "" if is_open else f"{key} {resolved.preview}")

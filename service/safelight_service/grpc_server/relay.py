@@ -15,6 +15,8 @@ from safelight_service.auth.tokens import current_owner
 from safelight_service.fleet.directory import Directory
 from safelight_service.grpc_server.servicer import Context, TextToImageServicer
 from safelight_service.grpc_server.status import DOMAIN
+from safelight_service.grpc_server.tenants import FORWARDED_FOR, find_client
+from safelight_settings import TrustedProxies
 
 _RELAYED = "x-safelight-relayed"
 """Marks a call that another front has relayed, so that it is not relayed again."""
@@ -26,6 +28,10 @@ _PASSED_ON = frozenset(
 _OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.enable_retries", 0),  # the relay itself decides what to do without the peer
+    # Tries again soon where a peer was gone. To close its channel would cancel all calls to it.
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.keepalive_time_ms", 10_000),  # a frozen peer is as good as gone
+    ("grpc.keepalive_timeout_ms", 5_000),
 ]
 
 
@@ -52,16 +58,11 @@ class Peers:
             )
         return pb_grpc.TextToImageServiceStub(self._channels[address])
 
-    async def forget(self, address: str) -> None:
-        """Close the channel of a front that does not answer."""
-        channel = self._channels.pop(address, None)
-        if channel is not None:
-            await channel.close()
-
     async def close(self) -> None:
         """Close all channels."""
-        for address in tuple(self._channels):
-            await self.forget(address)
+        for channel in self._channels.values():
+            await channel.close()
+        self._channels.clear()
 
 
 class RelayingServicer(pb_grpc.TextToImageServiceServicer):
@@ -72,10 +73,18 @@ class RelayingServicer(pb_grpc.TextToImageServiceServicer):
     had broken, and the client calls again with the same id.
     """
 
-    def __init__(self, local: TextToImageServicer, directory: Directory, peers: Peers) -> None:
+    def __init__(
+        self,
+        local: TextToImageServicer,
+        directory: Directory,
+        peers: Peers,
+        proxies: TrustedProxies,
+    ) -> None:
+        """`proxies` are the peers that may state the addresses of their clients."""
         self._local = local
         self._directory = directory
         self._peers = peers
+        self._proxies = proxies
 
     async def Generate(
         self, request: pb.GenerateRequest, context: Context
@@ -86,7 +95,7 @@ class RelayingServicer(pb_grpc.TextToImageServiceServicer):
         holder = await self._find(self._directory.claim, request.generation_id, context)
         has_sent = False
         while holder != self._directory.address:
-            call = self._peers[holder].Generate(request, **_arguments(context))
+            call = self._peers[holder].Generate(request, **self._arguments(context))
             try:
                 async for response in call:
                     has_sent = True
@@ -96,7 +105,6 @@ class RelayingServicer(pb_grpc.TextToImageServiceServicer):
             except grpc.aio.AioRpcError as error:
                 if not _is_broken(error):
                     await _abort(context, error)
-                await self._peers.forget(holder)
                 holder = await self._directory.claim(
                     current_owner(), request.generation_id, gone=holder
                 )
@@ -118,7 +126,7 @@ class RelayingServicer(pb_grpc.TextToImageServiceServicer):
                 async for response in responses:
                     yield response
             return
-        call = self._peers[holder].WatchGeneration(request, **_arguments(context))
+        call = self._peers[holder].WatchGeneration(request, **self._arguments(context))
         try:
             async for response in call:
                 yield response
@@ -136,7 +144,7 @@ class RelayingServicer(pb_grpc.TextToImageServiceServicer):
         if holder == self._directory.address:
             return await self._local.CancelGeneration(request, context)
         try:
-            return await self._peers[holder].CancelGeneration(request, **_arguments(context))
+            return await self._peers[holder].CancelGeneration(request, **self._arguments(context))
         except grpc.aio.AioRpcError as error:
             await _abort(context, error)
 
@@ -158,13 +166,14 @@ class RelayingServicer(pb_grpc.TextToImageServiceServicer):
             return self._directory.address
         return await find(current_owner(), generation_id)
 
-
-def _arguments(context: Context) -> dict[str, Any]:
-    """Return the deadline and the metadata of a relayed call."""
-    metadata = [
-        (key, value) for key, value in context.invocation_metadata() or () if key in _PASSED_ON
-    ]
-    return {"timeout": context.time_remaining(), "metadata": (*metadata, (_RELAYED, "1"))}
+    def _arguments(self, context: Context) -> dict[str, Any]:
+        """Return the deadline and the metadata of a relayed call, with its client's address."""
+        received = tuple(context.invocation_metadata() or ())
+        metadata = [(key, value) for key, value in received if key in _PASSED_ON]
+        client = find_client(context.peer(), received, self._proxies)
+        if client:
+            metadata.append((FORWARDED_FOR, client))
+        return {"timeout": context.time_remaining(), "metadata": (*metadata, (_RELAYED, "1"))}
 
 
 def _is_broken(error: grpc.aio.AioRpcError) -> bool:

@@ -66,14 +66,14 @@ class Server:
         interceptors: list[grpc.aio.ServerInterceptor] = [
             FaultInterceptor(SERVICE, self._ongoing, settings.generations.stall_s, observer)
         ]
-        interceptors.insert(0, _limit_calls(settings))
+        interceptors.insert(0, _limit_calls(settings, observer))
         models = [model.name for model in settings.models]
         self._list_accounts: ListAccounts = lambda: [(model, "") for model in models]
         tokens: Tokens | None = None
         if settings.tokens_file is not None:
             tokens = Tokens(settings.tokens_file, models)
             self._list_accounts = tokens.list_accounts
-            interceptors.insert(0, AccessInterceptor(tokens))
+            interceptors.insert(0, AccessInterceptor(tokens, observer))
         if self._telemetry is not None:
             from safelight_service.grpc_server.interceptors.tracing import TracingInterceptor
 
@@ -89,6 +89,7 @@ class Server:
             settings.generations,
             observer,
             None if self._fleet is None else self._fleet.quotas,
+            None if self._fleet is None else self._fleet.leases,
         )
         self._revocation = (
             None if tokens is None else Revocation(tokens, self._ongoing, self._generations)
@@ -228,10 +229,12 @@ def _options(connections: ConnectionSettings) -> list[tuple[str, int]]:
     return options
 
 
-def _limit_calls(settings: Settings) -> OpenCallsInterceptor:
+def _limit_calls(settings: Settings, observer: Observer) -> OpenCallsInterceptor:
     connections = settings.connections
     proxies = TrustedProxies(settings.trusted_proxies)
-    return OpenCallsInterceptor(connections.max_calls_per_caller, connections.request_s, proxies)
+    return OpenCallsInterceptor(
+        connections.max_calls_per_caller, connections.request_s, proxies, observer
+    )
 
 
 def _ms(seconds: float) -> int:

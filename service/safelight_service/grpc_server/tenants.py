@@ -9,7 +9,7 @@ from safelight_settings import TrustedProxies, find_network, normalize_host
 
 Metadata = Iterable[tuple[str, str | bytes]]
 
-_FORWARDED_FOR = "x-forwarded-for"
+FORWARDED_FOR = "x-forwarded-for"
 
 
 def find_tenant(
@@ -39,7 +39,7 @@ def find_client(peer: str, metadata: Metadata, proxies: TrustedProxies) -> str:
     host = find_host(peer)
     if not proxies.trusts(host):
         return host
-    values = [str(value) for key, value in metadata if key == _FORWARDED_FOR]
+    values = [str(value) for key, value in metadata if key == FORWARDED_FOR]
     return proxies.find_client(host, ",".join(values))[0]
 
 

@@ -160,7 +160,7 @@ class ConnectionSettings(Table):
         ge=1,
         description="Maximum number of concurrent calls of one token, or of one address where "
         "calls need no token. Further ones are refused with RESOURCE_EXHAUSTED. Calls of "
-        "`Health/Check` count apart.",
+        "`Health/Check` count apart; of `Health/Watch`, a caller may have a fiftieth.",
     )
     request_s: float = Field(
         30.0,

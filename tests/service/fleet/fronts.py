@@ -8,7 +8,7 @@ from pathlib import Path
 from safelight import AsyncClient
 
 from safelight_service.grpc_server.server import Server
-from safelight_service.settings import FleetSettings, Settings
+from safelight_service.settings import CacheSettings, FleetSettings, GenerationSettings, Settings
 from support.fleet.sleeping_engine import SleepingEngine
 
 
@@ -23,7 +23,14 @@ class Front:
 
 @asynccontextmanager
 async def open_fronts(
-    redis_url: str, count: int = 2, tokens_file: Path | None = None, token: str | None = None
+    redis_url: str,
+    count: int = 2,
+    tokens_file: Path | None = None,
+    token: str | None = None,
+    *,
+    shares_results: bool = False,
+    trusted_proxies: tuple[str, ...] = (),
+    max_watches: int = 100,
 ) -> AsyncIterator[tuple[Front, ...]]:
     """Start services that share a Redis server."""
     async with AsyncExitStack() as stack:
@@ -34,6 +41,11 @@ async def open_fronts(
                 listen="127.0.0.1:0",
                 tokens_file=tokens_file,
                 grace_s=0,
+                trusted_proxies=trusted_proxies,
+                generations=GenerationSettings(max_watches=max_watches),
+                cache=CacheSettings.model_validate(
+                    {"redis_url": redis_url} if shares_results else {}
+                ),
                 fleet=FleetSettings.model_validate({"redis_url": redis_url, "lease_s": 1.0}),
             )
             server = await stack.enter_async_context(

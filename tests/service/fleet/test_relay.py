@@ -12,12 +12,17 @@ from safelight import (
     Image,
     InvalidRequestError,
     Progress,
+    ServiceError,
 )
+from safelight.v1 import text_to_image_pb2 as pb
 from structlog.testing import capture_logs
 
 from safelight_service import redis_link
 from safelight_service.auth.tokens import digest_token
+from safelight_service.fleet.directory import Directory
+from safelight_service.redis_link import RedisLink
 from support.redis_server import RedisServer
+from tests.client.scripted_service import HOLD, ScriptedService, accepted
 from tests.service.fleet.backends import become
 from tests.service.fleet.fronts import Front, open_fronts, started
 
@@ -199,6 +204,66 @@ def test_owners_do_not_meet_each_others_generations(
         await asyncio.gather(running, return_exceptions=True)
 
     with_fronts(redis_server, act, tokens_file=file, token="alice")
+
+
+@pytest.mark.parametrize(
+    ("proxies", "address", "may_watch"),
+    [
+        (("127.0.0.0/8",), "203.0.113.2", True),
+        (("127.0.0.0/8",), "203.0.113.1", False),
+        ((), "203.0.113.2", False),
+    ],
+)
+def test_relayed_calls_count_for_the_addresses_of_their_callers(
+    redis_server: RedisServer, proxies: tuple[str, ...], address: str, may_watch: bool
+) -> None:
+    async def act(first: Front, second: Front) -> None:
+        running = await begin(first, "watched", steps=1000)
+        earlier = second.client.watch("watched", metadata=[("x-forwarded-for", "203.0.113.1")])
+        later = second.client.watch("watched", metadata=[("x-forwarded-for", address)])
+        async with earlier:
+            await anext(earlier)
+            async with later:
+                if may_watch:
+                    await anext(later)
+                else:
+                    with pytest.raises(ServiceError, match="watch") as refused:
+                        await anext(later)
+                    assert refused.value.reason == "TOO_MANY_WATCHES"
+        await first.client.cancel("watched")
+        await asyncio.gather(running, return_exceptions=True)
+
+    with_fronts(redis_server, act, trusted_proxies=proxies, max_watches=1)
+
+
+def test_relays_pass_on_the_deadline_and_the_metadata_that_matter(
+    redis_server: RedisServer,
+) -> None:
+    passed = {
+        "authorization": "Bearer secret",
+        "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "x-use-cache": "false",
+        "x-wait-for-model": "true",
+    }
+
+    async def act(front: Front) -> None:
+        with ScriptedService() as peer:
+            peer.play(accepted(), HOLD)
+            directory = Directory(RedisLink(redis_server.url), peer.target)
+            await directory.claim("", "elsewhere")
+            request = pb.GenerateRequest(inputs="a red circle", generation_id="elsewhere")
+            metadata = [*passed.items(), ("x-other", "1"), ("x-forwarded-for", "203.0.113.7")]
+            async with front.client.stream(request, timeout=50, metadata=metadata) as generation:
+                await anext(generation)
+            assert await asyncio.to_thread(peer.cancelled.wait, 20)
+            assert passed.items() <= peer.metadata.items()
+            assert "x-other" not in peer.metadata
+            assert peer.metadata["x-forwarded-for"] == "127.0.0.1"  # no proxy is trusted
+            assert peer.time_remaining is not None
+            assert 30 < peer.time_remaining < 50
+            await directory.close()
+
+    with_fronts(redis_server, act, count=1)
 
 
 def test_losing_redis_fails_no_generation(redis_server: RedisServer) -> None:

@@ -167,7 +167,7 @@ class AsyncClient(BaseClient):
         Raises:
             ServiceError: the call failed; its subclasses name the cause.
         """
-        retries = self._plan_call(options)
+        retries = self._plan_call(request, options)
         while True:
             try:
                 with service_errors():

@@ -4,7 +4,7 @@ import threading
 
 import grpc
 
-from safelight._client.connection import Connection, Tls
+from safelight._client.connection import Connection, Tls, route_by_id
 from safelight._client.convert import request_to_proto
 from safelight._client.generation_state import GenerationPlan
 from safelight._client.retries import Retries
@@ -52,12 +52,13 @@ class BaseClient:
         self._closing = threading.Event()
         self._lock = threading.Lock()
 
-    def _plan_call(self, options: CallOptions) -> Retries:
-        return Retries(self._connection.call_arguments(options))
+    def _plan_call(self, request: object, options: CallOptions) -> Retries:
+        return Retries(route_by_id(self._connection.call_arguments(options), request))
 
     def _plan_generation(self, prompt: str, options: GenerateOptions) -> GenerationPlan:
         arguments = self._connection.generate_arguments(options)
         request = request_to_proto(prompt, options)
+        arguments = route_by_id(arguments, request)
         linger_s = _linger_s(request)
         return GenerationPlan(
             request, Retries(arguments, linger_s), self._closing, is_cancelled_by_id=linger_s > 0
@@ -74,7 +75,8 @@ class BaseClient:
             linger_s = _linger_s(request)
         else:
             linger_s, cancels = DEFAULT_LINGER_S, False
-        retries = Retries(self._connection.call_arguments(options), linger_s)
+        arguments = route_by_id(self._connection.call_arguments(options), request)
+        retries = Retries(arguments, linger_s)
         return GenerationPlan(
             request, retries, self._closing, is_cancelled_by_id=cancels and linger_s > 0
         )

@@ -177,7 +177,7 @@ class Client(BaseClient):
 
     def _call(self, method: Callable[..., Any], request: object, options: CallOptions) -> Any:
         """Make a call that has one response, with its retries; return the response."""
-        retries = self._plan_call(options)
+        retries = self._plan_call(request, options)
         while True:
             try:
                 with service_errors():

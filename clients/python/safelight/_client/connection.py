@@ -26,6 +26,8 @@ _CHANNEL_OPTIONS: tuple[tuple[str, str | int], ...] = (
     # Each client has a connection of its own. gRPC would share one, with its limit on calls.
     ("grpc.use_local_subchannel_pool", 1),
 )
+_GENERATION_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
 _LONGEST_TIMEOUT_S = 1e9
 """31 years. gRPC fails a call at once whose deadline is too far away for it."""
 
@@ -155,6 +157,18 @@ class Connection:
                 self.tls.root_certificates, self.tls.private_key, self.tls.certificate_chain
             )
         return grpc.ssl_channel_credentials() if self.tls else None
+
+
+def route_by_id(arguments: CallArguments, request: object) -> CallArguments:
+    """Add the id of the generation that a request is about, if any, as `x-generation-id`.
+
+    Proxies route by it, so that all calls about a generation reach the same replica.
+    """
+    generation_id = str(getattr(request, "generation_id", ""))
+    if not _GENERATION_ID.fullmatch(generation_id):  # the service refuses others by name
+        return arguments
+    metadata = (*arguments["metadata"], ("x-generation-id", generation_id))
+    return CallArguments(timeout=arguments["timeout"], metadata=metadata)
 
 
 def _check_timeout(timeout_s: float | None) -> None:

@@ -9,6 +9,7 @@ from grpc_health.v1 import health_pb2
 
 from safelight_service.auth.tokens import Caller, Tokens, current_caller
 from safelight_service.core.errors import UnauthenticatedError
+from safelight_service.core.observer import NULL_OBSERVER, Observer
 from safelight_service.grpc_server.interceptors.errors import refuse
 from safelight_service.grpc_server.interceptors.open_calls import log_refusal
 from safelight_settings import LineLimit
@@ -21,8 +22,9 @@ _BEARER = re.compile(r" *bearer:? +([!-~]+) *", re.IGNORECASE)
 class AccessInterceptor(grpc.aio.ServerInterceptor):
     """Sets `current_caller` for each call or refuses it; health needs no token."""
 
-    def __init__(self, tokens: Tokens) -> None:
+    def __init__(self, tokens: Tokens, observer: Observer = NULL_OBSERVER) -> None:
         self._tokens = tokens
+        self._observer = observer
         self._lines = LineLimit(max_count=1)
 
     async def intercept_service(
@@ -37,9 +39,9 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
                 current_caller.set(self._find_caller(handler_call_details.invocation_metadata))
             except UnauthenticatedError as error:
                 log_refusal(error, self._lines)
-                return refuse(error)
+                return refuse(error, self._observer)
             except Exception as error:
-                return refuse(error)
+                return refuse(error, self._observer)
         return await continuation(handler_call_details)
 
     def _find_caller(self, metadata: Iterable[tuple[str, str | bytes]]) -> Caller:

@@ -69,11 +69,11 @@ class FaultInterceptor(grpc.aio.ServerInterceptor):
         )
 
 
-def refuse(error: Exception) -> _Handler:
+def refuse(error: Exception, observer: Observer = NULL_OBSERVER) -> _Handler:
     """Return a handler for any kind of method that reads nothing and fails with the error."""
 
     async def behaviour(requests: AsyncIterator[bytes], context: _Context) -> None:
-        await _abort(context, error, NULL_OBSERVER)
+        await _abort(context, error, observer)
 
     return grpc.stream_stream_rpc_method_handler(behaviour)
 

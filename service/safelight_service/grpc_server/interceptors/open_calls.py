@@ -20,6 +20,7 @@ from safelight_service.core.errors import (
     SafelightError,
     TooManyCallsError,
 )
+from safelight_service.core.observer import NULL_OBSERVER, Observer
 from safelight_service.grpc_server.interceptors.errors import MALFORMED
 from safelight_service.grpc_server.interceptors.handlers import (
     Behaviour,
@@ -33,7 +34,12 @@ from safelight_settings import LineLimit, TrustedProxies
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
-_CHECK = f"/{health_pb2.DESCRIPTOR.services_by_name['Health'].full_name}/Check"
+_HEALTH = f"/{health_pb2.DESCRIPTOR.services_by_name['Health'].full_name}"
+_KINDS = {f"{_HEALTH}/Check": "check", f"{_HEALTH}/Watch": "watch"}
+"""Kinds of calls that count apart, by method."""
+
+_WATCH_SHARE = 50
+"""A caller may have this part of its calls as `Health/Watch`, which never ends by itself."""
 
 _ARRIVING = 16
 """Requests of a caller that may arrive at the same time, each of up to 4 MiB; others wait."""
@@ -56,12 +62,20 @@ class OpenCallsInterceptor(grpc.aio.ServerInterceptor):
 
     A caller is a token, or a host where calls have no token. Health checks count apart, so that
     no other calls of their host can cause their refusal: a supervisor would restart the service.
+    Of watches of the health it has a fiftieth, so that few hosts cannot hold all connections.
     A request that has not arrived after `request_s` seconds is refused, too.
     """
 
-    def __init__(self, max_count: int, request_s: float, proxies: TrustedProxies) -> None:
+    def __init__(
+        self,
+        max_count: int,
+        request_s: float,
+        proxies: TrustedProxies,
+        observer: Observer = NULL_OBSERVER,
+    ) -> None:
         """`proxies` are the peers that may state the addresses of their clients."""
         self._max_count = max_count
+        self._observer = observer
         self._request_s = request_s
         self._proxies = proxies
         self._callers: dict[str, _Calls] = {}
@@ -76,7 +90,7 @@ class OpenCallsInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:
             return handler
-        kind = "check" if handler_call_details.method == _CHECK else "call"
+        kind = _KINDS.get(handler_call_details.method, "call")
         behaviour = self._limit(handler, kind)
         return replace_behaviour(handler, behaviour, reads_stream=True)
 
@@ -91,6 +105,7 @@ class OpenCallsInterceptor(grpc.aio.ServerInterceptor):
                         request = await self._read(context, places)
                     return await behaviour(request, context)
             except _REFUSALS as error:
+                self._observer.call_failed(reason_of(error))
                 await context.abort_with_status(to_status(error))
 
         async def stream(requests: AsyncIterator[Any], context: _Context) -> AsyncIterator[Any]:
@@ -103,6 +118,7 @@ class OpenCallsInterceptor(grpc.aio.ServerInterceptor):
                         async for response in responses:
                             yield response
             except _REFUSALS as error:
+                self._observer.call_failed(reason_of(error))
                 await context.abort_with_status(to_status(error))
 
         return stream if inspect.isasyncgenfunction(behaviour) else call
@@ -139,8 +155,11 @@ class OpenCallsInterceptor(grpc.aio.ServerInterceptor):
         tenant = find_tenant(caller, context.peer(), metadata, self._proxies)
         name = f"{kind} {'of' if caller is None else 'of token'} {tenant.name}"
         calls = self._callers.setdefault(name, _Calls())
-        if calls.count >= self._max_count:
-            error = TooManyCallsError(self._max_count)
+        max_count = self._max_count
+        if kind == "watch":
+            max_count = max(1, max_count // _WATCH_SHARE)
+        if calls.count >= max_count:
+            error = TooManyCallsError(max_count)
             log_refusal(error, self._lines)
             raise error
         calls.count += 1

@@ -1,6 +1,5 @@
 {{/*
 Envoy's configuration: deploy/envoy.yaml of the repository, in front of all replicas.
-Calls with the same x-generation-id reach the same replica; health is asked for by gRPC.
 */}}
 {{- define "safelight.envoyConfig" -}}
 {{- $config := .Files.Get "files/envoy.yaml" | fromYaml -}}
@@ -20,13 +19,6 @@ Calls with the same x-generation-id reach the same replica; health is asked for 
 {{- range .Values.envoy.corsOrigins -}}{{- $origins = append $origins (dict "exact" .) -}}{{- end -}}
 {{- $_ := set (index $host.typed_per_filter_config "envoy.filters.http.cors") "allow_origin_string_match" $origins -}}
 {{- end -}}
-{{- $cors := index $host.typed_per_filter_config "envoy.filters.http.cors" -}}
-{{- if not (contains "x-generation-id" $cors.allow_headers) -}}
-{{- $_ := set $cors "allow_headers" (printf "%s, x-generation-id" (trim $cors.allow_headers)) -}}
-{{- end -}}
-{{- range $host.routes -}}
-{{- $_ := set .route "hash_policy" (list (dict "header" (dict "header_name" "x-generation-id"))) -}}
-{{- end -}}
 
 {{- $_ := mergeOverwrite $cluster (include "safelight.replicasCluster" . | fromYaml) -}}
 {{- if .Values.service.tls.existingSecret -}}
@@ -44,8 +36,6 @@ socket_address: {address: {{ index . 0 }}, port_value: {{ index . 1 }}}
 {{- end -}}
 
 {{- define "safelight.replicasCluster" -}}
-lb_policy: RING_HASH
-ring_hash_lb_config: {minimum_ring_size: 16384}
 # All calls of the fleet pass; each replica limits its own.
 circuit_breakers:
   thresholds:
@@ -53,19 +43,6 @@ circuit_breakers:
       max_pending_requests: 100000
       max_requests: 100000
       retry_budget: {budget_percent: {value: 20}, min_retry_concurrency: 100}
-common_lb_config: {healthy_panic_threshold: {value: 0}}
-health_checks:
-  - timeout: 2s
-    interval: 2s
-    no_traffic_interval: 2s # not a minute, until which the first fault would go unnoticed
-    unhealthy_threshold: 2
-    healthy_threshold: 1
-    grpc_health_check: {}
-typed_extension_protocol_options:
-  envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
-    explicit_http_config:
-      # Finds a silent replica before the stream's idle timeout.
-      http2_protocol_options: {connection_keepalive: {interval: 15s, timeout: 5s}}
 load_assignment:
   cluster_name: safelight
   endpoints:
