@@ -70,6 +70,10 @@ test-docs: $(INSTALLED) ## Run the commands and examples of the documentation as
 examples: $(INSTALLED) ## Build and try the examples in Go, C++, Ruby and Java that are installed
 	pytest -m examples tests/examples
 
+.PHONY: test-typescript
+test-typescript: $(INSTALLED) ## Check and test the TypeScript client; installs its packages
+	scripts/test-typescript
+
 .PHONY: conformance
 conformance: $(INSTALLED) ## Try the clients of all languages that are installed on the contract's vectors
 	python -m clients.conformance
@@ -107,6 +111,7 @@ format: $(INSTALLED) ## Format Python and the contract
 .PHONY: generate
 generate: $(INSTALLED) ## Regenerate the stubs from protos/, and the schema of the chart's settings
 	scripts/generate-stubs $(STUBS)
+	test ! -d clients/typescript/node_modules || scripts/generate-typescript-stubs clients/typescript/src/gen
 	PYTHONPATH=. python -m support.deploy.schema
 
 FUZZ_S ?= 20
