@@ -36,6 +36,9 @@ def event_line(event: Event) -> dict[str, Any]:
                     "parameters": _parameters(event.parameters),
                     "image_count": event.image_count,
                     "output": output if any(output.values()) else None,
+                    "adapters": [
+                        {"name": name, "scale": scale} for name, scale in event.adapters.items()
+                    ],
                 }
             }
         case Image():

@@ -26,6 +26,7 @@ _OPTIONS = {
     "height": ("parameters", "height"),
     "scheduler": ("parameters", "scheduler"),
     "seed": ("parameters", "seed"),
+    "adapters": ("adapters",),
     "linger": ("linger",),
 }
 """Paths of the client's options in a request."""
@@ -48,6 +49,8 @@ def generate_options(request: Mapping[str, Any]) -> dict[str, Any]:
         options["linger"] = float(options["linger"].removesuffix("s"))
     if "seed" in options:
         options["seed"] = int(options["seed"])
+    if "adapters" in options:
+        options["adapters"] = {each["name"]: each.get("scale") for each in options["adapters"]}
     return options
 
 

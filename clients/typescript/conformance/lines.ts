@@ -13,8 +13,11 @@ export function eventLine({ type, ...event }: GenerationEvent): object {
   const fields: Record<string, unknown> = { ...event };
   if ("cache" in event) fields.cache = enumName("CACHE_STATUS", event.cache);
   if ("outputMimeType" in event) {
-    const { outputMimeType, outputQuality, ...rest } = event;
-    return { accepted: { ...rest, output: { mimeType: outputMimeType, quality: outputQuality } } };
+    const { outputMimeType, outputQuality, adapters: scales, ...rest } = event;
+    const adapters = Object.entries(scales).map(([name, scale]) => ({ name, scale }));
+    return {
+      accepted: { ...rest, adapters, output: { mimeType: outputMimeType, quality: outputQuality } },
+    };
   }
   if (!("sha256" in event)) return { [type]: fields };
   const { data, ...header } = event;

@@ -31,6 +31,7 @@ function generateOptions(json: JsonValue): GenerateOptions {
     previewEvery: request.preview?.intervalSteps,
     previewMimeType: request.preview?.mimeType,
     previewMaxSidePx: request.preview?.maxSidePx,
+    adapters: Object.fromEntries(request.adapters.map(({ name, scale }) => [name, scale])),
     lingerMs: request.linger && Number(request.linger.seconds) * 1e3 + request.linger.nanos / 1e6,
   };
 }

@@ -33,6 +33,7 @@ const TEXT_TO_IMAGE = {
   useCache: isBoolean,
   generationId: isText,
   lingerMs: milliseconds(LONGEST_LINGER_MS),
+  adapters: areScales,
   outputMimeType: isText,
   outputQuality: isInt32,
 } satisfies Record<keyof TextToImageOptions, Check>;
@@ -84,6 +85,14 @@ function ofType(type: "boolean" | "number" | "object" | "string"): Check {
   return (name, value) => {
     if (typeof value !== type || value === null) throw new TypeError(`${name} must be a ${type}`);
   };
+}
+
+function areScales(name: string, value: unknown): void {
+  ofType("object")(name, value);
+  for (const [adapter, scale] of Object.entries(value as object)) {
+    isText(name, adapter);
+    if (scale !== undefined) isNumber(`${name}.${adapter}`, scale);
+  }
 }
 
 function integer(max: bigint): Check {

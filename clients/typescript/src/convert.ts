@@ -17,7 +17,7 @@ import type {
   Usage,
 } from "./events.js";
 import * as pb from "./gen/safelight/v1/text_to_image_pb.js";
-import type { Capabilities, Limits, Model, ModelState, Scheduler } from "./models.js";
+import type { Adapter, Capabilities, Limits, Model, ModelState, Scheduler } from "./models.js";
 import type { Parameters } from "./parameters.js";
 
 const CACHE_STATUSES: Partial<Record<pb.CacheStatus, CacheStatus>> = {
@@ -53,6 +53,7 @@ export function acceptedFromProto(message: pb.GenerationAccepted): Accepted {
     modelRevision: message.modelRevision,
     parameters: parametersFromProto(message.parameters),
     imageCount: message.imageCount,
+    adapters: Object.fromEntries(message.adapters.map(({ name, scale }) => [name, scale ?? 0])),
     outputMimeType: message.output?.mimeType ?? "",
     outputQuality: message.output?.quality,
   };
@@ -189,6 +190,17 @@ function capabilitiesFromProto(message: pb.ModelCapabilities): Capabilities {
     limits: limitsFromProto(message.limits),
     hasPreviews: message.hasPreviews,
     deviceType: message.deviceType,
+    adapters: message.adapters.map(adapterFromProto),
+  };
+}
+
+function adapterFromProto(message: pb.Adapter): Adapter {
+  return {
+    name: message.name,
+    description: message.description,
+    defaultScale: message.defaultScale,
+    minScale: message.minScale,
+    maxScale: message.maxScale,
   };
 }
 

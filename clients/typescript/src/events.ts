@@ -51,6 +51,8 @@ export interface Accepted {
   readonly parameters: Parameters;
   /** Number of images. */
   readonly imageCount: number;
+  /** Scales of the adapters by name, in the requested order. */
+  readonly adapters: Readonly<Record<string, number>>;
   /** MIME type of the images. */
   readonly outputMimeType: string;
   /** Quality of the images; undefined for a lossless format. */

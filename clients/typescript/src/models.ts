@@ -47,6 +47,20 @@ export interface Limits {
   readonly maxStepReuse: number;
 }
 
+/** An adapter (LoRA) of a model, for the option `adapters`. */
+export interface Adapter {
+  /** Name for requests. */
+  readonly name: string;
+  /** Effect and trigger words, by the operator; may be empty. */
+  readonly description: string;
+  /** Scale of requests that leave it unset. */
+  readonly defaultScale: number;
+  /** Lowest scale. */
+  readonly minScale: number;
+  /** Highest scale. */
+  readonly maxScale: number;
+}
+
 /** Parameters and limits of a loaded model. */
 export interface Capabilities {
   /** Class of its diffusers pipeline. */
@@ -63,6 +77,8 @@ export interface Capabilities {
   readonly hasPreviews: boolean;
   /** Type of its device: `cpu`, `cuda` or `mps`; empty if unknown. */
   readonly deviceType: string;
+  /** Its adapters, in the operator's order. */
+  readonly adapters: readonly Adapter[];
 }
 
 /** A model of the service. */

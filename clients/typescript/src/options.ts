@@ -64,6 +64,8 @@ export interface TextToImageOptions extends CallOptions {
    * Absent: 10,000.
    */
   readonly lingerMs?: number;
+  /** Scales of adapters (LoRA) of the model, by name; undefined takes the adapter's default. */
+  readonly adapters?: Readonly<Record<string, number | undefined>>;
   /** image/png, image/jpeg or image/webp. Absent: image/png. */
   readonly outputMimeType?: string;
   /** Quality of JPEG and WebP, from 1 to 100. Absent: 95. */

@@ -32,6 +32,7 @@ export function requestToProto(prompt: string, options: GenerateOptions): Genera
       mimeType: options.previewMimeType,
       maxSidePx: options.previewMaxSidePx,
     },
+    adapters: Object.entries(options.adapters ?? {}).map(([name, scale]) => ({ name, scale })),
     linger: lingerMs > 0 ? durationFromMs(lingerMs) : undefined,
   });
 }

@@ -23,7 +23,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file safelight/v1/text_to_image.proto.
  */
 export const file_safelight_v1_text_to_image: GenFile = /*@__PURE__*/
-  fileDesc("CiBzYWZlbGlnaHQvdjEvdGV4dF90b19pbWFnZS5wcm90bxIMc2FmZWxpZ2h0LnYxIrECCg9HZW5lcmF0ZVJlcXVlc3QSDgoGaW5wdXRzGAEgASgJEjcKCnBhcmFtZXRlcnMYAiABKAsyIy5zYWZlbGlnaHQudjEuVGV4dFRvSW1hZ2VQYXJhbWV0ZXJzEg0KBW1vZGVsGAMgASgJEhUKDWdlbmVyYXRpb25faWQYBCABKAkSGAoLaW1hZ2VfY291bnQYBSABKAVIAIgBARIrCgZvdXRwdXQYBiABKAsyGy5zYWZlbGlnaHQudjEuT3V0cHV0T3B0aW9ucxItCgdwcmV2aWV3GAcgASgLMhwuc2FmZWxpZ2h0LnYxLlByZXZpZXdPcHRpb25zEikKBmxpbmdlchgIIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIOCgxfaW1hZ2VfY291bnQiQAoQR2VuZXJhdGVSZXNwb25zZRIsCgVldmVudBgBIAEoCzIdLnNhZmVsaWdodC52MS5HZW5lcmF0aW9uRXZlbnQiLwoWV2F0Y2hHZW5lcmF0aW9uUmVxdWVzdBIVCg1nZW5lcmF0aW9uX2lkGAEgASgJIkcKF1dhdGNoR2VuZXJhdGlvblJlc3BvbnNlEiwKBWV2ZW50GAEgASgLMh0uc2FmZWxpZ2h0LnYxLkdlbmVyYXRpb25FdmVudCIwChdDYW5jZWxHZW5lcmF0aW9uUmVxdWVzdBIVCg1nZW5lcmF0aW9uX2lkGAEgASgJIkgKGENhbmNlbEdlbmVyYXRpb25SZXNwb25zZRIsCgVzdGF0ZRgBIAEoDjIdLnNhZmVsaWdodC52MS5HZW5lcmF0aW9uU3RhdGUiEwoRTGlzdE1vZGVsc1JlcXVlc3QiOQoSTGlzdE1vZGVsc1Jlc3BvbnNlEiMKBm1vZGVscxgBIAMoCzITLnNhZmVsaWdodC52MS5Nb2RlbCIgCg9HZXRNb2RlbFJlcXVlc3QSDQoFbW9kZWwYASABKAkiNgoQR2V0TW9kZWxSZXNwb25zZRIiCgVtb2RlbBgBIAEoCzITLnNhZmVsaWdodC52MS5Nb2RlbCLbAgoVVGV4dFRvSW1hZ2VQYXJhbWV0ZXJzEhsKDmd1aWRhbmNlX3NjYWxlGAEgASgBSACIAQESHAoPbmVnYXRpdmVfcHJvbXB0GAIgASgJSAGIAQESIAoTbnVtX2luZmVyZW5jZV9zdGVwcxgDIAEoBUgCiAEBEhIKBXdpZHRoGAQgASgFSAOIAQESEwoGaGVpZ2h0GAUgASgFSASIAQESFgoJc2NoZWR1bGVyGAYgASgJSAWIAQESEQoEc2VlZBgHIAEoA0gGiAEBEhcKCnN0ZXBfcmV1c2UYCCABKAFIB4gBAUIRCg9fZ3VpZGFuY2Vfc2NhbGVCEgoQX25lZ2F0aXZlX3Byb21wdEIWChRfbnVtX2luZmVyZW5jZV9zdGVwc0IICgZfd2lkdGhCCQoHX2hlaWdodEIMCgpfc2NoZWR1bGVyQgcKBV9zZWVkQg0KC19zdGVwX3JldXNlIkQKDU91dHB1dE9wdGlvbnMSEQoJbWltZV90eXBlGAEgASgJEhQKB3F1YWxpdHkYAiABKAVIAIgBAUIKCghfcXVhbGl0eSJlCg5QcmV2aWV3T3B0aW9ucxIWCg5pbnRlcnZhbF9zdGVwcxgBIAEoBRIRCgltaW1lX3R5cGUYAiABKAkSGAoLbWF4X3NpZGVfcHgYAyABKAVIAIgBAUIOCgxfbWF4X3NpZGVfcHgi3AMKD0dlbmVyYXRpb25FdmVudBI0CghhY2NlcHRlZBgBIAEoCzIgLnNhZmVsaWdodC52MS5HZW5lcmF0aW9uQWNjZXB0ZWRIABIwCgZxdWV1ZWQYAiABKAsyHi5zYWZlbGlnaHQudjEuR2VuZXJhdGlvblF1ZXVlZEgAEjMKDW1vZGVsX2xvYWRpbmcYAyABKAsyGi5zYWZlbGlnaHQudjEuTW9kZWxMb2FkaW5nSAASLgoIcHJvZ3Jlc3MYBCABKAsyGi5zYWZlbGlnaHQudjEuU3RlcFByb2dyZXNzSAASLQoHcHJldmlldxgFIAEoCzIaLnNhZmVsaWdodC52MS5JbWFnZVByZXZpZXdIABIqCgVpbWFnZRgGIAEoCzIZLnNhZmVsaWdodC52MS5JbWFnZUhlYWRlckgAEikKBWNodW5rGAcgASgLMhguc2FmZWxpZ2h0LnYxLkltYWdlQ2h1bmtIABI2Cgljb21wbGV0ZWQYCCABKAsyIS5zYWZlbGlnaHQudjEuR2VuZXJhdGlvbkNvbXBsZXRlZEgAEjYKCXJlc3RhcnRlZBgJIAEoCzIhLnNhZmVsaWdodC52MS5HZW5lcmF0aW9uUmVzdGFydGVkSABCBgoEa2luZCLNAQoSR2VuZXJhdGlvbkFjY2VwdGVkEhUKDWdlbmVyYXRpb25faWQYASABKAkSDQoFbW9kZWwYAiABKAkSFgoObW9kZWxfcmV2aXNpb24YAyABKAkSNwoKcGFyYW1ldGVycxgEIAEoCzIjLnNhZmVsaWdodC52MS5UZXh0VG9JbWFnZVBhcmFtZXRlcnMSEwoLaW1hZ2VfY291bnQYBSABKAUSKwoGb3V0cHV0GAYgASgLMhsuc2FmZWxpZ2h0LnYxLk91dHB1dE9wdGlvbnMiVwoQR2VuZXJhdGlvblF1ZXVlZBIQCghwb3NpdGlvbhgBIAEoBRIxCg5lc3RpbWF0ZWRfd2FpdBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJtCgxNb2RlbExvYWRpbmcSDQoFbW9kZWwYASABKAkSFQoIZnJhY3Rpb24YAiABKAFIAIgBARIqCgdlbGFwc2VkGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQgsKCV9mcmFjdGlvbiKpAQoMU3RlcFByb2dyZXNzEgwKBHN0ZXAYASABKAUSEgoKc3RlcF9jb3VudBgCIAEoBRITCgtpbWFnZV9pbmRleBgDIAEoBRIqCgdlbGFwc2VkGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjYKE2VzdGltYXRlZF9yZW1haW5pbmcYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iSgoTR2VuZXJhdGlvblJlc3RhcnRlZBIVCg1yZXN0YXJ0X2NvdW50GAEgASgFEhwKFHJlY292ZXJlZF9zdGVwX2NvdW50GAIgASgFInEKDEltYWdlUHJldmlldxITCgtpbWFnZV9pbmRleBgBIAEoBRIMCgRzdGVwGAIgASgFEhEKCW1pbWVfdHlwZRgDIAEoCRINCgV3aWR0aBgEIAEoBRIOCgZoZWlnaHQYBSABKAUSDAoEZGF0YRgGIAEoDCKaAQoLSW1hZ2VIZWFkZXISEwoLaW1hZ2VfaW5kZXgYASABKAUSEQoJbWltZV90eXBlGAIgASgJEg0KBXdpZHRoGAMgASgFEg4KBmhlaWdodBgEIAEoBRISCgpzaXplX2J5dGVzGAUgASgDEg4KBnNoYTI1NhgGIAEoCRIMCgRzZWVkGAcgASgDEhIKCmlzX2ZsYWdnZWQYCCABKAgiRQoKSW1hZ2VDaHVuaxITCgtpbWFnZV9pbmRleBgBIAEoBRIUCgxvZmZzZXRfYnl0ZXMYAiABKAMSDAoEZGF0YRgDIAEoDCKYAgoTR2VuZXJhdGlvbkNvbXBsZXRlZBIwCgd0aW1pbmdzGAEgASgLMh8uc2FmZWxpZ2h0LnYxLkdlbmVyYXRpb25UaW1pbmdzEhIKCnN0ZXBfY291bnQYAiABKAUSLgoMYmF0Y2hfd2lkdGhzGAMgAygLMhguc2FmZWxpZ2h0LnYxLkJhdGNoV2lkdGgSKAoFY2FjaGUYBCABKA4yGS5zYWZlbGlnaHQudjEuQ2FjaGVTdGF0dXMSLAoFdXNhZ2UYBSABKAsyHS5zYWZlbGlnaHQudjEuR2VuZXJhdGlvblVzYWdlEhwKFHJldXNlZF9mb3J3YXJkX2NvdW50GAcgASgDEhUKDXJlc3RhcnRfY291bnQYBiABKAUifwoPR2VuZXJhdGlvblVzYWdlEi4KC2RldmljZV90aW1lGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhMKC2ltYWdlX2NvdW50GAIgASgFEhMKC3BpeGVsX2NvdW50GAMgASgDEhIKCnN0ZXBfY291bnQYBCABKAUiOAoKQmF0Y2hXaWR0aBITCgtpbWFnZV9jb3VudBgBIAEoBRIVCg1mb3J3YXJkX2NvdW50GAIgASgFIs4CChFHZW5lcmF0aW9uVGltaW5ncxItCgptb2RlbF9sb2FkGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEigKBXF1ZXVlGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEi4KC3RleHRfZW5jb2RlGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEioKB2Rlbm9pc2UYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKQoGZGVjb2RlGAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEi8KDGltYWdlX2VuY29kZRgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIoCgV0b3RhbBgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiKbAQoFTW9kZWwSDAoEbmFtZRgBIAEoCRIQCghyZXZpc2lvbhgCIAEoCRISCgppc19kZWZhdWx0GAMgASgIEicKBXN0YXRlGAQgASgOMhguc2FmZWxpZ2h0LnYxLk1vZGVsU3RhdGUSNQoMY2FwYWJpbGl0aWVzGAUgASgLMh8uc2FmZWxpZ2h0LnYxLk1vZGVsQ2FwYWJpbGl0aWVzIoMCChFNb2RlbENhcGFiaWxpdGllcxIWCg5waXBlbGluZV9jbGFzcxgBIAEoCRIcChRzdXBwb3J0ZWRfcGFyYW1ldGVycxgCIAMoCRI1CghkZWZhdWx0cxgDIAEoCzIjLnNhZmVsaWdodC52MS5UZXh0VG9JbWFnZVBhcmFtZXRlcnMSKwoKc2NoZWR1bGVycxgEIAMoCzIXLnNhZmVsaWdodC52MS5TY2hlZHVsZXISKQoGbGltaXRzGAUgASgLMhkuc2FmZWxpZ2h0LnYxLk1vZGVsTGltaXRzEhQKDGhhc19wcmV2aWV3cxgGIAEoCBITCgtkZXZpY2VfdHlwZRgHIAEoCSJaCglTY2hlZHVsZXISDAoEbmFtZRgBIAEoCRIPCgdhbGlhc2VzGAIgAygJEhsKDm1heF9zdGVwX2NvdW50GAMgASgFSACIAQFCEQoPX21heF9zdGVwX2NvdW50IrMCCgtNb2RlbExpbWl0cxITCgttaW5fc2lkZV9weBgBIAEoBRITCgttYXhfc2lkZV9weBgCIAEoBRIYChBzaXplX211bHRpcGxlX3B4GAMgASgFEhcKD21heF9waXhlbF9jb3VudBgEIAEoAxIWCg5tYXhfc3RlcF9jb3VudBgFIAEoBRIaChJtYXhfZ3VpZGFuY2Vfc2NhbGUYBiABKAESFwoPbWF4X2ltYWdlX2NvdW50GAcgASgFEiMKFm1heF9wcm9tcHRfdG9rZW5fY291bnQYCCABKAVIAIgBARIiChptYXhfcHJvbXB0X2NoYXJhY3Rlcl9jb3VudBgJIAEoBRIWCg5tYXhfc3RlcF9yZXVzZRgKIAEoAUIZChdfbWF4X3Byb21wdF90b2tlbl9jb3VudCpxCgtDYWNoZVN0YXR1cxIcChhDQUNIRV9TVEFUVVNfVU5TUEVDSUZJRUQQABIUChBDQUNIRV9TVEFUVVNfSElUEAESFQoRQ0FDSEVfU1RBVFVTX01JU1MQAhIXChNDQUNIRV9TVEFUVVNfQllQQVNTEAMqkAEKD0dlbmVyYXRpb25TdGF0ZRIgChxHRU5FUkFUSU9OX1NUQVRFX1VOU1BFQ0lGSUVEEAASHgoaR0VORVJBVElPTl9TVEFURV9DT01QTEVURUQQARIbChdHRU5FUkFUSU9OX1NUQVRFX0ZBSUxFRBACEh4KGkdFTkVSQVRJT05fU1RBVEVfQ0FOQ0VMTEVEEAMqjQEKCk1vZGVsU3RhdGUSGwoXTU9ERUxfU1RBVEVfVU5TUEVDSUZJRUQQABIaChZNT0RFTF9TVEFURV9OT1RfTE9BREVEEAESFwoTTU9ERUxfU1RBVEVfTE9BRElORxACEhUKEU1PREVMX1NUQVRFX1JFQURZEAMSFgoSTU9ERUxfU1RBVEVfRkFJTEVEEAQywgMKElRleHRUb0ltYWdlU2VydmljZRJLCghHZW5lcmF0ZRIdLnNhZmVsaWdodC52MS5HZW5lcmF0ZVJlcXVlc3QaHi5zYWZlbGlnaHQudjEuR2VuZXJhdGVSZXNwb25zZTABEmAKD1dhdGNoR2VuZXJhdGlvbhIkLnNhZmVsaWdodC52MS5XYXRjaEdlbmVyYXRpb25SZXF1ZXN0GiUuc2FmZWxpZ2h0LnYxLldhdGNoR2VuZXJhdGlvblJlc3BvbnNlMAESYQoQQ2FuY2VsR2VuZXJhdGlvbhIlLnNhZmVsaWdodC52MS5DYW5jZWxHZW5lcmF0aW9uUmVxdWVzdBomLnNhZmVsaWdodC52MS5DYW5jZWxHZW5lcmF0aW9uUmVzcG9uc2USTwoKTGlzdE1vZGVscxIfLnNhZmVsaWdodC52MS5MaXN0TW9kZWxzUmVxdWVzdBogLnNhZmVsaWdodC52MS5MaXN0TW9kZWxzUmVzcG9uc2USSQoIR2V0TW9kZWwSHS5zYWZlbGlnaHQudjEuR2V0TW9kZWxSZXF1ZXN0Gh4uc2FmZWxpZ2h0LnYxLkdldE1vZGVsUmVzcG9uc2VCvQEKJ2lvLmdpdGh1Yi5zYWZlbGlnaHRwcm9qZWN0LnNhZmVsaWdodC52MUIQVGV4dFRvSW1hZ2VQcm90b1ABWkpnaXRodWIuY29tL3NhZmVsaWdodC1wcm9qZWN0L3NhZmVsaWdodC9jbGllbnRzL2dvL3NhZmVsaWdodC92MTtzYWZlbGlnaHR2MaICA1NGTKoCDFNhZmVsaWdodC5WMcoCDFNhZmVsaWdodFxWMeoCDVNhZmVsaWdodDo6VjFiBnByb3RvMw", [file_google_protobuf_duration]);
+  fileDesc("CiBzYWZlbGlnaHQvdjEvdGV4dF90b19pbWFnZS5wcm90bxIMc2FmZWxpZ2h0LnYxIt0CCg9HZW5lcmF0ZVJlcXVlc3QSDgoGaW5wdXRzGAEgASgJEjcKCnBhcmFtZXRlcnMYAiABKAsyIy5zYWZlbGlnaHQudjEuVGV4dFRvSW1hZ2VQYXJhbWV0ZXJzEg0KBW1vZGVsGAMgASgJEhUKDWdlbmVyYXRpb25faWQYBCABKAkSGAoLaW1hZ2VfY291bnQYBSABKAVIAIgBARIrCgZvdXRwdXQYBiABKAsyGy5zYWZlbGlnaHQudjEuT3V0cHV0T3B0aW9ucxItCgdwcmV2aWV3GAcgASgLMhwuc2FmZWxpZ2h0LnYxLlByZXZpZXdPcHRpb25zEikKBmxpbmdlchgIIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIqCghhZGFwdGVycxgJIAMoCzIYLnNhZmVsaWdodC52MS5BZGFwdGVyVXNlQg4KDF9pbWFnZV9jb3VudCI4CgpBZGFwdGVyVXNlEgwKBG5hbWUYASABKAkSEgoFc2NhbGUYAiABKAFIAIgBAUIICgZfc2NhbGUiQAoQR2VuZXJhdGVSZXNwb25zZRIsCgVldmVudBgBIAEoCzIdLnNhZmVsaWdodC52MS5HZW5lcmF0aW9uRXZlbnQiLwoWV2F0Y2hHZW5lcmF0aW9uUmVxdWVzdBIVCg1nZW5lcmF0aW9uX2lkGAEgASgJIkcKF1dhdGNoR2VuZXJhdGlvblJlc3BvbnNlEiwKBWV2ZW50GAEgASgLMh0uc2FmZWxpZ2h0LnYxLkdlbmVyYXRpb25FdmVudCIwChdDYW5jZWxHZW5lcmF0aW9uUmVxdWVzdBIVCg1nZW5lcmF0aW9uX2lkGAEgASgJIkgKGENhbmNlbEdlbmVyYXRpb25SZXNwb25zZRIsCgVzdGF0ZRgBIAEoDjIdLnNhZmVsaWdodC52MS5HZW5lcmF0aW9uU3RhdGUiEwoRTGlzdE1vZGVsc1JlcXVlc3QiOQoSTGlzdE1vZGVsc1Jlc3BvbnNlEiMKBm1vZGVscxgBIAMoCzITLnNhZmVsaWdodC52MS5Nb2RlbCIgCg9HZXRNb2RlbFJlcXVlc3QSDQoFbW9kZWwYASABKAkiNgoQR2V0TW9kZWxSZXNwb25zZRIiCgVtb2RlbBgBIAEoCzITLnNhZmVsaWdodC52MS5Nb2RlbCLbAgoVVGV4dFRvSW1hZ2VQYXJhbWV0ZXJzEhsKDmd1aWRhbmNlX3NjYWxlGAEgASgBSACIAQESHAoPbmVnYXRpdmVfcHJvbXB0GAIgASgJSAGIAQESIAoTbnVtX2luZmVyZW5jZV9zdGVwcxgDIAEoBUgCiAEBEhIKBXdpZHRoGAQgASgFSAOIAQESEwoGaGVpZ2h0GAUgASgFSASIAQESFgoJc2NoZWR1bGVyGAYgASgJSAWIAQESEQoEc2VlZBgHIAEoA0gGiAEBEhcKCnN0ZXBfcmV1c2UYCCABKAFIB4gBAUIRCg9fZ3VpZGFuY2Vfc2NhbGVCEgoQX25lZ2F0aXZlX3Byb21wdEIWChRfbnVtX2luZmVyZW5jZV9zdGVwc0IICgZfd2lkdGhCCQoHX2hlaWdodEIMCgpfc2NoZWR1bGVyQgcKBV9zZWVkQg0KC19zdGVwX3JldXNlIkQKDU91dHB1dE9wdGlvbnMSEQoJbWltZV90eXBlGAEgASgJEhQKB3F1YWxpdHkYAiABKAVIAIgBAUIKCghfcXVhbGl0eSJlCg5QcmV2aWV3T3B0aW9ucxIWCg5pbnRlcnZhbF9zdGVwcxgBIAEoBRIRCgltaW1lX3R5cGUYAiABKAkSGAoLbWF4X3NpZGVfcHgYAyABKAVIAIgBAUIOCgxfbWF4X3NpZGVfcHgi3AMKD0dlbmVyYXRpb25FdmVudBI0CghhY2NlcHRlZBgBIAEoCzIgLnNhZmVsaWdodC52MS5HZW5lcmF0aW9uQWNjZXB0ZWRIABIwCgZxdWV1ZWQYAiABKAsyHi5zYWZlbGlnaHQudjEuR2VuZXJhdGlvblF1ZXVlZEgAEjMKDW1vZGVsX2xvYWRpbmcYAyABKAsyGi5zYWZlbGlnaHQudjEuTW9kZWxMb2FkaW5nSAASLgoIcHJvZ3Jlc3MYBCABKAsyGi5zYWZlbGlnaHQudjEuU3RlcFByb2dyZXNzSAASLQoHcHJldmlldxgFIAEoCzIaLnNhZmVsaWdodC52MS5JbWFnZVByZXZpZXdIABIqCgVpbWFnZRgGIAEoCzIZLnNhZmVsaWdodC52MS5JbWFnZUhlYWRlckgAEikKBWNodW5rGAcgASgLMhguc2FmZWxpZ2h0LnYxLkltYWdlQ2h1bmtIABI2Cgljb21wbGV0ZWQYCCABKAsyIS5zYWZlbGlnaHQudjEuR2VuZXJhdGlvbkNvbXBsZXRlZEgAEjYKCXJlc3RhcnRlZBgJIAEoCzIhLnNhZmVsaWdodC52MS5HZW5lcmF0aW9uUmVzdGFydGVkSABCBgoEa2luZCL5AQoSR2VuZXJhdGlvbkFjY2VwdGVkEhUKDWdlbmVyYXRpb25faWQYASABKAkSDQoFbW9kZWwYAiABKAkSFgoObW9kZWxfcmV2aXNpb24YAyABKAkSNwoKcGFyYW1ldGVycxgEIAEoCzIjLnNhZmVsaWdodC52MS5UZXh0VG9JbWFnZVBhcmFtZXRlcnMSEwoLaW1hZ2VfY291bnQYBSABKAUSKwoGb3V0cHV0GAYgASgLMhsuc2FmZWxpZ2h0LnYxLk91dHB1dE9wdGlvbnMSKgoIYWRhcHRlcnMYByADKAsyGC5zYWZlbGlnaHQudjEuQWRhcHRlclVzZSJXChBHZW5lcmF0aW9uUXVldWVkEhAKCHBvc2l0aW9uGAEgASgFEjEKDmVzdGltYXRlZF93YWl0GAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIm0KDE1vZGVsTG9hZGluZxINCgVtb2RlbBgBIAEoCRIVCghmcmFjdGlvbhgCIAEoAUgAiAEBEioKB2VsYXBzZWQYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CCwoJX2ZyYWN0aW9uIqkBCgxTdGVwUHJvZ3Jlc3MSDAoEc3RlcBgBIAEoBRISCgpzdGVwX2NvdW50GAIgASgFEhMKC2ltYWdlX2luZGV4GAMgASgFEioKB2VsYXBzZWQYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SNgoTZXN0aW1hdGVkX3JlbWFpbmluZxgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJKChNHZW5lcmF0aW9uUmVzdGFydGVkEhUKDXJlc3RhcnRfY291bnQYASABKAUSHAoUcmVjb3ZlcmVkX3N0ZXBfY291bnQYAiABKAUicQoMSW1hZ2VQcmV2aWV3EhMKC2ltYWdlX2luZGV4GAEgASgFEgwKBHN0ZXAYAiABKAUSEQoJbWltZV90eXBlGAMgASgJEg0KBXdpZHRoGAQgASgFEg4KBmhlaWdodBgFIAEoBRIMCgRkYXRhGAYgASgMIpoBCgtJbWFnZUhlYWRlchITCgtpbWFnZV9pbmRleBgBIAEoBRIRCgltaW1lX3R5cGUYAiABKAkSDQoFd2lkdGgYAyABKAUSDgoGaGVpZ2h0GAQgASgFEhIKCnNpemVfYnl0ZXMYBSABKAMSDgoGc2hhMjU2GAYgASgJEgwKBHNlZWQYByABKAMSEgoKaXNfZmxhZ2dlZBgIIAEoCCJFCgpJbWFnZUNodW5rEhMKC2ltYWdlX2luZGV4GAEgASgFEhQKDG9mZnNldF9ieXRlcxgCIAEoAxIMCgRkYXRhGAMgASgMIpgCChNHZW5lcmF0aW9uQ29tcGxldGVkEjAKB3RpbWluZ3MYASABKAsyHy5zYWZlbGlnaHQudjEuR2VuZXJhdGlvblRpbWluZ3MSEgoKc3RlcF9jb3VudBgCIAEoBRIuCgxiYXRjaF93aWR0aHMYAyADKAsyGC5zYWZlbGlnaHQudjEuQmF0Y2hXaWR0aBIoCgVjYWNoZRgEIAEoDjIZLnNhZmVsaWdodC52MS5DYWNoZVN0YXR1cxIsCgV1c2FnZRgFIAEoCzIdLnNhZmVsaWdodC52MS5HZW5lcmF0aW9uVXNhZ2USHAoUcmV1c2VkX2ZvcndhcmRfY291bnQYByABKAMSFQoNcmVzdGFydF9jb3VudBgGIAEoBSJ/Cg9HZW5lcmF0aW9uVXNhZ2USLgoLZGV2aWNlX3RpbWUYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEwoLaW1hZ2VfY291bnQYAiABKAUSEwoLcGl4ZWxfY291bnQYAyABKAMSEgoKc3RlcF9jb3VudBgEIAEoBSI4CgpCYXRjaFdpZHRoEhMKC2ltYWdlX2NvdW50GAEgASgFEhUKDWZvcndhcmRfY291bnQYAiABKAUizgIKEUdlbmVyYXRpb25UaW1pbmdzEi0KCm1vZGVsX2xvYWQYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKAoFcXVldWUYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLgoLdGV4dF9lbmNvZGUYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKgoHZGVub2lzZRgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIpCgZkZWNvZGUYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLwoMaW1hZ2VfZW5jb2RlGAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEigKBXRvdGFsGAcgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIpsBCgVNb2RlbBIMCgRuYW1lGAEgASgJEhAKCHJldmlzaW9uGAIgASgJEhIKCmlzX2RlZmF1bHQYAyABKAgSJwoFc3RhdGUYBCABKA4yGC5zYWZlbGlnaHQudjEuTW9kZWxTdGF0ZRI1CgxjYXBhYmlsaXRpZXMYBSABKAsyHy5zYWZlbGlnaHQudjEuTW9kZWxDYXBhYmlsaXRpZXMirAIKEU1vZGVsQ2FwYWJpbGl0aWVzEhYKDnBpcGVsaW5lX2NsYXNzGAEgASgJEhwKFHN1cHBvcnRlZF9wYXJhbWV0ZXJzGAIgAygJEjUKCGRlZmF1bHRzGAMgASgLMiMuc2FmZWxpZ2h0LnYxLlRleHRUb0ltYWdlUGFyYW1ldGVycxIrCgpzY2hlZHVsZXJzGAQgAygLMhcuc2FmZWxpZ2h0LnYxLlNjaGVkdWxlchIpCgZsaW1pdHMYBSABKAsyGS5zYWZlbGlnaHQudjEuTW9kZWxMaW1pdHMSFAoMaGFzX3ByZXZpZXdzGAYgASgIEhMKC2RldmljZV90eXBlGAcgASgJEicKCGFkYXB0ZXJzGAggAygLMhUuc2FmZWxpZ2h0LnYxLkFkYXB0ZXIiaQoHQWRhcHRlchIMCgRuYW1lGAEgASgJEhMKC2Rlc2NyaXB0aW9uGAIgASgJEhUKDWRlZmF1bHRfc2NhbGUYAyABKAESEQoJbWluX3NjYWxlGAQgASgBEhEKCW1heF9zY2FsZRgFIAEoASJaCglTY2hlZHVsZXISDAoEbmFtZRgBIAEoCRIPCgdhbGlhc2VzGAIgAygJEhsKDm1heF9zdGVwX2NvdW50GAMgASgFSACIAQFCEQoPX21heF9zdGVwX2NvdW50IrMCCgtNb2RlbExpbWl0cxITCgttaW5fc2lkZV9weBgBIAEoBRITCgttYXhfc2lkZV9weBgCIAEoBRIYChBzaXplX211bHRpcGxlX3B4GAMgASgFEhcKD21heF9waXhlbF9jb3VudBgEIAEoAxIWCg5tYXhfc3RlcF9jb3VudBgFIAEoBRIaChJtYXhfZ3VpZGFuY2Vfc2NhbGUYBiABKAESFwoPbWF4X2ltYWdlX2NvdW50GAcgASgFEiMKFm1heF9wcm9tcHRfdG9rZW5fY291bnQYCCABKAVIAIgBARIiChptYXhfcHJvbXB0X2NoYXJhY3Rlcl9jb3VudBgJIAEoBRIWCg5tYXhfc3RlcF9yZXVzZRgKIAEoAUIZChdfbWF4X3Byb21wdF90b2tlbl9jb3VudCpxCgtDYWNoZVN0YXR1cxIcChhDQUNIRV9TVEFUVVNfVU5TUEVDSUZJRUQQABIUChBDQUNIRV9TVEFUVVNfSElUEAESFQoRQ0FDSEVfU1RBVFVTX01JU1MQAhIXChNDQUNIRV9TVEFUVVNfQllQQVNTEAMqkAEKD0dlbmVyYXRpb25TdGF0ZRIgChxHRU5FUkFUSU9OX1NUQVRFX1VOU1BFQ0lGSUVEEAASHgoaR0VORVJBVElPTl9TVEFURV9DT01QTEVURUQQARIbChdHRU5FUkFUSU9OX1NUQVRFX0ZBSUxFRBACEh4KGkdFTkVSQVRJT05fU1RBVEVfQ0FOQ0VMTEVEEAMqjQEKCk1vZGVsU3RhdGUSGwoXTU9ERUxfU1RBVEVfVU5TUEVDSUZJRUQQABIaChZNT0RFTF9TVEFURV9OT1RfTE9BREVEEAESFwoTTU9ERUxfU1RBVEVfTE9BRElORxACEhUKEU1PREVMX1NUQVRFX1JFQURZEAMSFgoSTU9ERUxfU1RBVEVfRkFJTEVEEAQywgMKElRleHRUb0ltYWdlU2VydmljZRJLCghHZW5lcmF0ZRIdLnNhZmVsaWdodC52MS5HZW5lcmF0ZVJlcXVlc3QaHi5zYWZlbGlnaHQudjEuR2VuZXJhdGVSZXNwb25zZTABEmAKD1dhdGNoR2VuZXJhdGlvbhIkLnNhZmVsaWdodC52MS5XYXRjaEdlbmVyYXRpb25SZXF1ZXN0GiUuc2FmZWxpZ2h0LnYxLldhdGNoR2VuZXJhdGlvblJlc3BvbnNlMAESYQoQQ2FuY2VsR2VuZXJhdGlvbhIlLnNhZmVsaWdodC52MS5DYW5jZWxHZW5lcmF0aW9uUmVxdWVzdBomLnNhZmVsaWdodC52MS5DYW5jZWxHZW5lcmF0aW9uUmVzcG9uc2USTwoKTGlzdE1vZGVscxIfLnNhZmVsaWdodC52MS5MaXN0TW9kZWxzUmVxdWVzdBogLnNhZmVsaWdodC52MS5MaXN0TW9kZWxzUmVzcG9uc2USSQoIR2V0TW9kZWwSHS5zYWZlbGlnaHQudjEuR2V0TW9kZWxSZXF1ZXN0Gh4uc2FmZWxpZ2h0LnYxLkdldE1vZGVsUmVzcG9uc2VCvQEKJ2lvLmdpdGh1Yi5zYWZlbGlnaHRwcm9qZWN0LnNhZmVsaWdodC52MUIQVGV4dFRvSW1hZ2VQcm90b1ABWkpnaXRodWIuY29tL3NhZmVsaWdodC1wcm9qZWN0L3NhZmVsaWdodC9jbGllbnRzL2dvL3NhZmVsaWdodC92MTtzYWZlbGlnaHR2MaICA1NGTKoCDFNhZmVsaWdodC5WMcoCDFNhZmVsaWdodFxWMeoCDVNhZmVsaWdodDo6VjFiBnByb3RvMw", [file_google_protobuf_duration]);
 
 /**
  * Asks for one or more images of a prompt.
@@ -94,6 +94,15 @@ export type GenerateRequest = Message<"safelight.v1.GenerateRequest"> & {
    * @generated from field: google.protobuf.Duration linger = 8;
    */
   linger?: Duration | undefined;
+
+  /**
+   * Adapters to apply to the model, at most 16, each once; their effects add up.
+   * Empty: the model as it is. The service refuses adapters that are not in
+   * ModelCapabilities.adapters.
+   *
+   * @generated from field: repeated safelight.v1.AdapterUse adapters = 9;
+   */
+  adapters: AdapterUse[];
 };
 
 /**
@@ -102,6 +111,34 @@ export type GenerateRequest = Message<"safelight.v1.GenerateRequest"> & {
  */
 export const GenerateRequestSchema: GenMessage<GenerateRequest> = /*@__PURE__*/
   messageDesc(file_safelight_v1_text_to_image, 0);
+
+/**
+ * Applies one of the model's adapters (LoRA).
+ *
+ * @generated from message safelight.v1.AdapterUse
+ */
+export type AdapterUse = Message<"safelight.v1.AdapterUse"> & {
+  /**
+   * Name of the adapter, from ModelCapabilities.adapters.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * Strength, within the adapter's bounds. Unset: the adapter's default.
+   *
+   * @generated from field: optional double scale = 2;
+   */
+  scale?: number | undefined;
+};
+
+/**
+ * Describes the message safelight.v1.AdapterUse.
+ * Use `create(AdapterUseSchema)` to create a new message.
+ */
+export const AdapterUseSchema: GenMessage<AdapterUse> = /*@__PURE__*/
+  messageDesc(file_safelight_v1_text_to_image, 1);
 
 /**
  * The next event of a generation.
@@ -122,7 +159,7 @@ export type GenerateResponse = Message<"safelight.v1.GenerateResponse"> & {
  * Use `create(GenerateResponseSchema)` to create a new message.
  */
 export const GenerateResponseSchema: GenMessage<GenerateResponse> = /*@__PURE__*/
-  messageDesc(file_safelight_v1_text_to_image, 1);
+  messageDesc(file_safelight_v1_text_to_image, 2);
 
 /**
  * Asks for the events of a generation.
@@ -143,7 +180,7 @@ export type WatchGenerationRequest = Message<"safelight.v1.WatchGenerationReques
  * Use `create(WatchGenerationRequestSchema)` to create a new message.
  */
 export const WatchGenerationRequestSchema: GenMessage<WatchGenerationRequest> = /*@__PURE__*/
-  messageDesc(file_safelight_v1_text_to_image, 2);
+  messageDesc(file_safelight_v1_text_to_image, 3);
 
 /**
  * The next event of a watched generation.
@@ -164,7 +201,7 @@ export type WatchGenerationResponse = Message<"safelight.v1.WatchGenerationRespo
  * Use `create(WatchGenerationResponseSchema)` to create a new message.
  */
 export const WatchGenerationResponseSchema: GenMessage<WatchGenerationResponse> = /*@__PURE__*/
-  messageDesc(file_safelight_v1_text_to_image, 3);
+  messageDesc(file_safelight_v1_text_to_image, 4);
 
 /**
  * Asks to cancel a generation.
@@ -185,7 +222,7 @@ export type CancelGenerationRequest = Message<"safelight.v1.CancelGenerationRequ
  * Use `create(CancelGenerationRequestSchema)` to create a new message.
  */
 export const CancelGenerationRequestSchema: GenMessage<CancelGenerationRequest> = /*@__PURE__*/
-  messageDesc(file_safelight_v1_text_to_image, 4);
+  messageDesc(file_safelight_v1_text_to_image, 5);
 
 /**
  * The generation has ended.
@@ -206,7 +243,7 @@ export type CancelGenerationResponse = Message<"safelight.v1.CancelGenerationRes
  * Use `create(CancelGenerationResponseSchema)` to create a new message.
  */
 export const CancelGenerationResponseSchema: GenMessage<CancelGenerationResponse> = /*@__PURE__*/
-  messageDesc(file_safelight_v1_text_to_image, 5);
+  messageDesc(file_safelight_v1_text_to_image, 6);
 
 /**
  * Asks for the served models.
@@ -221,7 +258,7 @@ export type ListModelsRequest = Message<"safelight.v1.ListModelsRequest"> & {
  * Use `create(ListModelsRequestSchema)` to create a new message.
  */
 export const ListModelsRequestSchema: GenMessage<ListModelsRequest> = /*@__PURE__*/
-  messageDesc(file_safelight_v1_text_to_image, 6);
+  messageDesc(file_safelight_v1_text_to_image, 7);
 
 /**
  * The served models.
@@ -242,7 +279,7 @@ export type ListModelsResponse = Message<"safelight.v1.ListModelsResponse"> & {
  * Use `create(ListModelsResponseSchema)` to create a new message.
  */
 export const ListModelsResponseSchema: GenMessage<ListModelsResponse> = /*@__PURE__*/
-  messageDesc(file_safelight_v1_text_to_image, 7);
+  messageDesc(file_safelight_v1_text_to_image, 8);
 
 /**
  * Asks for one model.
@@ -263,7 +300,7 @@ export type GetModelRequest = Message<"safelight.v1.GetModelRequest"> & {
  * Use `create(GetModelRequestSchema)` to create a new message.
  */
 export const GetModelRequestSchema: GenMessage<GetModelRequest> = /*@__PURE__*/
-  messageDesc(file_safelight_v1_text_to_image, 8);
+  messageDesc(file_safelight_v1_text_to_image, 9);
 
 /**
  * One served model.
@@ -284,7 +321,7 @@ export type GetModelResponse = Message<"safelight.v1.GetModelResponse"> & {
  * Use `create(GetModelResponseSchema)` to create a new message.
  */
 export const GetModelResponseSchema: GenMessage<GetModelResponse> = /*@__PURE__*/
-  messageDesc(file_safelight_v1_text_to_image, 9);
+  messageDesc(file_safelight_v1_text_to_image, 10);
 
 /**
  * The parameters of the Hugging Face text-to-image task, names unchanged.
@@ -370,7 +407,7 @@ export type TextToImageParameters = Message<"safelight.v1.TextToImageParameters"
  * Use `create(TextToImageParametersSchema)` to create a new message.
  */
 export const TextToImageParametersSchema: GenMessage<TextToImageParameters> = /*@__PURE__*/
-  messageDesc(file_safelight_v1_text_to_image, 10);
+  messageDesc(file_safelight_v1_text_to_image, 11);
 
 /**
  * Format of the images.
@@ -399,7 +436,7 @@ export type OutputOptions = Message<"safelight.v1.OutputOptions"> & {
  * Use `create(OutputOptionsSchema)` to create a new message.
  */
 export const OutputOptionsSchema: GenMessage<OutputOptions> = /*@__PURE__*/
-  messageDesc(file_safelight_v1_text_to_image, 11);
+  messageDesc(file_safelight_v1_text_to_image, 12);
 
 /**
  * Number, format and size of previews of unfinished images.
@@ -436,7 +473,7 @@ export type PreviewOptions = Message<"safelight.v1.PreviewOptions"> & {
  * Use `create(PreviewOptionsSchema)` to create a new message.
  */
 export const PreviewOptionsSchema: GenMessage<PreviewOptions> = /*@__PURE__*/
-  messageDesc(file_safelight_v1_text_to_image, 12);
+  messageDesc(file_safelight_v1_text_to_image, 13);
 
 /**
  * One event of a generation.
@@ -530,7 +567,7 @@ export type GenerationEvent = Message<"safelight.v1.GenerationEvent"> & {
  * Use `create(GenerationEventSchema)` to create a new message.
  */
 export const GenerationEventSchema: GenMessage<GenerationEvent> = /*@__PURE__*/
-  messageDesc(file_safelight_v1_text_to_image, 13);
+  messageDesc(file_safelight_v1_text_to_image, 14);
 
 /**
  * The generation exists, with all parameters resolved.
@@ -582,6 +619,13 @@ export type GenerationAccepted = Message<"safelight.v1.GenerationAccepted"> & {
    * @generated from field: safelight.v1.OutputOptions output = 6;
    */
   output?: OutputOptions | undefined;
+
+  /**
+   * Adapters in the requested order, scales filled in.
+   *
+   * @generated from field: repeated safelight.v1.AdapterUse adapters = 7;
+   */
+  adapters: AdapterUse[];
 };
 
 /**
@@ -589,7 +633,7 @@ export type GenerationAccepted = Message<"safelight.v1.GenerationAccepted"> & {
  * Use `create(GenerationAcceptedSchema)` to create a new message.
  */
 export const GenerationAcceptedSchema: GenMessage<GenerationAccepted> = /*@__PURE__*/
-  messageDesc(file_safelight_v1_text_to_image, 14);
+  messageDesc(file_safelight_v1_text_to_image, 15);
 
 /**
  * The generation waits for others. Repeated when the position changes, and as a
@@ -619,10 +663,11 @@ export type GenerationQueued = Message<"safelight.v1.GenerationQueued"> & {
  * Use `create(GenerationQueuedSchema)` to create a new message.
  */
 export const GenerationQueuedSchema: GenMessage<GenerationQueued> = /*@__PURE__*/
-  messageDesc(file_safelight_v1_text_to_image, 15);
+  messageDesc(file_safelight_v1_text_to_image, 16);
 
 /**
- * The generation's model is loading. Repeated as a sign of life.
+ * The generation's model, or one of its adapters, is loading. Repeated as a
+ * sign of life.
  *
  * @generated from message safelight.v1.ModelLoading
  */
@@ -655,7 +700,7 @@ export type ModelLoading = Message<"safelight.v1.ModelLoading"> & {
  * Use `create(ModelLoadingSchema)` to create a new message.
  */
 export const ModelLoadingSchema: GenMessage<ModelLoading> = /*@__PURE__*/
-  messageDesc(file_safelight_v1_text_to_image, 16);
+  messageDesc(file_safelight_v1_text_to_image, 17);
 
 /**
  * A denoising step has finished.
@@ -704,7 +749,7 @@ export type StepProgress = Message<"safelight.v1.StepProgress"> & {
  * Use `create(StepProgressSchema)` to create a new message.
  */
 export const StepProgressSchema: GenMessage<StepProgress> = /*@__PURE__*/
-  messageDesc(file_safelight_v1_text_to_image, 17);
+  messageDesc(file_safelight_v1_text_to_image, 18);
 
 /**
  * The engine that made the images was lost, and another one continues, with the
@@ -735,7 +780,7 @@ export type GenerationRestarted = Message<"safelight.v1.GenerationRestarted"> & 
  * Use `create(GenerationRestartedSchema)` to create a new message.
  */
 export const GenerationRestartedSchema: GenMessage<GenerationRestarted> = /*@__PURE__*/
-  messageDesc(file_safelight_v1_text_to_image, 18);
+  messageDesc(file_safelight_v1_text_to_image, 19);
 
 /**
  * A small picture of an unfinished image: the model's current prediction of
@@ -792,7 +837,7 @@ export type ImagePreview = Message<"safelight.v1.ImagePreview"> & {
  * Use `create(ImagePreviewSchema)` to create a new message.
  */
 export const ImagePreviewSchema: GenMessage<ImagePreview> = /*@__PURE__*/
-  messageDesc(file_safelight_v1_text_to_image, 19);
+  messageDesc(file_safelight_v1_text_to_image, 20);
 
 /**
  * Announces an image. ImageChunk messages with `size_bytes` bytes follow.
@@ -862,7 +907,7 @@ export type ImageHeader = Message<"safelight.v1.ImageHeader"> & {
  * Use `create(ImageHeaderSchema)` to create a new message.
  */
 export const ImageHeaderSchema: GenMessage<ImageHeader> = /*@__PURE__*/
-  messageDesc(file_safelight_v1_text_to_image, 20);
+  messageDesc(file_safelight_v1_text_to_image, 21);
 
 /**
  * A piece of an image's bytes, at most 1 MiB, so that any client can receive
@@ -898,7 +943,7 @@ export type ImageChunk = Message<"safelight.v1.ImageChunk"> & {
  * Use `create(ImageChunkSchema)` to create a new message.
  */
 export const ImageChunkSchema: GenMessage<ImageChunk> = /*@__PURE__*/
-  messageDesc(file_safelight_v1_text_to_image, 21);
+  messageDesc(file_safelight_v1_text_to_image, 22);
 
 /**
  * The generation has completed; the last event.
@@ -965,7 +1010,7 @@ export type GenerationCompleted = Message<"safelight.v1.GenerationCompleted"> & 
  * Use `create(GenerationCompletedSchema)` to create a new message.
  */
 export const GenerationCompletedSchema: GenMessage<GenerationCompleted> = /*@__PURE__*/
-  messageDesc(file_safelight_v1_text_to_image, 22);
+  messageDesc(file_safelight_v1_text_to_image, 23);
 
 /**
  * Work of the service that counts for a generation, and for the token that
@@ -1012,7 +1057,7 @@ export type GenerationUsage = Message<"safelight.v1.GenerationUsage"> & {
  * Use `create(GenerationUsageSchema)` to create a new message.
  */
 export const GenerationUsageSchema: GenMessage<GenerationUsage> = /*@__PURE__*/
-  messageDesc(file_safelight_v1_text_to_image, 23);
+  messageDesc(file_safelight_v1_text_to_image, 24);
 
 /**
  * Forwards of the denoiser with the same number of images.
@@ -1040,7 +1085,7 @@ export type BatchWidth = Message<"safelight.v1.BatchWidth"> & {
  * Use `create(BatchWidthSchema)` to create a new message.
  */
 export const BatchWidthSchema: GenMessage<BatchWidth> = /*@__PURE__*/
-  messageDesc(file_safelight_v1_text_to_image, 24);
+  messageDesc(file_safelight_v1_text_to_image, 25);
 
 /**
  * Time of a generation by phase, all images together.
@@ -1103,7 +1148,7 @@ export type GenerationTimings = Message<"safelight.v1.GenerationTimings"> & {
  * Use `create(GenerationTimingsSchema)` to create a new message.
  */
 export const GenerationTimingsSchema: GenMessage<GenerationTimings> = /*@__PURE__*/
-  messageDesc(file_safelight_v1_text_to_image, 25);
+  messageDesc(file_safelight_v1_text_to_image, 26);
 
 /**
  * A served model.
@@ -1152,7 +1197,7 @@ export type Model = Message<"safelight.v1.Model"> & {
  * Use `create(ModelSchema)` to create a new message.
  */
 export const ModelSchema: GenMessage<Model> = /*@__PURE__*/
-  messageDesc(file_safelight_v1_text_to_image, 26);
+  messageDesc(file_safelight_v1_text_to_image, 27);
 
 /**
  * Parameters, defaults and limits of a loaded model.
@@ -1208,6 +1253,13 @@ export type ModelCapabilities = Message<"safelight.v1.ModelCapabilities"> & {
    * @generated from field: string device_type = 7;
    */
   deviceType: string;
+
+  /**
+   * Adapters for GenerateRequest.adapters, in the operator's order.
+   *
+   * @generated from field: repeated safelight.v1.Adapter adapters = 8;
+   */
+  adapters: Adapter[];
 };
 
 /**
@@ -1215,7 +1267,58 @@ export type ModelCapabilities = Message<"safelight.v1.ModelCapabilities"> & {
  * Use `create(ModelCapabilitiesSchema)` to create a new message.
  */
 export const ModelCapabilitiesSchema: GenMessage<ModelCapabilities> = /*@__PURE__*/
-  messageDesc(file_safelight_v1_text_to_image, 27);
+  messageDesc(file_safelight_v1_text_to_image, 28);
+
+/**
+ * An adapter (LoRA) of a model: small weights that change its style or teach it
+ * a subject.
+ *
+ * @generated from message safelight.v1.Adapter
+ */
+export type Adapter = Message<"safelight.v1.Adapter"> & {
+  /**
+   * Name to use in requests.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * The operator's description, such as its effect and trigger words; may be
+   * empty.
+   *
+   * @generated from field: string description = 2;
+   */
+  description: string;
+
+  /**
+   * Scale of requests that leave it unset.
+   *
+   * @generated from field: double default_scale = 3;
+   */
+  defaultScale: number;
+
+  /**
+   * Lowest scale.
+   *
+   * @generated from field: double min_scale = 4;
+   */
+  minScale: number;
+
+  /**
+   * Highest scale.
+   *
+   * @generated from field: double max_scale = 5;
+   */
+  maxScale: number;
+};
+
+/**
+ * Describes the message safelight.v1.Adapter.
+ * Use `create(AdapterSchema)` to create a new message.
+ */
+export const AdapterSchema: GenMessage<Adapter> = /*@__PURE__*/
+  messageDesc(file_safelight_v1_text_to_image, 29);
 
 /**
  * A scheduler that a model supports.
@@ -1251,7 +1354,7 @@ export type Scheduler = Message<"safelight.v1.Scheduler"> & {
  * Use `create(SchedulerSchema)` to create a new message.
  */
 export const SchedulerSchema: GenMessage<Scheduler> = /*@__PURE__*/
-  messageDesc(file_safelight_v1_text_to_image, 28);
+  messageDesc(file_safelight_v1_text_to_image, 30);
 
 /**
  * Limits of requests to a model.
@@ -1336,7 +1439,7 @@ export type ModelLimits = Message<"safelight.v1.ModelLimits"> & {
  * Use `create(ModelLimitsSchema)` to create a new message.
  */
 export const ModelLimitsSchema: GenMessage<ModelLimits> = /*@__PURE__*/
-  messageDesc(file_safelight_v1_text_to_image, 29);
+  messageDesc(file_safelight_v1_text_to_image, 31);
 
 /**
  * Use of the result cache by a generation.
@@ -1553,7 +1656,8 @@ export const TextToImageService: GenService<{
    *   restarts; RetryInfo has the time to wait.
    * - UNAVAILABLE (NO_ENGINE): no engine of the fleet answers; RetryInfo has the
    *   time to wait.
-   * - FAILED_PRECONDITION (MODEL_FAILED): the model cannot be loaded.
+   * - FAILED_PRECONDITION (MODEL_FAILED): the model, or an adapter of it, cannot
+   *   be loaded.
    * - DEADLINE_EXCEEDED (DEADLINE): the generation cannot finish by the call's
    *   deadline, or can no longer; the message has the estimate. Without a reason:
    *   it has passed.
