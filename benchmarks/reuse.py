@@ -27,6 +27,8 @@ STEPS = 30
 SHARES = (0.0, 1 / 3, 0.45, 0.6)
 SCHEDULERS = ("ddim", "euler", "dpm++_2m", "euler_a")
 CALLERS = 8
+COMPARED = 24
+"""Images that are compared with those of all steps."""
 SPEED_GOAL = 1.35
 """Images per second by those without reuse, for one caller and for eight."""
 SPEED_SHARE = 1 / 3
@@ -114,14 +116,14 @@ def compare_images(
     target: str, scheduler: str, prompts: Sequence[Prompt], *, full: bool
 ) -> dict[float, Exactness]:
     """Compare images of each share; with few prompts unless `full`."""
-    chosen = prompts if full else prompts[:24]
+    chosen = prompts if full else prompts[:COMPARED]
 
-    def draw_all(share: float, steps: int = STEPS) -> list[Tensor]:
+    def draw_all(share: float, steps: int = STEPS, count: int | None = None) -> list[Tensor]:
         with Client(target) as client, ThreadPoolExecutor(CALLERS) as threads:
             return list(
                 threads.map(
                     lambda each: draw(client, each[1].text, each[0], share, steps, scheduler),
-                    enumerate(chosen),
+                    enumerate(chosen[:count]),
                 )
             )
 
@@ -129,12 +131,12 @@ def compare_images(
     found = {}
     for share in SHARES:
         pictures = whole if share == 0 else draw_all(share)
-        fewer = whole[:24] if share == 0 else draw_all(0.0, STEPS - round(share * STEPS))[:24]
+        fewer = draw_all(0.0, STEPS - round(share * STEPS), COMPARED) if share else whole[:COMPARED]
         verdicts: list[Verdict] = [judge(picture) for picture in pictures]
         pairs = list(zip(chosen, verdicts, strict=True))
         found[share] = Exactness(
-            differ(pictures[:24], whole[:24]),
-            differ(fewer, whole[:24]),
+            differ(pictures[:COMPARED], whole[:COMPARED]),
+            differ(fewer, whole[:COMPARED]),
             sum(prompt.colour == seen.colour for prompt, seen in pairs),
             sum(prompt.background == seen.background for prompt, seen in pairs),
             sum(prompt.shape == seen.shape for prompt, seen in pairs),

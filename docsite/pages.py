@@ -101,7 +101,7 @@ class Pages:
         """Return the page of a folder: its files, each with a link to its page."""
         folder = self._root / source
         names = []
-        for path in sorted(folder.iterdir()):
+        for path in sorted(each for each in folder.iterdir() if not each.name.startswith(".")):
             if path.is_file() and path.stat().st_size <= _LONGEST_FILE:
                 target = self._follow(source, f"{source.name}/{path.name}")
                 names.append(f"- [`{path.name}`]({target})")
