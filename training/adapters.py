@@ -24,6 +24,9 @@ from training.scenes.captions import caption
 from training.schedule import Schedule
 
 RANK = 8
+
+SAVED_RANK = 7
+"""Rank of the files: all weights of the embedded model together have 15 MB at most."""
 PEAK_RATE = 2e-3
 SIDES = (64, 128)
 BATCH = {64: 32, 128: 8}
@@ -49,6 +52,23 @@ def outline(pictures: Tensor) -> Tensor:
 STYLES: Mapping[str, Callable[[Tensor], Tensor]] = {"pastel": soften, "outline": outline}
 
 
+def truncate(down: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the factors of SAVED_RANK whose product is nearest to that of a layer's factors.
+
+    Args:
+        down: (rank, in, ...)
+        up: (out, rank, ...)
+    """
+    left, sizes, right = torch.linalg.svd(up.flatten(1).float() @ down.flatten(1).float())
+    roots = sizes[:SAVED_RANK].sqrt()
+    saved_down = roots[:, None] * right[:SAVED_RANK]
+    saved_up = left[:, :SAVED_RANK] * roots
+    return (
+        saved_down.view(-1, *down.shape[1:]),
+        saved_up.view(len(up), -1, *up.shape[2:]),
+    )
+
+
 class Adapter:
     """Trainable factors of chosen layers, which hooks add to their outputs."""
 
@@ -68,12 +88,13 @@ class Adapter:
         return [factor for pair in self.factors.values() for factor in pair]
 
     def save(self, file: Path) -> None:
-        """Write the factors in half precision, named as diffusers does."""
+        """Write the factors of SAVED_RANK in half precision, named as diffusers does."""
         file.parent.mkdir(parents=True, exist_ok=True)
         tensors = {}
         for name, (down, up) in self.factors.items():
-            tensors[f"unet.{name}.lora_A.weight"] = down.detach().half().cpu()
-            tensors[f"unet.{name}.lora_B.weight"] = up.detach().half().cpu()
+            saved_down, saved_up = truncate(down.detach().cpu(), up.detach().cpu())
+            tensors[f"unet.{name}.lora_A.weight"] = saved_down.half()
+            tensors[f"unet.{name}.lora_B.weight"] = saved_up.half()
         save_file(tensors, file)
         file.chmod(0o644)
 

@@ -31,5 +31,6 @@ def test_a_model_that_is_not_trained_further_is_exported_as_it_was(tmp_path: Pat
         average["denoiser"],
     )
     for path in MODEL.rglob("*"):
-        if path.is_file() and path.name != "README.md":
+        is_written = path.name != "README.md" and path.parent.name != "adapters"
+        if path.is_file() and is_written:
             assert (tmp_path / "model" / path.relative_to(MODEL)).read_bytes() == path.read_bytes()

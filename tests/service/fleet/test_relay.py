@@ -260,7 +260,7 @@ def test_relays_pass_on_the_deadline_and_the_metadata_that_matter(
             assert "x-other" not in peer.metadata
             assert peer.metadata["x-forwarded-for"] == "127.0.0.1"  # no proxy is trusted
             assert peer.time_remaining is not None
-            assert 30 < peer.time_remaining < 50
+            assert 30 < peer.time_remaining < 51  # gRPC rounds up
             await directory.close()
 
     with_fronts(redis_server, act, count=1)

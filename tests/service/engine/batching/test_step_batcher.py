@@ -499,7 +499,7 @@ def test_nothing_is_learned_from_a_forward_that_fails(
         cost_model = model.cost_model(64, 96)
         before = cost_model.forward_s(1)
         with monkeypatch.context() as patch:
-            patch.setattr(model, "forward", lambda **_: 1 / 0)
+            patch.setattr(model, "run", lambda _: 1 / 0)
             jobs, [recorder] = make_jobs(model, {})
             run_jobs(*jobs)
         assert isinstance(recorder.error, InternalError)
