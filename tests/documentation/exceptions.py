@@ -8,6 +8,7 @@ from tests.documentation.pages import Example
 NOT_RUN = {
     r"make (demo|docs|test(-slow|-docs)?|check(-deploy)?|dist)": "CI runs it in another target",
     r"make examples|make -C examples/\w+": "CI runs it in another target",
+    r"python -m safelight.testing": "serves until it is ended; tests/client starts it",
     r"scripts/install-toolchains": "installs packages; CI runs it first",
     r"(\./)?build/examples/.*|java @.*|ruby .*": "tests/examples runs it",
     r"make test-typescript": "CI runs it in another target",
