@@ -12,7 +12,8 @@ import torch
 from benchmarks.harness.report import write_report
 from safelight_service.engine.lora.conversion import convert
 from safelight_service.engine.lora.lora import NO_ADAPTERS, Lora, Mixture
-from safelight_service.engine.models.loading import LoadedModel, load_model
+from safelight_service.engine.models.loaded_model import LoadedModel
+from safelight_service.engine.models.loading import load_model
 from safelight_service.engine.operations import Forward
 from safelight_service.settings import load_settings
 from support.pipelines.loras import make_lora

@@ -32,7 +32,7 @@ ROUTERS = {
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What one router achieves."""
+    """Latency and batch width with one router."""
 
     p50_s: float
     p99_s: float

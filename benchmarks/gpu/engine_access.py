@@ -19,7 +19,8 @@ from safelight_service.engine import Engine
 from safelight_service.engine.event_relay import PendingEvent
 from safelight_service.engine.job import Job
 from safelight_service.engine.models import loading
-from safelight_service.engine.models.loading import LoadedModel, load_model, silence_libraries
+from safelight_service.engine.models.loaded_model import LoadedModel
+from safelight_service.engine.models.loading import load_model, silence_libraries
 from safelight_service.engine.operations import Forward
 from safelight_service.logs import configure_logs
 from safelight_service.settings import (

@@ -20,7 +20,7 @@ _PARALLEL_RUNNERS = 4
 """Runners mostly wait."""
 
 _Report: TypeAlias = tuple[str, bool]
-"""What to print of a runner, and whether that is no failure."""
+"""Text about a runner, and whether the runner has passed."""
 
 
 def main() -> int:

@@ -32,7 +32,7 @@ _NAME_FIELDS = {
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a runner made of a vector.
+    """Result of a vector with one runner.
 
     Attributes:
         name: Name of the vector.

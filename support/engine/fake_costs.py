@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from torch.utils.hooks import RemovableHandle
 
-from safelight_service.engine.models.loading import LoadedModel
+from safelight_service.engine.models.loaded_model import LoadedModel
 from support.thread_clock import set_clock
 
 

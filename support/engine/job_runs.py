@@ -24,7 +24,7 @@ from safelight_service.engine.batching.step_batcher import StepBatcher
 from safelight_service.engine.event_relay import PendingEvent
 from safelight_service.engine.job import Job
 from safelight_service.engine.lora.lora import NO_ADAPTERS, Mixture
-from safelight_service.engine.models.loading import LoadedModel
+from safelight_service.engine.models.loaded_model import LoadedModel
 
 SMALL: dict[str, Any] = {"width": 64, "height": 96, "num_inference_steps": 3, "seed": 7}
 """Parameters of an image that all families make quickly."""

@@ -7,7 +7,8 @@ from diffusers import DiffusionPipeline
 
 from safelight_service.engine.batching.estimates.batch_profile import ProfileStore
 from safelight_service.engine.compilation.graphs import BucketedForward
-from safelight_service.engine.models.loading import LoadedModel, load_model
+from safelight_service.engine.models.loaded_model import LoadedModel
+from safelight_service.engine.models.loading import load_model
 from safelight_service.engine.pipeline.adapter import PipelineAdapter
 from safelight_service.settings import (
     BatchingSettings,

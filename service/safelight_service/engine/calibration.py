@@ -17,7 +17,8 @@ from safelight_service.engine.batching.policy import FIRST_COME
 from safelight_service.engine.batching.step_batcher import StepBatcher
 from safelight_service.engine.event_relay import PendingEvent
 from safelight_service.engine.job import Job
-from safelight_service.engine.models.loading import LoadedModel, load_model
+from safelight_service.engine.models.loaded_model import LoadedModel
+from safelight_service.engine.models.loading import load_model
 from safelight_service.engine.models.reuse_curves import CURVES_FILE, ReuseCurves
 from safelight_service.engine.sampling.reuse import FIRST_STEPS, StepReuse
 from safelight_service.settings import ConfigurationError, Settings

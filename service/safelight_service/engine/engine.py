@@ -43,7 +43,8 @@ from safelight_service.engine.lora.lora import NO_ADAPTERS, Lora, Mixture
 from safelight_service.engine.lora.reading import read_lora
 from safelight_service.engine.models.acceleration import keep_compiled
 from safelight_service.engine.models.digests import FileDigests
-from safelight_service.engine.models.loading import LoadedModel, load_model, silence_libraries
+from safelight_service.engine.models.loaded_model import LoadedModel
+from safelight_service.engine.models.loading import load_model, silence_libraries
 from safelight_service.engine.models.registry import ModelRegistry
 from safelight_service.engine.models.reuse_curves import CURVES_FILE, ReuseCurves
 from safelight_service.engine.queue_bounds import QueueBounds

@@ -12,7 +12,7 @@ from safelight_service.engine.batching.estimates.cost_model import CostModel
 from safelight_service.engine.event_relay import EventRelay
 from safelight_service.engine.image_run import ImageRun
 from safelight_service.engine.lora.lora import NO_ADAPTERS, Mixture
-from safelight_service.engine.models.loading import LoadedModel
+from safelight_service.engine.models.loaded_model import LoadedModel
 from safelight_service.engine.recovery.run_logs import RunLog
 
 

@@ -11,7 +11,7 @@ from safelight_service.core.errors import DeviceLostError, StoppingError
 from safelight_service.core.events import Completed
 from safelight_service.core.request import GenerationRequest, Parameters
 from safelight_service.engine import Engine
-from safelight_service.engine.models.loading import LoadedModel
+from safelight_service.engine.models.loaded_model import LoadedModel
 from safelight_service.settings import Settings
 from support.engine.job_runs import SMALL, collect, count_forwards
 from support.engine.tiny_models import MERGING, TinyModels

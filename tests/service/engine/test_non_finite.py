@@ -10,7 +10,7 @@ from PIL.Image import Resampling
 
 from safelight_service.core.errors import NonFiniteImageError
 from safelight_service.core.events import Image, Preview
-from safelight_service.engine.models.loading import LoadedModel
+from safelight_service.engine.models.loaded_model import LoadedModel
 from support.engine.job_runs import Recorder, draw, images_of, make_job, pixels_of, run_jobs
 from support.engine.simulated_gpu import move, simulate_gpu
 from support.engine.tiny_models import TinyModels, reload

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from safelight_service.engine.models.loading import LoadedModel
+from safelight_service.engine.models.loaded_model import LoadedModel
 from safelight_service.engine.sampling.schedulers import SchedulerChoice
 from support.engine.job_runs import (
     Recorder,

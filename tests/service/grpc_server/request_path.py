@@ -9,7 +9,7 @@ from safelight.v1 import text_to_image_pb2 as pb
 from safelight_service.core.errors import InvalidRequestError
 from safelight_service.core.tenant import NO_TENANT
 from safelight_service.core.validation import resolve
-from safelight_service.engine.models.loading import LoadedModel
+from safelight_service.engine.models.loaded_model import LoadedModel
 from safelight_service.grpc_server.convert import from_generate_request
 from safelight_service.grpc_server.status import to_status
 from safelight_service.grpc_server.unknown_fields import refuse_unknown_fields

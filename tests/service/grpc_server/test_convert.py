@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safelight.v1 import text_to_image_pb2 as pb
 
-from safelight_service.engine.models.loading import LoadedModel, load_model
+from safelight_service.engine.models.loaded_model import LoadedModel
+from safelight_service.engine.models.loading import load_model
 from safelight_service.settings import EMBEDDED_MODEL, ModelSettings
 from support.engine.tiny_models import MERGING
 from tests.service.grpc_server.request_path import take

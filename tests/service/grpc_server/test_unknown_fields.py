@@ -61,6 +61,16 @@ def test_a_field_that_the_contract_lacks_is_refused_by_its_number(
 
 
 @pytest.mark.parametrize(
+    ("data", "path"), [(b"\x08\x00", "inputs"), (b"\x12\x02\x20\x00\x48\x01", "adapters")]
+)
+def test_a_field_of_another_type_is_refused_by_its_name(data: bytes, path: str) -> None:
+    """Protobuf skips a number in place of a text or a message, like an unknown field."""
+    with pytest.raises(InvalidRequestError, match="has another type in the contract") as raised:
+        refuse_unknown_fields(pb.GenerateRequest.FromString(data))
+    assert [each.field for each in raised.value.violations] == [path]
+
+
+@pytest.mark.parametrize(
     "request_", [pb.GenerateRequest(), full_request(), pb.ListModelsRequest(), pb.GetModelRequest()]
 )
 def test_the_contracts_own_fields_pass(request_: Message) -> None:

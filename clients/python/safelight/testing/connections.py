@@ -14,8 +14,11 @@ _PREFACE_BYTES, _HEADER_BYTES, _LAST_STREAM = 24, 9, 2**31 - 1
 _PATIENCE_S = 5.0
 
 ACTIONS = ("fin", "reset", "rst_stream", "goaway", "drain")
-"""What `ConnectionProxy.act` does: close (FIN), reset (TCP RST), reset the call's stream as Envoy
-does, refuse all streams with GOAWAY and close, or send a GOAWAY that lets streams end."""
+"""Actions of `ConnectionProxy.act`.
+
+In their order: close (FIN), reset (TCP RST), reset the call's stream as Envoy does, refuse all
+streams with GOAWAY and close, send a GOAWAY that lets streams end.
+"""
 
 
 class ConnectionProxy:

@@ -1,4 +1,4 @@
-"""What a vector expects of a call, compared with the call."""
+"""Expectations: compares a call with its vector."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -36,7 +36,7 @@ class Replay:
 
     Attributes:
         vector: The vector.
-        faults: What the client has done otherwise, a sentence each.
+        faults: Deviations of the client, one sentence each.
     """
 
     def __init__(

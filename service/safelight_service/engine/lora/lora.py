@@ -11,7 +11,7 @@ Recipe = tuple[tuple[str, float], ...]
 
 
 class Factors(NamedTuple):
-    """What an adapter adds to a layer's output: `up` of `down` of the layer's input.
+    """Low-rank factors: a layer's output grows by `up(down(input))`.
 
     Linear: `down` (rank, inputs), `up` (outputs, rank). Convolution: `down` (rank, inputs, height,
     width), `up` (outputs, rank, 1, 1).

@@ -13,7 +13,7 @@ from safelight_service.core.model import ModelState
 from safelight_service.core.observer import Observer
 from safelight_service.core.request import ResolvedAdapter
 from safelight_service.engine.lora.lora import Mixture
-from safelight_service.engine.models.loading import LoadedModel
+from safelight_service.engine.models.loaded_model import LoadedModel
 from safelight_service.engine.models.lora_entry import LoraEntry, ReadLora
 from safelight_service.engine.models.resident import Resident
 from safelight_service.settings import ModelSettings

@@ -9,7 +9,7 @@ import structlog
 from safelight_service.core.errors import ModelFailedError, StoppingError
 from safelight_service.core.events import ModelLoading
 from safelight_service.engine.lora.lora import Lora
-from safelight_service.engine.models.loading import LoadedModel
+from safelight_service.engine.models.loaded_model import LoadedModel
 from safelight_service.engine.models.resident import Resident
 from safelight_service.settings import AdapterSettings
 

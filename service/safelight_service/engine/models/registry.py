@@ -15,8 +15,9 @@ from safelight_service.core.observer import NULL_OBSERVER, Observer
 from safelight_service.engine.hardware import free_memory, is_out_of_memory
 from safelight_service.engine.lora.lora import Lora
 from safelight_service.engine.models.entry import ModelEntry
-from safelight_service.engine.models.loading import LoadedModel, check_device, choose_device
+from safelight_service.engine.models.loaded_model import LoadedModel
 from safelight_service.engine.models.lora_entry import LoraEntry
+from safelight_service.engine.models.placement import check_device, choose_device
 from safelight_service.settings import AdapterSettings, ConfigurationError, ModelSettings
 
 T = TypeVar("T")

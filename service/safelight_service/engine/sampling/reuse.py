@@ -6,6 +6,7 @@ comes closer than the last one alone, and closer than a parabola through three
 (`benchmarks/reuse.py`).
 """
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -39,7 +40,7 @@ def choose_steps(
     """
     count = math.floor(share * step_count + 1e-9)
     if errors is not None:
-        return _choose_cheapest(step_count, count, errors)
+        return _choose_cheapest(step_count, count, tuple(errors))
     first = max(FIRST_STEPS, round(_FIRST_SHARE * step_count))
     free = step_count - first - max(1, round(_LAST_SHARE * step_count))
     count = min(count, free * _MOST_IN_A_ROW // (_MOST_IN_A_ROW + 1))
@@ -53,7 +54,8 @@ def choose_steps(
     )
 
 
-def _choose_cheapest(step_count: int, count: int, errors: Sequence[float]) -> frozenset[int]:
+@functools.lru_cache(maxsize=1024)  # many steps take 20 ms, on the event loop
+def _choose_cheapest(step_count: int, count: int, errors: tuple[float, ...]) -> frozenset[int]:
     """Add one step after the other, each time the one that adds the least error."""
 
     def cost(chosen: frozenset[int], step: int) -> float:

@@ -9,7 +9,7 @@ from safelight_service.core.errors import DeadlineError
 from safelight_service.core.tenant import Tenant
 from safelight_service.engine.batching.step_batcher import StepBatcher
 from safelight_service.engine.job import Job
-from safelight_service.engine.models.loading import LoadedModel
+from safelight_service.engine.models.loaded_model import LoadedModel
 from safelight_service.settings import BatchingSettings
 from support.engine.fake_costs import timed
 from support.engine.job_runs import Recorder, images_of, make_batcher, make_job, take_steps

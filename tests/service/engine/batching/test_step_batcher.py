@@ -24,7 +24,7 @@ from safelight_service.engine.batching.estimates.batch_profile import ProfileSto
 from safelight_service.engine.batching.policy import SHORTEST_REMAINING
 from safelight_service.engine.hardware import RunAhead
 from safelight_service.engine.job import Job
-from safelight_service.engine.models.loading import LoadedModel
+from safelight_service.engine.models.loaded_model import LoadedModel
 from safelight_service.settings import BatchingSettings
 from support.engine.fake_costs import timed
 from support.engine.job_runs import (

@@ -18,7 +18,7 @@ from safelight_service.engine.merging.collation import ROWS, TIMESTEP
 from safelight_service.engine.merging.families import RULES
 from safelight_service.engine.merging.merger import Merger
 from safelight_service.engine.models.acceleration import AccelerationError, accelerate
-from safelight_service.engine.models.loading import LoadedModel
+from safelight_service.engine.models.loaded_model import LoadedModel
 from safelight_service.engine.operations import Forward
 from safelight_service.engine.pipeline.adapter import find_denoiser_name
 from safelight_service.settings import AccelerationSettings, BatchingSettings

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from safelight_service.engine.models.loading import LoadedModel, load_model
+from safelight_service.engine.models.loaded_model import LoadedModel
+from safelight_service.engine.models.loading import load_model
 from safelight_service.settings import ModelSettings
 from support.engine.tiny_models import MERGING
 

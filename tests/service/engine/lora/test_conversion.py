@@ -13,7 +13,7 @@ from safelight_service.engine.lora.conversion import LoraError
 from safelight_service.engine.lora.lora import Factors, Lora
 from safelight_service.engine.lora.reading import read_lora
 from safelight_service.engine.models.digests import FileDigests
-from safelight_service.engine.models.loading import LoadedModel
+from safelight_service.engine.models.loaded_model import LoadedModel
 from safelight_service.settings import AdapterSettings
 from support.engine.tiny_models import TinyModels
 from support.pipelines.loras import make_lora

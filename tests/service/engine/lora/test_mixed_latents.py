@@ -10,7 +10,7 @@ import torch
 from safelight_service.engine.job import Job
 from safelight_service.engine.lora.conversion import convert
 from safelight_service.engine.lora.lora import NO_ADAPTERS, Lora, Mixture
-from safelight_service.engine.models.loading import LoadedModel
+from safelight_service.engine.models.loaded_model import LoadedModel
 from support.engine.job_runs import Recorder, make_job
 from support.engine.tiny_models import TinyModels, reload
 from support.pipelines.loras import fuse, make_lora

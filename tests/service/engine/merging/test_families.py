@@ -15,7 +15,7 @@ from safelight_service.core.events import (
     Progress,
 )
 from safelight_service.core.request import Parameters
-from safelight_service.engine.models.loading import LoadedModel
+from safelight_service.engine.models.loaded_model import LoadedModel
 from support.engine.job_runs import (
     SMALL,
     Recorder,

@@ -8,7 +8,7 @@ import torch
 
 from safelight_service.engine.image_run import ImageRun
 from safelight_service.engine.job import Job
-from safelight_service.engine.models.loading import LoadedModel
+from safelight_service.engine.models.loaded_model import LoadedModel
 from support.engine.job_runs import Recorder, make_batcher, make_job
 from support.engine.tiny_models import TinyModels
 from support.pipelines.families import FAMILIES

@@ -10,7 +10,8 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-from safelight_service.engine.models.loading import LoadedModel, load_model
+from safelight_service.engine.models.loaded_model import LoadedModel
+from safelight_service.engine.models.loading import load_model
 from safelight_service.settings import ModelSettings
 from support.engine.job_runs import (
     SMALL,

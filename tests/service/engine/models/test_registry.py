@@ -15,7 +15,8 @@ from safelight_service.core.request import GenerationRequest, Parameters, Resolv
 from safelight_service.engine import Engine
 from safelight_service.engine.lora.lora import Factors, Lora
 from safelight_service.engine.models import registry
-from safelight_service.engine.models.loading import LoadedModel, choose_device
+from safelight_service.engine.models.loaded_model import LoadedModel
+from safelight_service.engine.models.placement import choose_device
 from safelight_service.engine.models.registry import ModelRegistry
 from safelight_service.settings import AdapterSettings, ConfigurationError, ModelSettings, Settings
 from support.engine.job_runs import SMALL, collect

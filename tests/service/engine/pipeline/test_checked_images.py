@@ -8,7 +8,7 @@ import torch
 
 from safelight_service.core.errors import InternalError
 from safelight_service.core.events import Image
-from safelight_service.engine.models.loading import LoadedModel
+from safelight_service.engine.models.loaded_model import LoadedModel
 from safelight_service.engine.pipeline.safety_check import Verdicts
 from support.engine.job_runs import (
     Recorder,

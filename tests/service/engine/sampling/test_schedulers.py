@@ -15,7 +15,7 @@ from diffusers import (
 )
 
 from safelight_service.core.errors import InvalidRequestError
-from safelight_service.engine.models.loading import LoadedModel
+from safelight_service.engine.models.loaded_model import LoadedModel
 from safelight_service.engine.sampling.schedulers import SchedulerChoice
 from support.engine.crossings import Crossings
 from support.engine.job_runs import run_job, steps_of

@@ -18,7 +18,7 @@ from safelight_service.engine.batching.policy import (
 from safelight_service.engine.batching.sharing import Seats
 from safelight_service.engine.batching.step_batcher import StepBatcher
 from safelight_service.engine.job import Job
-from safelight_service.engine.models.loading import LoadedModel
+from safelight_service.engine.models.loaded_model import LoadedModel
 from safelight_service.engine.operations import Forward
 from safelight_service.settings import BatchingSettings
 from support.engine.fake_costs import timed

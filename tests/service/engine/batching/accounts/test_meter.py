@@ -10,7 +10,7 @@ from safelight_service.core.errors import InternalError
 from safelight_service.core.events import Usage
 from safelight_service.engine.batching.step_batcher import StepBatcher
 from safelight_service.engine.job import Job
-from safelight_service.engine.models.loading import LoadedModel
+from safelight_service.engine.models.loaded_model import LoadedModel
 from support.engine.fake_costs import timed
 from support.engine.job_runs import Recorder, make_batcher, make_job, take_steps
 from support.engine.simulated_gpu import move, simulate_gpu
