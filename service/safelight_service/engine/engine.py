@@ -241,7 +241,8 @@ class Engine:
         try:
             return await self._run(prepared, on_event, log)
         except (asyncio.CancelledError, StoppingError, DeviceLostError, QueueFullError):
-            is_over = False  # it may be called again, perhaps on another engine
+            # Otherwise it may be called again, perhaps on another engine.
+            is_over = prepared.timeline.cancelled_at is not None
             raise
         finally:
             log.end(is_over=is_over)

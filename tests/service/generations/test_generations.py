@@ -451,6 +451,27 @@ def test_cancelling_reaches_all_watchers_and_can_be_repeated() -> None:
     play(act)
 
 
+@pytest.mark.parametrize(
+    ("end", "is_over"), [("cancel", True), ("linger", True), ("leave", False), ("close", False)]
+)
+def test_the_engine_knows_which_work_nobody_will_continue(end: str, is_over: bool) -> None:
+    """A caller that has lost its connection, or its service, calls again."""
+
+    async def act(scene: Scene) -> None:
+        watcher = await scene.generate(linger_s=0.001 if end == "linger" else 0)
+        match end:
+            case "cancel":
+                scene.generations.cancel("a")
+            case "close":
+                await scene.generations.close()
+            case _:
+                await watcher.leave()
+        await scene.engine.has_ended.wait()
+        assert (scene.engine.timelines["a"].cancelled_at is not None) == is_over
+
+    play(act)
+
+
 def test_a_failure_reaches_watchers_and_an_equal_request_restarts_it() -> None:
     async def act(scene: Scene) -> None:
         first = await scene.generate()
