@@ -23,17 +23,18 @@ SafelightError
     └── IntegrityError               an image has other bytes than announced
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import cast
 
 import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
+from google.rpc import error_details_pb2, status_pb2
 
 _DOMAIN = "safelight"
+_DETAILS = "grpc-status-details-bin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,18 +222,25 @@ def service_errors() -> Iterator[None]:
         raise _error_from_rpc(error) from error
 
 
+def _details(error: grpc.RpcError) -> Sequence[AnyMessage]:
+    """Return the details of a failure, even if its message or code differs from theirs."""
+    for key, value in cast(grpc.Call, error).trailing_metadata() or ():
+        if key == _DETAILS:
+            with suppress(DecodeError):
+                return status_pb2.Status.FromString(cast(bytes, value)).details
+    return ()
+
+
 def _error_from_rpc(error: grpc.RpcError) -> ServiceError:
     code = error.code()
     reason: str | None = None
     violations: tuple[FieldViolation, ...] = ()
     retry_after_s: float | None = None
-    # A proxy may send details that cannot be read. The error then has none.
-    with suppress(ValueError, DecodeError):
-        status = rpc_status.from_call(cast(grpc.Call, error))
-        for detail in status.details if status is not None else ():
+    for detail in _details(error):
+        with suppress(ValueError, DecodeError):  # a proxy may send details that cannot be read
             if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
                 info = error_details_pb2.ErrorInfo.FromString(detail.value)
-                reason = info.reason if info.domain == _DOMAIN else None
+                reason = info.reason if info.domain == _DOMAIN else reason
             elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
                 bad_request = error_details_pb2.BadRequest.FromString(detail.value)
                 violations = tuple(
