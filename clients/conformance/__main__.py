@@ -38,7 +38,7 @@ def main() -> int:
     ]
     if not runners or not vectors:
         parser.error("no runner or no vector has this name")
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # breaking connections is what vectors do
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # breaking connections is what vectors do
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

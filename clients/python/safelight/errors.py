@@ -34,7 +34,6 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 _DOMAIN = "safelight"
-_DETAILS = "grpc-status-details-bin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,21 +221,12 @@ def service_errors() -> Iterator[None]:
         raise _error_from_rpc(error) from error
 
 
-def _details(error: grpc.RpcError) -> Sequence[AnyMessage]:
-    """Return the details of a failure, even if its message or code differs from theirs."""
-    for key, value in cast(grpc.Call, error).trailing_metadata() or ():
-        if key == _DETAILS:
-            with suppress(DecodeError):
-                return status_pb2.Status.FromString(cast(bytes, value)).details
-    return ()
-
-
 def _error_from_rpc(error: grpc.RpcError) -> ServiceError:
     code = error.code()
     reason: str | None = None
     violations: tuple[FieldViolation, ...] = ()
     retry_after_s: float | None = None
-    for detail in _details(error):
+    for detail in _details_of(error):
         with suppress(ValueError, DecodeError):  # a proxy may send details that cannot be read
             if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
                 info = error_details_pb2.ErrorInfo.FromString(detail.value)
@@ -258,3 +248,18 @@ def _error_from_rpc(error: grpc.RpcError) -> ServiceError:
         violations=violations,
         retry_after_s=retry_after_s,
     )
+
+
+def details_of(error: ServiceError) -> Sequence[AnyMessage]:
+    """Return the google.rpc details of a failure, packed; none if they cannot be read."""
+    cause = error.__cause__
+    return _details_of(cause) if isinstance(cause, grpc.RpcError) else ()
+
+
+def _details_of(error: grpc.RpcError) -> Sequence[AnyMessage]:
+    # grpc_status reads none if the message or the code differs from theirs.
+    for key, value in cast(grpc.Call, error).trailing_metadata() or ():
+        if key == "grpc-status-details-bin":
+            with suppress(DecodeError):
+                return status_pb2.Status.FromString(cast(bytes, value)).details
+    return ()
