@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from safelight_service.core.backend import ModelChangedError
 from safelight_service.core.errors import (
     DeadlineError,
     DeviceLostError,
@@ -21,8 +22,8 @@ from safelight_service.fleet.pool import HostLostError, NoHostError
 
 _log = structlog.get_logger()
 
-_ELSEWHERE = (IdentityChanged, StoppingError, DeviceLostError)
-"""Outcomes that another host may not have."""
+_ELSEWHERE = (StoppingError, DeviceLostError)
+"""Errors that another host may not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,10 @@ async def call_hosts(
     Raises:
         SafelightError: the outcome of the call.
         NoEngineError: no host has answered.
+        ModelChangedError: the hosts that answer serve another revision of the model.
     """
     excluded: set[str] = set()
+    changed: set[str] = set()
     for attempt in range(patience.attempts):
         if attempt:
             await asyncio.sleep(patience.pause_s * 2 ** (attempt - 1))
@@ -65,6 +68,8 @@ async def call_hosts(
                     host = frame.host
                     if frame.moments is not None:
                         frame.moments.write_to(timeline)
+                    if isinstance(frame.outcome, IdentityChanged):
+                        raise ModelChangedError
                     if isinstance(frame.outcome, _ELSEWHERE):
                         raise HostLostError
                     if isinstance(frame.outcome, SafelightError):
@@ -75,10 +80,15 @@ async def call_hosts(
             raise HostLostError
         except NoHostError:
             excluded.clear()  # better a host that has just failed than none
+        except ModelChangedError:
+            if host in changed:
+                raise
+            changed.add(host)
+            excluded.add(host)
         except HostLostError:
             excluded.add(host)
             _log.warning("engine_host_lost", host=host, attempt=attempt + 1)
-    raise NoEngineError
+    raise ModelChangedError if changed else NoEngineError
 
 
 async def _next(frames: AsyncGenerator[Frame, None], silence_s: float) -> Frame | None:

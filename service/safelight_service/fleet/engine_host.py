@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from safelight_service.core.backend import Backend, BackendStats
 from safelight_service.core.errors import SafelightError, report_fault
-from safelight_service.core.events import Accepted, Event
+from safelight_service.core.events import Event
 from safelight_service.core.model import ModelInfo
 from safelight_service.core.observer import NULL_OBSERVER, Observer
 from safelight_service.core.request import GenerationRequest
@@ -114,21 +114,17 @@ class EngineHost:
     async def run(self, order: RunOrder) -> AsyncGenerator[Frame, None]:
         """Make the images of an order; close the stream to cancel it.
 
-        Yields the events but Accepted; the last frame holds Completed, IdentityChanged or an error.
+        Yields the events; the last frame holds Completed, IdentityChanged or an error.
         """
         timeline = Timeline(token=order.token, traceparent=order.traceparent)
         timeline.abandoned_at = timeline.began_at if order.is_abandoned else None
         timeline.joined_at = timeline.began_at if order.is_joined else None
 
         async def make(post: Callable[[Event], None]) -> Outcome:
-            def post_news(event: Event) -> None:
-                if not isinstance(event, Accepted):
-                    post(event)
-
             async with self._backend.prepare(order.reopen(), post, timeline) as prepared:
                 if prepared.model_identity != order.model_identity:
                     return IdentityChanged(prepared.model_identity)
-                return await self._backend.run(prepared, post_news)
+                return await self._backend.run(prepared, post)
 
         request = order.accepted.request
         size = request.parameters.width, request.parameters.height

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 
-from safelight_service.core.backend import BackendStats
+from safelight_service.core.backend import BackendStats, ModelChangedError
 from safelight_service.core.errors import (
     ModelNotFoundError,
     NoEngineError,
@@ -144,11 +144,11 @@ class RemoteBackend:
 
         Raises:
             SafelightError: any that `core/errors.py` lists.
+            ModelChangedError: no host serves the prepared revision of the model any more.
         """
         if self._is_draining:
             raise StoppingError
         run = RemoteRun(prepared, on_event)
-        on_event(prepared.accepted)
         task = asyncio.current_task()
         assert task is not None
         self._runs[prepared.timeline] = task
@@ -164,6 +164,10 @@ class RemoteBackend:
                             restart_count=run.restart_count,
                         )
                     await run.note_watchers()
+        except ModelChangedError:
+            if run.is_accepted:
+                raise NoEngineError from None
+            raise
         except asyncio.CancelledError as cancelled:
             if cancelled.args != (_DRAINED,):
                 raise

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from safelight_service.core.backend import Prepared
 from safelight_service.core.events import (
+    Accepted,
     EventCallback,
     Image,
     ModelLoading,
@@ -37,6 +38,8 @@ class RemoteRun:
         self._id = uuid.uuid4().hex
         self._prepared = prepared
         self._on_event = on_event
+        self.is_accepted = False
+        """Whether a host has taken the run, and the watchers know."""
         self.restart_count = 0
         """Hosts that were lost while they made the images."""
         self._sent: set[int] = set()
@@ -79,6 +82,9 @@ class RemoteRun:
             match event:
                 case ModelLoading():
                     pass
+                case Accepted():
+                    self._accept()
+                    continue
                 case Restarted():
                     self._announce(event.recovered_step_count)
                     continue
@@ -91,6 +97,12 @@ class RemoteRun:
                     continue
                 self._sent.add(event.index)
             self._on_event(event)
+
+    def _accept(self) -> None:
+        """Publish that a host has taken the run, unless an earlier host had."""
+        if not self.is_accepted:
+            self.is_accepted = True
+            self._on_event(self._prepared.accepted)
 
     def _announce(self, recovered_step_count: int) -> None:
         """Publish that another host continues, perhaps one that another front had lost."""

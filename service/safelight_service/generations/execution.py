@@ -34,6 +34,11 @@ class Execution:
         return Tenant(self.request.cache_scope, self.request.tenant.weight)
 
     @property
+    def is_accepted(self) -> bool:
+        """Whether its callers know the resolved request."""
+        return any(generation.accepted for generation in self.generations)
+
+    @property
     def present(self) -> tuple[Event, ...]:
         """Events that describe its present state; none once all its generations have ended."""
         return self.generations[0].present if self.generations else ()

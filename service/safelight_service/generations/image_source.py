@@ -10,13 +10,17 @@ from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, replace
 
 from safelight_service.cache import Result, ResultCache, cache_key
-from safelight_service.core.backend import Backend, Prepared
+from safelight_service.core.backend import Backend, ModelChangedError, Prepared
+from safelight_service.core.errors import NoEngineError
 from safelight_service.core.events import Accepted, CacheUse, Completed
 from safelight_service.core.observer import Observer
 from safelight_service.core.request import GenerationRequest
 from safelight_service.core.tenant import Tenant
 from safelight_service.generations.execution import Execution
 from safelight_service.generations.leases import Leases
+
+_MAX_PREPARATIONS = 3
+"""Preparations of a request whose model changes before it runs."""
 
 _MAX_FOLLOWS = 3
 """Services to wait for, one after another, if no result reaches the cache."""
@@ -49,6 +53,22 @@ class ImageSource:
 
         Raises:
             SafelightError: any that `core/errors.py` lists.
+        """
+        for _ in range(_MAX_PREPARATIONS):
+            try:
+                return await self._get(execution)
+            except ModelChangedError:
+                self.close_to_others(execution)
+                if execution.is_accepted:
+                    break
+        raise NoEngineError
+
+    async def _get(self, execution: Execution) -> Completed | None:
+        """Publish the images, for the model as it is now.
+
+        Raises:
+            SafelightError: any that `core/errors.py` lists.
+            ModelChangedError: the model has changed meanwhile.
         """
         with ExitStack() as lease:
             async with self._backend.prepare(

@@ -14,12 +14,13 @@ from structlog.testing import capture_logs
 
 from safelight_service.auth.tokens import Caller, current_caller, digest_token
 from safelight_service.cache import ResultCache
-from safelight_service.core.backend import Backend, Prepared
+from safelight_service.core.backend import Backend, ModelChangedError, Prepared
 from safelight_service.core.errors import (
     DeadlineError,
     GenerationCancelledError,
     GenerationExistsError,
     GenerationNotFoundError,
+    NoEngineError,
     OutOfMemoryError,
     QueueFullError,
     SafelightError,
@@ -76,6 +77,8 @@ class ScriptedEngine:
         self.running: dict[str, asyncio.Queue[Event | BaseException]] = {}
         self.timelines: dict[str, Timeline] = {}
         self.refusal: SafelightError | None = None
+        self.updates = 0
+        """Runs before which the model gets another revision."""
         self.has_ended = asyncio.Event()
         """Set once a generation has ended."""
 
@@ -92,6 +95,7 @@ class ScriptedEngine:
         accepted = replace(
             ACCEPTED,
             generation_id=request.generation_id,
+            model_revision=str(len(self.started)),
             request=replace(
                 ACCEPTED.request,
                 inputs=request.inputs,
@@ -105,6 +109,9 @@ class ScriptedEngine:
             self.has_ended.set()
 
     async def run(self, prepared: Prepared, on_event: EventCallback) -> Completed:
+        if self.updates:
+            self.updates -= 1
+            raise ModelChangedError
         on_event(prepared.accepted)
         script = self.running[prepared.accepted.generation_id]
         while not isinstance(event := await script.get(), Completed):
@@ -242,6 +249,24 @@ def test_refused_generations_do_not_flood_the_log() -> None:
         assert 1 <= len(ends[:-1]) <= 20
         assert {line["error_type"] for line in ends[:-1]} == {"QueueFullError"}
         assert ends[-1]["generation_id"] == "made"
+
+    play(act)
+
+
+@pytest.mark.parametrize("seed", [None, 7])
+def test_a_request_whose_model_changes_is_prepared_again(seed: int | None) -> None:
+    async def act(scene: Scene) -> None:
+        scene.engine.updates = 2
+        watcher = await scene.generate(parameters=Parameters(seed=seed))
+        await scene.happen(IMAGE, COMPLETED)
+        accepted = watcher.events[0]
+        assert isinstance(accepted, Accepted)
+        assert accepted.model_revision == "3"
+        assert [type(event) for event in watcher.events] == [Accepted, Image, Completed]
+        scene.engine.updates = 3
+        watcher = await scene.generate("b", "y", parameters=Parameters(seed=seed))
+        assert isinstance(watcher.error, NoEngineError)
+        assert scene.engine.updates == 0
 
     play(act)
 
