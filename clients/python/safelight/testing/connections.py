@@ -89,6 +89,8 @@ class _Connection:
         self._unread: dict[int, bytearray] = {}
         self._latest_stream = 0
         self._latest_call = 0
+        self._is_open = False
+        """Whether the client has the service's settings, which have to come first."""
 
     def pass_requests(self) -> None:
         with contextlib.suppress(OSError), self._client.makefile("rb") as file:
@@ -98,21 +100,25 @@ class _Connection:
                     if header[3] == _HEADERS:
                         self._latest_call = _stream_of(header)
                     self._server.sendall(header + payload)
-            self._server.shutdown(socket.SHUT_WR)
+        _end(self._server)
 
     def pass_responses(self) -> None:
         with contextlib.suppress(OSError), self._server.makefile("rb") as file:
             for header, payload in _frames(file):
                 with self._sent:
                     self._client.sendall(header + payload)
+                    self._is_open = True
                     self._count_messages(header, payload)
                     self._sent.notify_all()
-            self._client.shutdown(socket.SHUT_WR)
+        _end(self._client)
 
     def act(self, action: str, message_count: int) -> None:
         with self._sent, contextlib.suppress(OSError):
             self._sent.wait_for(
-                lambda: self._message_counts[self._latest_stream] >= message_count, _PATIENCE_S
+                lambda: (
+                    self._is_open and self._message_counts[self._latest_stream] >= message_count
+                ),
+                _PATIENCE_S,
             )
             if action == "rst_stream":
                 self._client.sendall(_reset(self._latest_stream))
@@ -157,6 +163,12 @@ class _Connection:
         while len(unread) >= 5 and len(unread) >= (end := 5 + int.from_bytes(unread[1:5], "big")):
             del unread[:end]
             self._message_counts[self._latest_stream] += 1
+
+
+def _end(side: socket.socket) -> None:
+    """Send no more, since the other side has closed its connection or reset it."""
+    with contextlib.suppress(OSError):
+        side.shutdown(socket.SHUT_WR)
 
 
 def _frames(file: IO[bytes]) -> Iterator[tuple[bytes, bytes]]:
