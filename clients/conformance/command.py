@@ -57,11 +57,11 @@ def _prepare(runner: Runner) -> _Report | None:
     """Build a runner; return a report if it cannot be tried."""
     missing = runner.find_missing()
     if missing is not None:
-        return f"{runner.name:16} skipped: {missing} fails", True
+        return f"{runner.name:20} skipped: {missing} fails", True
     try:
         runner.build()
     except (BuildError, OSError) as error:
-        return f"{runner.name:16} cannot be built\n{error}", False
+        return f"{runner.name:20} cannot be built\n{error}", False
     return None
 
 
@@ -71,7 +71,7 @@ def _try(runner: Runner, vectors: Sequence[Vector], stop: threading.Event) -> _R
     try:
         results = run_vectors(runner, vectors, stop=stop)
     except OSError as error:
-        return f"{runner.name:16} does not start\n{error}", False
+        return f"{runner.name:20} does not start\n{error}", False
     failed = {result.name for result in results if result.problems}
     known = failed & runner.known_failures.keys()
     surprises = [
@@ -80,7 +80,7 @@ def _try(runner: Runner, vectors: Sequence[Vector], stop: threading.Event) -> _R
         if (result.name in failed) != (result.name in runner.known_failures)
     ]
     summary = (
-        f"{runner.name:16} {len(results) - len(failed):4} passed {len(failed - known):4} failed "
+        f"{runner.name:20} {len(results) - len(failed):4} passed {len(failed - known):4} failed "
         f"{len(known):4} known failures {time.monotonic() - begun:6.1f} s"
     )
     return "\n".join([*map(_describe, surprises), summary]), not surprises
