@@ -205,7 +205,7 @@ def test_a_signal_cancels_the_generation_and_ends_it(
         "clientInfo": {"name": "test", "version": "1"},
     }
     call = {"name": "generate_image", "arguments": PROMPT, "_meta": {"progressToken": 1}}
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"id": 1, "method": "initialize", "params": hello},
         {"method": "notifications/initialized"},
         {"id": 2, "method": "tools/call", "params": call},

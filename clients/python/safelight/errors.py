@@ -261,5 +261,6 @@ def _details_of(error: grpc.RpcError) -> Sequence[AnyMessage]:
     for key, value in cast(grpc.Call, error).trailing_metadata() or ():
         if key == "grpc-status-details-bin":
             with suppress(DecodeError):
-                return status_pb2.Status.FromString(cast(bytes, value)).details
+                status = status_pb2.Status.FromString(cast(bytes, value))
+                return cast(Sequence[AnyMessage], status.details)
     return ()
