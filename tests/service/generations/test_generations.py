@@ -211,6 +211,19 @@ def test_an_equal_request_joins_and_gets_the_present_state_first() -> None:
     play(act)
 
 
+def test_images_come_in_order_of_their_index() -> None:
+    async def act(scene: Scene) -> None:
+        first = await scene.generate()
+        await scene.happen(*(replace(IMAGE, index=index) for index in (2, 0)))
+        second = await scene.watch()
+        await scene.happen(replace(IMAGE, index=1), COMPLETED)
+        for watcher in (first, second, await scene.watch()):
+            images = [event.index for event in watcher.events if isinstance(event, Image)]
+            assert images == [0, 1, 2]
+
+    play(act)
+
+
 def test_a_finished_generation_is_replayed_while_it_is_kept() -> None:
     async def act(scene: Scene) -> None:
         await scene.generate()
