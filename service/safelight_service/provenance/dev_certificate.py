@@ -26,7 +26,10 @@ _USAGES = (
 
 
 def write_dev_certificate(
-    folder: Path, valid_days: int = 365, key: CertificateIssuerPrivateKeyTypes | None = None
+    folder: Path,
+    valid_days: int = 365,
+    key: CertificateIssuerPrivateKeyTypes | None = None,
+    purpose: x509.ObjectIdentifier = ExtendedKeyUsageOID.EMAIL_PROTECTION,
 ) -> None:
     """Write a certificate, its key, and the authority that signed it, into a folder.
 
@@ -50,9 +53,7 @@ def write_dev_certificate(
         _describe(name, authority_name, key, valid_days)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage("digital_signature"), critical=True)
-        .add_extension(
-            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION]), critical=False
-        )
+        .add_extension(x509.ExtendedKeyUsage([purpose]), critical=True)
         .add_extension(authority_id, critical=False)
         .sign(authority_key, hashes.SHA256())
     )

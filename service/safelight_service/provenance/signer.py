@@ -56,20 +56,22 @@ class Signer:
         Raises:
             SigningError: the certificate has expired, or the command has failed.
         """
-        credentials = self._credentials.get()
+        return self._sign(self._credentials.get(), data, mime_type, manifest)
+
+    def _sign(self, credentials: Credentials, data: bytes, mime_type: str, manifest: str) -> bytes:
         url = self._timestamps.claim()
-        if url is not None:
-            try:
-                signed = self._embed(credentials, url, data, mime_type, manifest)
-            except SigningError as error:
-                signed = self._embed(credentials, None, data, mime_type, manifest)
-                if self._timestamps.note(is_failing=True):
-                    _log.warning("timestamp_authority_failing", error=str(error))
-            else:
-                if self._timestamps.note(is_failing=False):
-                    _log.info("timestamp_authority_works_again")
-            return signed
-        return self._embed(credentials, None, data, mime_type, manifest)
+        if url is None:
+            return self._embed(credentials, None, data, mime_type, manifest)
+        try:
+            signed = self._embed(credentials, url, data, mime_type, manifest)
+        except SigningError as error:
+            signed = self._embed(credentials, None, data, mime_type, manifest)
+            if self._timestamps.note(is_failing=True):
+                _log.warning("timestamp_authority_failing", error=str(error))
+        else:
+            if self._timestamps.note(is_failing=False):
+                _log.info("timestamp_authority_works_again")
+        return signed
 
     def _read(self) -> Credentials:
         """Read the credentials, and try them on an image.
@@ -86,21 +88,25 @@ class Signer:
             )
         stream = io.BytesIO()
         PIL.Image.new("L", (1, 1)).save(stream, "PNG")
+        trial = stream.getvalue(), "image/png", write_trial_manifest()
         try:
-            signed = self._embed(
-                credentials, None, stream.getvalue(), "image/png", write_trial_manifest()
-            )
-            reader = c2pa.Reader("image/png", io.BytesIO(signed), context=self._context)
-            state = reader.get_validation_state()
-        except (SigningError, c2pa.C2paError) as error:
+            if not self._is_valid(self._embed(credentials, None, *trial)):
+                raise ConfigurationError(
+                    "provenance.private_key: does not belong to the first certificate"
+                )
+            if not self._is_valid(self._sign(credentials, *trial)):
+                raise ConfigurationError(
+                    "provenance.timestamp_url: C2PA does not accept this authority's timestamps"
+                )
+        except SigningError as error:
             raise ConfigurationError(f"provenance: cannot sign: {error}") from None
-        if state not in ("Valid", "Trusted"):
-            raise ConfigurationError(
-                "provenance: private_key does not belong to the first certificate"
-            )
         if left < _EXPIRY_NOTICE:
             _log.warning("provenance_certificate_expires", at=expires)
         return credentials
+
+    def _is_valid(self, signed: bytes) -> bool:
+        with c2pa.Reader("image/png", io.BytesIO(signed), context=self._context) as reader:
+            return reader.get_validation_state() in ("Valid", "Trusted")
 
     def _embed(
         self,

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from safelight_service.provenance.marker import Marker, UnsignedImageError
 from safelight_service.provenance.signer_command import SignerCommand, SignerError
 from safelight_service.settings import ConfigurationError, ProvenanceSettings
 from support.provenance.samples import FORMATS, ORIGIN, dev_settings, write_file
+from support.provenance.timestamp_authority import run_timestamp_authority
 
 MAX_BYTES = 4096
 
@@ -170,9 +172,18 @@ def test_an_image_is_sent_unsigned_only_where_no_signature_is_required(
     assert "signer_command exits with 1" in logs[0]["error"]
 
 
+def test_an_authority_adds_the_time(tmp_path: Path) -> None:
+    with run_timestamp_authority(tmp_path / "authority") as url:
+        marker = Marker(dev_settings(tmp_path, timestamp_url=url))
+        reader = read(sign(marker))
+    manifest: Any = reader.get_active_manifest()
+    assert reader.get_validation_state() == "Valid"
+    assert datetime.fromisoformat(manifest["signature_info"]["time"]).tzinfo is not None
+
+
 def test_an_authority_that_fails_costs_the_timestamp_only(tmp_path: Path) -> None:
-    marker = Marker(dev_settings(tmp_path, timestamp_url="http://127.0.0.1:9/"))
     with capture_logs() as logs:
+        marker = Marker(dev_settings(tmp_path, timestamp_url="http://127.0.0.1:9/"))
         for _ in range(3):
             assert read(sign(marker)).get_validation_state() == "Valid"
     assert [line["event"] for line in logs] == ["timestamp_authority_failing"]
