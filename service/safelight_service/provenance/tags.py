@@ -1,11 +1,12 @@
 """Tags: the metadata of an image file, by its format."""
 
+import struct
 from dataclasses import dataclass
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
 import PIL.Image
-from PIL import ExifTags
+from PIL import ExifTags, TiffTags
 from PIL.PngImagePlugin import PngInfo
 
 from safelight_service.provenance.origin import SOFTWARE, SOURCE_TYPE
@@ -16,6 +17,12 @@ _XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\
 <rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/" \
 xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"{attributes}/>\
 </rdf:RDF></x:xmpmeta><?xpacket end="r"?>"""
+
+_COMMENT_AS_BYTE, _COMMENT_AS_UNDEFINED = (
+    struct.pack(">HH", ExifTags.Base.UserComment, kind)
+    for kind in (TiffTags.BYTE, TiffTags.UNDEFINED)
+)
+"""The tag and its type, as in the directory of the EXIF block."""
 
 _MAX_JPEG_EXIF = 65_000
 """Bytes; a segment of a JPEG holds 65,533."""
@@ -69,4 +76,5 @@ class Tags:
         if self.parameters:
             comment = b"UNICODE\0" + self.parameters.encode("utf-16-be")
             exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = comment
-        return exif.tobytes()
+        # Pillow gives the comment the type BYTE, which strict readers refuse.
+        return exif.tobytes().replace(_COMMENT_AS_BYTE, _COMMENT_AS_UNDEFINED, 1)

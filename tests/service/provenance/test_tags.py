@@ -33,6 +33,7 @@ def read_parameters(data: bytes) -> str | None:
     comment = picture.getexif().get_ifd(0x8769).get(0x9286)
     if comment is None:
         return None
+    assert b"\x92\x86\x00\x07" in data  # the type UNDEFINED, or piexif refuses it
     assert comment.startswith(b"UNICODE\0")
     return str(comment[8:].decode("utf-16-be"))
 
