@@ -39,6 +39,7 @@ from support.engine.job_runs import (
 from support.engine.tiny_models import MERGING, TinyModels
 from support.provenance.samples import FORMATS, dev_settings
 
+UNSIGNED = ProvenanceSettings()
 REQUEST = GenerationRequest("a red circle", Parameters(**SMALL), waits_for_model=True)
 
 
@@ -72,7 +73,7 @@ def with_engine(
     act: Callable[[Engine], Awaitable[None]],
     batching: BatchingSettings = MERGING,
     heartbeat_s: float = 5.0,
-    provenance: ProvenanceSettings = ProvenanceSettings(),
+    provenance: ProvenanceSettings = UNSIGNED,
 ) -> None:
     async def run() -> None:
         async with open_engine(tiny_models, family, batching, heartbeat_s, provenance) as engine:
