@@ -35,8 +35,8 @@ def run_timestamp_authority(folder: Path) -> Iterator[str]:
         def do_POST(self) -> None:
             query, reply = folder / "query", folder / "reply"
             query.write_bytes(self.rfile.read(int(self.headers["Content-Length"])))
-            command = ["openssl", "ts", "-reply", "-config", folder / "openssl.cnf"]
-            command += ["-queryfile", query, "-out", reply]
+            command: list[str | Path] = ["openssl", "ts", "-reply", "-queryfile", query]
+            command += ["-out", reply, "-config", folder / "openssl.cnf"]
             subprocess.run(command, check=True, capture_output=True)
             self.send_response(200)
             self.send_header("Content-Type", "application/timestamp-reply")
