@@ -37,7 +37,7 @@ from support.engine.job_runs import (
     steps_of,
 )
 from support.engine.tiny_models import MERGING, TinyModels
-from support.provenance.samples import FORMATS, dev_settings
+from support.provenance.samples import dev_settings
 
 UNSIGNED = ProvenanceSettings()
 REQUEST = GenerationRequest("a red circle", Parameters(**SMALL), waits_for_model=True)
@@ -99,15 +99,12 @@ def test_generation_begins_with_accepted_and_ends_with_completed(
     with_engine(tiny_models, "sd15", act)
 
 
-@pytest.mark.parametrize("mime_type", FORMATS)
-def test_images_are_signed_before_they_are_hashed(
-    mime_type: str, tiny_models: TinyModels, tmp_path: Path
-) -> None:
+def test_images_are_signed_before_they_are_hashed(tiny_models: TinyModels, tmp_path: Path) -> None:
     async def act(engine: Engine) -> None:
-        request = replace(REQUEST, output=OutputOptions(mime_type))
+        request = replace(REQUEST, output=OutputOptions("image/webp"))
         [image] = [each for each in await collect(engine, request) if isinstance(each, Image)]
         assert image.sha256 == hashlib.sha256(image.data).hexdigest()
-        reader = c2pa.Reader(mime_type, io.BytesIO(image.data))
+        reader = c2pa.Reader("image/webp", io.BytesIO(image.data))
         assert reader.get_validation_state() == "Valid"
         manifest: Any = reader.get_active_manifest()
         [action] = manifest["assertions"][0]["data"]["actions"]
