@@ -22,7 +22,7 @@ from support.running_service import run_service
 
 CALLERS = 8
 PROMPT = "a red circle on a blue background"
-SIDE_PX = 64
+PARAMETERS: Any = {"width": 64, "height": 64, "num_inference_steps": 1, "guidance_scale": 1.0}
 TIMEOUT_S = 60.0
 
 Fetch = Callable[[int, str], bytes]
@@ -65,9 +65,8 @@ def _grpc_routes(client: Client) -> dict[str, Fetch]:
     ids: dict[int, str] = {}
 
     def generate(seed: int, mime_type: str) -> bytes:
-        options: Any = {"width": SIDE_PX, "height": SIDE_PX, "num_inference_steps": 1}
         with client.generate(
-            PROMPT, seed=seed, output_mime_type=mime_type, **options
+            PROMPT, seed=seed, output_mime_type=mime_type, **PARAMETERS
         ) as generation:
             for event in generation:
                 if isinstance(event, Accepted):
@@ -85,20 +84,17 @@ def _http_routes(url: str) -> dict[str, Fetch]:
     def fields(seed: int, mime_type: str, **others: object) -> dict[str, object]:
         return {
             "prompt": PROMPT,
-            "width": SIDE_PX,
-            "height": SIDE_PX,
-            "num_inference_steps": 1,
             "seed": seed,
+            **PARAMETERS,
             "output_format": mime_type.removeprefix("image/"),
             **others,
         }
 
     def native(query: str) -> Fetch:
         def fetch(seed: int, mime_type: str) -> bytes:
-            parameters = {"seed": seed, "width": SIDE_PX, "height": SIDE_PX}
             body = {
                 "inputs": PROMPT,
-                "parameters": {**parameters, "num_inference_steps": 1},
+                "parameters": {"seed": seed, **PARAMETERS},
                 "output": {"mime_type": mime_type},
             }
             lines = _call(f"{url}/v1/generate{query}", body).decode().splitlines()
