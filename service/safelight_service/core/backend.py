@@ -29,6 +29,8 @@ class Prepared:
     timeline: Timeline
     deadline_s: float | None = None
     """Seconds from preparation to the deadline; None without one."""
+    marking: str = ""
+    """Text that is equal where equal images get equal metadata and signatures."""
 
 
 @dataclass(frozen=True, slots=True)

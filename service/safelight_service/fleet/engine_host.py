@@ -115,7 +115,7 @@ class EngineHost:
 
         async def resolve(post: Callable[[Event], None]) -> Outcome:
             async with self._backend.prepare(request, post, timeline) as prepared:
-                return Offer(prepared.accepted, prepared.model_identity)
+                return Offer(prepared.accepted, prepared.model_identity, prepared.marking)
 
         async with aclosing(self._stream(resolve, timeline)) as frames:
             async for frame in frames:

@@ -24,6 +24,7 @@ class Offer:
 
     accepted: Accepted
     model_identity: str
+    marking: str
 
 
 @dataclass(frozen=True, slots=True)

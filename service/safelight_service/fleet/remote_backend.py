@@ -129,6 +129,7 @@ class RemoteBackend:
             offer.model_identity,
             timeline,
             None if deadline_at is None else deadline_at - time.monotonic(),
+            offer.marking,
             pool=pool,
             deadline_at=deadline_at,
             tenant=request.tenant,

@@ -89,6 +89,8 @@ class ImageSource:
                 if result is not None:
                     return _replay(execution, prepared.accepted, result)
                 completed = await self._backend.run(prepared, execution.publish)
+            if not all(image.is_cacheable for image in execution.images):
+                return completed
             result = Result(execution.images, completed.step_count)
             self._store(key.result, result, execution.cache_owner, lease.pop_all())
         return replace(completed, cache=CacheUse.MISS)
@@ -170,5 +172,6 @@ def _find_key(
     resolved = prepared.accepted.request
     if is_open:
         resolved = replace(resolved, parameters=replace(resolved.parameters, seed=_ANY_SEED))
-    key = cache_key(prepared.model_identity, resolved, request.cache_scope)
+    scope = request.cache_scope
+    key = cache_key(prepared.model_identity, resolved, scope, prepared.marking)
     return _ImageKey(key, (key, resolved.preview), "" if is_open else f"{key} {resolved.preview}")

@@ -704,6 +704,17 @@ def test_a_made_result_is_replayed_from_the_cache() -> None:
     play(act)
 
 
+def test_an_image_that_could_not_be_signed_is_made_again_for_the_next_caller() -> None:
+    async def act(scene: Scene) -> None:
+        first = await scene.generate("a", **SEED)
+        await scene.happen(replace(IMAGE, is_cacheable=False), COMPLETED)
+        assert cache_of(first) is CacheUse.BYPASS
+        await scene.generate("b", **SEED)
+        assert list(scene.engine.running) == ["b"]
+
+    play(act)
+
+
 def caller(name: str, cache_group: str | None = None) -> Caller:
     return Caller(name=name, sha256=digest_token(name), cache_group=cache_group)
 
