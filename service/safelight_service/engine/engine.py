@@ -332,8 +332,9 @@ def _beside(file: Path | None, name: str) -> Path | None:
 
 def _read_lora(digests: FileDigests, settings: AdapterSettings, model: LoadedModel) -> Lora:
     """Read an adapter of a model, and wait until its device has it."""
-    lora = read_lora(settings, model.folder, model.adapter.pipeline, digests)
-    synchronize(model.adapter.execution_device)
+    device = model.adapter.execution_device
+    lora = read_lora(settings, model.folder, model.adapter.pipeline, device, digests)
+    synchronize(device)
     return lora
 
 
