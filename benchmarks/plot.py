@@ -12,7 +12,7 @@ mpl.rcParams["svg.hashsalt"] = "safelight"  # equal figures give an equal file
 import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 
-from benchmarks import fairness, goodput  # noqa: E402
+from benchmarks import fairness, goodput, reuse  # noqa: E402
 from benchmarks.harness.report import read_figures  # noqa: E402
 from benchmarks.throughput import USUAL  # noqa: E402
 
@@ -45,6 +45,11 @@ def main() -> None:
         lambda axes: draw_delays(axes, read_figures("fleet")["delays_ms"]),
         lambda axes: draw_routers(axes, read_figures("fleet")["routers"]),
     )
+    draw_both(
+        "reuse",
+        lambda axes: draw_exactness(axes, read_figures("reuse")["exactness"]),
+        lambda axes: draw_verdicts(axes, read_figures("reuse")),
+    )
 
 
 def draw_both(name: str, left: Draw, right: Draw) -> None:
@@ -75,6 +80,45 @@ def draw_goodput(axes: Axes, figures: dict[str, Any], suffix: str) -> None:
     axes.set_ylabel("calls in time")
     axes.set_title(f"callers {'with' if suffix else 'without'} deadlines", fontsize="medium")
     axes.legend(fontsize="small")
+
+
+def draw_exactness(axes: Axes, exactness: dict[str, dict[str, Any]]) -> None:
+    """Draw the difference from the images of all steps by the forwards that are left out."""
+    for scheduler, shares in exactness.items():
+        drawn = {share: seen for share, seen in shares.items() if float(share)}
+        speeds = [1 / (1 - float(share)) for share in drawn]
+        (line,) = axes.plot(
+            speeds, [seen["difference"] for seen in drawn.values()], marker="o", label=scheduler
+        )
+        axes.plot(
+            speeds,
+            [seen["fewer_steps"] for seen in drawn.values()],
+            color=line.get_color(),
+            linestyle="--",
+        )
+    axes.plot([], [], color="grey", linestyle="--", label="fewer steps")
+    axes.set_yscale("log")
+    axes.set_xlabel("steps by forwards")
+    axes.set_ylabel("levels of 255")
+    axes.set_title(f"difference from the images of {reuse.STEPS} steps", fontsize="medium")
+    axes.legend(fontsize="small")
+
+
+def draw_verdicts(axes: Axes, figures: dict[str, Any]) -> None:
+    """Draw the share of prompts that are drawn right, by the share of reused steps."""
+    shares = next(iter(figures["exactness"].values()))
+    for trait in ("colour", "background", "shape"):
+        axes.plot(
+            [float(share) for share in shares],
+            [seen[trait] / figures["prompts"] for seen in shares.values()],
+            marker="o",
+            label=trait,
+        )
+    axes.set_ylim(0, 1.1)
+    axes.set_xlabel("share of steps reused")
+    axes.set_ylabel("prompts drawn right")
+    axes.set_title(f"{figures['prompts']} prompts, {reuse.SCHEDULERS[0]}", fontsize="medium")
+    axes.legend(fontsize="small", loc="lower left")
 
 
 def draw_delays(axes: Axes, delays: dict[str, Any]) -> None:

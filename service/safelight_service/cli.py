@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import json
 import os
 import secrets
 import signal
@@ -119,6 +120,33 @@ def deploy(
     typer.echo(f"The engines are ready: {names}")
 
 
+provenance_app = typer.Typer(help="Mark images as generated.", no_args_is_help=True)
+app.add_typer(provenance_app, name="provenance")
+
+
+@provenance_app.command()
+def dev_certificate(
+    folder: Annotated[Path, typer.Argument(help="Folder for the files.")] = Path("provenance"),
+) -> None:
+    """Create a certificate for development, which no one trusts.
+
+    Writes certificate.pem, private_key.pem and authority.pem, and prints the settings that use
+    them.
+    """
+    try:
+        from safelight_service.provenance import dev_certificate as files
+    except ImportError:
+        _fail("install safelight-service[provenance]", _EXIT_USAGE)
+    try:
+        files.write_dev_certificate(folder)
+    except OSError as error:
+        _fail(f"cannot write {error.filename}: {error.strerror}", _EXIT_FAILURE)
+    paths = {"certificate": files.CERTIFICATE, "private_key": files.PRIVATE_KEY}
+    typer.echo("[provenance]")
+    for name, file in paths.items():
+        typer.echo(f"{name} = {json.dumps(str(folder.absolute() / file))}")
+
+
 @app.command()
 def calibrate(
     model: Annotated[str, typer.Argument(help="Name of the model in the settings.")],
@@ -196,6 +224,8 @@ async def _serve(settings: Settings) -> int:
         server = make_server(settings)
     except ConfigurationError as error:
         return _report(str(error), _EXIT_USAGE)
+    except ConnectionError as error:
+        return _report(str(error), _EXIT_FAILURE)
     try:
         if await _ends_before(stop, server.start()):
             announce(f"Safelight is ready on {server.address}")

@@ -1,5 +1,6 @@
 """Rehearsals: benchmarks of the service, for a few seconds each."""
 
+import re
 import subprocess
 import sys
 
@@ -26,6 +27,16 @@ def test_a_benchmark_runs_and_compares_its_figures_with_the_goals(
     assert ended.returncode == 0, ended.stderr
     assert all(row in ended.stdout for row in rows)
     assert "goal" in ended.stdout
+
+
+@pytest.mark.slow
+def test_signed_images_are_valid_at_the_end_of_all_routes() -> None:
+    command = [sys.executable, "-m", "benchmarks.provenance", "--images", "9"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    counts = re.findall(r"(\d+) of 9$", ended.stdout, re.MULTILINE)
+    assert counts == ["9"] * len(counts)
+    assert len(counts) > 15
 
 
 @pytest.mark.slow

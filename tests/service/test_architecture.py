@@ -1,6 +1,7 @@
 """Architecture: the allowed imports between packages."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -15,9 +16,10 @@ PACKAGE = Path(safelight_service.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
-def imported_names(module: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(module.read_text())):
-        yield from imported_names_of(node)
+@functools.cache
+def imported_names(module: Path) -> frozenset[str]:
+    nodes = ast.walk(ast.parse(module.read_text()))
+    return frozenset(name for node in nodes for name in imported_names_of(node))
 
 
 def imported_names_of(node: ast.AST) -> Iterator[str]:
@@ -113,10 +115,26 @@ def test_telemetry_is_imported_at_need_only() -> None:
     assert importers("opentelemetry", "prometheus_client").isdisjoint({"telemetry/signals.py"})
 
 
-def test_the_service_starts_no_process() -> None:
-    """Fault 50: gRPC does not survive a fork, so the service uses threads."""
-    assert not importers("multiprocessing", "subprocess", "concurrent.futures.process")
+def test_the_service_never_forks() -> None:
+    """Fault 50: gRPC does not survive a fork, so the service uses threads.
+
+    `subprocess.run` without options that need a fork starts a program by vfork.
+    """
+    starters = importers("multiprocessing", "subprocess", "concurrent.futures.process")
+    assert starters == {"provenance/signer_command.py"}
+    command = (PACKAGE / "provenance/signer_command.py").read_text()
+    assert command.count("subprocess.run(") == 1
+    assert "preexec_fn" not in command
     assert not any("os.fork" in module.read_text() for module in MODULES)
+
+
+def test_the_c2pa_library_is_imported_where_images_are_signed_only() -> None:
+    """The extra `provenance` has it."""
+    assert importers("c2pa") == {"provenance/signer.py"}
+    signing = {
+        f"provenance/{name}.py" for name in ("credentials", "dev_certificate", "signer_command")
+    }
+    assert importers("cryptography") == signing
 
 
 def test_the_faults_in_the_docs_are_tested_where_they_say() -> None:

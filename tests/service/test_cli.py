@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from safelight_service.auth.tokens import Tokens
-from safelight_service.cli import kept_for_good
+from safelight_service.cli import app, kept_for_good
 from safelight_service.grpc_server.probe import is_serving
 from safelight_service.library_variables import choose_variables
+from safelight_service.provenance.marker import Marker
+from safelight_service.settings import ProvenanceSettings, load_settings
 from safelight_service.version import __version__
 from support.running_service import RunningService, service_environment
 from support.warm_process import run_warm
@@ -109,6 +112,18 @@ def test_a_token_needs_a_name_that_can_be_written_anywhere() -> None:
     result = run_command("token", 'a"b')
     assert result.returncode == 2
     assert "name: String should match" in result.stderr
+
+
+def test_a_development_certificate_comes_with_the_settings_that_use_it(tmp_path: Path) -> None:
+    command = ["provenance", "dev-certificate", str(tmp_path / "new")]
+    made = CliRunner().invoke(app, command)
+    (tmp_path / "safelight.toml").write_text(made.stdout)
+    settings = load_settings({}, tmp_path / "safelight.toml").provenance
+    assert settings.private_key is not None
+    assert settings.private_key.stat().st_mode & 0o777 == 0o600
+    assert Marker(settings).identity != Marker(ProvenanceSettings()).identity
+    again = CliRunner().invoke(app, command)
+    assert (again.exit_code, again.stderr.count("private_key.pem: File exists")) == (1, 1)
 
 
 def test_a_port_that_is_taken_is_an_error(service: RunningService) -> None:

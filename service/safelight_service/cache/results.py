@@ -86,6 +86,7 @@ def pack_header(key: str, result: Result) -> bytes:
     images = []
     for image in result.images:
         facts = dataclasses.asdict(image)
+        del facts["is_cacheable"]  # all that are kept are
         facts["size_bytes"] = len(facts.pop("data"))
         images.append(facts)
     text = json.dumps({"images": images, "step_count": result.step_count}).encode()

@@ -15,6 +15,10 @@ from safelight_service.core.request import GenerationRequest
 from safelight_service.core.timeline import Timeline
 
 
+class ModelChangedError(Exception):
+    """The model has another revision than the request was prepared for; prepare it again."""
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A valid request with every default filled in; backends may subclass it with a handle."""
@@ -25,6 +29,8 @@ class Prepared:
     timeline: Timeline
     deadline_s: float | None = None
     """Seconds from preparation to the deadline; None without one."""
+    marking: str = ""
+    """Text that is equal where equal images get equal metadata and signatures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,4 +109,5 @@ class Backend(Protocol):
 
         Raises:
             SafelightError: any that `core/errors.py` lists.
+            ModelChangedError: nothing was published, not even `prepared.accepted`.
         """

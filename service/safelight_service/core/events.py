@@ -79,6 +79,8 @@ class Image:
     is_flagged: bool
     sha256: str
     data: bytes
+    is_cacheable: bool = True
+    """Whether later requests may get it; not if it lacks the signature that others have."""
 
 
 @dataclass(frozen=True, slots=True)

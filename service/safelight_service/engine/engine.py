@@ -49,6 +49,7 @@ from safelight_service.engine.models.registry import ModelRegistry
 from safelight_service.engine.models.reuse_curves import CURVES_FILE, ReuseCurves
 from safelight_service.engine.queue_bounds import QueueBounds
 from safelight_service.engine.recovery.run_logs import RunLog, make_run_logs
+from safelight_service.provenance.marker import Marker
 from safelight_service.settings import AdapterSettings, Settings
 
 _ENCODER_THREADS = min(8, max(2, (os.cpu_count() or 1) // 4))
@@ -113,6 +114,7 @@ class Engine:
             _ENCODER_THREADS, thread_name_prefix="safelight-encoder"
         )
         self._logs = make_run_logs(settings)
+        self._marker = Marker(settings.provenance)
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -220,6 +222,7 @@ class Engine:
                     _identify(loaded, mixture),
                     timeline,
                     left_s,
+                    self._marker.identity,
                     model=loaded,
                     mixture=mixture,
                     deadline_at=deadline_at,
@@ -241,7 +244,8 @@ class Engine:
         try:
             return await self._run(prepared, on_event, log)
         except (asyncio.CancelledError, StoppingError, DeviceLostError, QueueFullError):
-            is_over = False  # it may be called again, perhaps on another engine
+            # Otherwise it may be called again, perhaps on another engine.
+            is_over = prepared.timeline.cancelled_at is not None
             raise
         finally:
             log.end(is_over=is_over)
@@ -266,6 +270,7 @@ class Engine:
             prepared.cache_scope,
             log,
             prepared.mixture,
+            self._marker,
         )
         worker = self._workers[prepared.model.adapter.execution_device]
         worker.submit(job)

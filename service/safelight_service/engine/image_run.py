@@ -26,6 +26,8 @@ from safelight_service.engine.recovery.forward_log import ForwardLog
 from safelight_service.engine.sampling.denoising import Step, observe_steps
 from safelight_service.engine.sampling.noise import Noise
 from safelight_service.engine.sampling.reuse import StepReuse, choose_steps
+from safelight_service.provenance.origin import Origin
+from safelight_service.provenance.samplers import sampler_name
 
 if TYPE_CHECKING:
     from safelight_service.engine.job import Job
@@ -77,6 +79,8 @@ class ImageRun:
         self._is_flagged: torch.Tensor | bool = False
         self._checks: list[torch.Tensor] = []
         """Whether values are finite of which the pixels may not show it, bools () on the device."""
+        self._sampler = ""
+        """The scheduler's name in the image file."""
         self._greenlet: greenlet.greenlet | None = None
 
     @property
@@ -213,9 +217,9 @@ class ImageRun:
         self.timeline.encoding_at = time.monotonic()
         if self.timeline.decoded_at is None:
             self.timeline.decoded_at = self.timeline.encoding_at
-        image = render_image(
-            picture, self.job.request, self.job.model.name, self.index, self.seed, is_flagged
-        )
+        model, request = self.job.model, self.job.request
+        origin = Origin(model.name, model.revision, request, self.seed, self._sampler)
+        image = render_image(picture, origin, self.index, is_flagged, self.job.marker)
         self.timeline.encoded_at = time.monotonic()
         return image
 
@@ -224,6 +228,7 @@ class ImageRun:
         adapter = self.job.model.adapter
         parameters = self.job.request.parameters
         scheduler = adapter.schedulers.make(parameters.scheduler)
+        self._sampler = sampler_name(type(scheduler).__name__, scheduler.config)
         checks = {"run_safety_checker": self._check} if self.job.model.safety_checker else {}
         clamps = any(scheduler.config.get(name) for name in _CLAMPS)
         observe_steps(

@@ -14,6 +14,10 @@ from safelight_service.engine.image_run import ImageRun
 from safelight_service.engine.lora.lora import NO_ADAPTERS, Mixture
 from safelight_service.engine.models.loaded_model import LoadedModel
 from safelight_service.engine.recovery.run_logs import RunLog
+from safelight_service.provenance.marker import Marker
+from safelight_service.settings import ProvenanceSettings
+
+_UNSIGNED = Marker(ProvenanceSettings())
 
 
 class Job:
@@ -31,6 +35,7 @@ class Job:
         cache_scope: str = "",
         log: RunLog | None = None,
         mixture: Mixture = NO_ADAPTERS,
+        marker: Marker = _UNSIGNED,
     ) -> None:
         self.model = model
         self.request = request
@@ -43,6 +48,7 @@ class Job:
         self.log = log
         self.mixture = mixture
         """Adapters of its images."""
+        self.marker = marker
         self.work_s: float | None = None
         """Forecast device seconds while it waits, as if it ran alone; None without measurements."""
         self.timeline = timeline or Timeline()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from safelight_service.core.backend import ModelChangedError
 from safelight_service.core.errors import (
     DeadlineError,
     DeviceLostError,
@@ -21,8 +22,11 @@ from safelight_service.fleet.pool import HostLostError, NoHostError
 
 _log = structlog.get_logger()
 
-_ELSEWHERE = (IdentityChanged, StoppingError, DeviceLostError)
-"""Outcomes that another host may not have."""
+_ELSEWHERE = (StoppingError, DeviceLostError)
+"""Errors that another host may not have."""
+
+_SILENCES = 5
+"""Waits, one after another, in which a host has to be silent to be lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +54,10 @@ async def call_hosts(
     Raises:
         SafelightError: the outcome of the call.
         NoEngineError: no host has answered.
+        ModelChangedError: the hosts that answer serve another revision of the model.
     """
     excluded: set[str] = set()
+    changed: set[str] = set()
     for attempt in range(patience.attempts):
         if attempt:
             await asyncio.sleep(patience.pause_s * 2 ** (attempt - 1))
@@ -65,6 +71,8 @@ async def call_hosts(
                     host = frame.host
                     if frame.moments is not None:
                         frame.moments.write_to(timeline)
+                    if isinstance(frame.outcome, IdentityChanged):
+                        raise ModelChangedError
                     if isinstance(frame.outcome, _ELSEWHERE):
                         raise HostLostError
                     if isinstance(frame.outcome, SafelightError):
@@ -75,10 +83,15 @@ async def call_hosts(
             raise HostLostError
         except NoHostError:
             excluded.clear()  # better a host that has just failed than none
+        except ModelChangedError:
+            if host in changed:
+                raise
+            changed.add(host)
+            excluded.add(host)
         except HostLostError:
             excluded.add(host)
             _log.warning("engine_host_lost", host=host, attempt=attempt + 1)
-    raise NoEngineError
+    raise ModelChangedError if changed else NoEngineError
 
 
 async def _next(frames: AsyncGenerator[Frame, None], silence_s: float) -> Frame | None:
@@ -87,8 +100,12 @@ async def _next(frames: AsyncGenerator[Frame, None], silence_s: float) -> Frame 
     Raises:
         HostLostError: the host has been silent for too long.
     """
+    following = asyncio.ensure_future(anext(frames, None))
     try:
-        async with asyncio.timeout(silence_s):
-            return await anext(frames, None)
-    except TimeoutError:
-        raise HostLostError from None
+        for _ in range(_SILENCES):  # a pause of this process is one of them
+            if (await asyncio.wait({following}, timeout=silence_s / _SILENCES))[0]:
+                return following.result()
+        raise HostLostError
+    finally:
+        following.cancel()
+        await asyncio.wait({following})

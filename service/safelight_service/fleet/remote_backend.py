@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 
-from safelight_service.core.backend import BackendStats
+from safelight_service.core.backend import BackendStats, ModelChangedError
 from safelight_service.core.errors import (
     ModelNotFoundError,
     NoEngineError,
@@ -25,9 +25,6 @@ from safelight_service.fleet.attempts import Patience, call_hosts
 from safelight_service.fleet.frames import Offer
 from safelight_service.fleet.pool import HostLostError, NoHostError, Pool
 from safelight_service.fleet.remote_run import RemotePrepared, RemoteRun
-
-_DRAINED = "drained"
-"""Message of the cancellation of a run that waits when the front drains."""
 
 
 class RemoteBackend:
@@ -43,7 +40,7 @@ class RemoteBackend:
         self._patience = patience
         self._infos: dict[str, ModelInfo] = {}
         self._stats: dict[Pool, tuple[BackendStats, ...]] = {}
-        self._runs: dict[Timeline, asyncio.Task[object]] = {}
+        self._runs: dict[Timeline, asyncio.Task[Completed]] = {}
         """Tasks of the runs in progress, by their timelines."""
         self._is_draining = False
         self._looking: asyncio.Task[None] | None = None
@@ -67,7 +64,7 @@ class RemoteBackend:
         self._is_draining = True
         for timeline, task in self._runs.items():
             if timeline.started_at is None:
-                task.cancel(_DRAINED)
+                task.cancel()
 
     async def close(self) -> None:
         """Stop looking, and release the pools."""
@@ -132,6 +129,7 @@ class RemoteBackend:
             offer.model_identity,
             timeline,
             None if deadline_at is None else deadline_at - time.monotonic(),
+            offer.marking,
             pool=pool,
             deadline_at=deadline_at,
             tenant=request.tenant,
@@ -144,16 +142,30 @@ class RemoteBackend:
 
         Raises:
             SafelightError: any that `core/errors.py` lists.
+            ModelChangedError: no host serves the prepared revision of the model any more.
         """
         if self._is_draining:
             raise StoppingError
         run = RemoteRun(prepared, on_event)
-        on_event(prepared.accepted)
-        task = asyncio.current_task()
-        assert task is not None
-        self._runs[prepared.timeline] = task
+        making = asyncio.create_task(self._make(run, prepared))
+        self._runs[prepared.timeline] = making
         try:
-            frames = call_hosts(run.call, prepared.deadline_at, prepared.timeline, self._patience)
+            await asyncio.wait({making})
+        except asyncio.CancelledError:
+            await run.note_cancelled()
+            raise
+        finally:
+            del self._runs[prepared.timeline]
+            making.cancel()
+            await asyncio.gather(making, return_exceptions=True)
+        if making.cancelled():  # by `drain`
+            raise StoppingError
+        return making.result()
+
+    async def _make(self, run: RemoteRun, prepared: RemotePrepared) -> Completed:
+        """Run on one host after another, and publish what they send."""
+        frames = call_hosts(run.call, prepared.deadline_at, prepared.timeline, self._patience)
+        try:
             async with aclosing(frames):
                 async for frame in frames:
                     run.publish(frame)
@@ -164,13 +176,10 @@ class RemoteBackend:
                             restart_count=run.restart_count,
                         )
                     await run.note_watchers()
-        except asyncio.CancelledError as cancelled:
-            if cancelled.args != (_DRAINED,):
-                raise
-            task.uncancel()
-            raise StoppingError from None
-        finally:
-            del self._runs[prepared.timeline]
+        except ModelChangedError:
+            if run.is_accepted:
+                raise NoEngineError from None
+            raise
         raise NoEngineError
 
     def _find_pool(self, name: str) -> Pool:
@@ -190,7 +199,9 @@ class RemoteBackend:
             await self._look()
 
     async def _look(self) -> None:
-        for pool in set(self._pools.values()):
-            with suppress(HostLostError, NoHostError):
-                self._infos |= {info.name: info for info in await pool.describe()}
-                self._stats[pool] = await pool.stats()
+        await asyncio.gather(*map(self._look_at, set(self._pools.values())))
+
+    async def _look_at(self, pool: Pool) -> None:
+        with suppress(HostLostError, NoHostError):
+            self._infos |= {info.name: info for info in await pool.describe()}
+            self._stats[pool] = await pool.stats()

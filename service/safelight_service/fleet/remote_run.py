@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from safelight_service.core.backend import Prepared
 from safelight_service.core.events import (
+    Accepted,
     EventCallback,
     Image,
     ModelLoading,
@@ -16,6 +17,7 @@ from safelight_service.core.events import (
 from safelight_service.core.tenant import NO_TENANT, Tenant
 from safelight_service.fleet.frames import Frame, RunOrder
 from safelight_service.fleet.pool import Pool
+from safelight_service.fleet.routing import FRONT
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class RemoteRun:
         self._id = uuid.uuid4().hex
         self._prepared = prepared
         self._on_event = on_event
+        self.is_accepted = False
+        """Whether a host has taken the run, and the watchers know."""
         self.restart_count = 0
         """Hosts that were lost while they made the images."""
         self._sent: set[int] = set()
@@ -61,6 +65,7 @@ class RemoteRun:
         self._noted = self._watchers
         order = RunOrder(
             self._id,
+            FRONT,
             self._prepared.accepted,
             self._prepared.model_identity,
             left_s,
@@ -79,6 +84,9 @@ class RemoteRun:
             match event:
                 case ModelLoading():
                     pass
+                case Accepted():
+                    self._accept()
+                    continue
                 case Restarted():
                     self._announce(event.recovered_step_count)
                     continue
@@ -92,6 +100,12 @@ class RemoteRun:
                 self._sent.add(event.index)
             self._on_event(event)
 
+    def _accept(self) -> None:
+        """Publish that a host has taken the run, unless an earlier host had."""
+        if not self.is_accepted:
+            self.is_accepted = True
+            self._on_event(self._prepared.accepted)
+
     def _announce(self, recovered_step_count: int) -> None:
         """Publish that another host continues, perhaps one that another front had lost."""
         self._must_announce = False
@@ -104,3 +118,9 @@ class RemoteRun:
             self._noted = self._watchers
             is_abandoned, is_joined = self._noted
             await self._prepared.pool.note(self._id, is_abandoned=is_abandoned, is_joined=is_joined)
+
+    async def note_cancelled(self) -> None:
+        """Note at the host that nobody will continue the run, unless its callers may call again."""
+        prepared = self._prepared
+        if prepared.timeline.cancelled_at is not None or not prepared.run_key:
+            await prepared.pool.note_cancelled(self._id)

@@ -10,13 +10,17 @@ from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, replace
 
 from safelight_service.cache import Result, ResultCache, cache_key
-from safelight_service.core.backend import Backend, Prepared
+from safelight_service.core.backend import Backend, ModelChangedError, Prepared
+from safelight_service.core.errors import NoEngineError
 from safelight_service.core.events import Accepted, CacheUse, Completed
 from safelight_service.core.observer import Observer
 from safelight_service.core.request import GenerationRequest
 from safelight_service.core.tenant import Tenant
 from safelight_service.generations.execution import Execution
 from safelight_service.generations.leases import Leases
+
+_MAX_PREPARATIONS = 3
+"""Preparations of a request whose model changes before it runs."""
 
 _MAX_FOLLOWS = 3
 """Services to wait for, one after another, if no result reaches the cache."""
@@ -50,6 +54,22 @@ class ImageSource:
         Raises:
             SafelightError: any that `core/errors.py` lists.
         """
+        for _ in range(_MAX_PREPARATIONS):
+            try:
+                return await self._get(execution)
+            except ModelChangedError:
+                self.close_to_others(execution)
+                if execution.is_accepted:
+                    break
+        raise NoEngineError
+
+    async def _get(self, execution: Execution) -> Completed | None:
+        """Publish the images, for the model as it is now.
+
+        Raises:
+            SafelightError: any that `core/errors.py` lists.
+            ModelChangedError: the model has changed meanwhile.
+        """
         with ExitStack() as lease:
             async with self._backend.prepare(
                 execution.request, execution.publish, execution.timeline
@@ -69,6 +89,8 @@ class ImageSource:
                 if result is not None:
                     return _replay(execution, prepared.accepted, result)
                 completed = await self._backend.run(prepared, execution.publish)
+            if not all(image.is_cacheable for image in execution.images):
+                return completed
             result = Result(execution.images, completed.step_count)
             self._store(key.result, result, execution.cache_owner, lease.pop_all())
         return replace(completed, cache=CacheUse.MISS)
@@ -150,5 +172,6 @@ def _find_key(
     resolved = prepared.accepted.request
     if is_open:
         resolved = replace(resolved, parameters=replace(resolved.parameters, seed=_ANY_SEED))
-    key = cache_key(prepared.model_identity, resolved, request.cache_scope)
+    scope = request.cache_scope
+    key = cache_key(prepared.model_identity, resolved, scope, prepared.marking)
     return _ImageKey(key, (key, resolved.preview), "" if is_open else f"{key} {resolved.preview}")

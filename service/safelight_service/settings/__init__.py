@@ -26,6 +26,7 @@ from safelight_service.settings.parts import (
     TelemetrySettings,
     TlsSettings,
 )
+from safelight_service.settings.provenance import ProvenanceSettings
 from safelight_service.settings.settings import Settings, load_settings
 from safelight_service.settings.sources import EMBEDDED_MODEL
 from safelight_settings import ConfigurationError
@@ -44,6 +45,7 @@ __all__ = [
     "LimitSettings",
     "ModelSettings",
     "PoolSettings",
+    "ProvenanceSettings",
     "RaySettings",
     "RecoverySettings",
     "Settings",

@@ -23,6 +23,7 @@ from safelight_service.settings.parts import (
     TelemetrySettings,
     TlsSettings,
 )
+from safelight_service.settings.provenance import ProvenanceSettings
 from safelight_service.settings.sources import EMBEDDED_MODEL
 from safelight_settings import (
     Address,
@@ -82,6 +83,7 @@ class Settings(ProgramSettings):
     connections: ConnectionSettings = Field(default_factory=ConnectionSettings)
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
     cache: CacheSettings = Field(default_factory=CacheSettings)
+    provenance: ProvenanceSettings = Field(default_factory=ProvenanceSettings)
     backend: Literal["local", "ray"] = Field(
         "local",
         description="Where the engines run: `local` in this process, `ray` on a Ray cluster.",

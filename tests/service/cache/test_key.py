@@ -45,6 +45,10 @@ def test_other_callers_have_other_keys() -> None:
     assert len({cache_key("model", REQUEST, scope) for scope in scopes}) == len(scopes)
 
 
+def test_images_that_are_marked_in_another_way_have_other_keys() -> None:
+    assert cache_key("model", REQUEST, marking="signed") != cache_key("model", REQUEST)
+
+
 def test_previews_do_not_change_the_key() -> None:
     watched = replace(REQUEST, preview=ResolvedPreview(5, "image/jpeg", 256))
     assert cache_key("model", watched) == cache_key("model", REQUEST)

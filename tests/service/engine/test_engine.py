@@ -1,26 +1,32 @@
 import asyncio
+import hashlib
+import io
 import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import c2pa
 import pytest
 
 from safelight_service.core.events import (
     Accepted,
     Completed,
     Event,
+    Image,
     Progress,
     Queued,
 )
-from safelight_service.core.request import GenerationRequest, Parameters
+from safelight_service.core.request import GenerationRequest, OutputOptions, Parameters
 from safelight_service.core.tenant import Tenant
 from safelight_service.engine import Engine
 from safelight_service.engine.batching.estimates.arrivals import Expectation
 from safelight_service.engine.batching.step_batcher import StepBatcher
-from safelight_service.settings import BatchingSettings, Settings
+from safelight_service.settings import BatchingSettings, ProvenanceSettings, Settings
 from support.engine.job_runs import (
     SMALL,
     collect,
@@ -31,13 +37,19 @@ from support.engine.job_runs import (
     steps_of,
 )
 from support.engine.tiny_models import MERGING, TinyModels
+from support.provenance.samples import dev_settings
 
+UNSIGNED = ProvenanceSettings()
 REQUEST = GenerationRequest("a red circle", Parameters(**SMALL), waits_for_model=True)
 
 
 @asynccontextmanager
 async def open_engine(
-    tiny_models: TinyModels, family: str, batching: BatchingSettings, heartbeat_s: float
+    tiny_models: TinyModels,
+    family: str,
+    batching: BatchingSettings,
+    heartbeat_s: float,
+    provenance: ProvenanceSettings,
 ) -> AsyncIterator[Engine]:
     engine = Engine(
         Settings(
@@ -45,6 +57,7 @@ async def open_engine(
             torch_threads=1,
             batching=batching,
             heartbeat_s=heartbeat_s,
+            provenance=provenance,
         )
     )
     await engine.start()
@@ -60,9 +73,10 @@ def with_engine(
     act: Callable[[Engine], Awaitable[None]],
     batching: BatchingSettings = MERGING,
     heartbeat_s: float = 5.0,
+    provenance: ProvenanceSettings = UNSIGNED,
 ) -> None:
     async def run() -> None:
-        async with open_engine(tiny_models, family, batching, heartbeat_s) as engine:
+        async with open_engine(tiny_models, family, batching, heartbeat_s, provenance) as engine:
             await act(engine)
 
     asyncio.run(run())
@@ -83,6 +97,20 @@ def test_generation_begins_with_accepted_and_ends_with_completed(
         assert steps_of(events)[-1] == SMALL["num_inference_steps"]
 
     with_engine(tiny_models, "sd15", act)
+
+
+def test_images_are_signed_before_they_are_hashed(tiny_models: TinyModels, tmp_path: Path) -> None:
+    async def act(engine: Engine) -> None:
+        request = replace(REQUEST, output=OutputOptions("image/webp"))
+        [image] = [each for each in await collect(engine, request) if isinstance(each, Image)]
+        assert image.sha256 == hashlib.sha256(image.data).hexdigest()
+        reader = c2pa.Reader("image/webp", io.BytesIO(image.data))
+        assert reader.get_validation_state() == "Valid"
+        manifest: Any = reader.get_active_manifest()
+        [action] = manifest["assertions"][0]["data"]["actions"]
+        assert action["softwareAgent"]["name"] == "sd15"
+
+    with_engine(tiny_models, "sd15", act, provenance=dev_settings(tmp_path))
 
 
 def test_generations_at_the_same_time_do_not_disturb_each_other(tiny_models: TinyModels) -> None:

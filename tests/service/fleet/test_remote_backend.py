@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from safelight_service.core.backend import ModelChangedError
 from safelight_service.core.errors import DeadlineError, NoEngineError
 from safelight_service.core.events import Accepted, Completed, Event, Image, Progress, Restarted
 from safelight_service.core.model import ModelState
@@ -17,7 +18,7 @@ from safelight_service.fleet.engine_host import EngineHost
 from safelight_service.fleet.remote_backend import RemoteBackend
 from support.engine.job_runs import SMALL
 from support.engine.tiny_models import TinyModels
-from support.fleet.in_memory_pool import InMemoryPool
+from support.fleet.in_memory_pool import InMemoryPool, Wire
 from tests.service.fleet.backends import (
     LONG,
     PATIENCE,
@@ -27,6 +28,7 @@ from tests.service.fleet.backends import (
     cancel,
     generate,
     open_fleet,
+    open_local,
     settings_of,
 )
 
@@ -109,7 +111,7 @@ def test_the_device_of_a_frozen_host_is_freed_when_it_thaws(tiny_models: TinyMod
 
 def test_a_stopping_host_hands_its_work_on(tiny_models: TinyModels) -> None:
     async def act(front: RemoteBackend, pool: InMemoryPool) -> None:
-        pool.wires[0].host.drain()
+        pool.wires[0].engine.drain()
         events = await generate(front, SEVERAL)
         assert digests(events)
         assert not [event for event in events if isinstance(event, Restarted)]  # nothing was lost
@@ -149,14 +151,40 @@ def test_a_request_past_its_deadline_is_not_tried_again(tiny_models: TinyModels)
     with_fleet(tiny_models, 1, act)
 
 
-def test_a_host_with_another_revision_is_passed_over(tiny_models: TinyModels) -> None:
-    async def act(front: RemoteBackend, pool: InMemoryPool) -> None:
-        async with front.prepare(REQUEST, lambda _: None, Timeline()) as prepared:
-            with pytest.raises(NoEngineError):
-                await front.run(replace(prepared, model_identity="newer"), lambda _: None)
-        assert {*pool.calls} == {"a", "b"}
+def with_update(
+    tiny_models: TinyModels, act: Callable[[RemoteBackend, InMemoryPool], Awaitable[None]]
+) -> None:
+    """Act on a fleet whose second host serves another revision of the model."""
+    settings = settings_of(tiny_models)
+    model = settings.models[0].model_copy(update={"revision": "newer"})
 
-    with_fleet(tiny_models, 2, act)
+    async def act_on_both(front: RemoteBackend, pool: InMemoryPool) -> None:
+        async with open_local(settings.model_copy(update={"models": (model,)})) as engine:
+            pool.wires.append(Wire("b", engine))
+            await act(front, pool)
+
+    with_fleet(tiny_models, 1, act_on_both)
+
+
+def test_a_run_whose_revision_has_gone_publishes_nothing(tiny_models: TinyModels) -> None:
+    async def act(front: RemoteBackend, pool: InMemoryPool) -> None:
+        events: list[Event] = []
+        async with front.prepare(REQUEST, events.append, Timeline()) as prepared:
+            pool.wires[0].cut()
+            with pytest.raises(ModelChangedError):
+                await front.run(prepared, events.append)
+        assert not events
+
+    with_update(tiny_models, act)
+
+
+def test_a_lost_run_does_not_go_on_with_another_revision(tiny_models: TinyModels) -> None:
+    async def act(front: RemoteBackend, pool: InMemoryPool) -> None:
+        with pytest.raises(NoEngineError):
+            await generate(front, SEVERAL, at_step(3, pool.wires[0].cut))
+        assert pool.calls[-1] == "b"
+
+    with_update(tiny_models, act)
 
 
 def test_a_host_knows_whether_a_run_is_watched(tiny_models: TinyModels) -> None:

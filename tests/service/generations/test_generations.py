@@ -14,12 +14,13 @@ from structlog.testing import capture_logs
 
 from safelight_service.auth.tokens import Caller, current_caller, digest_token
 from safelight_service.cache import ResultCache
-from safelight_service.core.backend import Backend, Prepared
+from safelight_service.core.backend import Backend, ModelChangedError, Prepared
 from safelight_service.core.errors import (
     DeadlineError,
     GenerationCancelledError,
     GenerationExistsError,
     GenerationNotFoundError,
+    NoEngineError,
     OutOfMemoryError,
     QueueFullError,
     SafelightError,
@@ -76,6 +77,8 @@ class ScriptedEngine:
         self.running: dict[str, asyncio.Queue[Event | BaseException]] = {}
         self.timelines: dict[str, Timeline] = {}
         self.refusal: SafelightError | None = None
+        self.updates = 0
+        """Runs before which the model gets another revision."""
         self.has_ended = asyncio.Event()
         """Set once a generation has ended."""
 
@@ -92,6 +95,7 @@ class ScriptedEngine:
         accepted = replace(
             ACCEPTED,
             generation_id=request.generation_id,
+            model_revision=str(len(self.started)),
             request=replace(
                 ACCEPTED.request,
                 inputs=request.inputs,
@@ -105,6 +109,9 @@ class ScriptedEngine:
             self.has_ended.set()
 
     async def run(self, prepared: Prepared, on_event: EventCallback) -> Completed:
+        if self.updates:
+            self.updates -= 1
+            raise ModelChangedError
         on_event(prepared.accepted)
         script = self.running[prepared.accepted.generation_id]
         while not isinstance(event := await script.get(), Completed):
@@ -204,6 +211,19 @@ def test_an_equal_request_joins_and_gets_the_present_state_first() -> None:
     play(act)
 
 
+def test_images_come_in_order_of_their_index() -> None:
+    async def act(scene: Scene) -> None:
+        first = await scene.generate()
+        await scene.happen(*(replace(IMAGE, index=index) for index in (2, 0)))
+        second = await scene.watch()
+        await scene.happen(replace(IMAGE, index=1), COMPLETED)
+        for watcher in (first, second, await scene.watch()):
+            images = [event.index for event in watcher.events if isinstance(event, Image)]
+            assert images == [0, 1, 2]
+
+    play(act)
+
+
 def test_a_finished_generation_is_replayed_while_it_is_kept() -> None:
     async def act(scene: Scene) -> None:
         await scene.generate()
@@ -229,6 +249,24 @@ def test_refused_generations_do_not_flood_the_log() -> None:
         assert 1 <= len(ends[:-1]) <= 20
         assert {line["error_type"] for line in ends[:-1]} == {"QueueFullError"}
         assert ends[-1]["generation_id"] == "made"
+
+    play(act)
+
+
+@pytest.mark.parametrize("seed", [None, 7])
+def test_a_request_whose_model_changes_is_prepared_again(seed: int | None) -> None:
+    async def act(scene: Scene) -> None:
+        scene.engine.updates = 2
+        watcher = await scene.generate(parameters=Parameters(seed=seed))
+        await scene.happen(IMAGE, COMPLETED)
+        accepted = watcher.events[0]
+        assert isinstance(accepted, Accepted)
+        assert accepted.model_revision == "3"
+        assert [type(event) for event in watcher.events] == [Accepted, Image, Completed]
+        scene.engine.updates = 3
+        watcher = await scene.generate("b", "y", parameters=Parameters(seed=seed))
+        assert isinstance(watcher.error, NoEngineError)
+        assert scene.engine.updates == 0
 
     play(act)
 
@@ -422,6 +460,27 @@ def test_cancelling_reaches_all_watchers_and_can_be_repeated() -> None:
         await settle()
         assert not scene.engine.running
         assert {type(watcher.error) for watcher in watchers} == {GenerationCancelledError}
+
+    play(act)
+
+
+@pytest.mark.parametrize(
+    ("end", "is_over"), [("cancel", True), ("linger", True), ("leave", False), ("close", False)]
+)
+def test_the_engine_knows_which_work_nobody_will_continue(end: str, is_over: bool) -> None:
+    """A caller that has lost its connection, or its service, calls again."""
+
+    async def act(scene: Scene) -> None:
+        watcher = await scene.generate(linger_s=0.001 if end == "linger" else 0)
+        match end:
+            case "cancel":
+                scene.generations.cancel("a")
+            case "close":
+                await scene.generations.close()
+            case _:
+                await watcher.leave()
+        await scene.engine.has_ended.wait()
+        assert (scene.engine.timelines["a"].cancelled_at is not None) == is_over
 
     play(act)
 
@@ -641,6 +700,17 @@ def test_a_made_result_is_replayed_from_the_cache() -> None:
         await scene.generate("d", uses_cache=False, **SEED)
         await scene.generate("e")
         assert list(scene.engine.running) == ["c", "d", "e"]
+
+    play(act)
+
+
+def test_an_image_that_could_not_be_signed_is_made_again_for_the_next_caller() -> None:
+    async def act(scene: Scene) -> None:
+        first = await scene.generate("a", **SEED)
+        await scene.happen(replace(IMAGE, is_cacheable=False), COMPLETED)
+        assert cache_of(first) is CacheUse.BYPASS
+        await scene.generate("b", **SEED)
+        assert list(scene.engine.running) == ["b"]
 
     play(act)
 

@@ -35,7 +35,7 @@ def identify(
     names and contents, so copies of a folder are equal.
     """
     facts = {
-        "name": settings.name,  # PNGs contain it
+        "name": settings.name,  # images contain it
         "source": settings.source,
         "revision": find_commit(folder) or settings.revision,
         "files": files or digest_files(folder, FileDigests()),

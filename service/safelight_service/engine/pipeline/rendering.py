@@ -12,6 +12,8 @@ from safelight_service.core.events import Event, Image, Preview
 from safelight_service.core.request import ResolvedRequest
 from safelight_service.engine import hardware
 from safelight_service.engine.pipeline.image_file import encode_image, encode_preview
+from safelight_service.provenance.marker import Marker
+from safelight_service.provenance.origin import Origin
 
 
 class Pixels:
@@ -70,17 +72,31 @@ class Pixels:
 
 def render_image(
     picture: PIL.Image.Image,
-    request: ResolvedRequest,
-    model: str,
+    origin: Origin,
     index: int,
-    seed: int,
     is_flagged: bool,
+    marker: Marker,
 ) -> Event:
-    """Compress a finished image, and return its event."""
-    data = encode_image(picture, request, seed=seed, model=model)
-    sha256 = hashlib.sha256(data).hexdigest()
-    size = picture.width, picture.height
-    return Image(index, request.output.mime_type, *size, seed, is_flagged, sha256, data)
+    """Compress a finished image, mark it as generated, and return its event.
+
+    Raises:
+        UnsignedImageError: it cannot be signed, which the settings require.
+    """
+    output = origin.request.output
+    unsigned = encode_image(picture, output, marker.tag(origin))
+    signed = marker.sign(unsigned, output.mime_type, origin)
+    data = unsigned if signed is None else signed
+    return Image(
+        index,
+        output.mime_type,
+        picture.width,
+        picture.height,
+        origin.seed,
+        is_flagged,
+        hashlib.sha256(data).hexdigest(),
+        data,
+        is_cacheable=signed is not None,
+    )
 
 
 def render_preview(pixels: Pixels, request: ResolvedRequest, index: int, step: int) -> Event | None:

@@ -1,0 +1,1 @@
+"""Provenance: what marks and signatures cost, and whether they arrive."""

@@ -1,0 +1,1 @@
+"""Provenance: marks images as generated, in metadata and in signed manifests."""
