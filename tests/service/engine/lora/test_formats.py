@@ -169,7 +169,7 @@ def test_a_lokr_of_kohya_scales_by_alpha_where_it_has_a_rank(tmp_path: Path) -> 
     pipeline = pipeline_of("sd15")
     product = make_lokr(pipeline, 1, 2, is_chosen=lambda name: name.endswith("attn1.to_q"))
     whole = make_lokr(pipeline, 2, 2, is_chosen=lambda name: name.endswith("attn1.to_k"))
-    kohya = {}
+    kohya: dict[str, Tensor] = {}
     for name, tensor in (product | whole).items():
         layer, _, part = name.removeprefix("unet.").rpartition(".")
         flat = f"lora_unet_{layer.replace('.', '_')}"
