@@ -101,13 +101,7 @@ def test_kohya_with_the_names_of_sdxl(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("family", "patterns", "fused", "left_out"),
     [
-        # diffusers knows the first layer of single blocks at FLUX's own size only.
-        (
-            "flux-dev",
-            lora_files.BFL,
-            lora_files.BFL_FUSED,
-            ("single_transformer_blocks.0.attn", "proj_mlp", "norm_out"),
-        ),
+        ("flux-dev", lora_files.BFL, lora_files.BFL_FUSED, ("norm_out",)),
         ("sd3", lora_files.SD3, lora_files.SD3_FUSED, ("norm1_context",)),
     ],
 )
