@@ -55,6 +55,8 @@ test: $(INSTALLED) ## Run the tests
 .PHONY: test-slow
 test-slow: $(INSTALLED) ## Run the tests that compile, or rehearse benchmarks
 	pytest --numprocesses 2 --dist loadfile -m slow
+	scripts/install-peft
+	PYTHONPATH=.peft pytest -m peft -W ignore tests/service/engine/lora
 
 .PHONY: test-ray
 test-ray: $(INSTALLED) ## Run the tests of engines on a Ray cluster

@@ -64,7 +64,7 @@ def _make(model: LoadedModel, seed: int) -> Lora:
     """Make a random adapter of the attention, of rank 8."""
     pipeline = model.adapter.pipeline
     tensors = make_lora(pipeline, seed, rank=8, is_chosen=lambda name: ".attn" in name)
-    return Lora(str(seed), str(seed), convert(tensors, {}, pipeline))
+    return Lora(str(seed), str(seed), convert(tensors, {}, pipeline, torch.device("cpu")))
 
 
 def _run(model: LoadedModel, mixtures: Sequence[Mixture]) -> None:

@@ -19,6 +19,7 @@ from safelight.testing import FakeService, Vector
 
 from clients.conformance.lines import compare_lines
 from clients.conformance.runners import Runner
+from support.running_gateway import run_gateway
 
 VECTORS = Path(__file__).with_name("vectors")
 JOB_S, CALLS_S, _END_S, _POLL_S = 15.0, 2.0, 5.0, 0.1
@@ -57,15 +58,18 @@ def run_vectors(
 
     Args:
         runner: The runner, which has been built.
-        vectors: The vectors.
+        vectors: The vectors; those that the runner does not play are left out.
         stop: Set to return early, without the results that are missing.
         job_s: Longest time of a job in seconds; the runner is then killed and started again.
         calls_s: Longest time in seconds between the end of a job and the end of its calls.
     """
     results: list[Result] = []
+    vectors = [vector for vector in vectors if runner.plays(vector["name"])]
     stop = stop or threading.Event()
     service = FakeService(vectors=vectors)
     with service as target, contextlib.ExitStack() as stack:
+        if runner.through == "gateway":
+            target = stack.enter_context(run_gateway(target)).url
         process: _Process | None = None
         for vector in vectors:
             if process is None:

@@ -1,5 +1,6 @@
 """Runners: the programs around the clients under test, as `runner.json` describes them."""
 
+import fnmatch
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,8 @@ PATTERNS = (
     "examples/*/runner.json",
     "examples/*/*/runner.json",
 )
-_KEYS = {"name", "command", "needs", "build", "known_failures"}
+_KEYS = {"name", "command", "needs", "build", "known_failures", "through", "vectors"}
+_PROXIES = (None, "gateway")
 
 
 class BuildError(Exception):
@@ -31,6 +33,8 @@ class Runner:
     needs: Sequence[Sequence[str]]
     build_command: Sequence[str]
     known_failures: Mapping[str, str]
+    through: str | None
+    vectors: Sequence[str]
 
     def find_missing(self) -> str | None:
         """Return the first command that its toolchain fails, or None if it is installed."""
@@ -40,6 +44,10 @@ class Runner:
             except (OSError, subprocess.CalledProcessError):
                 return " ".join(command)
         return None
+
+    def plays(self, vector: str) -> bool:
+        """Return whether the kit plays the vector of this name to it."""
+        return any(fnmatch.fnmatchcase(vector, pattern) for pattern in self.vectors)
 
     def build(self) -> None:
         """Build the runner.
@@ -65,7 +73,7 @@ def find_runners(root: Path = ROOT) -> list[Runner]:
     """Return the runners of all languages below a folder, by name.
 
     Raises:
-        ValueError: a `runner.json` has an unknown key.
+        ValueError: a `runner.json` has an unknown key, or an unknown proxy.
         KeyError: a `runner.json` lacks a key.
     """
     runners = []
@@ -79,6 +87,8 @@ def find_runners(root: Path = ROOT) -> list[Runner]:
 def _read(path: Path, entry: dict[str, Any]) -> Runner:
     if unknown := entry.keys() - _KEYS:
         raise ValueError(f"{path} has unknown keys: {', '.join(sorted(unknown))}")
+    if entry.get("through") not in _PROXIES:
+        raise ValueError(f"{path} goes through {entry['through']!r}, which is unknown")
     return Runner(
         folder=path.parent,
         name=entry["name"],
@@ -86,4 +96,6 @@ def _read(path: Path, entry: dict[str, Any]) -> Runner:
         needs=entry.get("needs", ()),
         build_command=entry.get("build", ()),
         known_failures=entry.get("known_failures", {}),
+        through=entry.get("through"),
+        vectors=entry.get("vectors", ("*",)),
     )

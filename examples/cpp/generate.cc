@@ -10,9 +10,11 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <cctype>
 #include <chrono>
 #include <condition_variable>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <functional>
 #include <iostream>
@@ -25,6 +27,7 @@
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include <google/protobuf/util/message_differencer.h>
 
@@ -47,22 +50,25 @@ constexpr Milliseconds kFirstDelay{100};
 constexpr Milliseconds kMaxDelay{1000};
 constexpr std::chrono::seconds kCancelTimeout{1};
 
-// Returns the first detail of a type, such as google::rpc::BadRequest.
+// Returns the details of a type, such as google::rpc::BadRequest.
 template <typename T>
-std::optional<T> FindDetail(const grpc::Status& status) {
-  google::rpc::Status details;
-  details.ParseFromString(status.error_details());
-  for (const auto& any : details.details()) {
+std::vector<T> Details(const grpc::Status& status) {
+  google::rpc::Status packed;
+  packed.ParseFromString(status.error_details());
+  std::vector<T> details;
+  for (const auto& any : packed.details()) {
     T detail;
-    if (any.Is<T>() && any.UnpackTo(&detail)) return detail;
+    if (any.Is<T>() && any.UnpackTo(&detail)) details.push_back(detail);
   }
-  return std::nullopt;
+  return details;
 }
 
 // Returns the reason that the service gives, empty if the failure is not the service's.
 std::string Reason(const grpc::Status& status) {
-  const auto info = FindDetail<google::rpc::ErrorInfo>(status);
-  return info && info->domain() == "safelight" ? info->reason() : "";
+  for (const auto& info : Details<google::rpc::ErrorInfo>(status)) {
+    if (info.domain() == "safelight") return info.reason();
+  }
+  return "";
 }
 
 std::string Sha256(const std::string& data) {
@@ -91,6 +97,17 @@ class Call {
  public:
   Call(Metadata metadata, std::optional<Clock::time_point> deadline)
       : metadata_(std::move(metadata)), deadline_(deadline) {}
+
+  // Names the generation of the call, by which proxies choose its replica.
+  void Route(const std::string& id) {
+    const auto is_allowed = [](unsigned char each) {
+      return each < 128 && (std::isalnum(each) || std::strchr("-_.:", each));
+    };
+    // The service refuses other ids, and a header could not hold them.
+    if (!id.empty() && id.size() <= 128 && std::all_of(id.begin(), id.end(), is_allowed)) {
+      metadata_.emplace("x-generation-id", id);
+    }
+  }
 
   // Prepares an attempt.
   std::unique_ptr<grpc::ClientContext> Begin() {
@@ -131,7 +148,7 @@ class Call {
   const Metadata& metadata() const { return metadata_; }
 
  private:
-  const Metadata metadata_;
+  Metadata metadata_;
   const std::optional<Clock::time_point> deadline_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;
@@ -236,6 +253,8 @@ class Assembler {
         return Advance(event.progress().image_index(), event.progress().step());
       case pb::GenerationEvent::kPreview:
         return Advance(event.preview().image_index(), event.preview().step());
+      case pb::GenerationEvent::kRestarted:
+        return GoBack(event.restarted().restart_count());
       case pb::GenerationEvent::kImage:
         if (header_ || event.image().image_index() != image_count_) {
           return Break("an image came out of turn");
@@ -289,6 +308,14 @@ class Assembler {
     return true;
   }
 
+  // Takes a restart, after which steps go back.
+  bool GoBack(int restart_count) {
+    if (restart_count <= restart_count_) return false;
+    restart_count_ = restart_count;
+    steps_.clear();
+    return true;
+  }
+
   bool Extend(const pb::ImageChunk& chunk) {
     if (!header_ || chunk.image_index() != header_->image().image_index() ||
         chunk.offset_bytes() != static_cast<int64_t>(data_.size())) {
@@ -319,6 +346,7 @@ class Assembler {
   int position_ = 0;
   bool is_repeating_ = false;                 // whether the latest position may come again
   std::map<std::pair<int, int>, int> steps_;  // latest step by kind of event and image
+  int restart_count_ = 0;
   std::map<int, std::string> digests_;        // SHA-256 of the images so far
   std::optional<pb::GenerationEvent> header_;
   std::string data_;
@@ -374,6 +402,7 @@ Outcome Generate(pb::TextToImageService::Stub& stub, Call& call, pb::GenerateReq
                  const Handler& handle) {
   if (request.generation_id().empty()) request.set_generation_id(NewId());
   if (!request.has_linger()) request.mutable_linger()->set_seconds(kLingerSeconds);
+  call.Route(request.generation_id());
   const bool lingers = request.linger().seconds() > 0 || request.linger().nanos() > 0;
   const Outcome outcome = Follow<pb::GenerateResponse>(
       call, lingers,
@@ -401,8 +430,8 @@ void ShowProgress(const pb::StepProgress& progress) {
 void Explain(const Outcome& outcome) {
   if (!outcome.broken_rule.empty()) {
     std::cerr << outcome.broken_rule << "\n";
-  } else if (const auto bad = FindDetail<google::rpc::BadRequest>(outcome.status)) {
-    for (const auto& violation : bad->field_violations()) {
+  } else if (const auto bad = Details<google::rpc::BadRequest>(outcome.status); !bad.empty()) {
+    for (const auto& violation : bad.front().field_violations()) {
       std::cerr << violation.field() << ": " << violation.description() << "\n";
     }
   } else {

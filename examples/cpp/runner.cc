@@ -57,11 +57,13 @@ class Job {
       outcome = Generate(*stub, call, Request<pb::GenerateRequest>(), print);
     } else if (method == "WatchGeneration") {
       const auto request = Request<pb::WatchGenerationRequest>();
+      call.Route(request.generation_id());
       outcome = Follow<pb::WatchGenerationResponse>(
           call, true,
           [&](grpc::ClientContext& context) { return stub->WatchGeneration(&context, request); },
           print);
     } else if (method == "CancelGeneration") {
+      call.Route(Request<pb::CancelGenerationRequest>().generation_id());
       outcome = CallOnce<pb::CancelGenerationRequest, pb::CancelGenerationResponse>(
           *stub, call, &pb::TextToImageService::Stub::CancelGeneration);
     } else if (method == "ListModels") {
@@ -129,12 +131,12 @@ class Job {
       set("message", outcome.broken_rule);
     }
     if (!Reason(status).empty()) set("reason", Reason(status));
-    if (const auto bad = FindDetail<google::rpc::BadRequest>(status)) {
-      failure["violations"] = ToStruct(*bad).fields().at("fieldViolations");
+    for (const auto& bad : Details<google::rpc::BadRequest>(status)) {
+      failure["violations"] = ToStruct(bad).fields().at("fieldViolations");
     }
-    if (const auto info = FindDetail<google::rpc::RetryInfo>(status)) {
+    for (const auto& info : Details<google::rpc::RetryInfo>(status)) {
       failure["retry_after_ms"].set_number_value(
-          google::protobuf::util::TimeUtil::DurationToMilliseconds(info->retry_delay()));
+          google::protobuf::util::TimeUtil::DurationToMilliseconds(info.retry_delay()));
     }
     std::cout << ToJson(line) << std::endl;
   }

@@ -17,6 +17,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -132,6 +133,7 @@ func Generate(ctx context.Context, client pb.TextToImageServiceClient, request *
 	if request.Linger == nil {
 		request.Linger = durationpb.New(defaultLinger)
 	}
+	ctx = Route(ctx, request.GenerationId)
 	lingers := request.Linger.AsDuration() > 0
 	err := Follow(ctx, lingers, func(ctx context.Context) (EventStream, error) {
 		stream, err := client.Generate(ctx, request)
@@ -163,6 +165,17 @@ func newID() string {
 		panic(err)
 	}
 	return hex.EncodeToString(id)
+}
+
+// generationID matches the ids that the contract allows.
+var generationID = regexp.MustCompile(`^[\w.:-]{1,128}$`)
+
+// Route adds the id of a generation to the metadata, by which proxies choose its replica.
+func Route(ctx context.Context, id string) context.Context {
+	if !generationID.MatchString(id) {
+		return ctx // the service refuses it, and a header could not hold it
+	}
+	return metadata.AppendToOutgoingContext(ctx, "x-generation-id", id)
 }
 
 // cancel ends a generation for good: it would linger otherwise. ctx may have ended already.
@@ -305,15 +318,16 @@ var ErrProtocol = errors.New("the service broke the contract")
 
 // assembler puts images together, and leaves out what an earlier stream has brought.
 type assembler struct {
-	accepted    *pb.GenerationAccepted
-	position    int32
-	isRepeating bool             // whether the latest position may come again
-	steps       map[string]int32 // latest step by kind of event and image
-	digests     map[int32]string // SHA-256 of the images so far
-	header      *pb.GenerationEvent
-	data        bytes.Buffer
-	imageCount  int32 // in this stream
-	isCompleted bool
+	accepted     *pb.GenerationAccepted
+	position     int32
+	isRepeating  bool             // whether the latest position may come again
+	steps        map[string]int32 // latest step by kind of event and image
+	restartCount int32
+	digests      map[int32]string // SHA-256 of the images so far
+	header       *pb.GenerationEvent
+	data         bytes.Buffer
+	imageCount   int32 // in this stream
+	isCompleted  bool
 }
 
 func (a *assembler) restart() {
@@ -350,6 +364,11 @@ func (a *assembler) feed(event *pb.GenerationEvent) (*pb.GenerationEvent, []byte
 		if !a.advance("preview", kind.Preview.ImageIndex, kind.Preview.Step) {
 			return nil, nil, nil
 		}
+	case *pb.GenerationEvent_Restarted: // steps go back
+		if kind.Restarted.RestartCount <= a.restartCount {
+			return nil, nil, nil
+		}
+		a.restartCount, a.steps = kind.Restarted.RestartCount, map[string]int32{}
 	case *pb.GenerationEvent_Image:
 		if a.header != nil || kind.Image.ImageIndex != a.imageCount {
 			return nil, nil, fmt.Errorf("%w: an image came out of turn", ErrProtocol)

@@ -79,6 +79,7 @@ func (j *job) run() error {
 	case "WatchGeneration":
 		request := &pb.WatchGenerationRequest{}
 		check(protojson.Unmarshal(j.Request, request))
+		ctx = Route(ctx, request.GenerationId)
 		return Follow(ctx, true, func(ctx context.Context) (EventStream, error) {
 			stream, err := client.WatchGeneration(ctx, request)
 			if err != nil {
@@ -91,7 +92,9 @@ func (j *job) run() error {
 			return EventStream{next, stream.Trailer}, nil
 		}, j.printEvents())
 	case "CancelGeneration":
-		return j.call(ctx, connection, &pb.CancelGenerationRequest{}, &pb.CancelGenerationResponse{})
+		request := &pb.CancelGenerationRequest{}
+		check(protojson.Unmarshal(j.Request, request))
+		return j.call(Route(ctx, request.GenerationId), connection, request, &pb.CancelGenerationResponse{})
 	case "ListModels":
 		return j.call(ctx, connection, &pb.ListModelsRequest{}, &pb.ListModelsResponse{})
 	case "GetModel":

@@ -23,13 +23,13 @@ import io.grpc.ManagedChannelBuilder;
 import io.grpc.Metadata;
 import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
-import io.grpc.protobuf.StatusProto;
 import io.grpc.stub.MetadataUtils;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.security.MessageDigest;
 import java.security.NoSuchAlgorithmException;
+import java.util.ArrayList;
 import java.util.EnumSet;
 import java.util.HashMap;
 import java.util.HexFormat;
@@ -42,6 +42,7 @@ import java.util.UUID;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
 import java.util.function.Function;
+import java.util.regex.Pattern;
 
 /**
  * Draws an image with Safelight and shows its progress.
@@ -51,6 +52,10 @@ import java.util.function.Function;
  * <p>It resumes a stream that breaks, and Ctrl-C cancels the generation.
  */
 public final class Generate {
+  private static final Metadata.Key<byte[]> DETAILS =
+      Metadata.Key.of("grpc-status-details-bin", Metadata.BINARY_BYTE_MARSHALLER);
+  private static final Pattern GENERATION_ID = Pattern.compile("[\\w.:-]{1,128}");
+
   public static void main(String[] arguments) throws Exception {
     String target = "127.0.0.1:50051";
     Path output = Path.of("image.png");
@@ -108,6 +113,16 @@ public final class Generate {
         .withInterceptors(MetadataUtils.newAttachHeadersInterceptor(metadata));
   }
 
+  /** Adds the id of a generation to the metadata, by which proxies choose its replica. */
+  static TextToImageServiceBlockingStub route(TextToImageServiceBlockingStub stub, String id) {
+    if (!GENERATION_ID.matcher(id).matches()) {
+      return stub; // the service refuses it, and a header could not hold it
+    }
+    Metadata metadata = new Metadata();
+    metadata.put(key("x-generation-id"), id);
+    return stub.withInterceptors(MetadataUtils.newAttachHeadersInterceptor(metadata));
+  }
+
   static Metadata.Key<String> key(String name) {
     return Metadata.Key.of(name, Metadata.ASCII_STRING_MARSHALLER);
   }
@@ -155,38 +170,42 @@ public final class Generate {
 
   /** Prints each field that breaks its rule, or else the message of the service. */
   private static void explain(StatusRuntimeException failure) {
-    Optional<BadRequest> bad = detail(failure, BadRequest.class);
+    List<BadRequest> bad = details(failure, BadRequest.class);
     if (bad.isEmpty()) {
       System.err.printf("%n%s%n", failure.getMessage());
       return;
     }
-    for (BadRequest.FieldViolation violation : bad.get().getFieldViolationsList()) {
+    for (BadRequest.FieldViolation violation : bad.get(0).getFieldViolationsList()) {
       System.err.printf("%s: %s%n", violation.getField(), violation.getDescription());
     }
   }
 
-  /** Returns the first detail of a type, such as {@link BadRequest}. */
-  static <T extends Message> Optional<T> detail(StatusRuntimeException failure, Class<T> type) {
-    com.google.rpc.Status status = StatusProto.fromThrowable(failure);
-    if (status != null) {
-      for (Any any : status.getDetailsList()) {
+  /** Returns the details of a type, such as {@link BadRequest}. */
+  static <T extends Message> List<T> details(StatusRuntimeException failure, Class<T> type) {
+    List<T> details = new ArrayList<>();
+    Metadata trailers = failure.getTrailers();
+    if (trailers == null || !trailers.containsKey(DETAILS)) {
+      return details;
+    }
+    try {
+      byte[] bytes = trailers.get(DETAILS);
+      for (Any any : com.google.rpc.Status.parseFrom(bytes).getDetailsList()) {
         if (any.is(type)) {
-          try {
-            return Optional.of(any.unpack(type));
-          } catch (InvalidProtocolBufferException e) {
-            return Optional.empty();
-          }
+          details.add(any.unpack(type));
         }
       }
+    } catch (InvalidProtocolBufferException e) {
+      // A proxy may send details that cannot be read.
     }
-    return Optional.empty();
+    return details;
   }
 
   /** Returns the reason that the service gives, or nothing if the failure is not the service's. */
   static Optional<String> reason(StatusRuntimeException failure) {
-    return detail(failure, ErrorInfo.class)
+    return details(failure, ErrorInfo.class).stream()
         .filter(info -> info.getDomain().equals("safelight"))
-        .map(ErrorInfo::getReason);
+        .map(ErrorInfo::getReason)
+        .findFirst();
   }
 
   /** The service broke the contract. */
@@ -234,7 +253,8 @@ public final class Generate {
             context,
             lingers,
             stub -> {
-              Iterator<GenerateResponse> responses = stub.generate(request);
+              Iterator<GenerateResponse> responses =
+                  route(stub, request.getGenerationId()).generate(request);
               return events(responses, GenerateResponse::getEvent);
             },
             handler);
@@ -306,7 +326,9 @@ public final class Generate {
       CancelGenerationRequest request =
           CancelGenerationRequest.newBuilder().setGenerationId(generationId).build();
       try {
-        stub.withDeadlineAfter(CANCEL_TIMEOUT_MS, TimeUnit.MILLISECONDS).cancelGeneration(request);
+        route(stub, generationId)
+            .withDeadlineAfter(CANCEL_TIMEOUT_MS, TimeUnit.MILLISECONDS)
+            .cancelGeneration(request);
       } catch (StatusRuntimeException e) {
         // This changes nothing: the service cancels the generation after its linger.
       }
@@ -433,6 +455,7 @@ public final class Generate {
     private final Map<String, Integer> steps = new HashMap<>(); // latest by kind and image
     private final Map<Integer, String> digests = new HashMap<>(); // SHA-256 of the images so far
     private GenerationAccepted accepted;
+    private int restartCount;
     private int position;
     private boolean isRepeating; // whether the latest position may come again
     private GenerationEvent header;
@@ -463,6 +486,7 @@ public final class Generate {
         case PREVIEW -> {
           yield advance(event, event.getPreview().getImageIndex(), event.getPreview().getStep());
         }
+        case RESTARTED -> goBack(event);
         case IMAGE -> {
           require(
               header == null && event.getImage().getImageIndex() == imageCount,
@@ -508,6 +532,16 @@ public final class Generate {
         return Optional.empty();
       }
       steps.put(key, step);
+      return whole(event);
+    }
+
+    /** Takes a restart, after which steps go back. */
+    private Optional<Assembled> goBack(GenerationEvent event) {
+      if (event.getRestarted().getRestartCount() <= restartCount) {
+        return Optional.empty();
+      }
+      restartCount = event.getRestarted().getRestartCount();
+      steps.clear();
       return whole(event);
     }
 

@@ -111,12 +111,14 @@ final class Runner {
             true,
             open ->
                 Generate.Client.events(
-                    open.watchGeneration(request), WatchGenerationResponse::getEvent),
+                    Generate.route(open, request.getGenerationId()).watchGeneration(request),
+                    WatchGenerationResponse::getEvent),
             printer(job));
       }
       case "CancelGeneration" -> {
         CancelGenerationRequest request = parse(job, CancelGenerationRequest.newBuilder()).build();
-        OUT.println(PRINTER.print(retries.run(attempt -> stub.cancelGeneration(request))));
+        TextToImageServiceBlockingStub routed = Generate.route(stub, request.getGenerationId());
+        OUT.println(PRINTER.print(retries.run(attempt -> routed.cancelGeneration(request))));
       }
       case "ListModels" -> {
         ListModelsRequest request = parse(job, ListModelsRequest.newBuilder()).build();
@@ -161,12 +163,11 @@ final class Runner {
     failure.addProperty("code", e.getStatus().getCode().name());
     failure.addProperty("message", e.getStatus().getDescription());
     Generate.reason(e).ifPresent(reason -> failure.addProperty("reason", reason));
-    Generate.detail(e, RetryInfo.class)
-        .ifPresent(
-            info ->
-                failure.addProperty("retry_after_ms", Durations.toMillis(info.getRetryDelay())));
+    for (RetryInfo info : Generate.details(e, RetryInfo.class)) {
+      failure.addProperty("retry_after_ms", Durations.toMillis(info.getRetryDelay()));
+    }
     JsonArray violations = new JsonArray();
-    for (BadRequest bad : Generate.detail(e, BadRequest.class).stream().toList()) {
+    for (BadRequest bad : Generate.details(e, BadRequest.class)) {
       for (BadRequest.FieldViolation violation : bad.getFieldViolationsList()) {
         violations.add(json(violation));
       }

@@ -22,6 +22,7 @@ class SafelightClient
 
   LINGER_S = 10 # the service runs on for so long after a broken stream
   CANCEL_TIMEOUT_S = 1
+  GENERATION_ID = /\A[\w.:-]{1,128}\z/ # the service refuses others, and a header cannot hold all
 
   # Retries of gRPC are off, because Retries below decides.
   def initialize(target, metadata: {})
@@ -61,20 +62,28 @@ class SafelightClient
   # Makes a call without a stream, and returns its response.
   def call(method, request, deadline: nil)
     Retries.new(deadline:).run do |retries|
-      call = @stub.public_send(method, request, deadline:, metadata: @metadata, return_op: true)
-      retries.call = call
+      retries.call = call = open(method, request, deadline)
       call.execute
     end
   end
 
   private
 
+  def open(method, request, deadline)
+    @stub.public_send(method, request, deadline:, metadata: metadata_of(request), return_op: true)
+  end
+
+  # Adds the id of a request's generation, by which proxies choose its replica.
+  def metadata_of(request)
+    id = request.respond_to?(:generation_id) ? request.generation_id : ''
+    GENERATION_ID.match?(id) ? @metadata.merge('x-generation-id': id) : @metadata
+  end
+
   def follow(method, request, lingers:, deadline:)
     assembler = Assembler.new
     Retries.new(lingers:, deadline:).run do |retries|
       assembler.restart
-      call = @stub.public_send(method, request, deadline:, metadata: @metadata, return_op: true)
-      retries.call = call
+      retries.call = call = open(method, request, deadline)
       begin
         call.execute.each do |response|
           event, image = assembler.feed(response.event)
@@ -97,7 +106,7 @@ class SafelightClient
   # Ends a generation for good: it would linger otherwise.
   def cancel(generation_id)
     request = Safelight::V1::CancelGenerationRequest.new(generation_id:)
-    @stub.cancel_generation(request, deadline: Time.now + CANCEL_TIMEOUT_S, metadata: @metadata)
+    open(:cancel_generation, request, Time.now + CANCEL_TIMEOUT_S).execute
   rescue GRPC::BadStatus
     # This changes nothing: the service cancels the generation after its linger.
   end
@@ -113,6 +122,8 @@ class SafelightClient
     def self.details(error, type)
       details = error.to_rpc_status&.details || []
       details.filter { |detail| detail.is(type) }.map { |detail| detail.unpack(type) }
+    rescue Google::Protobuf::ParseError
+      [] # a proxy may send details that cannot be read
     end
   end
 
@@ -185,6 +196,7 @@ class SafelightClient
   class Assembler
     def initialize
       @steps = Hash.new(0) # latest step by kind of event and image
+      @restart_count = 0
       @digests = {} # SHA-256 of the images so far
       @is_completed = false
     end
@@ -208,6 +220,7 @@ class SafelightClient
       when :queued then queue(event)
       when :progress then advance(event, event.progress)
       when :preview then advance(event, event.preview)
+      when :restarted then go_back(event)
       when :image then begin_image(event)
       when :chunk then extend_image(event.chunk)
       when :completed then complete(event)
@@ -237,6 +250,15 @@ class SafelightClient
       return if content.step <= @steps[key]
 
       @steps[key] = content.step
+      event
+    end
+
+    # Takes a restart, after which steps go back.
+    def go_back(event)
+      return if event.restarted.restart_count <= @restart_count
+
+      @restart_count = event.restarted.restart_count
+      @steps.clear
       event
     end
 

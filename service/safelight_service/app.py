@@ -26,6 +26,7 @@ def make_server(settings: Settings) -> Server:
 
     Raises:
         ConfigurationError: a file named by the settings cannot be used, or Ray is not installed.
+        ConnectionError: the Ray cluster does not answer, or has no engines.
     """
     make_backend = make_remote_backend if settings.backend == "ray" else make_engine
     return Server(settings, functools.partial(make_backend, settings))
@@ -64,7 +65,8 @@ def make_remote_backend(settings: Settings, observer: Observer = NULL_OBSERVER) 
     """Make a backend whose engines run on a Ray cluster.
 
     Raises:
-        ConfigurationError: Ray is not installed, or the cluster does not answer.
+        ConfigurationError: Ray is not installed.
+        ConnectionError: the cluster does not answer, or has no engines.
     """
     try:
         from safelight_service.fleet import ray_deployment

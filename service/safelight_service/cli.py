@@ -224,6 +224,8 @@ async def _serve(settings: Settings) -> int:
         server = make_server(settings)
     except ConfigurationError as error:
         return _report(str(error), _EXIT_USAGE)
+    except ConnectionError as error:
+        return _report(str(error), _EXIT_FAILURE)
     try:
         if await _ends_before(stop, server.start()):
             announce(f"Safelight is ready on {server.address}")

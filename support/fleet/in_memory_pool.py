@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from safelight_service.core.backend import BackendStats
+from safelight_service.core.backend import Backend, BackendStats
 from safelight_service.core.model import ModelInfo
 from safelight_service.core.request import GenerationRequest
 from safelight_service.fleet.engine_host import EngineHost
@@ -20,10 +20,15 @@ class Wire:
     """The connection of a host: cut it, or let it fall silent."""
 
     host_id: str
-    host: EngineHost
+    engine: Backend
+    sign_of_life_s: float = 1.0
+    host: EngineHost = field(init=False)
     is_cut: bool = False
     is_silent: bool = False
     _change: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.host = EngineHost(self.engine, self.host_id, self.sign_of_life_s)
 
     def cut(self) -> None:
         """End all streams as a killed process does, and refuse new ones."""
@@ -102,6 +107,11 @@ class InMemoryPool:
         """Note the watchers of a run at all hosts."""
         for wire in self.wires:
             wire.host.note(run_id, is_abandoned=is_abandoned, is_joined=is_joined)
+
+    async def note_cancelled(self, run_id: str) -> None:
+        """Note at all hosts that nobody will continue a run."""
+        for wire in self.wires:
+            wire.host.note_cancelled(run_id)
 
     async def close(self) -> None:
         """Do nothing: the hosts belong to the caller."""

@@ -90,6 +90,9 @@ class ProcessPool:
     async def note(self, run_id: str, *, is_abandoned: bool, is_joined: bool) -> None:
         """Do nothing: no test with processes looks at it."""
 
+    async def note_cancelled(self, run_id: str) -> None:
+        """Do nothing: no test with processes looks at it."""
+
     async def close(self) -> None:
         """Kill all engines."""
         while self._engines:

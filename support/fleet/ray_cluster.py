@@ -78,7 +78,7 @@ def run_ray(environment: Mapping[str, str] | None = None) -> Iterator[str]:
     import ray
     from ray import serve
 
-    from safelight_service.fleet.ray_deployment import NAMESPACE
+    from safelight_service.fleet.ray_connection import NAMESPACE
 
     with tempfile.TemporaryDirectory(prefix="ray") as folder:
         options: dict[str, Any] = {

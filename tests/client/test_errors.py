@@ -68,6 +68,19 @@ def test_reason_of_another_domain_is_not_believed(
     assert raised.value.reason is None
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_reason_is_found_beside_the_details_of_a_proxy(
+    scripted: ScriptedService, client: safelight.Client, order: int
+) -> None:
+    infos = [
+        ErrorInfo(reason="QUEUE_FULL", domain="safelight"),
+        ErrorInfo(reason="BUSY", domain="a-proxy.example"),
+    ]
+    scripted.play(status(grpc.StatusCode.RESOURCE_EXHAUSTED, "no", *infos[::order]))
+    with pytest.raises(safelight.QueueFullError):
+        client.text_to_image("a red circle")
+
+
 def test_invalid_request_lists_every_violation(
     scripted: ScriptedService, client: safelight.Client
 ) -> None:

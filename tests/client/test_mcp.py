@@ -20,6 +20,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, ImageContent, TextContent
 from safelight import QueueFullError, ServiceUnavailableError
 from safelight.mcp.answers import show_error
+from safelight.options import CallOptions, TextToImageOptions
 from safelight.v1 import text_to_image_pb2 as pb
 
 from tests.client.scripted_service import (
@@ -91,6 +92,8 @@ async def test_the_tools_describe_their_arguments(session: Client) -> None:
     assert schema["additionalProperties"] is False
     parameters = pb.TextToImageParameters.DESCRIPTOR.fields
     assert {field.name for field in parameters} <= schema["properties"].keys()
+    options = TextToImageOptions.__annotations__.keys() - CallOptions.__annotations__.keys()
+    assert options <= schema["properties"].keys()
     assert all(argument["description"] for argument in schema["properties"].values())
 
 
@@ -107,6 +110,9 @@ async def test_it_returns_the_images_and_the_facts(
         "image_count": 2,
         "output_mime_type": "image/webp",
         "output_quality": 80,
+        "adapters": {"ink": 0.5},
+        "generation_id": "mine",
+        "linger": 3,
         "use_cache": False,
     }
     result = await session.call_tool("generate_image", arguments)
@@ -121,6 +127,8 @@ async def test_it_returns_the_images_and_the_facts(
     assert facts["parameters"]["num_inference_steps"] == 4
     (request,) = scripted.requests
     assert (request.inputs, request.image_count, request.output.quality) == ("a red circle", 2, 80)
+    assert (request.generation_id, request.linger.seconds) == ("mine", 3)
+    assert [(each.name, each.scale) for each in request.adapters] == [("ink", 0.5)]
     assert (request.parameters.width, request.parameters.guidance_scale) == (64, 2)
     assert scripted.metadata["authorization"] == "Bearer secret"
     assert scripted.metadata["x-use-cache"] == "false"
@@ -185,17 +193,33 @@ async def test_a_client_that_goes_away_cancels_its_generation(scripted: Scripted
 
 
 @pytest.mark.slow
-def test_an_interrupt_ends_it() -> None:
-    command = [sys.executable, "-m", "safelight", "mcp", "--target", "127.0.0.1:1"]
-    request = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
-    with Popen(command, stdin=PIPE, stdout=PIPE) as process:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_cancels_the_generation_and_ends_it(
+    scripted: ScriptedService, number: signal.Signals
+) -> None:
+    scripted.play(accepted(), progress(1), HOLD)
+    command = [sys.executable, "-m", "safelight", "mcp", "--target", scripted.target]
+    hello = {
+        "protocolVersion": "2025-06-18",
+        "capabilities": {},
+        "clientInfo": {"name": "test", "version": "1"},
+    }
+    call = {"name": "generate_image", "arguments": PROMPT, "_meta": {"progressToken": 1}}
+    messages: list[dict[str, Any]] = [
+        {"id": 1, "method": "initialize", "params": hello},
+        {"method": "notifications/initialized"},
+        {"id": 2, "method": "tools/call", "params": call},
+    ]
+    with Popen(command, stdin=PIPE, stdout=PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(json.dumps(request).encode() + b"\n")
+        for message in messages:
+            process.stdin.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
         process.stdin.flush()
-        process.stdout.readline()
-        process.send_signal(signal.SIGINT)
-        assert process.wait(10) == -signal.SIGINT
+        assert any("notifications/progress" in line for line in process.stdout)
+        process.send_signal(number)
+        assert process.wait(10) == -number
+    assert scripted.cancelled_by_id.is_set()
 
 
 def test_a_missing_package_is_named() -> None:

@@ -1,5 +1,6 @@
 """The kit finds what runners do wrong, and leaves no process behind."""
 
+import fnmatch
 import json
 import os
 import re
@@ -87,6 +88,23 @@ def test_build_that_fails_shows_its_output(tmp_path: Path) -> None:
 def test_unknown_key_of_a_runner_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unknown keys: builds"):
         runner(tmp_path, builds=[])
+
+
+def test_unknown_proxy_of_a_runner_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="goes through 'carrier pigeons'"):
+        runner(tmp_path, through="carrier pigeons")
+
+
+def test_runner_plays_the_vectors_of_its_patterns(tmp_path: Path) -> None:
+    vectors: list[Vector] = [HELD, {"name": "other", "calls": [], "outcome": []}]
+    results = run_vectors(runner(tmp_path, SAY_NOTHING, vectors=["oth*"]), vectors)
+    assert [(each.name, each.problems) for each in results] == [("other", [])]
+
+
+def test_patterns_of_all_runners_fit_vectors() -> None:
+    names = [vector["name"] for vector in load_vectors(VECTORS)]
+    for each in find_runners():
+        assert all(fnmatch.filter(names, pattern) for pattern in each.vectors)
 
 
 def test_known_failures_of_all_runners_are_vectors_and_have_reasons() -> None:

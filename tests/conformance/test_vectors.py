@@ -30,14 +30,11 @@ def statuses() -> Iterator[dict[str, Any]]:
 
 
 def reason_of(status: dict[str, Any]) -> str | None:
-    return next(
-        (
-            detail["ErrorInfo"]["reason"]
-            for detail in status.get("details", ())
-            if detail.get("ErrorInfo", {}).get("domain") == "safelight"
-        ),
-        None,
-    )
+    for detail in status.get("details", ()):
+        info = detail.get("ErrorInfo") if isinstance(detail, dict) else None
+        if isinstance(info, dict) and info["domain"] == "safelight":
+            return str(info["reason"])
+    return None
 
 
 def test_there_are_many() -> None:

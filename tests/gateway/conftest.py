@@ -15,12 +15,16 @@ ALIASES = {
     "fal-ai/flux/dev": "shapes",
     VERSION: "shapes",
 }
+ADAPTER_ALIASES = {
+    "https://example.org/Pastel.safetensors": "pastel",
+    "owner/outline-lora": "outline",
+}
 
 
 @pytest.fixture(scope="session")
 def gateway(service: RunningService) -> Iterator[RunningGateway]:
     """A gateway to the shared service."""
-    with run_gateway(service.target, aliases=ALIASES) as running:
+    with run_gateway(service.target, aliases=ALIASES, adapter_aliases=ADAPTER_ALIASES) as running:
         yield running
 
 
@@ -34,7 +38,9 @@ def failing_service() -> Iterator[FailingService]:
 @pytest.fixture(scope="module")
 def failing_gateway(failing_service: FailingService) -> Iterator[RunningGateway]:
     """A gateway to that service."""
-    with run_gateway(failing_service.target, max_body_kib=64) as running:
+    with run_gateway(
+        failing_service.target, max_body_kib=64, adapter_aliases=ADAPTER_ALIASES
+    ) as running:
         yield running
 
 

@@ -198,6 +198,11 @@ class Settings(ProgramSettings):
         description="Served model for each id that callers use, of the Hub or of a provider. "
         "`*` stands for any other id. A variable takes JSON.",
     )
+    adapter_aliases: dict[str, str] = Field(
+        {},
+        description="Adapter of the served models for each id or URL of a LoRA that callers use. A "
+        "variable takes JSON.",
+    )
     max_request_s: float = Field(
         3600.0, gt=0, description="Maximum time of a generation in seconds; the gRPC deadline."
     )

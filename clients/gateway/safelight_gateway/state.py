@@ -25,6 +25,7 @@ class AppState:
         callers: Finds what a request counts for, and lends it a connection.
         event_pace: Pace of the events of each caller's streams.
         models: Models of the service, and the operator's aliases.
+        adapter_aliases: Names of adapters by the operator's ids in lower case.
         generator: Runs requests.
         files: Images behind links.
         jobs: Requests that clients poll.
@@ -43,6 +44,9 @@ class AppState:
         self.callers = Callers(self.pool)
         self.event_pace = Pace(settings.calls.events_per_s)
         self.models = ModelDirectory(self.callers, settings.aliases)
+        self.adapter_aliases = {
+            alias.lower(): name for alias, name in settings.adapter_aliases.items()
+        }
         self.generator = Generator(self.callers, self.models, settings.max_request_s)
         self.files = FileStore(settings.files)
         self.jobs = JobStore(self.generator, settings.jobs)

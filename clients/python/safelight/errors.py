@@ -23,15 +23,15 @@ SafelightError
     └── IntegrityError               an image has other bytes than announced
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import cast
 
 import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
+from google.rpc import error_details_pb2, status_pb2
 
 _DOMAIN = "safelight"
 
@@ -226,13 +226,11 @@ def _error_from_rpc(error: grpc.RpcError) -> ServiceError:
     reason: str | None = None
     violations: tuple[FieldViolation, ...] = ()
     retry_after_s: float | None = None
-    # A proxy may send details that cannot be read. The error then has none.
-    with suppress(ValueError, DecodeError):
-        status = rpc_status.from_call(cast(grpc.Call, error))
-        for detail in status.details if status is not None else ():
+    for detail in _details_of(error):
+        with suppress(ValueError, DecodeError):  # a proxy may send details that cannot be read
             if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
                 info = error_details_pb2.ErrorInfo.FromString(detail.value)
-                reason = info.reason if info.domain == _DOMAIN else None
+                reason = info.reason if info.domain == _DOMAIN else reason
             elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
                 bad_request = error_details_pb2.BadRequest.FromString(detail.value)
                 violations = tuple(
@@ -250,3 +248,19 @@ def _error_from_rpc(error: grpc.RpcError) -> ServiceError:
         violations=violations,
         retry_after_s=retry_after_s,
     )
+
+
+def details_of(error: ServiceError) -> Sequence[AnyMessage]:
+    """Return the google.rpc details of a failure, packed; none if they cannot be read."""
+    cause = error.__cause__
+    return _details_of(cause) if isinstance(cause, grpc.RpcError) else ()
+
+
+def _details_of(error: grpc.RpcError) -> Sequence[AnyMessage]:
+    # grpc_status reads none if the message or the code differs from theirs.
+    for key, value in cast(grpc.Call, error).trailing_metadata() or ():
+        if key == "grpc-status-details-bin":
+            with suppress(DecodeError):
+                status = status_pb2.Status.FromString(cast(bytes, value))
+                return cast(Sequence[AnyMessage], status.details)
+    return ()

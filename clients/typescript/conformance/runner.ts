@@ -6,6 +6,7 @@ import type { Transport } from "@connectrpc/connect";
 import { GenerateRequestSchema } from "../src/gen/safelight/v1/text_to_image_pb.js";
 import { Client, type GenerateOptions, SafelightError } from "../src/index.js";
 import { grpcTransport } from "../src/node.js";
+import { connectTransport, grpcWebTransport } from "../src/web.js";
 import { enumName, errorLine, eventLine, modelLine, toJson } from "./lines.js";
 
 interface Job {
@@ -63,20 +64,27 @@ async function run(job: Job, transport: Transport): Promise<void> {
   }
 }
 
+/** Make the transport that the command line asks for. */
+function transportTo(target: string): Transport & { close?(): void } {
+  if (process.argv.includes("--connect")) return connectTransport(target);
+  if (process.argv.includes("--grpc-web")) return grpcWebTransport(target);
+  return grpcTransport(target);
+}
+
 function say(line: object): void {
   process.stdout.write(`${toJson(line)}\n`);
 }
 
 for await (const text of createInterface({ input: process.stdin })) {
   const job: Job = JSON.parse(text);
-  const transport = grpcTransport(job.target);
+  const transport = transportTo(job.target);
   try {
     await run(job, transport);
   } catch (thrown) {
     if (!(thrown instanceof SafelightError)) throw thrown;
     say(errorLine(thrown));
   } finally {
-    transport.close();
+    transport.close?.();
   }
   process.stdout.write("\n");
 }

@@ -65,14 +65,13 @@ const BY_CODE: Partial<Record<errors.StatusCode, typeof errors.ServiceError>> = 
 export function serviceErrorFrom(thrown: unknown): errors.ServiceError {
   const failure = ConnectError.from(thrown);
   const code = CODES[failure.code];
-  const info = findDetail(failure, ErrorInfoSchema);
-  const reason = info?.domain === DOMAIN ? info.reason : undefined;
-  const delay = findDetail(failure, RetryInfoSchema)?.retryDelay;
+  const reason = detailsOf(failure, ErrorInfoSchema).find((info) => info.domain === DOMAIN)?.reason;
+  const delay = detailsOf(failure, RetryInfoSchema)[0]?.retryDelay;
   const ErrorType = BY_REASON[`${code} ${reason}`] ?? BY_CODE[code] ?? errors.ServiceError;
   return new ErrorType(failure.rawMessage || code, {
     code,
     reason,
-    violations: (findDetail(failure, BadRequestSchema)?.fieldViolations ?? []).map(
+    violations: (detailsOf(failure, BadRequestSchema)[0]?.fieldViolations ?? []).map(
       ({ field, description }) => ({ field, description }),
     ),
     retryAfterMs: delay && milliseconds(delay),
@@ -81,19 +80,17 @@ export function serviceErrorFrom(thrown: unknown): errors.ServiceError {
 }
 
 /**
- * Return the detail of this type.
+ * Return the details of this type.
  *
  * `ConnectError.findDetails` misses names with a prefix, which Envoy's Connect filter sends.
  */
-function findDetail<T extends DescMessage>(
-  failure: ConnectError,
-  type: T,
-): MessageShape<T> | undefined {
-  for (const detail of failure.details) {
-    if (!("type" in detail) || detail.type.split("/").pop() !== type.typeName) continue;
+function detailsOf<T extends DescMessage>(failure: ConnectError, type: T): MessageShape<T>[] {
+  return failure.details.flatMap((detail) => {
+    if (!("type" in detail) || detail.type.split("/").pop() !== type.typeName) return [];
     try {
-      return fromBinary(type, detail.value);
-    } catch {} // a proxy may send details that cannot be read
-  }
-  return undefined;
+      return [fromBinary(type, detail.value)];
+    } catch {
+      return []; // a proxy may send details that cannot be read
+    }
+  });
 }

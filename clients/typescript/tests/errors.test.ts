@@ -75,6 +75,13 @@ test("a reason of another domain is none, and one that is unknown keeps its name
   expect(newer).toMatchObject({ name: "ServiceUnavailableError", reason: "NEWER" });
 });
 
+test("the service's reason is found beside that of a proxy", () => {
+  const error = received(Code.ResourceExhausted, "QUEUE_FULL");
+  const foreign = received(Code.ResourceExhausted, "BUSY", undefined, "envoy.example");
+  error.details.unshift(...foreign.details);
+  expect(serviceErrorFrom(error)).toBeInstanceOf(safelight.QueueFullError);
+});
+
 test("details that cannot be read are none", () => {
   const error = received(Code.Unavailable, "STOPPING");
   error.details = [{ type: "google.rpc.ErrorInfo", value: Uint8Array.of(255) }];

@@ -3,9 +3,15 @@
 import { Client, InvalidRequestError } from "../src/index.js";
 import { connectTransport, grpcWebTransport } from "../src/web.js";
 
-export async function generateOnPage(protocol: "gRPC-Web" | "Connect", url: string) {
-  const transport = protocol === "Connect" ? connectTransport(url) : grpcWebTransport(url);
-  const client = new Client(transport, { headers: { authorization: "Bearer ignored" } });
+type Protocol = "gRPC-Web" | "Connect";
+
+function transportOf(protocol: Protocol, url: string) {
+  return protocol === "Connect" ? connectTransport(url) : grpcWebTransport(url);
+}
+
+export async function generateOnPage(protocol: Protocol, url: string) {
+  const headers = { authorization: "Bearer ignored" };
+  const client = new Client(transportOf(protocol, url), { headers });
   const kinds: string[] = [];
   const size: number[] = [];
   for await (const event of client.generate("a red circle", {
@@ -26,4 +32,25 @@ export async function generateOnPage(protocol: "gRPC-Web" | "Connect", url: stri
   return { kinds, size, violations, outcome: await client.cancel(left.generationId ?? "") };
 }
 
-Object.assign(window, { generateOnPage });
+/** Generate, and call `window.cutConnections` at each of the first steps. */
+export async function resumeOnPage(protocol: Protocol, url: string, cutCount: number) {
+  const kinds: string[] = [];
+  const steps: number[] = [];
+  const client = new Client(transportOf(protocol, url));
+  const options = { numInferenceSteps: 100, width: 64, height: 64 };
+  for await (const event of client.generate("a green heart", options)) {
+    kinds.push(event.type);
+    if (event.type !== "progress") continue;
+    if (steps.push(event.step) <= cutCount) await window.cutConnections();
+  }
+  return { kinds, steps };
+}
+
+declare global {
+  interface Window {
+    cutConnections(): Promise<void>;
+    onPage: { generateOnPage: typeof generateOnPage; resumeOnPage: typeof resumeOnPage };
+  }
+}
+
+window.onPage = { generateOnPage, resumeOnPage };

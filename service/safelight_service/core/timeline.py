@@ -75,6 +75,8 @@ class Timeline:
     written by the generations."""
     abandoned_at: float | None = None
     """The last watcher left; None while there are any. Written by the generations."""
+    cancelled_at: float | None = None
+    """Its callers have cancelled it, so nobody will continue it; written by the generations."""
     ended_at: float | None = None
     images: list[ImageTimeline] = field(default_factory=list)
     observed: object = None

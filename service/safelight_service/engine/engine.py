@@ -244,7 +244,8 @@ class Engine:
         try:
             return await self._run(prepared, on_event, log)
         except (asyncio.CancelledError, StoppingError, DeviceLostError, QueueFullError):
-            is_over = False  # it may be called again, perhaps on another engine
+            # Otherwise it may be called again, perhaps on another engine.
+            is_over = prepared.timeline.cancelled_at is not None
             raise
         finally:
             log.end(is_over=is_over)
@@ -331,8 +332,9 @@ def _beside(file: Path | None, name: str) -> Path | None:
 
 def _read_lora(digests: FileDigests, settings: AdapterSettings, model: LoadedModel) -> Lora:
     """Read an adapter of a model, and wait until its device has it."""
-    lora = read_lora(settings, model.folder, model.adapter.pipeline, digests)
-    synchronize(model.adapter.execution_device)
+    device = model.adapter.execution_device
+    lora = read_lora(settings, model.folder, model.adapter.pipeline, device, digests)
+    synchronize(device)
     return lora
 
 

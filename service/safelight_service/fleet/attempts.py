@@ -25,6 +25,9 @@ _log = structlog.get_logger()
 _ELSEWHERE = (StoppingError, DeviceLostError)
 """Errors that another host may not have."""
 
+_SILENCES = 5
+"""Waits, one after another, in which a host has to be silent to be lost."""
+
 
 @dataclass(frozen=True, slots=True)
 class Patience:
@@ -97,8 +100,12 @@ async def _next(frames: AsyncGenerator[Frame, None], silence_s: float) -> Frame 
     Raises:
         HostLostError: the host has been silent for too long.
     """
+    following = asyncio.ensure_future(anext(frames, None))
     try:
-        async with asyncio.timeout(silence_s):
-            return await anext(frames, None)
-    except TimeoutError:
-        raise HostLostError from None
+        for _ in range(_SILENCES):  # a pause of this process is one of them
+            if (await asyncio.wait({following}, timeout=silence_s / _SILENCES))[0]:
+                return following.result()
+        raise HostLostError
+    finally:
+        following.cancel()
+        await asyncio.wait({following})

@@ -5,8 +5,7 @@ Errors travel as outcomes: a transport wraps exceptions in its own.
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 
@@ -18,7 +17,7 @@ from safelight_service.core.observer import NULL_OBSERVER, Observer
 from safelight_service.core.request import GenerationRequest
 from safelight_service.core.timeline import Timeline
 from safelight_service.fleet.frames import Frame, IdentityChanged, Moments, Offer, Outcome, RunOrder
-from safelight_service.fleet.routing import Lane, Loads, lane_of
+from safelight_service.fleet.routing import Lane, Load, Loads, add, lane_of
 from safelight_service.generations.subscription import Subscription
 
 
@@ -27,8 +26,11 @@ class Run:
     """A run in progress."""
 
     timeline: Timeline
+    front: str
     lane: Lane
     image_count: int
+    step_count: int
+    """Steps of each image."""
 
     @property
     def is_abandoned(self) -> bool:
@@ -39,6 +41,12 @@ class Run:
     def is_joined(self) -> bool:
         """Whether further callers depend on it."""
         return self.timeline.joined_at is not None
+
+    @property
+    def steps_left(self) -> float:
+        """Steps that each image has left, on average."""
+        made = sum(len(image.step_ends) for image in self.timeline.images)
+        return self.step_count - made / self.image_count
 
 
 class EngineHost:
@@ -64,10 +72,6 @@ class EngineHost:
         """Runs in progress."""
         return tuple(self._runs.values())
 
-    def drain(self) -> None:
-        """Refuse new work and end waiting runs, which fronts hand to other hosts."""
-        self._backend.drain()
-
     def describe(self) -> tuple[ModelInfo, ...]:
         """Describe all models, the default one first."""
         return self._backend.list_models()
@@ -76,12 +80,12 @@ class EngineHost:
         """Return the present load."""
         return self._backend.stats()
 
-    def loads(self) -> Loads:
-        """Return the images of the runs in progress, by their lanes."""
-        loads: Counter[Lane] = Counter()
+    def loads(self) -> Mapping[str, Loads]:
+        """Return the load of the runs in progress, by their fronts."""
+        loads: dict[str, dict[Lane, Load]] = {}
         for run in self._runs.values():
-            loads[run.lane] += run.image_count
-        return dict(loads)
+            add(loads.setdefault(run.front, {}), run.lane, run.image_count, run.steps_left)
+        return loads
 
     def note(self, run_id: str, *, is_abandoned: bool, is_joined: bool) -> None:
         """Note the watchers of a run; ignores runs of other hosts."""
@@ -91,6 +95,12 @@ class EngineHost:
         timeline, now = run.timeline, time.monotonic()
         timeline.abandoned_at = (timeline.abandoned_at or now) if is_abandoned else None
         timeline.joined_at = timeline.joined_at or (now if is_joined else None)
+
+    def note_cancelled(self, run_id: str) -> None:
+        """Note that a run, whose stream ends next, is not to be continued by another host."""
+        run = self._runs.get(run_id)
+        if run is not None:
+            run.timeline.cancelled_at = time.monotonic()
 
     async def prepare(
         self, request: GenerationRequest, left_s: float | None
@@ -127,9 +137,11 @@ class EngineHost:
                 return await self._backend.run(prepared, post)
 
         request = order.accepted.request
-        size = request.parameters.width, request.parameters.height
-        lane = lane_of(order.accepted.model, *size)
-        self._runs[order.run_id] = Run(timeline, lane, request.image_count)
+        parameters = request.parameters
+        lane = lane_of(order.accepted.model, parameters.width, parameters.height)
+        self._runs[order.run_id] = Run(
+            timeline, order.front, lane, request.image_count, parameters.num_inference_steps
+        )
         self._observer.run_began(timeline)
         try:
             async with aclosing(self._stream(make, timeline)) as frames:

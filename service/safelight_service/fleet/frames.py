@@ -86,6 +86,8 @@ class RunOrder:
 
     run_id: str
     """Unique among all runs of all fronts; names the run in later notes."""
+    front: str
+    """The front that watches the run."""
     accepted: Accepted
     model_identity: str
     left_s: float | None = None

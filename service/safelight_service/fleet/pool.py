@@ -47,7 +47,10 @@ class Pool(Protocol):
         """
 
     async def note(self, run_id: str, *, is_abandoned: bool, is_joined: bool) -> None:
-        """Note on all hosts whether a run has no watchers, and whether it has further ones."""
+        """Note at the host of a run whether it has no watchers, and whether it has further ones."""
+
+    async def note_cancelled(self, run_id: str) -> None:
+        """Note at the host of a run that nobody will continue it; then close its stream."""
 
     async def close(self) -> None:
         """Release the transport."""

@@ -8,17 +8,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import serve
 from ray.serve.config import AutoscalingConfig, RequestRouterConfig
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
 from safelight_service.fleet.attempts import Patience
+from safelight_service.fleet.ray_connection import call_ray, connect
 from safelight_service.fleet.ray_replica import EngineReplica, MakeEngine
 from safelight_service.fleet.remote_backend import RemoteBackend
 from safelight_service.settings import PoolSettings, RaySettings, Settings, load_settings
 
-NAMESPACE = "safelight"
 ROUTER = "safelight_service.fleet.ray_router:RayRouter"
 
 _MAX_ONGOING = 1000
@@ -91,44 +92,37 @@ def deploy(settings: Settings, make_engine: MakeEngine | None = None, router: st
         RuntimeError: an engine fails to start, or has not started in time.
     """
     connect(settings.ray)
-    serve.start(proxy_location="Disabled")
+    call_ray(settings.ray, lambda: serve.start(proxy_location="Disabled"))
     targets = {
         application_of(settings.ray, pool): bind(settings, pool, make_engine, router)
         for pool in settings.ray.pools
     }
-    serve.run_many(
-        [serve.RunTarget(target, name, route_prefix=None) for name, target in targets.items()],
-        wait_for_ingress_deployment_creation=False,
-        wait_for_applications_running=False,
+    call_ray(
+        settings.ray,
+        lambda: serve.run_many(
+            [serve.RunTarget(target, name, route_prefix=None) for name, target in targets.items()],
+            wait_for_ingress_deployment_creation=False,
+            wait_for_applications_running=False,
+        ),
     )
     give_up_at = time.monotonic() + settings.ray.start_s
-    while not all(_is_running(name) for name in targets):
+    while not all(_is_running(settings.ray, name) for name in targets):
         if time.monotonic() > give_up_at:
             raise RuntimeError(f"the engines have not started within {settings.ray.start_s:g} s")
         time.sleep(_START_POLL_S)
 
 
-def _is_running(application: str) -> bool:
+def _is_running(settings: RaySettings, application: str) -> bool:
     """Return whether all engines of an application run in their newest version.
 
     Raises:
+        ConnectionError: the cluster does not answer.
         RuntimeError: an engine fails to start.
     """
-    status = serve.status().applications.get(application)
+    status = call_ray(settings, serve.status).applications.get(application)
     if status is not None and status.status == ApplicationStatus.DEPLOY_FAILED:
         raise RuntimeError(f"{application}: {status.message}")
     return status is not None and status.status == ApplicationStatus.RUNNING
-
-
-def connect(settings: RaySettings) -> None:
-    """Connect this process to the cluster, unless it is connected."""
-    if not ray.is_initialized():
-        ray.init(
-            address=settings.address,
-            namespace=NAMESPACE,
-            log_to_driver=False,
-            configure_logging=False,
-        )
 
 
 def application_of(settings: RaySettings, pool: PoolSettings) -> str:
@@ -137,19 +131,34 @@ def application_of(settings: RaySettings, pool: PoolSettings) -> str:
 
 
 def make_remote_backend(settings: Settings) -> RemoteBackend:
-    """Return the backend of a front, over the deployed pools."""
+    """Return the backend of a front, over the deployed pools.
+
+    Raises:
+        ConnectionError: the cluster does not answer, or has no engines.
+    """
     from safelight_service.fleet.ray_pool import RayPool
 
     connect(settings.ray)
     pools = {}
     for pool in settings.ray.pools:
-        handle = serve.get_app_handle(application_of(settings.ray, pool))
-        ray_pool = RayPool(handle)
+        ray_pool = RayPool(_find_handle(settings.ray, application_of(settings.ray, pool)))
         for name in pool.models or [model.name for model in settings.models]:
             pools[name] = ray_pool
     patience = Patience(silence_s=settings.ray.silence_s, attempts=settings.ray.attempts)
     default_model = settings.default_model or settings.models[0].name
     return RemoteBackend(pools, default_model, patience)
+
+
+def _find_handle(settings: RaySettings, application: str) -> DeploymentHandle[Any]:
+    """Return the handle of an application.
+
+    Raises:
+        ConnectionError: the cluster does not answer, or has no such application.
+    """
+    try:
+        return call_ray(settings, lambda: serve.get_app_handle(application))
+    except RayServeException as error:
+        raise ConnectionError(f"{application}: {error}") from error
 
 
 def _settings_of(settings: Settings, pool: PoolSettings) -> Settings:

@@ -21,7 +21,10 @@ from safelight_service.fleet.pool import HostLostError, NoHostError
 from safelight_service.fleet.routing import Route, lane_of
 
 CALL_S = 5.0
-"""Longest wait for an answer to a short call; Ray itself may wait for ever."""
+"""Longest wait for an answer of Serve to a short call; Ray itself may wait for ever."""
+
+ANSWER_S = 1.0
+"""Longest wait for a short answer of a replica, which may be frozen."""
 
 _SIGN_OF_LIFE_S = 1.0
 _OPTIONS = {
@@ -36,6 +39,8 @@ class RayPool:
 
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = handle
+        self._runs: dict[str, Route] = {}
+        """Routes of the runs in progress, by their ids."""
 
     async def describe(self) -> tuple[ModelInfo, ...]:
         """Describe the models as one of the replicas sees them.
@@ -44,16 +49,17 @@ class RayPool:
         """
         if not self._handle.running_replicas_populated():
             raise NoHostError
-        answers = await _bound(self._handle.broadcast("describe").results_async())
-        models: tuple[ModelInfo, ...] = answers[0]
-        return models
+        answers: list[tuple[ModelInfo, ...]] = await self._ask("describe")
+        if not answers:
+            raise HostLostError
+        return answers[0]
 
     async def stats(self) -> tuple[BackendStats, ...]:
         """Return the load of each replica that answers."""
         if not self._handle.running_replicas_populated():
             return ()
         with suppress(HostLostError):
-            return tuple(await _bound(self._handle.broadcast("stats").results_async()))
+            return tuple(await self._ask("stats"))
         return ()
 
     async def prepare(
@@ -67,21 +73,51 @@ class RayPool:
     async def run(self, order: RunOrder, excluded: frozenset[str]) -> AsyncGenerator[Frame, None]:
         """Run an order on a replica that is not excluded."""
         request = order.accepted.request
-        size = request.parameters.width, request.parameters.height
-        route = Route(lane_of(order.accepted.model, *size), request.image_count, excluded)
-        async for frame in self._stream("run", route, order):
-            yield frame
+        parameters = request.parameters
+        lane = lane_of(order.accepted.model, parameters.width, parameters.height)
+        route = Route(lane, request.image_count, parameters.num_inference_steps, excluded)
+        self._runs[order.run_id] = route
+        try:
+            async for frame in self._stream("run", route, order):
+                for event in frame.events:
+                    route.note(event)
+                yield frame
+        finally:
+            del self._runs[order.run_id]
 
     async def note(self, run_id: str, *, is_abandoned: bool, is_joined: bool) -> None:
-        """Note the watchers of a run at all replicas."""
-        with suppress(HostLostError):
-            notes = self._handle.broadcast("note", run_id, is_abandoned, is_joined)
-            await _bound(notes.results_async())
+        """Note the watchers of a run at its replica."""
+        await self._tell(run_id, "note", is_abandoned, is_joined)
+
+    async def note_cancelled(self, run_id: str) -> None:
+        """Note at the replica of a run that nobody will continue it."""
+        await self._tell(run_id, "note_cancelled")
 
     async def close(self) -> None:
         """Close the router of the deployment."""
         with suppress(Exception):
             await asyncio.wait_for(self._handle.shutdown_async(), CALL_S)
+
+    async def _ask(self, method: str) -> list[Any]:
+        """Return the answers of the replicas that answer in time.
+
+        Raises:
+            HostLostError: Serve knows no replica.
+        """
+        broadcast = self._handle.broadcast(method)
+        # The public results_async waits for all: one frozen replica would hide the others.
+        results = await _bound(broadcast._fetch_replica_results_async(), CALL_S)
+        answers = [_bound(result.get_async(), ANSWER_S) for result in results]
+        settled = await asyncio.gather(*answers, return_exceptions=True)
+        return [answer for answer in settled if not isinstance(answer, BaseException)]
+
+    async def _tell(self, run_id: str, method: str, *arguments: object) -> None:
+        """Call a short method of the replica of a run, if it has one."""
+        host = self._runs[run_id].host if run_id in self._runs else ""
+        if host:
+            handle = self._handle.options(method_name=method, **_OPTIONS)
+            with suppress(HostLostError):
+                await _bound(handle.remote(Route(only=host), run_id, *arguments), ANSWER_S)
 
     async def _stream(
         self, method: str, route: Route, *arguments: object
@@ -90,7 +126,7 @@ class RayPool:
         handle = self._handle.options(stream=True, method_name=method, **_OPTIONS)
         stream = handle.remote(route, *arguments)
         following: asyncio.Future[Frame] | None = None
-        is_host_known = has_ended = False
+        is_host_known = has_begun = has_ended = False
         try:
             while True:
                 if following is None:
@@ -98,12 +134,15 @@ class RayPool:
                 done, _ = await asyncio.wait({following}, timeout=_SIGN_OF_LIFE_S)
                 if done:
                     frame, following = following.result(), None
+                    has_begun = has_begun or _has_begun(frame)
                     has_ended = frame.outcome is not None
                     yield frame
                 elif not is_host_known:
                     # Without a host, Serve starts one, or all are full.
                     is_host_known = bool(route.host)
                     yield Frame(route.host)
+                if route.is_host_leaving and not (has_begun or has_ended):
+                    raise HostLostError
         except StopAsyncIteration:
             return
         except (RayError, RayServeException, OSError) as error:
@@ -117,13 +156,18 @@ class RayPool:
                     await following
 
 
-async def _bound(answer: Awaitable[Any]) -> Any:
+def _has_begun(frame: Frame) -> bool:
+    """Return whether the host makes images by now."""
+    return frame.moments is not None and frame.moments.timeline.started_at is not None
+
+
+async def _bound(answer: Awaitable[Any], limit_s: float) -> Any:
     """Return an answer of Ray.
 
     Raises:
         HostLostError: it failed, or took too long.
     """
     try:
-        return await asyncio.wait_for(answer, CALL_S)
+        return await asyncio.wait_for(answer, limit_s)
     except (TimeoutError, RayError, RayServeException) as error:
         raise HostLostError from error

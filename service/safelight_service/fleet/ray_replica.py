@@ -1,7 +1,7 @@
 """Ray replica: an engine of a pool, with telemetry and logs of its own."""
 
 import os
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 
 from ray import serve
@@ -57,9 +57,13 @@ class EngineReplica:
         """Return the id of the process, and the number of its running generations."""
         return os.getpid(), self._host.stats().running_count
 
-    async def note(self, run_id: str, is_abandoned: bool, is_joined: bool) -> None:
+    async def note(self, route: Route, run_id: str, is_abandoned: bool, is_joined: bool) -> None:
         """Note the watchers of a run."""
         self._host.note(run_id, is_abandoned=is_abandoned, is_joined=is_joined)
+
+    async def note_cancelled(self, route: Route, run_id: str) -> None:
+        """Note that a run is not to be continued."""
+        self._host.note_cancelled(run_id)
 
     async def prepare(
         self, route: Route, request: GenerationRequest, left_s: float | None
@@ -75,8 +79,8 @@ class EngineReplica:
             async for frame in frames:
                 yield frame
 
-    async def record_routing_stats(self) -> Loads:
-        """Return the load by lanes, for the routers of all fronts."""
+    async def record_routing_stats(self) -> Mapping[str, Loads]:
+        """Return the load by fronts and lanes, for the routers of all fronts."""
         return self._host.loads()
 
     async def check_health(self) -> None:

@@ -1,11 +1,11 @@
 """RayRouter: the request router of Ray Serve for engine hosts.
 
-Serve makes one in each front, and tells it the loads that replicas report; it adds the calls that
-this front has sent since.
+Serve makes one in each front, and tells it the loads that replicas report. The router knows the
+calls of its own front better, and takes those of other fronts from the reports.
 """
 
-from collections import Counter
 from typing import Any
+from weakref import WeakValueDictionary
 
 from ray.serve.request_router import (
     FIFOMixin,
@@ -15,7 +15,7 @@ from ray.serve.request_router import (
     RunningReplica,
 )
 
-from safelight_service.fleet.routing import Lane, Route, rank, take_larger
+from safelight_service.fleet.routing import FRONT, Lane, Load, Loads, Route, add, rank
 
 
 class RayRouter(FIFOMixin, RequestRouter):  # type: ignore[misc] # Ray's classes have no types
@@ -23,10 +23,15 @@ class RayRouter(FIFOMixin, RequestRouter):  # type: ignore[misc] # Ray's classes
 
     def initialize_state(self, **kwargs: Any) -> None:
         """Start without calls."""
-        self._sent: dict[str, Counter[Lane]] = {}
-        """Images sent to each replica that have not come back."""
-        self._calls: dict[str, tuple[str, Route]] = {}
-        """Replica and route of each call, by Serve's id."""
+        self._calls: WeakValueDictionary[str, Route] = WeakValueDictionary()
+        """Route of each call, by Serve's id; the end of a call may come before its beginning."""
+
+    def update_replicas(self, replicas: list[RunningReplica]) -> None:
+        """Note the calls whose replicas stop or have died."""
+        super().update_replicas(replicas)
+        present = {replica.replica_id.unique_id for replica in replicas}
+        for route in tuple(self._calls.values()):
+            route.is_host_leaving = route.host not in present
 
     async def choose_replicas(
         self,
@@ -34,32 +39,32 @@ class RayRouter(FIFOMixin, RequestRouter):  # type: ignore[misc] # Ray's classes
         pending_request: PendingRequest | None = None,
     ) -> list[list[RunningReplica]]:
         """Return the candidates by falling preference."""
-        route = _route_of(pending_request)
         replicas = {replica.replica_id.unique_id: replica for replica in candidate_replicas}
-        loads = {
-            name: take_larger(replica.routing_stats, self._sent.get(name, {}))
-            for name, replica in replicas.items()
-        }
-        return [[replicas[name]] for name in rank(loads, route)]
+        loads = {name: self._find_loads(name, each) for name, each in replicas.items()}
+        return [[replicas[name]] for name in rank(loads, _route_of(pending_request))]
 
     def on_request_routed(
         self, pending_request: PendingRequest, replica_id: ReplicaID, result: Any
     ) -> None:
-        """Count a call, and tell its caller the replica."""
+        """Note a call, and tell its caller the replica."""
         route = _route_of(pending_request)
         route.host = replica_id.unique_id
-        if route.lane:
-            self._calls[pending_request.metadata.internal_request_id] = route.host, route
-            self._sent.setdefault(route.host, Counter())[route.lane] += route.image_count
+        self._calls[pending_request.metadata.internal_request_id] = route
 
     def on_request_completed(self, replica_id: ReplicaID, internal_request_id: str) -> None:
         """Forget a call."""
-        host, route = self._calls.pop(internal_request_id, ("", Route()))
-        if host in self._sent:
-            self._sent[host][route.lane] -= route.image_count
-            self._sent[host] = +self._sent[host]
-            if not self._sent[host]:
-                del self._sent[host]
+        self._calls.pop(internal_request_id, None)
+
+    def _find_loads(self, host: str, replica: RunningReplica) -> Loads:
+        loads: dict[Lane, Load] = {}
+        for front, reported in replica.routing_stats.items():
+            if front != FRONT:
+                for lane, (count, left) in reported.items():
+                    add(loads, lane, count, left)
+        for route in tuple(self._calls.values()):
+            if route.host == host and route.lane:
+                add(loads, route.lane, route.image_count, route.steps_left)
+        return loads
 
 
 def _route_of(pending_request: PendingRequest | None) -> Route:

@@ -26,9 +26,6 @@ from safelight_service.fleet.frames import Offer
 from safelight_service.fleet.pool import HostLostError, NoHostError, Pool
 from safelight_service.fleet.remote_run import RemotePrepared, RemoteRun
 
-_DRAINED = "drained"
-"""Message of the cancellation of a run that waits when the front drains."""
-
 
 class RemoteBackend:
     """Runs generations on pools of engine hosts."""
@@ -43,7 +40,7 @@ class RemoteBackend:
         self._patience = patience
         self._infos: dict[str, ModelInfo] = {}
         self._stats: dict[Pool, tuple[BackendStats, ...]] = {}
-        self._runs: dict[Timeline, asyncio.Task[object]] = {}
+        self._runs: dict[Timeline, asyncio.Task[Completed]] = {}
         """Tasks of the runs in progress, by their timelines."""
         self._is_draining = False
         self._looking: asyncio.Task[None] | None = None
@@ -67,7 +64,7 @@ class RemoteBackend:
         self._is_draining = True
         for timeline, task in self._runs.items():
             if timeline.started_at is None:
-                task.cancel(_DRAINED)
+                task.cancel()
 
     async def close(self) -> None:
         """Stop looking, and release the pools."""
@@ -150,11 +147,25 @@ class RemoteBackend:
         if self._is_draining:
             raise StoppingError
         run = RemoteRun(prepared, on_event)
-        task = asyncio.current_task()
-        assert task is not None
-        self._runs[prepared.timeline] = task
+        making = asyncio.create_task(self._make(run, prepared))
+        self._runs[prepared.timeline] = making
         try:
-            frames = call_hosts(run.call, prepared.deadline_at, prepared.timeline, self._patience)
+            await asyncio.wait({making})
+        except asyncio.CancelledError:
+            await run.note_cancelled()
+            raise
+        finally:
+            del self._runs[prepared.timeline]
+            making.cancel()
+            await asyncio.gather(making, return_exceptions=True)
+        if making.cancelled():  # by `drain`
+            raise StoppingError
+        return making.result()
+
+    async def _make(self, run: RemoteRun, prepared: RemotePrepared) -> Completed:
+        """Run on one host after another, and publish what they send."""
+        frames = call_hosts(run.call, prepared.deadline_at, prepared.timeline, self._patience)
+        try:
             async with aclosing(frames):
                 async for frame in frames:
                     run.publish(frame)
@@ -169,13 +180,6 @@ class RemoteBackend:
             if run.is_accepted:
                 raise NoEngineError from None
             raise
-        except asyncio.CancelledError as cancelled:
-            if cancelled.args != (_DRAINED,):
-                raise
-            task.uncancel()
-            raise StoppingError from None
-        finally:
-            del self._runs[prepared.timeline]
         raise NoEngineError
 
     def _find_pool(self, name: str) -> Pool:
@@ -195,7 +199,9 @@ class RemoteBackend:
             await self._look()
 
     async def _look(self) -> None:
-        for pool in set(self._pools.values()):
-            with suppress(HostLostError, NoHostError):
-                self._infos |= {info.name: info for info in await pool.describe()}
-                self._stats[pool] = await pool.stats()
+        await asyncio.gather(*map(self._look_at, set(self._pools.values())))
+
+    async def _look_at(self, pool: Pool) -> None:
+        with suppress(HostLostError, NoHostError):
+            self._infos |= {info.name: info for info in await pool.describe()}
+            self._stats[pool] = await pool.stats()

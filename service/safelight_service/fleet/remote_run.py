@@ -17,6 +17,7 @@ from safelight_service.core.events import (
 from safelight_service.core.tenant import NO_TENANT, Tenant
 from safelight_service.fleet.frames import Frame, RunOrder
 from safelight_service.fleet.pool import Pool
+from safelight_service.fleet.routing import FRONT
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class RemoteRun:
         self._noted = self._watchers
         order = RunOrder(
             self._id,
+            FRONT,
             self._prepared.accepted,
             self._prepared.model_identity,
             left_s,
@@ -116,3 +118,9 @@ class RemoteRun:
             self._noted = self._watchers
             is_abandoned, is_joined = self._noted
             await self._prepared.pool.note(self._id, is_abandoned=is_abandoned, is_joined=is_joined)
+
+    async def note_cancelled(self) -> None:
+        """Note at the host that nobody will continue the run, unless its callers may call again."""
+        prepared = self._prepared
+        if prepared.timeline.cancelled_at is not None or not prepared.run_key:
+            await prepared.pool.note_cancelled(self._id)

@@ -25,6 +25,8 @@ class Execution:
         self.generations = [generation]
         """Its generations, all RUNNING; it stops when none is left."""
         self.task: asyncio.Task[None] | None = None
+        self._early: dict[int, Image] = {}
+        """Images that were made before one of a lower index, by index."""
 
     @property
     def cache_owner(self) -> Tenant:
@@ -56,9 +58,20 @@ class Execution:
             self.task.cancel()
 
     def publish(self, event: Event) -> None:
-        """Publish an event to all its generations; of several `Accepted` only the first."""
+        """Publish an event to all its generations.
+
+        Of several `Accepted` only the first. An image waits for those of lower indices.
+        """
         if isinstance(event, Accepted) and self.generations and self.generations[0].accepted:
             return
+        if isinstance(event, Image):
+            self._early[event.index] = event
+            while image := self._early.pop(len(self.images), None):
+                self._publish(image)
+        else:
+            self._publish(event)
+
+    def _publish(self, event: Event) -> None:
         for generation in self.generations:
             generation.publish(event)
 
@@ -72,6 +85,11 @@ class Execution:
     def note_joined(self) -> None:
         """Record that watchers besides those of the first call depend on it."""
         self.timeline.joined_at = self.timeline.joined_at or time.monotonic()
+
+    def note_cancelled(self, generation: Generation) -> None:
+        """Record that nobody will continue it, if it has no generation but a cancelled one."""
+        if self.generations == [generation]:
+            self.timeline.cancelled_at = time.monotonic()
 
     def take_over(self, other: "Execution") -> None:
         """Adopt the generations of another execution, and replay the present state to them."""

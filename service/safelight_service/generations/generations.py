@@ -211,7 +211,7 @@ class Generations:
     def _leave_alone(self, generation: Generation) -> None:
         """Cancel a generation without watchers, now or after its linger time."""
         if generation.request.linger_s <= 0:
-            self._cancel(generation)
+            self._end(generation, GenerationCancelledError())  # its callers may call again
             return
         generation.set_timer(generation.request.linger_s, self._time_out)
         self._note_watchers(generation)
@@ -258,6 +258,9 @@ class Generations:
         execution.task = asyncio.create_task(self._run_execution(execution))
 
     def _cancel(self, generation: Generation) -> None:
+        """End a generation that nobody wants any more."""
+        if generation.execution is not None:
+            generation.execution.note_cancelled(generation)
         self._end(generation, GenerationCancelledError())
 
     def _end(self, generation: Generation, outcome: Completed | SafelightError) -> None:

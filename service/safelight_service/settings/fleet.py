@@ -107,6 +107,12 @@ class RaySettings(Table):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$",
         description="Prefix of the names of the Serve applications.",
     )
+    connect_s: float = Field(
+        60.0,
+        gt=0,
+        description="Seconds that `ray deploy` and a front that starts wait for each answer of the "
+        "cluster.",
+    )
     pools: tuple[PoolSettings, ...] = Field(
         (PoolSettings(name="engines"),),
         min_length=1,

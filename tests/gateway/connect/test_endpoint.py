@@ -147,6 +147,20 @@ def test_details_of_the_service_come_unchanged(
     assert failure.retry_after_s == 2.5
 
 
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_time_until_another_attempt_comes_unchanged(
+    scripted: ScriptedService, scripted_gateway: RunningGateway, protocol: str
+) -> None:
+    scripted.pushback_ms = -1
+    stopping = status(grpc.StatusCode.UNAVAILABLE, "no", ErrorInfo(domain="safelight"))
+    scripted.play_in_turn([accepted(), stopping])
+    end = end_of(scripted_gateway.url, REQUEST, protocol)
+    assert end.metadata["grpc-retry-pushback-ms"] == "-1"
+    scripted.play_in_turn([stopping])
+    answer = ask(scripted_gateway.url, "ListModels", "proto")
+    assert answer.headers["trailer-grpc-retry-pushback-ms"] == "-1"
+
+
 def test_the_address_of_the_service_is_kept_from_callers() -> None:
     with run_gateway("127.0.0.1:1") as unreachable:
         failure = end_of(unreachable.url, REQUEST).failure
@@ -355,6 +369,7 @@ def test_pages_of_other_origins_may_call(gateway: RunningGateway) -> None:
     assert answer.headers["access-control-allow-origin"] == "*"
     exposed = answer.headers["access-control-expose-headers"].split(", ")
     assert {"grpc-status", "grpc-message", "grpc-status-details-bin"} <= {*exposed}
+    assert {"grpc-retry-pushback-ms", "trailer-grpc-retry-pushback-ms"} <= {*exposed}
     assert answer.headers["x-request-id"]
 
 

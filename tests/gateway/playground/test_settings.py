@@ -77,7 +77,10 @@ def test_a_link_holds_the_prompt_and_the_settings(page: Page, gateway: RunningGa
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     open_page(page, gateway.url)
     fill(page, "a star & a “heart”\n50 %", width=96, num_inference_steps=7, seed=2**60)
+    page.get_by_label("outline", exact=True).check()
+    page.get_by_label("Scale of pastel").fill("0.5")
     page.get_by_label("Scheduler").select_option("euler")
+    expect(page.locator("#code")).to_contain_text('adapters={"pastel":0.5,"outline":1}')
     page.get_by_role("button", name="Copy link").click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
     link: str = page.evaluate("navigator.clipboard.readText()")
@@ -90,13 +93,15 @@ def test_a_link_holds_the_prompt_and_the_settings(page: Page, gateway: RunningGa
         ("num_inference_steps", "7"),
         ("seed", str(2**60)),
         ("scheduler", "euler"),
+        ("adapters", "pastel:0.5 outline:1"),
     ):
         expect(other.locator(f"#{name}")).to_have_value(value)
     assert "#" not in other.url
-    other.evaluate("location.hash = 'inputs=a+heart&model=gone&scheduler=none&theme=x'")
+    settings = "inputs=a+heart&model=gone&scheduler=none&adapters=ink:1&theme=x"
+    other.evaluate(f"location.hash = '{settings}'")
     expect(other.locator("#form-news")).to_have_text(
         "The settings of that link are set, but not what is not offered here: "
-        "the model gone, scheduler none."
+        "the model gone, scheduler none, adapter ink."
     )
     expect(other.locator("#inputs")).to_have_value("a heart")
     expect(other.locator("#seed")).to_have_value("")
@@ -108,7 +113,13 @@ def test_a_png_gives_its_settings_back(
     prompt = "a yellow star ★\nat night"
     with Client(service.target) as client:
         made = client.generate(
-            prompt, seed=5, num_inference_steps=2, width=96, height=64, scheduler="euler"
+            prompt,
+            seed=5,
+            num_inference_steps=2,
+            width=96,
+            height=64,
+            scheduler="euler",
+            adapters={"pastel": 0.25},
         )
         with made:
             (picture,) = made.images()
@@ -122,6 +133,7 @@ def test_a_png_gives_its_settings_back(
         ("num_inference_steps", "2"),
         ("seed", "5"),
         ("scheduler", "euler"),
+        ("adapters", "pastel:0.25"),
     ):
         expect(page.locator(f"#{name}")).to_have_value(value)
     expect(page.locator("body")).not_to_have_class("dropping")

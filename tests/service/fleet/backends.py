@@ -11,7 +11,6 @@ from safelight_service.core.request import GenerationRequest, Parameters
 from safelight_service.core.timeline import Timeline
 from safelight_service.engine import Engine
 from safelight_service.fleet.attempts import Patience
-from safelight_service.fleet.engine_host import EngineHost
 from safelight_service.fleet.remote_backend import RemoteBackend
 from safelight_service.settings import BatchingSettings, LimitSettings, Settings
 from support.engine.job_runs import SMALL
@@ -62,10 +61,7 @@ async def open_fleet(
     async with AsyncExitStack() as stack:
         engines = [await stack.enter_async_context(open_local(settings)) for _ in range(count)]
         pool = InMemoryPool(
-            *(
-                Wire(name, EngineHost(engine, name, sign_of_life_s=0.2))
-                for name, engine in zip("abcd", engines, strict=False)
-            )
+            *(Wire(name, engine, 0.2) for name, engine in zip("abcd", engines, strict=False))
         )
         front = RemoteBackend({"sd15": pool}, "sd15", patience)
         await front.start()

@@ -2,7 +2,12 @@
 
 import asyncio
 import functools
+import os
 import secrets
+import signal
+import socket
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,22 +19,31 @@ import safelight
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
 
 from safelight_service.app import make_remote_backend
-from safelight_service.core.events import Accepted, Event, Image, Progress, Restarted
-from safelight_service.core.request import Parameters
+from safelight_service.core.events import Accepted, Event, Image, Progress, Queued, Restarted
+from safelight_service.core.model import ModelState
+from safelight_service.core.request import GenerationRequest, Parameters
 from safelight_service.grpc_server.server import Server
-from safelight_service.settings import PoolSettings, RecoverySettings, Settings
+from safelight_service.settings import PoolSettings, RaySettings, RecoverySettings, Settings
 from support.engine.job_runs import SMALL
 from support.engine.tiny_models import TinyModels
 from support.fleet.ray_cluster import RayCluster, deploy_engines, make_pool
-from support.fleet.sleeping_engine import make_sleeping_engine, sleeping_settings
+from support.fleet.sleeping_engine import (
+    make_engine_of,
+    make_sleeping_engine,
+    sleeping_settings,
+)
 from support.otlp_receiver import Receiver
-from tests.service.fleet.backends import REQUEST, begin, generate, settings_of
+from tests.service.fleet.backends import REQUEST, begin, cancel, generate, settings_of
 
 pytestmark = pytest.mark.ray
 
 LONG = replace(REQUEST, parameters=Parameters(**{**SMALL, "num_inference_steps": 300}))
 GENERATE = "safelight.v1.TextToImageService/Generate"
 LIMIT_S = 100
+
+
+def of_steps(count: int) -> GenerationRequest:
+    return GenerationRequest("a red circle", Parameters(num_inference_steps=count))
 
 
 def images_of(events: list[Event]) -> list[str]:
@@ -115,6 +129,67 @@ def test_generations_survive_an_update(ray_address: str) -> None:
                 assert revisions.keys() == {"1", "2"}
 
         asyncio.run(main())
+
+
+def test_waiting_work_leaves_an_engine_that_stops(ray_address: str) -> None:
+    make_engine = make_engine_of(step_s=1, width=1)
+    settings = sleeping_settings().model_copy(update={"grace_s": 600})
+    with deploy_engines(ray_address, settings, make_pool(1), make_engine) as cluster:
+
+        async def main() -> None:
+            async with asyncio.timeout(LIMIT_S), cluster.open() as backend:
+                running = await begin(backend, of_steps(1000), Progress)
+                waiting = await begin(backend, of_steps(1), Queued)
+                updating = asyncio.create_task(
+                    asyncio.to_thread(cluster.update, settings, make_engine)
+                )
+                assert images_of(await waiting)
+                assert not running.done()
+                await cancel(running)
+                await updating
+
+        asyncio.run(main())
+
+
+def test_a_frozen_engine_hides_no_other(ray_address: str) -> None:
+    with deploy_engines(
+        ray_address, sleeping_settings(), make_pool(2), make_sleeping_engine
+    ) as cluster:
+        process = cluster.list_processes()[0][0]
+
+        async def main() -> None:
+            async with asyncio.timeout(LIMIT_S), cluster.open() as backend:
+                assert backend.get_model("").state is ModelState.READY
+
+        os.kill(process, signal.SIGSTOP)
+        try:
+            asyncio.run(main())
+        finally:
+            os.kill(process, signal.SIGCONT)
+
+
+def test_a_cluster_without_engines_is_an_error(ray_address: str) -> None:
+    ray = RaySettings(address=ray_address, application="another")
+    settings = sleeping_settings().model_copy(update={"ray": ray})
+    with pytest.raises(ConnectionError, match="another-engines"):
+        make_remote_backend(settings)
+
+
+@pytest.mark.parametrize("arguments", [["--backend", "ray"], ["ray", "deploy"]])
+def test_a_cluster_that_does_not_answer_is_an_error(arguments: list[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        variables = {"SAFELIGHT_RAY__ADDRESS": address, "SAFELIGHT_RAY__CONNECT_S": "1"}
+        ended = subprocess.run(
+            [sys.executable, "-m", "safelight_service", *arguments],
+            env=os.environ | variables,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+    assert ended.returncode == 1
+    assert f"the Ray cluster at {address} does not answer within 1 s" in ended.stderr
 
 
 def test_a_trace_goes_on_in_the_engine(

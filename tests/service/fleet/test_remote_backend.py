@@ -111,7 +111,7 @@ def test_the_device_of_a_frozen_host_is_freed_when_it_thaws(tiny_models: TinyMod
 
 def test_a_stopping_host_hands_its_work_on(tiny_models: TinyModels) -> None:
     async def act(front: RemoteBackend, pool: InMemoryPool) -> None:
-        pool.wires[0].host.drain()
+        pool.wires[0].engine.drain()
         events = await generate(front, SEVERAL)
         assert digests(events)
         assert not [event for event in events if isinstance(event, Restarted)]  # nothing was lost
@@ -160,7 +160,7 @@ def with_update(
 
     async def act_on_both(front: RemoteBackend, pool: InMemoryPool) -> None:
         async with open_local(settings.model_copy(update={"models": (model,)})) as engine:
-            pool.wires.append(Wire("b", EngineHost(engine, "b")))
+            pool.wires.append(Wire("b", engine))
             await act(front, pool)
 
     with_fleet(tiny_models, 1, act_on_both)

@@ -211,6 +211,19 @@ def test_an_equal_request_joins_and_gets_the_present_state_first() -> None:
     play(act)
 
 
+def test_images_come_in_order_of_their_index() -> None:
+    async def act(scene: Scene) -> None:
+        first = await scene.generate()
+        await scene.happen(*(replace(IMAGE, index=index) for index in (2, 0)))
+        second = await scene.watch()
+        await scene.happen(replace(IMAGE, index=1), COMPLETED)
+        for watcher in (first, second, await scene.watch()):
+            images = [event.index for event in watcher.events if isinstance(event, Image)]
+            assert images == [0, 1, 2]
+
+    play(act)
+
+
 def test_a_finished_generation_is_replayed_while_it_is_kept() -> None:
     async def act(scene: Scene) -> None:
         await scene.generate()
@@ -447,6 +460,27 @@ def test_cancelling_reaches_all_watchers_and_can_be_repeated() -> None:
         await settle()
         assert not scene.engine.running
         assert {type(watcher.error) for watcher in watchers} == {GenerationCancelledError}
+
+    play(act)
+
+
+@pytest.mark.parametrize(
+    ("end", "is_over"), [("cancel", True), ("linger", True), ("leave", False), ("close", False)]
+)
+def test_the_engine_knows_which_work_nobody_will_continue(end: str, is_over: bool) -> None:
+    """A caller that has lost its connection, or its service, calls again."""
+
+    async def act(scene: Scene) -> None:
+        watcher = await scene.generate(linger_s=0.001 if end == "linger" else 0)
+        match end:
+            case "cancel":
+                scene.generations.cancel("a")
+            case "close":
+                await scene.generations.close()
+            case _:
+                await watcher.leave()
+        await scene.engine.has_ended.wait()
+        assert (scene.engine.timelines["a"].cancelled_at is not None) == is_over
 
     play(act)
 

@@ -3,18 +3,16 @@
 import logging
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from typing import cast
+from contextlib import contextmanager
 
-import grpc
 from connectrpc.code import Code
 from connectrpc.errors import ConnectError, ErrorDetail
 from google.protobuf.any_pb2 import Any as GoogleAny
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 from protobuf.wkt import Any
 from safelight import SafelightError, ServiceError
+from safelight.errors import details_of
 
 from safelight_gateway.errors import GatewayError, from_service
 
@@ -63,10 +61,7 @@ def _from_service(error: SafelightError) -> ConnectError:
     if not isinstance(error, ServiceError):
         return _from_gateway(known)
     code = Code[error.code.name.replace("CANCELLED", "CANCELED")]
-    with suppress(ValueError, DecodeError):
-        if status := rpc_status.from_call(cast(grpc.Call, error.__cause__)):
-            return ConnectError(code, known.message, _repack(status.details))
-    return ConnectError(code, known.message)
+    return ConnectError(code, known.message, _repack(details_of(error)))
 
 
 def _from_gateway(error: GatewayError) -> ConnectError:

@@ -1,15 +1,18 @@
 """The relay: calls of the contract, passed on to the service."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, cast
 
+import grpc
 from connectrpc.method import IdempotencyLevel, MethodInfo, StreamType
 from connectrpc.request import RequestContext
 from connectrpc.server import Endpoint
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+from safelight import ServiceError
 from safelight.errors import service_errors
 from safelight.v1 import text_to_image_pb2 as pb
 
@@ -20,7 +23,7 @@ SERVICE = pb.DESCRIPTOR.services_by_name["TextToImageService"]
 CALL: ContextVar[Call] = ContextVar("call")
 """The HTTP request that is being answered."""
 
-_TRAILERS = ("x-cache",)
+_TRAILERS = ("x-cache", "grpc-retry-pushback-ms")
 """Trailing metadata of the service that callers get."""
 
 _Context = RequestContext[Any, Any]
@@ -48,7 +51,7 @@ def _endpoint(method: MethodDescriptor) -> Endpoint[Any, Any]:
 
 def _unary(method: str) -> Callable[[Message, _Context], Awaitable[Message]]:
     async def respond(request: Message, context: _Context) -> Message:
-        with connect_errors():
+        with connect_errors(), _trailers_of_failures(context):
             call = CALL.get()
             async with call.state.callers.lease(call.context) as client:
                 response: Message = await client.call(
@@ -64,7 +67,7 @@ def _unary(method: str) -> Callable[[Message, _Context], Awaitable[Message]]:
 
 def _stream(method: str) -> Callable[[Message, _Context], AsyncGenerator[Message, None]]:
     async def respond(request: Message, context: _Context) -> AsyncGenerator[Message, None]:
-        with connect_errors():
+        with connect_errors(), _trailers_of_failures(context):
             call = CALL.get()
             state = call.state
             metadata = (*call.context.call_metadata, *call.flag_metadata)
@@ -78,13 +81,27 @@ def _stream(method: str) -> Callable[[Message, _Context], AsyncGenerator[Message
                     async for event in events:
                         yield event
                         await state.event_pace.wait(holder)
-                    for name, value in await events.trailing_metadata():
-                        if name in _TRAILERS:
-                            context.response_trailers[name] = value
+                    _pass_trailers(await events.trailing_metadata(), context)
                 finally:
                     events.cancel()  # the caller may have left
 
     return respond
+
+
+@contextmanager
+def _trailers_of_failures(context: _Context) -> Iterator[None]:
+    try:
+        yield
+    except ServiceError as error:
+        if isinstance(error.__cause__, grpc.RpcError):
+            _pass_trailers(cast(grpc.Call, error.__cause__).trailing_metadata(), context)
+        raise
+
+
+def _pass_trailers(metadata: Iterable[tuple[str, Any]] | None, context: _Context) -> None:
+    for name, value in metadata or ():
+        if name in _TRAILERS:
+            context.response_trailers[name] = value
 
 
 def _timeout_s(call: Call, context: _Context) -> float:

@@ -146,7 +146,12 @@ DIALECT = Dialect(
         DialectRoute("GET", "/{any:path}/requests/{id}", _get_result),
     ),
     render_error=render_error,
-    parameter_aliases={"num_images": "n", "image_size": "size", "format": "output_format"},
+    parameter_aliases={
+        "num_images": "n",
+        "image_size": "size",
+        "format": "output_format",
+        "loras": "adapters",
+    },
     own_fields=(_SYNC_MODE,),
     hints=(
         "acceleration",

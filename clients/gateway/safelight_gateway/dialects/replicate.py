@@ -185,7 +185,12 @@ DIALECT = Dialect(
         )
     ),
     render_error=render_error,
-    parameter_aliases={"num_outputs": "n", "guidance": "guidance_scale"},
+    parameter_aliases={
+        "num_outputs": "n",
+        "guidance": "guidance_scale",
+        "hf_lora": "lora_weights",
+        "replicate_weights": "lora_weights",
+    },
     own_fields=("input", "version"),
     hints=(
         "disable_safety_checker",
@@ -198,21 +203,15 @@ DIALECT = Dialect(
         "safety_tolerance",
         "webhook_events_filter",
         # Strengths of inputs that are refused; snippets send them with their defaults.
-        "extra_lora_scale",
         "finetune_strength",
         "image_prompt_strength",
-        "lora_scale",
         "prompt_strength",
     ),
     refusals={
         "apply_watermark": Refusal("is not supported: images carry no watermark"),
-        "extra_lora": ADAPTER,
         "finetune_id": ADAPTER,
-        "hf_lora": ADAPTER,
         "image_input": IMAGE_INPUT,
-        "lora_weights": ADAPTER,
         "redux_image": IMAGE_INPUT,
-        "replicate_weights": ADAPTER,
         "stream": Refusal("is not supported: the output is one file for each image"),
         "webhook": WEBHOOK,
         "webhook_completed": WEBHOOK,

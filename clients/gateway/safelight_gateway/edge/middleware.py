@@ -40,6 +40,8 @@ _EXPOSED = (
     "grpc-status",
     "grpc-message",
     "grpc-status-details-bin",
+    "grpc-retry-pushback-ms",
+    "trailer-grpc-retry-pushback-ms",
 )
 _REQUEST_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
 _TWO_LENGTHS = JSONResponse(

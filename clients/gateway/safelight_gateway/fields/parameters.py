@@ -5,6 +5,7 @@ from typing import Any
 
 from safelight_gateway.edge.call import Call, parse_flag
 from safelight_gateway.errors import invalid_field
+from safelight_gateway.fields.adapters import Adapters, read_adapters
 from safelight_gateway.fields.rules import find_ignored
 from safelight_gateway.fields.sizes import Size, read_size
 from safelight_gateway.fields.values import (
@@ -69,6 +70,7 @@ def read_request(
     values = Values(fields, call.state.dialects)
     prompt = values.read("prompt", text) or ""
     size = read_size(values)
+    adapters = read_adapters(values, call.state.adapter_aliases)
     seed = values.read("seed", long_integer)
     mime_type = values.read("output_format", image_type) or _LOSSLESS
     count = values.read("n", integer)
@@ -89,6 +91,7 @@ def read_request(
         guidance_scale=values.read("guidance_scale", number),
         step_reuse=values.read("step_reuse", number),
         scheduler=_read_scheduler(values),
+        adapters=adapters.scales,
         seed=None if seed == _RANDOM_SEED else seed,
         count=1 if count is None else count,
         preview_count=preview_count,
@@ -97,8 +100,8 @@ def read_request(
         output_quality=quality,
         use_cache=_read_option(call, options, "use_cache", default=True),
         wait_for_model=_read_option(call, options, "wait_for_model", default=wait_for_model),
-        ignored_fields=ignored,
-        field_names=_name_fields(values, size),
+        ignored_fields=(*ignored, *adapters.ignored),
+        field_names=_name_fields(values, size, adapters),
         context=call.context,
     )
 
@@ -126,11 +129,12 @@ def _read_scheduler(values: Values) -> str | None:
     return combined
 
 
-def _name_fields(values: Values, size: Size) -> FieldNames:
+def _name_fields(values: Values, size: Size, adapters: Adapters) -> FieldNames:
     names = {
         _PATHS.get(parameter, f"parameters.{parameter}"): name
         for parameter, name in values.names.items()
     }
+    names |= adapters.field_names
     parts: dict[str, str] = {}
     combined = size.field or (size.shape.field if size.shape else None)
     for side in ("width", "height"):

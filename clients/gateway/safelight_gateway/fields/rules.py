@@ -14,7 +14,7 @@ from safelight_gateway.dialects.dialect import Refusal
 from safelight_gateway.errors import invalid_fields
 
 IMAGE_INPUT = Refusal("is not supported: images are made from text alone")
-ADAPTER = Refusal("is not supported: a request cannot load weights; name a model that has them")
+ADAPTER = Refusal("is not supported: a request cannot load weights; send adapters of the model")
 WEBHOOK = Refusal("is not supported: the gateway calls no URL; wait, or poll for the result")
 
 REFUSALS: Mapping[str, Refusal] = {
@@ -42,7 +42,7 @@ REFUSALS: Mapping[str, Refusal] = {
         ),
         IMAGE_INPUT,
     ),
-    **dict.fromkeys(("lora", "loras", "embeddings"), ADAPTER),
+    **dict.fromkeys(("lora", "embeddings"), ADAPTER),
 }
 """Fields of several APIs that all routes refuse, with the reasons."""
 

@@ -79,6 +79,7 @@ class PreparedRequest:
             "scheduler": request.scheduler,
             "seed": request.seed,
             "step_reuse": request.step_reuse,
+            "adapters": request.adapters,
             "image_count": request.count,
             "output_mime_type": mime_type,
             "output_quality": request.output_quality,

@@ -1,6 +1,7 @@
 """The image request that all dialects share, and its result."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from safelight import Image
@@ -47,6 +48,7 @@ class ImageRequest:
         prompt: Text to draw.
         model: Ids of the model as the caller wrote it. The first known one counts; none
             means the default model.
+        adapters: Scales by name of the model's adapters; None takes the adapter's default.
         count: Number of images.
         output_mime_type: image/png, image/jpeg or image/webp.
         output_quality: Quality of JPEG and WebP, from 1 to 100.
@@ -69,6 +71,7 @@ class ImageRequest:
     scheduler: str | None = None
     seed: int | None = None
     step_reuse: float | None = None
+    adapters: Mapping[str, float | None] = field(default_factory=dict)
     count: int = 1
     model: tuple[str, ...] = ()
     output_mime_type: str = "image/png"

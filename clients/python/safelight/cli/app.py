@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -235,8 +234,6 @@ def mcp(
         sys.exit("safelight: mcp needs more packages: pip install 'safelight[mcp]'")
     with _usage_errors():
         client = _connect(AsyncClient, target, token_file, tls, ca_file, timeout)
-    # After a KeyboardInterrupt, the thread that reads standard input would wait for its end.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
     asyncio.run(McpServer(client).run())
 
 

@@ -56,6 +56,7 @@ def show_images(
 ) -> CallToolResult:
     """Return the images, and the facts about them as text and as structured content."""
     facts = {
+        "generation_id": accepted.generation_id,
         "model": accepted.model,
         "parameters": asdict(accepted.parameters),
         "images": [

@@ -48,11 +48,25 @@ class ImageArguments(BaseModel):
     image_count: int | None = Field(
         None, description="Number of images; image i has the seed `seed + i`. Default: 1."
     )
+    adapters: dict[str, float | None] | None = Field(
+        None,
+        description="Adapters (LoRA) with their strengths, null for the default one; list_models "
+        "has their names.",
+    )
     output_mime_type: Literal["image/png", "image/jpeg", "image/webp"] | None = Field(
         None, description="Format. Default: image/png."
     )
     output_quality: int | None = Field(
         None, description="Quality of JPEG and WebP, from 1 to 100. Default: 95."
+    )
+    generation_id: str | None = Field(
+        None,
+        description="Name for the generation. The same arguments with the same name give the same "
+        "images, without making them again while the service keeps them.",
+    )
+    linger: float = Field(
+        10.0,
+        description="Seconds for which the generation outlives a broken connection, to be resumed.",
     )
     use_cache: bool = Field(True, description="Whether a cached result may answer.")
     wait_for_model: bool = Field(True, description="Whether to wait for a model that loads.")

@@ -1,6 +1,8 @@
 """The MCP server: the tools generate_image and list_models, on standard input and output."""
 
-from collections.abc import AsyncIterator
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import anyio
@@ -52,6 +54,9 @@ class McpServer:
 
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
+        self._running: dict[AsyncGeneration, anyio.Event] = {}
+        """Generations, with events that are set once they have ended."""
+        self._ending: asyncio.Task[None] | None = None
         self._server: Server[object] = Server(
             "safelight",
             version=__version__,
@@ -61,9 +66,32 @@ class McpServer:
         )
 
     async def run(self) -> None:
-        """Serve until standard input ends."""
-        async with self._client, stdio_server() as (reading, writing):
-            await self._server.run(reading, writing, self._server.create_initialization_options())
+        """Serve until standard input ends. SIGINT and SIGTERM cancel the generations first."""
+        loop = asyncio.get_running_loop()
+        _handle_signals(lambda number, _: loop.call_soon_threadsafe(self._end, number))
+        try:
+            async with self._client, stdio_server() as (reading, writing):
+                options = self._server.create_initialization_options()
+                await self._server.run(reading, writing, options)
+        finally:
+            _handle_signals(signal.SIG_DFL)
+
+    def _end(self, number: int) -> None:
+        """Begin to end by a signal; a second one ends the process at once."""
+        _handle_signals(signal.SIG_DFL)
+        self._ending = asyncio.ensure_future(self._cancel_all(number))
+
+    async def _cancel_all(self, number: int) -> None:
+        """Cancel all generations, then die of the signal.
+
+        A KeyboardInterrupt would not do: the thread that reads standard input waits for its end.
+        """
+        running = {**self._running}
+        for generation in running:
+            generation.cancel()
+        for has_ended in running.values():
+            await has_ended.wait()
+        signal.raise_signal(number)
 
     async def _list_tools(
         self, context: ServerRequestContext[object], params: PaginatedRequestParams | None
@@ -88,7 +116,7 @@ class McpServer:
         options = parse_image_arguments(values).model_dump()
         progress = GenerationProgress(context.session.report_progress)
         generation = self._client.generate(options.pop("prompt"), **options)
-        async with _entered(generation):
+        async with self._entered(generation):
             async for event in generation:
                 await progress.note(event)
                 match event:
@@ -98,14 +126,21 @@ class McpServer:
                         completed = event
             return show_images(accepted, await generation.images(), completed)
 
+    @asynccontextmanager
+    async def _entered(self, generation: AsyncGeneration) -> AsyncIterator[None]:
+        """Run a generation; its cancellation is not cut short by that of the tool call."""
+        stack = AsyncExitStack()
+        await stack.enter_async_context(generation)
+        has_ended = self._running[generation] = anyio.Event()
+        try:
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                await stack.aclose()
+            del self._running[generation]
+            has_ended.set()
 
-@asynccontextmanager
-async def _entered(generation: AsyncGeneration) -> AsyncIterator[None]:
-    """Run a generation; its cancellation is not cut short by that of the tool call."""
-    stack = AsyncExitStack()
-    await stack.enter_async_context(generation)
-    try:
-        yield
-    finally:
-        with anyio.CancelScope(shield=True):
-            await stack.aclose()
+
+def _handle_signals(handler: Callable[[int, object], object] | signal.Handlers) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)

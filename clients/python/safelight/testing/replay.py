@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 from google.protobuf import json_format
+from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 
@@ -143,6 +144,8 @@ class Replay:
                     for response in _responses(method, kind, value, request):
                         count += 1
                         yield response
+                case "headers":
+                    context.send_initial_metadata(tuple(value.items()))
                 case "wait_ms":
                     has_left.wait(value / 1e3)
                 case "wait":  # until the client has ended the call
@@ -187,9 +190,19 @@ def _events(kind: str, value: Any) -> Iterator[pb.GenerationEvent]:
 
 
 def _abort(context: grpc.ServicerContext, status: Mapping[str, Any]) -> None:
-    details = []
-    for detail in status.get("details", ()):
-        [(name, fields)] = detail.items()
-        details.append(json_format.ParseDict(fields, getattr(error_details_pb2, name)()))
+    given = status.get("details", ())
+    details = bytes.fromhex(given) if isinstance(given, str) else [*map(_detail, given)]
     code = grpc.StatusCode[status["code"]]
     abort(context, code, status.get("message", ""), details, status.get("pushback_ms"))
+
+
+def _detail(detail: Mapping[str, Any]) -> AnyMessage:
+    """Return a detail of a status: a type, or its URL, and its fields, or its bytes."""
+    [(name, fields)] = detail.items()
+    url = name if "/" in name else f"type.googleapis.com/google.rpc.{name}"
+    if isinstance(fields, str):
+        return AnyMessage(type_url=url, value=bytes.fromhex(fields))
+    message_type = getattr(error_details_pb2, url.rpartition(".")[2])
+    return AnyMessage(
+        type_url=url, value=json_format.ParseDict(fields, message_type()).SerializeToString()
+    )

@@ -16,7 +16,7 @@ def abort(
     context: grpc.ServicerContext,
     code: grpc.StatusCode,
     message: str,
-    details: Sequence[Message] = (),
+    details: Sequence[Message] | bytes = (),
     pushback_ms: int | None = None,
 ) -> NoReturn:
     """End a call with this status.
@@ -25,14 +25,18 @@ def abort(
         context: The call.
         code: Code of the status.
         message: Message of the status.
-        details: The google.rpc messages in `grpc-status-details-bin`.
+        details: The google.rpc messages in `grpc-status-details-bin`, packed or not; or its bytes.
         pushback_ms: Milliseconds to wait before another attempt, or -1 to forbid it; None for
             neither.
     """
-    number: int = code.value[0]
-    status = status_pb2.Status(code=number, message=message, details=map(_pack, details))
+    status = status_pb2.Status(code=code.value[0], message=message)
+    if not isinstance(details, bytes):
+        status.details.extend(map(_pack, details))
     rich: Any = rpc_status.to_status(status)
-    metadata = rich.trailing_metadata if details else ()
+    metadata: tuple[tuple[str, str | bytes], ...] = ()
+    if details:
+        [(key, value)] = rich.trailing_metadata
+        metadata = ((key, details if isinstance(details, bytes) else value),)
     if pushback_ms is not None:
         metadata = (*metadata, (PUSHBACK, str(pushback_ms)))
     context.abort_with_status(rich._replace(trailing_metadata=tuple(metadata)))
@@ -61,6 +65,8 @@ def refuse(
 
 
 def _pack(detail: Message) -> AnyMessage:
+    if isinstance(detail, AnyMessage):
+        return detail
     packed = AnyMessage()
     packed.Pack(detail)
     return packed

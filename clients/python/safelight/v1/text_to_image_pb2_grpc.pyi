@@ -81,9 +81,10 @@ class TextToImageServiceStub:
     `progress` after each step, with `preview` between as requested, then
     `image` and its `chunk`s; last, `completed` once. Several images develop
     side by side, and their events alternate; only the chunks of an image
-    follow it directly. A slow reader gets the latest progress and preview
-    instead of all of them, and everything else. A stream that ends without
-    `completed` has failed; its status gives the cause.
+    follow it directly, and images come in order of their index. A slow reader
+    gets the latest progress and preview instead of all of them, and everything
+    else. A stream that ends without `completed` has failed; its status gives the
+    cause.
 
     The same request with the same `generation_id` joins the running generation,
     or replays one that has ended recently; it restarts one that failed or was
@@ -203,9 +204,10 @@ class TextToImageServiceAsyncStub(TextToImageServiceStub):
     `progress` after each step, with `preview` between as requested, then
     `image` and its `chunk`s; last, `completed` once. Several images develop
     side by side, and their events alternate; only the chunks of an image
-    follow it directly. A slow reader gets the latest progress and preview
-    instead of all of them, and everything else. A stream that ends without
-    `completed` has failed; its status gives the cause.
+    follow it directly, and images come in order of their index. A slow reader
+    gets the latest progress and preview instead of all of them, and everything
+    else. A stream that ends without `completed` has failed; its status gives the
+    cause.
 
     The same request with the same `generation_id` joins the running generation,
     or replays one that has ended recently; it restarts one that failed or was
@@ -328,9 +330,10 @@ class TextToImageServiceServicer(metaclass=_abc_1.ABCMeta):
         `progress` after each step, with `preview` between as requested, then
         `image` and its `chunk`s; last, `completed` once. Several images develop
         side by side, and their events alternate; only the chunks of an image
-        follow it directly. A slow reader gets the latest progress and preview
-        instead of all of them, and everything else. A stream that ends without
-        `completed` has failed; its status gives the cause.
+        follow it directly, and images come in order of their index. A slow reader
+        gets the latest progress and preview instead of all of them, and everything
+        else. A stream that ends without `completed` has failed; its status gives the
+        cause.
 
         The same request with the same `generation_id` joins the running generation,
         or replays one that has ended recently; it restarts one that failed or was

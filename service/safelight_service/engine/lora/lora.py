@@ -2,38 +2,26 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from torch import Tensor
+from safelight_service.engine.lora.effects import Effect
 
 Recipe = tuple[tuple[str, float], ...]
 """Digests and scales of the adapters that affect a component; equal for equal effects."""
 
 
-class Factors(NamedTuple):
-    """Low-rank factors: a layer's output grows by `up(down(input))`.
-
-    Linear: `down` (rank, inputs), `up` (outputs, rank). Convolution: `down` (rank, inputs, height,
-    width), `up` (outputs, rank, 1, 1).
-    """
-
-    down: Tensor
-    up: Tensor
-
-
 @dataclass(frozen=True, eq=False)
 class Lora:
-    """An adapter: factors by component, such as `unet`, and by the layer's name in it."""
+    """An adapter: effects by component, such as `unet`, and by the layer's name in it."""
 
     name: str
     digest: str
     """Digest of its files; equal for adapters with equal effects."""
-    factors: Mapping[str, Mapping[str, Factors]]
+    effects: Mapping[str, Mapping[str, Effect]]
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of all factors."""
-        layers = [layer for component in self.factors.values() for layer in component.values()]
+        """Bytes of all tensors."""
+        layers = [layer for component in self.effects.values() for layer in component.values()]
         return sum(tensor.nbytes for layer in layers for tensor in layer)
 
 
@@ -46,7 +34,7 @@ class Mixture:
     def of(self, component: str) -> tuple[tuple[Lora, float], ...]:
         """Return the parts that affect a component."""
         return tuple(
-            (lora, scale) for lora, scale in self.parts if scale and component in lora.factors
+            (lora, scale) for lora, scale in self.parts if scale and component in lora.effects
         )
 
     def recipe(self, component: str) -> Recipe:

@@ -1,22 +1,26 @@
 """Mixer: adds the adapters of several images to one forward of a component.
 
 Each image has its own mixture. The low-rank factors of its adapters are joined to one pair for each
-layer, and the pairs of all images, padded to the longest rank, run as batched products. The layers
-themselves stay as they are: hooks add to their outputs, and are removed after the forward.
+layer, and the pairs of all images, padded to the longest rank, run as batched products. Effects of
+other kinds run for the rows of one image at a time. The layers themselves stay as they are: hooks
+add to their outputs, and are removed after the forward.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn.functional import conv2d, linear
 
-from safelight_service.engine.lora.lora import Factors, Mixture
-
-Hook = Callable[[Any, tuple[Any, ...], Tensor], Tensor]
+from safelight_service.engine.lora.effects import Effect, Factors
+from safelight_service.engine.lora.hooks import (
+    Hook,
+    hook_for_all,
+    hook_for_each,
+    hook_with_others,
+)
+from safelight_service.engine.lora.lora import Mixture
 
 _MOST_PLANS = 2
 """Kept plans. Each has a copy of the factors of its images' adapters."""
@@ -68,115 +72,49 @@ class Mixer:
             name: self._module.get_submodule(name)
             for mixture in mixtures
             for lora, _ in mixture.of(self._component)
-            for name in lora.factors[self._component]
+            for name in lora.effects[self._component]
         }
         if is_uniform:
-            joined = {name: self._join(mixtures[0], name) for name in layers}
-            return [(layers[name], _hook_for_all(each)) for name, each in joined.items() if each]
+            mixtures, counts = mixtures[:1], ()
         return [
-            (
-                layer,
-                _hook_for_each(
-                    [self._join(mixture, name) for mixture in mixtures], counts, _device_of(layer)
-                ),
-            )
+            (layer, self._make_hook(name, layer, mixtures, counts))
             for name, layer in layers.items()
         ]
 
-    def _join(self, mixture: Mixture, layer: str) -> Factors | None:
-        """Join the factors of all adapters of a mixture for a layer; None if it has none there."""
-        found = [
-            (lora.factors[self._component][layer], scale)
-            for lora, scale in mixture.of(self._component)
-            if layer in lora.factors[self._component]
+    def _make_hook(
+        self, name: str, layer: torch.nn.Module, mixtures: Sequence[Mixture], counts: Sequence[int]
+    ) -> Hook:
+        """Return the hook of a layer. Without counts, the only mixture affects all rows."""
+        parts = [
+            [
+                (lora.effects[self._component][name], scale)
+                for lora, scale in mixture.of(self._component)
+                if name in lora.effects[self._component]
+            ]
+            for mixture in mixtures
         ]
-        if not found:
-            return None
-        downs = [factors.down for factors, _ in found]
-        ups = [factors.up * scale for factors, scale in found]
-        return Factors(torch.cat(downs), torch.cat(ups, 1))
+        joined = [_join(each) for each in parts]
+        firsts = [sum(counts[:number]) for number in range(len(counts))]
+        rows = [slice(first, first + count) for first, count in zip(firsts, counts, strict=True)]
+        others = [
+            (place, effect.prepare(layer, scale))
+            for place, each in zip(rows or [slice(None)], parts, strict=True)
+            for effect, scale in each
+            if not isinstance(effect, Factors)
+        ]
+        hook = None
+        if counts and any(joined):
+            hook = hook_for_each(joined, counts)
+        elif joined[0] is not None:
+            hook = hook_for_all(joined[0])
+        return hook_with_others(hook, others, sum(counts)) if others or hook is None else hook
 
 
-def _device_of(layer: torch.nn.Module) -> torch.device:
-    return next(layer.parameters()).device
-
-
-def _hook_for_all(factors: Factors) -> Hook:
-    """Return a hook that adds the same factors to all rows."""
-    down, up = factors
-
-    def add(layer: Any, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        if down.ndim == 2:
-            return output + linear(linear(inputs[0], down), up)
-        low = conv2d(inputs[0], down, None, layer.stride, layer.padding, layer.dilation)
-        return output + conv2d(low, up)
-
-    return add
-
-
-def _hook_for_each(
-    joined: Sequence[Factors | None], counts: Sequence[int], device: torch.device
-) -> Hook:
-    """Return a hook that adds to the rows of each image its own factors; None: to none of them."""
-    row_count = sum(counts)
-    firsts = [sum(counts[:number]) for number in range(len(counts))]
-    affected = [
-        (factors, first, count)
-        for factors, first, count in zip(joined, firsts, counts, strict=True)
-        if factors is not None
-    ]
-    rows = [first + each for _, first, count in affected for each in range(count)]
-    # Rows of one image share a product, if all images have equally many.
-    share = counts[0] if len(set(counts)) == 1 else 1
-    pairs = [each for each, _, count in affected for _ in range(count // share)]
-    down, up = _stack(pairs)
-    # Other rows must stay as they are, to the last bit.
-    index = None if len(rows) == row_count else torch.tensor(rows, device=device)
-
-    def add(layer: Any, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        [given] = inputs
-        if len(given) != row_count:
-            raise ValueError(f"{type(layer).__name__} got {len(given)} rows, not {row_count}")
-        chosen = given if index is None else given.index_select(0, index)
-        multiply = _multiply if down.ndim == 3 else _convolve
-        added = multiply(layer, chosen, down, up, share).view(-1, *output.shape[1:])
-        return output + added if index is None else output.index_add(0, index, added)
-
-    return add
-
-
-def _stack(pairs: Sequence[Factors]) -> Factors:
-    """Stack factors of several images, padded with zeros to the longest rank."""
-    rank = max(len(each.down) for each in pairs)
-    first = pairs[0]
-    down = first.down.new_zeros(len(pairs), rank, *first.down.shape[1:])
-    up = first.up.new_zeros(len(pairs), len(first.up), rank, *first.up.shape[2:])
-    for number, each in enumerate(pairs):
-        down[number, : len(each.down)] = each.down
-        up[number, :, : len(each.down)] = each.up
-    return Factors(down, up)
-
-
-def _multiply(_: Any, given: Tensor, down: Tensor, up: Tensor, share: int) -> Tensor:
-    """Multiply rows (pairs * share, ..., inputs) by their factors."""
-    grouped = given.reshape(len(down), -1, given.shape[-1])
-    return torch.bmm(torch.bmm(grouped, down.mT), up.mT)
-
-
-def _convolve(layer: Any, given: Tensor, down: Tensor, up: Tensor, share: int) -> Tensor:
-    """Convolve rows (pairs * share, inputs, height, width) with their factors, as groups."""
-    count, shape = len(down), given.shape[1:]
-    grouped = given.reshape(count, share, *shape).transpose(0, 1)
-    low = conv2d(
-        grouped.reshape(share, -1, *shape[1:]),
-        down.flatten(0, 1),
-        None,
-        layer.stride,
-        layer.padding,
-        layer.dilation,
-        groups=count,
-    )
-    pixels = low.view(share, count, -1, low.shape[2] * low.shape[3])
-    joined = pixels.permute(1, 2, 0, 3).reshape(count, low.shape[1] // count, -1)
-    high = torch.bmm(up.flatten(2), joined).view(count, up.shape[1], share, -1)
-    return high.transpose(1, 2).contiguous()
+def _join(parts: Sequence[tuple[Effect, float]]) -> Factors | None:
+    """Join the factors of all LoRAs of an image for a layer; None if it has none there."""
+    found = [(effect, scale) for effect, scale in parts if isinstance(effect, Factors)]
+    if not found:
+        return None
+    downs = [factors.down for factors, _ in found]
+    ups = [factors.up * scale for factors, scale in found]
+    return Factors(torch.cat(downs), torch.cat(ups, 1))

@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
+import torch
 from huggingface_hub import get_cached_repo_tree, snapshot_download
+from huggingface_hub.errors import CachedRepoTreeNotFoundError
 from safetensors.torch import load_file
 
 from safelight_service.engine.folders.errors import ModelFolderError, UnsafeModelError
 from safelight_service.engine.folders.model_index import read_object
 from safelight_service.engine.folders.weights import check_safetensors
-from safelight_service.engine.lora.conversion import Config, LoraError, convert
+from safelight_service.engine.lora.conversion import Config, convert
 from safelight_service.engine.lora.lora import Lora
+from safelight_service.engine.lora.naming import LoraError
 from safelight_service.engine.models.digests import FileDigests
 from safelight_service.engine.pipeline.adapter import find_denoiser_name
 from safelight_service.settings import AdapterSettings
@@ -27,11 +30,18 @@ _PEFT_CONFIG = "adapter_config.json"
 _METADATA = "lora_adapter_metadata"
 """Key of diffusers' options in the header of a file."""
 
+_CHANGING_STARTS = ("corda", "loftq", "lora_ga", "olora", "pissa")
+"""Ways of PEFT to start a training that also change the weights of the model."""
+
 
 def read_lora(
-    settings: AdapterSettings, model_folder: Path, pipeline: Any, digests: FileDigests
+    settings: AdapterSettings,
+    model_folder: Path,
+    pipeline: Any,
+    device: torch.device,
+    digests: FileDigests,
 ) -> Lora:
-    """Read an adapter for a pipeline; download it first if its source is a Hub id.
+    """Read an adapter for a pipeline to its device; download it first if its source is a Hub id.
 
     Raises:
         UnsafeModelError: reading it may run code.
@@ -39,15 +49,22 @@ def read_lora(
         LoraError: it does not fit the model.
         OSError: a file is neither in the Hub's cache nor available.
     """
-    file = _find_file(settings, model_folder)
+    file = find_file(settings, model_folder)
     check_safetensors(file, file.name)
     configs = _read_configs(file, find_denoiser_name(pipeline))
     files = [each for each in (file, file.with_name(_PEFT_CONFIG)) if each.is_file()]
     digest = hashlib.sha256("".join(digests.find(files)).encode()).hexdigest()
-    return Lora(settings.name, digest, convert(load_file(file), configs, pipeline))
+    return Lora(settings.name, digest, convert(load_file(file), configs, pipeline, device))
 
 
-def _find_file(settings: AdapterSettings, model_folder: Path) -> Path:
+def find_file(settings: AdapterSettings, model_folder: Path) -> Path:
+    """Return the file of an adapter; download it first if its source is a Hub id.
+
+    Raises:
+        UnsafeModelError: reading it may run code.
+        ModelFolderError: the file is missing.
+        OSError: the file is neither in the Hub's cache nor available.
+    """
     if settings.is_on_hub:
         return _fetch(settings)
     folder = Path(settings.source) if settings.source else model_folder
@@ -66,8 +83,12 @@ def _fetch(settings: AdapterSettings) -> Path:
         folder = snapshot_download(
             settings.source, revision=revision, allow_patterns=[_PEFT_CONFIG]
         )
-        tree = get_cached_repo_tree(settings.source, revision=Path(folder).name)
-        name = _choose(file.path for file in tree if "/" not in file.path)
+        try:
+            tree = get_cached_repo_tree(settings.source, revision=Path(folder).name)
+            names = [file.path for file in tree]
+        except CachedRepoTreeNotFoundError:  # offline, with a cache of an older huggingface_hub
+            names = [path.name for path in Path(folder).iterdir()]
+        name = _choose(path for path in names if "/" not in path)
     config = Path(name).with_name(_PEFT_CONFIG).as_posix()
     folder = snapshot_download(settings.source, revision=revision, allow_patterns=[name, config])
     if not (Path(folder) / name).is_file():
@@ -115,6 +136,9 @@ def _read_configs(file: Path, denoiser: str) -> Mapping[str, Config]:
 
 
 def _check_kind(options: Config) -> None:
-    if options.get("peft_type", "LORA") != "LORA" or options.get("use_dora"):
-        kind = "DoRA" if options.get("use_dora") else options["peft_type"]
+    kind = options.get("peft_type", "LORA")
+    if kind not in ("LORA", "LOKR"):
         raise LoraError(f"it is a {kind}, which cannot be mixed; use a LoRA")
+    start = str(options.get("init_lora_weights")).lower()
+    if start.startswith(_CHANGING_STARTS):
+        raise LoraError(f"it was trained from {start}, so it needs other weights of the model")

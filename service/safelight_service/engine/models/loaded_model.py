@@ -117,7 +117,7 @@ class LoadedModel:
             part in name
             for part in self._rowless
             for lora, _ in mixture.of(component)
-            for name in lora.factors[component]
+            for name in lora.effects[component]
         )
         return mixture.recipe(component) if is_rowless else None
 

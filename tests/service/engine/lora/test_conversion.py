@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from safelight_service.engine.folders.errors import ModelFolderError, UnsafeModelError
-from safelight_service.engine.lora.conversion import LoraError
-from safelight_service.engine.lora.lora import Factors, Lora
+from safelight_service.engine.lora.effects import Factors
+from safelight_service.engine.lora.lora import Lora
+from safelight_service.engine.lora.naming import LoraError
 from safelight_service.engine.lora.reading import read_lora
 from safelight_service.engine.models.digests import FileDigests
 from safelight_service.engine.models.loaded_model import LoadedModel
@@ -19,6 +20,7 @@ from support.engine.tiny_models import TinyModels
 from support.pipelines.loras import make_lora
 
 LAYER = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+OTHER = "mid_block.attentions.0.transformer_blocks.0.attn1.to_k"
 
 
 @pytest.fixture
@@ -33,7 +35,8 @@ def tensors(model: LoadedModel) -> dict[str, torch.Tensor]:
 
 def read(folder: Path, model: LoadedModel, **settings: Any) -> Lora:
     adapter = AdapterSettings(name="it", source=str(folder), **settings)
-    return read_lora(adapter, Path(), model.adapter.pipeline, FileDigests())
+    device = model.adapter.execution_device
+    return read_lora(adapter, Path(), model.adapter.pipeline, device, FileDigests())
 
 
 def save(folder: Path, tensors: dict[str, torch.Tensor], **metadata: str) -> None:
@@ -41,8 +44,9 @@ def save(folder: Path, tensors: dict[str, torch.Tensor], **metadata: str) -> Non
 
 
 def factors_of(lora: Lora) -> Factors:
-    [component] = lora.factors.values()
+    [component] = lora.effects.values()
     [factors] = component.values()
+    assert isinstance(factors, Factors)
     return factors
 
 
@@ -50,7 +54,7 @@ def check(lora: Lora, tensors: dict[str, torch.Tensor], scaling: float = 1.0) ->
     """Check that a file gives the factors of the tensors, times a scaling."""
     down, up = tensors.values()
     found = factors_of(lora)
-    assert lora.factors["unet"].keys() == {LAYER}
+    assert lora.effects["unet"].keys() == {LAYER}
     assert torch.equal(found.down, down)
     assert torch.allclose(found.up, up * scaling)
 
@@ -98,8 +102,15 @@ def test_a_file_of_kohya_is_read_with_its_alphas(
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({f"unet.{LAYER}.lora_magnitude_vector": torch.ones(8)}, "belongs to a DoRA"),
-        ({"lora_unet_x.lokr_w1": torch.ones(2, 2)}, "belongs to a LoKr"),
+        ({f"unet.{LAYER}.lora_magnitude_vector": torch.ones(8)}, "the factors have sizes"),
+        ({f"lora_unet_{LAYER}.dora_scale": torch.ones(8, 1)}, "belongs to a DoRA of another form"),
+        ({"lora_unet_x.hada_w1_a": torch.ones(2, 2)}, "belongs to a LoHa"),
+        ({f"unet.{LAYER}.lokr_w1": torch.ones(2, 2)}, "is both a LoRA and a LoKr"),
+        ({f"unet.{OTHER}.lokr_w1": torch.ones(2, 2)}, "lacks its other factor"),
+        (
+            {f"unet.{OTHER}.lokr_w{number}": torch.ones(2, 2) for number in (1, 2)},
+            "the factors have sizes",
+        ),
         ({f"unet.{LAYER}.lora_B.bias": torch.ones(8)}, "is no tensor of a LoRA's factors"),
         ({"unet.nowhere.lora_A.weight": torch.ones(2, 8)}, "the model has no such layer"),
         ({f"unet.{LAYER}.lora_A.weight": torch.ones(2, 9)}, "the factors have sizes"),
@@ -126,12 +137,44 @@ def test_tensors_that_do_not_fit_are_refused_by_name(
         read(tmp_path, model)
 
 
-def test_a_dora_of_peft_is_refused(
-    tmp_path: Path, model: LoadedModel, tensors: dict[str, torch.Tensor]
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"peft_type": "LOHA"}, "it is a LOHA, which cannot be mixed"),
+        ({"init_lora_weights": "pissa_niter_16"}, "needs other weights of the model"),
+    ],
+)
+def test_other_kinds_of_peft_are_refused(
+    tmp_path: Path,
+    model: LoadedModel,
+    tensors: dict[str, torch.Tensor],
+    options: dict[str, str],
+    reason: str,
 ) -> None:
     save(tmp_path, tensors)
-    (tmp_path / "adapter_config.json").write_text(json.dumps({"use_dora": True}))
-    with pytest.raises(LoraError, match="a DoRA, which cannot be mixed"):
+    (tmp_path / "adapter_config.json").write_text(json.dumps(options))
+    with pytest.raises(LoraError, match=reason):
+        read(tmp_path, model)
+
+
+@pytest.mark.parametrize(
+    ("name", "alpha", "reason"),
+    [
+        (LAYER, torch.tensor(torch.nan), "is no finite number"),
+        (LAYER, torch.ones(2), "is no finite number"),
+        (OTHER, torch.tensor(1.0), "is no tensor of a LoRA's factors"),
+    ],
+)
+def test_alphas_that_scale_nothing_are_refused(
+    tmp_path: Path,
+    model: LoadedModel,
+    tensors: dict[str, torch.Tensor],
+    name: str,
+    alpha: torch.Tensor,
+    reason: str,
+) -> None:
+    save(tmp_path, {**tensors, f"unet.{name}.alpha": alpha})
+    with pytest.raises(LoraError, match=reason):
         read(tmp_path, model)
 
 

@@ -1,7 +1,7 @@
 """Mixed latents: images with different adapters share forwards, and are equal to each alone."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from safelight_service.engine.lora.lora import NO_ADAPTERS, Lora, Mixture
 from safelight_service.engine.models.loaded_model import LoadedModel
 from support.engine.job_runs import Recorder, make_job
 from support.engine.tiny_models import TinyModels, reload
-from support.pipelines.loras import fuse, make_lora
+from support.pipelines.loras import fuse, make_dora, make_lokr, make_lora
 from tests.service.engine.merging.test_merged_latents import TOLERANCE, run_to_latents
 
 FAMILIES = ("sd15", "sdxl", "sd3", "flux-dev", "qwen-image", "z-image")
@@ -34,18 +34,22 @@ def is_attention(name: str) -> bool:
 
 
 def load(model: LoadedModel, tensors: dict[str, torch.Tensor], digest: str) -> Lora:
-    return Lora(digest, digest, convert(tensors, {}, model.adapter.pipeline))
+    return Lora(
+        digest, digest, convert(tensors, {}, model.adapter.pipeline, model.adapter.execution_device)
+    )
 
 
 def make_mixtures(model: LoadedModel) -> list[Mixture]:
     pipeline = model.adapter.pipeline
     wide = load(model, make_lora(pipeline, 1, 2, is_chosen=sees_rows), "wide")
     narrow = load(model, make_lora(pipeline, 2, 3, is_chosen=is_attention), "narrow")
+    dora = load(model, make_dora(pipeline, 3, 1, is_chosen=is_attention), "dora")
+    lokr = load(model, make_lokr(pipeline, 5, is_chosen=sees_rows), "lokr")
     return [
         Mixture(((wide, 0.7),)),
         NO_ADAPTERS,
-        Mixture(((narrow, 1.5),)),
-        Mixture(((narrow, 0.5), (wide, -0.4))),
+        Mixture(((narrow, 1.5), (dora, 0.5))),
+        Mixture(((narrow, 0.5), (wide, -0.4), (lokr, 0.5))),
     ]
 
 
@@ -87,13 +91,16 @@ def test_other_families_mix_as_well(tiny_models: TinyModels, family: str) -> Non
     check_mixed(tiny_models[family])
 
 
+@pytest.mark.parametrize("make", [make_lora, make_dora, make_lokr])
 @pytest.mark.parametrize(
     "family", [FAMILIES[0], *(pytest.param(each, marks=pytest.mark.slow) for each in FAMILIES[1:])]
 )
-def test_an_adapter_has_the_effect_of_changed_weights(tiny_models: TinyModels, family: str) -> None:
+def test_an_adapter_has_the_effect_of_changed_weights(
+    tiny_models: TinyModels, family: str, make: Callable[..., dict[str, torch.Tensor]]
+) -> None:
     model = tiny_models[family]
-    tensors = make_lora(model.adapter.pipeline, 1)  # of all layers, rowless ones too
-    mixture = Mixture(((load(model, tensors, "all"), 0.7),))
+    tensors = make(model.adapter.pipeline, 1)  # of all layers, rowless ones too
+    mixture = Mixture(((load(model, tensors, make.__name__), 0.7),))
     pipeline = copy.deepcopy(model.adapter.pipeline)
     fuse(getattr(pipeline, model.adapter.denoiser_name), tensors, 0.7)
     [plain] = run_to_latents([make_job(model, Recorder(), **SHORT)])

@@ -13,7 +13,8 @@ from safelight_service.core.events import ModelLoading
 from safelight_service.core.model import ModelState
 from safelight_service.core.request import GenerationRequest, Parameters, ResolvedAdapter
 from safelight_service.engine import Engine
-from safelight_service.engine.lora.lora import Factors, Lora
+from safelight_service.engine.lora.effects import Factors
+from safelight_service.engine.lora.lora import Lora
 from safelight_service.engine.models import registry
 from safelight_service.engine.models.loaded_model import LoadedModel
 from safelight_service.engine.models.placement import choose_device

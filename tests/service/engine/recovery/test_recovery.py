@@ -1,6 +1,7 @@
 """Runs that continue from the logs of interrupted ones."""
 
 import asyncio
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from safelight_service.core.backend import Backend
 from safelight_service.core.events import Completed, Event, Image, Progress, Restarted
 from safelight_service.core.request import GenerationRequest, Parameters
+from safelight_service.core.timeline import Timeline
 from safelight_service.engine.recovery.records import decode
 from safelight_service.settings import BatchingSettings, RecoverySettings, Settings
 from support.engine.job_runs import SMALL
@@ -32,7 +34,7 @@ def settings_with(tiny_models: TinyModels, folder: Path, **recovery: int) -> Set
 
 
 async def interrupt(
-    backend: Backend, request: GenerationRequest, step: int = REACHED
+    backend: Backend, request: GenerationRequest, timeline: Timeline | None = None
 ) -> list[Event]:
     """Run a request, and cancel it once its first image has reached a step."""
     events: list[Event] = []
@@ -40,11 +42,11 @@ async def interrupt(
 
     def note(event: Event) -> None:
         events.append(event)
-        if isinstance(event, Progress) and event.image_index == 0 and event.step == step:
+        if isinstance(event, Progress) and event.image_index == 0 and event.step == REACHED:
             assert running is not None
             running.cancel()
 
-    running = asyncio.ensure_future(generate(backend, request, note))
+    running = asyncio.ensure_future(generate(backend, request, note, timeline))
     with pytest.raises(asyncio.CancelledError):
         await running
     return events
@@ -52,6 +54,10 @@ async def interrupt(
 
 def digests(events: list[Event]) -> list[str]:
     return [event.sha256 for event in events if isinstance(event, Image)]
+
+
+def has_logs(folder: Path) -> bool:
+    return any(folder.glob("*.log"))
 
 
 def recovered(events: list[Event]) -> int:
@@ -79,7 +85,7 @@ def run_interrupted(
     async def main() -> tuple[list[Event], list[Event]]:
         async with open_local(settings) as engine:
             undisturbed = await generate(engine, request)
-            await become(lambda: not [*folder.glob("*.log")])  # removed at the end of the run
+            await become(lambda: not has_logs(folder))  # removed at the end of the run
             await interrupt(engine, request)
         async with open_local(settings) as engine:
             again = await generate(engine, request)
@@ -110,6 +116,19 @@ def test_each_image_continues_where_it_was(tiny_models: TinyModels, tmp_path: Pa
     assert recovered(again) >= REACHED
     assert forwards(again) + recovered(again) <= 3 * STEPS
     assert forwards(undisturbed) == 3 * STEPS
+
+
+def test_a_run_that_its_caller_has_cancelled_leaves_no_log(
+    tiny_models: TinyModels, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        async with open_local(settings_with(tiny_models, tmp_path)) as engine:
+            await interrupt(engine, REQUEST)
+            assert has_logs(tmp_path)
+            await interrupt(engine, REQUEST, Timeline(cancelled_at=time.monotonic()))
+            await become(lambda: not has_logs(tmp_path))
+
+    asyncio.run(main())
 
 
 def read_log(folder: Path) -> tuple[Path, bytes]:

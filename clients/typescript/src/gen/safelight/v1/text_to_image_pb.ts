@@ -1615,9 +1615,10 @@ export const TextToImageService: GenService<{
    * `progress` after each step, with `preview` between as requested, then
    * `image` and its `chunk`s; last, `completed` once. Several images develop
    * side by side, and their events alternate; only the chunks of an image
-   * follow it directly. A slow reader gets the latest progress and preview
-   * instead of all of them, and everything else. A stream that ends without
-   * `completed` has failed; its status gives the cause.
+   * follow it directly, and images come in order of their index. A slow reader
+   * gets the latest progress and preview instead of all of them, and everything
+   * else. A stream that ends without `completed` has failed; its status gives the
+   * cause.
    *
    * The same request with the same `generation_id` joins the running generation,
    * or replays one that has ended recently; it restarts one that failed or was

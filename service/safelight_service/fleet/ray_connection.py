@@ -1,0 +1,57 @@
+"""Ray connection: bounds calls of Ray, which may wait for ever for a cluster that has died."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+import ray
+
+from safelight_service.settings import RaySettings
+
+Result = TypeVar("Result")
+
+NAMESPACE = "safelight"
+
+
+def connect(settings: RaySettings) -> None:
+    """Connect this process to the cluster, unless it is connected.
+
+    Raises:
+        ConnectionError: the cluster does not answer in time.
+    """
+    if not ray.is_initialized():
+        call_ray(
+            settings,
+            lambda: ray.init(
+                address=settings.address,
+                namespace=NAMESPACE,
+                log_to_driver=False,
+                configure_logging=False,
+            ),
+        )
+
+
+def call_ray(settings: RaySettings, call: Callable[[], Result]) -> Result:
+    """Return the result of a call of Ray, which a thread of its own makes.
+
+    Ray replaces the handler of SIGTERM in the main thread only.
+
+    Raises:
+        ConnectionError: the cluster does not answer within `connect_s`.
+    """
+    answer: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(call())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=run, name="safelight-ray", daemon=True).start()
+    try:
+        return answer.result(settings.connect_s)
+    except TimeoutError:
+        raise ConnectionError(
+            f"the Ray cluster at {settings.address} does not answer within {settings.connect_s:g} s"
+        ) from None
