@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +187,20 @@ def test_an_authority_that_fails_costs_the_timestamp_only(tmp_path: Path) -> Non
         for _ in range(3):
             assert read(sign(marker)).get_validation_state() == "Valid"
     assert [line["event"] for line in logs] == ["timestamp_authority_failing"]
+
+
+def test_results_of_a_certificate_that_has_expired_are_not_replayed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Later":
+            return cls(9999, 1, 1, tzinfo=tz)
+
+    marker = Marker(dev_settings(tmp_path))
+    before = marker.identity
+    monkeypatch.setattr(signer_module, "datetime", Later)
+    assert marker.identity != before
 
 
 def test_the_identity_changes_with_whatever_changes_the_bytes(tmp_path: Path) -> None:
