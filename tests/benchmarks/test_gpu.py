@@ -170,6 +170,7 @@ def test_a_stage_that_there_is_no_time_for_is_skipped_and_a_shorter_one_is_not(
     assert by_stage(lines, "ended")["talk"]["ending"] == "done"
 
 
+@pytest.mark.slow
 def test_the_stages_can_be_imported_without_what_only_tests_need() -> None:
     ended = run("-c", WITHOUT_FOREIGN)
     assert ended.returncode == 0, ended.stderr

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from safelight_service.cli import app
-from safelight_service.engine.calibration import calibrate_model, measure
+from safelight_service.engine.calibration import calibrate_model
 from safelight_service.engine.models.loading import load_model
 from safelight_service.engine.models.reuse_curves import CURVES_FILE, ReuseCurves
 from safelight_service.engine.sampling.reuse import choose_steps
@@ -14,7 +14,7 @@ from safelight_service.settings import BatchingSettings, ConfigurationError, Set
 from support.engine.job_runs import Recorder, make_job
 from support.engine.tiny_models import TinyModels
 
-STEPS = 8
+STEPS = 6
 
 
 def configure(tiny_models: TinyModels, profiles: Path | None) -> Settings:
@@ -26,15 +26,7 @@ def configure(tiny_models: TinyModels, profiles: Path | None) -> Settings:
     )
 
 
-def test_a_curve_has_an_error_for_each_step(tiny_models: TinyModels) -> None:
-    errors = measure(tiny_models["sd15"], ["a red circle"], "ddim", STEPS)
-    assert len(errors) == STEPS
-    assert errors[0] == errors[1] == errors[-1] == max(errors)
-    assert all(error > 0 for error in errors)
-    assert len(set(errors[2:-1])) > 1
-
-
-def test_the_next_load_uses_the_curve_and_has_another_identity(
+def test_the_next_load_uses_a_curve_of_all_steps_and_has_another_identity(
     tiny_models: TinyModels, tmp_path: Path
 ) -> None:
     settings = configure(tiny_models, tmp_path / "profiles.json")
@@ -44,6 +36,10 @@ def test_the_next_load_uses_the_curve_and_has_another_identity(
     model = load_model(settings.models[0], settings.batching, reuse_curves=ReuseCurves(file))
     assert model.identity != plain.identity
     [errors] = model.reuse_curves.values()
+    assert len(errors) == STEPS
+    assert errors[0] == errors[1] == errors[-1] == max(errors)
+    assert all(error > 0 for error in errors)
+    assert len({*errors[2:-1]}) > 1
     job = make_job(model, Recorder(), scheduler="ddim", num_inference_steps=STEPS, step_reuse=0.4)
     assert job.images[0].reuse.steps == choose_steps(STEPS, 0.4, errors)
     other = make_job(
