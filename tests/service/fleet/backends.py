@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from safelight_service.core.backend import Backend
 from safelight_service.core.events import Completed, Event
@@ -132,6 +133,11 @@ async def cancel(*tasks: asyncio.Task[list[Event]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
+
+
+def has_logs(folder: Path) -> bool:
+    """Return whether a folder holds logs of runs."""
+    return any(folder.glob("*.log"))
 
 
 async def become(holds: Callable[[], bool]) -> None:
