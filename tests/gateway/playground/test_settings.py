@@ -76,10 +76,18 @@ def test_every_bad_field_is_named_at_once(page: Page, gateway: RunningGateway) -
 def test_a_link_holds_the_prompt_and_the_settings(page: Page, gateway: RunningGateway) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     open_page(page, gateway.url)
-    fill(page, "a star & a “heart”\n50 %", width=96, num_inference_steps=7, seed=2**60)
+    fill(
+        page,
+        "a star & a “heart”\n50 %",
+        width=96,
+        num_inference_steps=7,
+        step_reuse=0.4,
+        seed=2**60,
+    )
     page.get_by_label("outline", exact=True).check()
     page.get_by_label("Scale of pastel").fill("0.5")
     page.get_by_label("Scheduler").select_option("euler")
+    expect(page.locator("#code")).to_contain_text("step_reuse=0.4")
     expect(page.locator("#code")).to_contain_text('adapters={"pastel":0.5,"outline":1}')
     page.get_by_role("button", name="Copy link").click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
@@ -91,6 +99,8 @@ def test_a_link_holds_the_prompt_and_the_settings(page: Page, gateway: RunningGa
         ("inputs", "a star & a “heart”\n50 %"),
         ("width", "96"),
         ("num_inference_steps", "7"),
+        ("step_reuse", "0.4"),
+        ("step_reuse-range", "0.4"),
         ("seed", str(2**60)),
         ("scheduler", "euler"),
         ("adapters", "pastel:0.5 outline:1"),
@@ -116,6 +126,7 @@ def test_a_png_gives_its_settings_back(
             prompt,
             seed=5,
             num_inference_steps=2,
+            step_reuse=0.25,
             width=96,
             height=64,
             scheduler="euler",
@@ -131,6 +142,7 @@ def test_a_png_gives_its_settings_back(
         ("width", "96"),
         ("height", "64"),
         ("num_inference_steps", "2"),
+        ("step_reuse", "0.25"),
         ("seed", "5"),
         ("scheduler", "euler"),
         ("adapters", "pastel:0.25"),
