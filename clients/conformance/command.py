@@ -14,7 +14,7 @@ from safelight.testing import Vector, load_vectors
 from clients.conformance.kit import VECTORS, Result, run_vectors
 from clients.conformance.runners import BuildError, Runner, find_runners
 
-_PARALLEL_RUNNERS = 4
+_PARALLEL_RUNNERS = 5
 """Runners mostly wait."""
 
 _Report: TypeAlias = tuple[str, bool]

@@ -72,6 +72,7 @@ SD3_FUSED = {
 }
 
 BFL_FUSED = {
+    "linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
     "img_attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
     "txt_attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
 }
@@ -132,6 +133,8 @@ def fuse_layers(
         blocks = [layer.removesuffix(parts[0]) for layer in alphas if layer.endswith(parts[0])]
         for block in blocks:
             layers = [block + part for part in parts]
+            if not alphas.keys() >= {*layers}:
+                continue
             whole = block + name
             alphas[whole] = sum(alphas.pop(layer) for layer in layers)
             tensors[whole + _DOWN] = torch.cat([tensors.pop(layer + _DOWN) for layer in layers])

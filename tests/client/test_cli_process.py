@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from subprocess import PIPE, Popen, run
 
+import pytest
+
 from tests.client.scripted_service import (
     HOLD,
     ScriptedService,
@@ -51,8 +53,9 @@ def run_in_terminal(scripted: ScriptedService, folder: Path, *arguments: str) ->
     return printed, shown
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupt_cancels_on_the_service_and_exits_130(
-    scripted: ScriptedService, tmp_path: Path
+    scripted: ScriptedService, tmp_path: Path, number: signal.Signals
 ) -> None:
     scripted.play(accepted(), progress(1), HOLD)
     with Popen(
@@ -65,7 +68,7 @@ def test_interrupt_cancels_on_the_service_and_exits_130(
         assert process.stdout is not None
         assert process.stderr is not None
         assert json.loads(process.stdout.readline())["event"] == "accepted"
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         assert process.wait(timeout=10) == 130
         assert process.stderr.read().endswith("cancelled\n")
     assert scripted.cancelled.wait(timeout=5)
@@ -102,6 +105,7 @@ class Finder:
             signal.raise_signal(signal.SIGINT)
 
 sys.meta_path.insert(0, Finder)
+import pytest
 from safelight.cli import main
 main()
 """

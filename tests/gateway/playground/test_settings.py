@@ -88,7 +88,7 @@ def test_a_link_holds_the_prompt_and_the_settings(page: Page, gateway: RunningGa
     page.get_by_label("Scale of pastel").fill("0.5")
     page.get_by_label("Scheduler").select_option("euler")
     expect(page.locator("#code")).to_contain_text("step_reuse=0.4")
-    expect(page.locator("#code")).to_contain_text('adapters={"pastel":0.5,"outline":1}')
+    expect(page.locator("#code")).to_contain_text('adapters={"pastel": 0.5, "outline": 1}')
     page.get_by_role("button", name="Copy link").click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
     link: str = page.evaluate("navigator.clipboard.readText()")

@@ -16,6 +16,8 @@ from safelight_service.core.timeline import Timeline
 from safelight_service.fleet.attempts import Patience
 from safelight_service.fleet.engine_host import EngineHost
 from safelight_service.fleet.remote_backend import RemoteBackend
+from safelight_service.provenance.marker import Marker
+from safelight_service.settings import ProvenanceSettings
 from support.engine.job_runs import SMALL
 from support.engine.tiny_models import TinyModels
 from support.fleet.in_memory_pool import InMemoryPool, Wire
@@ -170,6 +172,7 @@ def test_a_run_whose_revision_has_gone_publishes_nothing(tiny_models: TinyModels
     async def act(front: RemoteBackend, pool: InMemoryPool) -> None:
         events: list[Event] = []
         async with front.prepare(REQUEST, events.append, Timeline()) as prepared:
+            assert prepared.marking == Marker(ProvenanceSettings()).identity
             pool.wires[0].cut()
             with pytest.raises(ModelChangedError):
                 await front.run(prepared, events.append)

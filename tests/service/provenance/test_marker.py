@@ -3,9 +3,10 @@
 import io
 import json
 import os
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from support.provenance.samples import FORMATS, ORIGIN, dev_settings, write_file
 from support.provenance.timestamp_authority import run_timestamp_authority
 
 MAX_BYTES = 4096
+needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
 
 
 def sign(marker: Marker, mime_type: str = "image/png") -> bytes:
@@ -132,6 +134,7 @@ def test_a_replaced_certificate_signs_without_a_restart(
     assert marker.identity != before
 
 
+@needs_openssl
 def test_a_command_signs_in_place_of_a_key(tmp_path: Path) -> None:
     settings = dev_settings(tmp_path)
     command = ("openssl", "dgst", "-sha256", "-sign", str(settings.private_key))
@@ -150,6 +153,7 @@ def test_a_command_may_write_a_signature_as_pkcs_11_does(tmp_path: Path) -> None
         SignerCommand(("cat", str(file)), key.public_key())(b"another claim")
 
 
+@needs_openssl
 @pytest.mark.parametrize("required", [False, True])
 def test_an_image_is_sent_unsigned_only_where_no_signature_is_required(
     required: bool, tmp_path: Path
@@ -172,6 +176,7 @@ def test_an_image_is_sent_unsigned_only_where_no_signature_is_required(
     assert "signer_command exits with 1" in logs[0]["error"]
 
 
+@needs_openssl
 def test_an_authority_adds_the_time(tmp_path: Path) -> None:
     with run_timestamp_authority(tmp_path / "authority") as url:
         marker = Marker(dev_settings(tmp_path, timestamp_url=url))
@@ -187,6 +192,20 @@ def test_an_authority_that_fails_costs_the_timestamp_only(tmp_path: Path) -> Non
         for _ in range(3):
             assert read(sign(marker)).get_validation_state() == "Valid"
     assert [line["event"] for line in logs] == ["timestamp_authority_failing"]
+
+
+def test_results_of_a_certificate_that_has_expired_are_not_replayed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Later":
+            return cls(9999, 1, 1, tzinfo=tz)
+
+    marker = Marker(dev_settings(tmp_path))
+    before = marker.identity
+    monkeypatch.setattr(signer_module, "datetime", Later)
+    assert marker.identity != before
 
 
 def test_the_identity_changes_with_whatever_changes_the_bytes(tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 """The command line `safelight`; the extra `safelight[cli]` installs its requirements."""
 
+import signal
 import sys
 
 _INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line; SIGTERM cancels on the service as SIGINT does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         from safelight.cli.app import app
     except ModuleNotFoundError as error:

@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from diffusers.loaders import SD3LoraLoaderMixin, StableDiffusionXLLoraLoaderMixin
+from diffusers.loaders import (
+    FluxLoraLoaderMixin,
+    SD3LoraLoaderMixin,
+    StableDiffusionXLLoraLoaderMixin,
+)
 from diffusers.utils import (
     convert_state_dict_to_diffusers,
     convert_state_dict_to_peft,
@@ -15,7 +19,7 @@ from diffusers.utils import (
 from torch import Tensor
 
 from safelight_service.engine.folders.errors import explain
-from safelight_service.engine.lora.sd3_names import rename_sd3
+from safelight_service.engine.lora.original_names import rename_layers
 from safelight_service.engine.pipeline.adapter import find_denoiser_name
 
 _PEFT_PREFIX = "base_model.model."
@@ -66,13 +70,15 @@ def name_tensors(tensors: Mapping[str, Tensor], pipeline: Any) -> dict[str, dict
     denoiser = find_denoiser_name(pipeline)
     layers = dict(components[denoiser].named_modules())
     scaled, alphas = _apply_alphas(tensors)
-    if isinstance(pipeline, SD3LoraLoaderMixin):
-        scaled = rename_sd3(scaled)
+    if isinstance(pipeline, SD3LoraLoaderMixin | FluxLoraLoaderMixin):
+        scaled = rename_layers(scaled, components[denoiser])
     named, others = _unflatten(scaled, components, denoiser)
     if any(_find_layer(name) in layers for name in others):
         named |= others  # a file of PEFT, which names layers of the denoiser alone
     elif others:
-        named |= _convert(others | _unflatten(alphas, components, denoiser)[1], pipeline)
+        own = {_find_layer(name) for name in others}
+        signs = {name: each for name, each in alphas.items() if name.rpartition(".")[0] in own}
+        named |= _convert(others | signs, pipeline)
     grouped: dict[str, dict[str, Tensor]] = {}
     for name in [each for each in named if each not in alphas]:
         component, _, rest = name.partition(".")
@@ -94,8 +100,8 @@ def name_tensors(tensors: Mapping[str, Tensor], pipeline: Any) -> dict[str, dict
 
 
 def _find_layer(name: str) -> str:
-    """Return the layer in PEFT's name of a tensor."""
-    return re.split(r"\.lora_|\.lokr_", name.removeprefix(_PEFT_PREFIX))[0]
+    """Return the layer in the name of a tensor."""
+    return re.split(r"\.lora[_.]|\.lokr_", name.removeprefix(_PEFT_PREFIX))[0]
 
 
 def _apply_alphas(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from safelight_service.engine.lora.effects import Factors
+from safelight_service.engine.lora.effects import Factors, Kronecker
 from safelight_service.engine.lora.lora import Lora
 from safelight_service.engine.lora.reading import read_lora
 from safelight_service.engine.models.digests import FileDigests
@@ -19,7 +19,7 @@ from safelight_service.engine.pipeline.adapter import find_denoiser_name
 from safelight_service.settings import AdapterSettings
 from support.pipelines import lora_files
 from support.pipelines.families import make_pipeline
-from support.pipelines.loras import make_lora
+from support.pipelines.loras import make_lokr, make_lora
 
 FAMILIES = ("sd15", "sdxl", "sd3", "flux-dev", "qwen-image", "z-image")
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
@@ -101,13 +101,7 @@ def test_kohya_with_the_names_of_sdxl(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("family", "patterns", "fused", "left_out"),
     [
-        # diffusers knows the first layer of single blocks at FLUX's own size only.
-        (
-            "flux-dev",
-            lora_files.BFL,
-            lora_files.BFL_FUSED,
-            ("single_transformer_blocks.0.attn", "proj_mlp", "norm_out"),
-        ),
+        ("flux-dev", lora_files.BFL, lora_files.BFL_FUSED, ("norm_out",)),
         ("sd3", lora_files.SD3, lora_files.SD3_FUSED, ("norm1_context",)),
     ],
 )
@@ -150,6 +144,37 @@ def test_the_last_block_of_sd3_swaps_shift_and_scale(tmp_path: Path) -> None:
     kohya = lora_files.to_kohya(swapped, {layer: alphas[layer]}, rename)
     save_file(kohya, tmp_path / "it.safetensors")
     check(read(tmp_path, pipeline), tensors, {layer: alphas[layer]})
+
+
+@pytest.mark.parametrize("family", ["qwen-image", "z-image"])
+def test_a_file_of_comfyui(tmp_path: Path, family: str) -> None:
+    pipeline = pipeline_of(family)
+    tensors, alphas = make_adapter(pipeline)
+    scalars = {f"{layer}.alpha": torch.tensor(alpha) for layer, alpha in alphas.items()}
+    named = {
+        name.replace("transformer.", "diffusion_model.", 1): each
+        for name, each in (tensors | scalars).items()
+    }
+    save_file(named, tmp_path / "it.safetensors")
+    check(read(tmp_path, pipeline), tensors, alphas)
+
+
+def test_a_lokr_of_kohya_scales_by_alpha_where_it_has_a_rank(tmp_path: Path) -> None:
+    pipeline = pipeline_of("sd15")
+    product = make_lokr(pipeline, 1, 2, is_chosen=lambda name: name.endswith("attn1.to_q"))
+    whole = make_lokr(pipeline, 2, 2, is_chosen=lambda name: name.endswith("attn1.to_k"))
+    kohya: dict[str, Tensor] = {}
+    for name, tensor in (product | whole).items():
+        layer, _, part = name.removeprefix("unet.").rpartition(".")
+        flat = f"lora_unet_{layer.replace('.', '_')}"
+        kohya |= {f"{flat}.{part}": tensor, f"{flat}.alpha": torch.tensor(1.0)}
+    save_file(kohya, tmp_path / "it.safetensors")
+    effects = read(tmp_path, pipeline).effects["unet"]
+    for layer, effect in effects.items():
+        assert isinstance(effect, Kronecker)
+        scale = 0.5 if layer.endswith("to_q") else 1.0
+        assert torch.equal(effect.left, (product | whole)[f"unet.{layer}.lokr_w1"] * scale)
+    assert len(effects) == len(product) // 3 + len(whole) // 2
 
 
 @pytest.mark.parametrize("family", FAMILIES)

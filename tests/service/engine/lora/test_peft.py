@@ -24,7 +24,6 @@ SHORT: dict[str, Any] = {"num_inference_steps": 2, "height": 64}
 SCALES = (0.7, -0.4)
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "plain": {"r": 4, "lora_alpha": 6},
     "patterns": {
         "r": 4,
         "lora_alpha": 2,
@@ -52,13 +51,8 @@ def write(pipeline: Any, folder: Path, seed: int, options: dict[str, Any]) -> No
         is_text = name.startswith("text_encoder") and "use_dora" not in options
         if name not in ("unet", "transformer") and not (is_text and "CLIP" in str(type(module))):
             continue
-        targets = [
-            layer
-            for layer, each in module.named_modules()
-            if isinstance(each, torch.nn.Linear | torch.nn.Conv2d)
-        ]
         module.add_adapter(
-            peft.LoraConfig(target_modules=targets, init_lora_weights=False, **options)
+            peft.LoraConfig(target_modules=list_layers(module), init_lora_weights=False, **options)
         )
         for tensor_name, tensor in module.named_parameters():
             if "lora_magnitude" in tensor_name:
@@ -76,14 +70,21 @@ def read(folder: Path, model: LoadedModel) -> Lora:
     return read_lora(settings, Path(), adapter.pipeline, adapter.execution_device, FileDigests())
 
 
-@pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        *((family, "patterns") for family in FAMILIES),
+        ("sdxl", "rslora"),
+        ("sd15", "dora"),
+        ("flux-dev", "dora"),
+    ],
+)
 def test_two_adapters_have_the_effect_that_diffusers_gives_them(
     tiny_models: TinyModels, tmp_path: Path, family: str, options: str
 ) -> None:
     folders = [tmp_path / "first", tmp_path / "second"]
     for seed, folder in enumerate(folders):
-        kind = OPTIONS[options] if seed == 0 else OPTIONS["plain"]
+        kind = OPTIONS[options] if seed == 0 else {"r": 3, "lora_alpha": 6}
         write(load_pipeline(tiny_models, family), folder, seed, kind)
     reference = load_pipeline(tiny_models, family)
     for folder in folders:
@@ -97,3 +98,36 @@ def test_two_adapters_have_the_effect_that_diffusers_gives_them(
     [expected] = run_to_latents([make_job(reload(reference), Recorder(), **SHORT)])
     assert (found - expected).abs().max() <= TOLERANCE * expected.abs().max()
     assert (found - plain).abs().max() > 100 * TOLERANCE * plain.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("sd15", {"r": 2, "alpha": 3}),
+        ("sd15", {"r": 64, "alpha": 64, "use_effective_conv2d": False}),
+        ("z-image", {"r": 2, "alpha": 4, "decompose_both": True, "rank_pattern": {"to_q": 1}}),
+    ],
+)
+def test_a_lokr_has_the_effect_that_peft_gives_it(
+    tiny_models: TinyModels, tmp_path: Path, family: str, options: dict[str, Any]
+) -> None:
+    peft: Any = importlib.import_module("peft")
+    reference, model = load_pipeline(tiny_models, family), tiny_models[family]
+    denoiser = getattr(reference, model.adapter.denoiser_name)
+    torch.manual_seed(0)
+    config = peft.LoKrConfig(target_modules=list_layers(denoiser), init_weights=False, **options)
+    peft.get_peft_model(denoiser, config).save_pretrained(tmp_path)
+    mixture = Mixture(((read(tmp_path, model), 1.0),))
+    [plain] = run_to_latents([make_job(model, Recorder(), **SHORT)])
+    [found] = run_to_latents([make_job(model, Recorder(), mixture=mixture, **SHORT)])
+    [expected] = run_to_latents([make_job(reload(reference), Recorder(), **SHORT)])
+    assert (found - expected).abs().max() <= TOLERANCE * expected.abs().max()
+    assert (found - plain).abs().max() > 100 * TOLERANCE * plain.abs().max()
+
+
+def list_layers(module: torch.nn.Module) -> list[str]:
+    return [
+        layer
+        for layer, each in module.named_modules()
+        if isinstance(each, torch.nn.Linear | torch.nn.Conv2d)
+    ]

@@ -18,7 +18,7 @@ from tests.service.engine.merging.test_merged_latents import run_to_latents
 
 FAMILIES = ("sd15", "sdxl", "sd3", "flux-dev", "qwen-image", "z-image")
 KINDS = (make_lora, make_lora, make_dora, make_lokr)
-ROUNDS = 4
+ROUNDS = 2
 EXACT_TOLERANCE = 1e-10
 
 
