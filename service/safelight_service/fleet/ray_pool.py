@@ -26,7 +26,7 @@ CALL_S = 5.0
 ANSWER_S = 1.0
 """Longest wait for a short answer of a replica, which may be frozen."""
 
-CANCEL_S = 0.05
+CANCEL_S = 0.5
 """Longest delay of a cancel by its note, without which logs stay until they expire."""
 
 _SIGN_OF_LIFE_S = 1.0
