@@ -40,8 +40,10 @@ _OPTIONS = {
 class RayPool:
     """Calls the replicas of one deployment."""
 
-    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+    def __init__(self, handle: DeploymentHandle[Any], *, has_logs: bool) -> None:
+        """`has_logs` says whether the replicas keep logs for recovery."""
         self._handle = handle
+        self._has_logs = has_logs
         self._runs: dict[str, Route] = {}
         """Routes of the runs in progress, by their ids."""
 
@@ -94,7 +96,8 @@ class RayPool:
 
     async def note_cancelled(self, run_id: str) -> None:
         """Note at the replica of a run that nobody will continue it."""
-        await self._tell(run_id, CANCEL_S, "note_cancelled")
+        if self._has_logs:
+            await self._tell(run_id, CANCEL_S, "note_cancelled")
 
     async def close(self) -> None:
         """Close the router of the deployment."""
