@@ -5,13 +5,14 @@ from collections.abc import Iterator
 
 import griffe
 
-_PACKAGE = "safelight"
+_PACKAGE, _PROVENANCE = "safelight", "safelight.provenance"
 _HIDDEN = "__version__"
 _CLIENTS = "Clients"
 _INTRODUCTION = """\
 # Python client
 
-The names of the package `safelight`. [Quickstart](../quickstart.md) shows them in use."""
+The names of the packages `safelight` and `safelight.provenance`. [Quickstart](../quickstart.md)
+shows them in use."""
 
 
 def render() -> str:
@@ -28,6 +29,9 @@ def _blocks() -> Iterator[str]:
     for title in sorted(sections, key=lambda title: (title != _CLIENTS, title)):
         yield f"## {title}"
         yield from (f"::: {_PACKAGE}.{name}" for name in sections[title])
+    yield "## Provenance"
+    names = sorted(map(str, griffe.load(_PROVENANCE).exports or ()))
+    yield from (f"::: {_PROVENANCE}.{name}" for name in names)
 
 
 def _title(target: str) -> str:

@@ -17,6 +17,7 @@ from support.running_envoy import Envoy
         ("goodput", ["load 0.9, deadlines", "load 1.4"]),
         ("fairness", ["Jain's index", "p99"]),
         ("reuse", ["8 callers", "euler_a"]),
+        ("mutated_images", ["library", "gateway"]),
     ],
 )
 def test_a_benchmark_runs_and_compares_its_figures_with_the_goals(

@@ -10,6 +10,7 @@ import safelight
 from google.rpc import code_pb2
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from safelight import provenance
 from safelight.v1 import text_to_image_pb2 as pb
 
 from docsite.doctests import fence
@@ -119,6 +120,8 @@ def test_every_error_has_its_status_and_its_cause() -> None:
 def test_every_name_of_the_client_has_an_entry() -> None:
     entries = re.findall(r"(?m)^::: safelight\.(\w+)$", read_page("python"))
     assert sorted(entries) == sorted({*safelight.__all__} - {"__version__"})
+    entries = re.findall(r"(?m)^::: safelight\.provenance\.(\w+)$", read_page("python"))
+    assert entries == sorted(provenance.__all__)
 
 
 def test_examples_in_docstrings_become_code() -> None:

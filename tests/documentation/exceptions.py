@@ -29,6 +29,7 @@ NOT_RUN = {
     r"safelight-service --config safelight\.toml": "downloads the model of the file above it",
     r"envoy --config-path deploy/envoy-edge\.yaml": "would need a --base-id beside the other; "
     "tests/deploy runs it",
+    r"safelight verify .*": "needs a signed image; tests/client/provenance runs it",
     r"python -m http\.server .*": "is Python's own server, and runs until it is stopped",
     r"python -m training\.run .*": "trains for minutes to hours",
     r"python -m training\.evaluate .*": "judges hundreds of images, for minutes",

@@ -20,8 +20,9 @@ from safelight_gateway.errors import bad_request
 from safelight_gateway.native import routes as native
 from safelight_gateway.settings import Settings
 from safelight_gateway.state import AppState
+from safelight_gateway.verification import routes as verification
 
-_OWN_MODULES = (playground, native, links, connect)
+_OWN_MODULES = (playground, native, verification, links, connect)
 """Modules outside the registry; each has `routes(state)`."""
 
 
@@ -30,7 +31,7 @@ def build_app(settings: Settings, dialects: Iterable[Dialect] = DIALECTS) -> Sta
 
     Raises:
         OSError: a file that the settings name cannot be read.
-        ValueError: two dialects claim the same name.
+        ValueError: two dialects claim the same name, or the trust anchors cannot be used.
     """
     state = AppState(settings, dialects)
     routes = [route for module in _OWN_MODULES for route in module.routes(state)]

@@ -156,6 +156,31 @@ class JobSettings(Table):
     )
 
 
+class VerificationSettings(Table):
+    """Limits of `/v1/verify`. Each image is verified in a process of its own."""
+
+    trust_anchors: ConfigPath | None = Field(
+        None,
+        description="PEM file with certificates, read at start. A manifest is trusted if one of "
+        "them vouches for its signer. Needs the extra `provenance`.",
+    )
+    max_image_kib: int = Field(
+        10240,
+        ge=1,
+        description="Maximum size of an image. Keep it below half of `connections.max_bodies_mib`.",
+    )
+    max_s: float = Field(
+        10.0, gt=0, description="Seconds that a verification may take before it is killed."
+    )
+    max_memory_mib: int = Field(256, ge=64, description="Memory that a verification may take.")
+    max_count: int = Field(
+        4,
+        ge=1,
+        description="Maximum number of concurrent verifications. A caller may take as many as it "
+        "leaves free. Further ones get 429.",
+    )
+
+
 class Settings(ProgramSettings):
     """All settings of the gateway."""
 
@@ -211,6 +236,7 @@ class Settings(ProgramSettings):
     calls: CallSettings = Field(default_factory=CallSettings)
     files: FileSettings = Field(default_factory=FileSettings)
     jobs: JobSettings = Field(default_factory=JobSettings)
+    verification: VerificationSettings = Field(default_factory=VerificationSettings)
     grace_s: float = Field(
         30.0,
         ge=0,

@@ -13,6 +13,7 @@ from safelight_gateway.pace import Pace
 from safelight_gateway.settings import Settings
 from safelight_gateway.stores.files import FileStore
 from safelight_gateway.stores.jobs import JobStore
+from safelight_gateway.verification.verifier import Verifier
 
 
 class AppState:
@@ -29,6 +30,7 @@ class AppState:
         generator: Runs requests.
         files: Images behind links.
         jobs: Requests that clients poll.
+        verifier: Verifies images.
     """
 
     def __init__(self, settings: Settings, dialects: Iterable[Dialect] = ()) -> None:
@@ -36,7 +38,7 @@ class AppState:
 
         Raises:
             OSError: a file that the settings name cannot be read.
-            ValueError: two dialects claim the same name.
+            ValueError: two dialects claim the same name, or the trust anchors cannot be used.
         """
         self.settings = settings
         self.dialects = DialectRegistry(dialects)
@@ -50,9 +52,11 @@ class AppState:
         self.generator = Generator(self.callers, self.models, settings.max_request_s)
         self.files = FileStore(settings.files)
         self.jobs = JobStore(self.generator, settings.jobs)
+        self.verifier = Verifier(settings.verification)
 
     async def close(self) -> None:
         """Cancel running jobs and close the connections."""
+        self.verifier.close()
         await self.jobs.close()
         await self.pool.close()
 

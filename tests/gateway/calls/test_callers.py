@@ -133,3 +133,12 @@ def test_unknown_tokens_neither_push_out_results_nor_read_them(
     assert get(response_url, Authorization="Key b").status == 404
     assert get(response_url, Authorization="Key unknown").status == 401
     assert get(response_url).status == 401
+
+
+def test_images_are_verified_for_known_tokens_only(
+    guarded_service: FailingService, guarded_gateway: RunningGateway
+) -> None:
+    url = f"{guarded_gateway.url}/v1/verify"
+    assert post(url, b"no image").status == 401
+    assert post(url, b"no image", Authorization="Key unknown").status == 401
+    assert post(url, b"no image", Authorization="Key a").status == 422

@@ -1,5 +1,6 @@
 """The page under test: how a test opens it, fills it in and reads it."""
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 from safelight.v1 import text_to_image_pb2 as pb
 
@@ -63,3 +64,10 @@ def finish(page: Page) -> None:
 def pixels(image: Locator) -> str:
     text: str = image.evaluate(_HASH)
     return text
+
+
+def check_accessibility(page: Page, width: int) -> None:
+    """Check the accessibility of the page as it is, and that nothing overflows it."""
+    report = Axe().run(page)
+    assert report.violations_count == 0, report.generate_report()
+    assert page.locator("html").evaluate("(root) => root.scrollWidth") <= width

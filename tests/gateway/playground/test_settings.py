@@ -155,7 +155,7 @@ def test_a_png_gives_its_settings_back(
         (A1111_TEXT, "not offered here: the model sd, scheduler DPM++ 2M.", "a cat"),
     ):
         with page.expect_file_chooser() as chooser:
-            page.get_by_role("button", name="Settings of a PNG").click()
+            page.get_by_role("button", name="Open a picture").click()
         chooser.value.set_files(png_file(text))
         expect(page.locator("#form-news")).to_contain_text(news)
         expect(page.locator("#inputs")).to_have_value(inputs)

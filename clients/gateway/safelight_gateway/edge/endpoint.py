@@ -31,6 +31,7 @@ def endpoint(
     render_error: ErrorRenderer,
     *,
     id_header: str | None = None,
+    limit_bytes: int | None = None,
 ) -> Callable[[Request], Awaitable[Response]]:
     """Return a Starlette endpoint that runs a handler and renders its errors.
 
@@ -41,8 +42,10 @@ def endpoint(
         handler: Answers the calls.
         render_error: Renders errors.
         id_header: Response header with the request's id, besides x-request-id.
+        limit_bytes: Maximum size of a body; None for that of the settings.
     """
-    limit_bytes = state.settings.max_body_kib * 1024
+    if limit_bytes is None:
+        limit_bytes = state.settings.max_body_kib * 1024
 
     async def respond(request: Request) -> Response:
         try:

@@ -5,6 +5,7 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from safelight.v1 import text_to_image_pb2 as pb
 
+from safelight_gateway.verification.schemas import describe_verification
 from safelight_gateway.version import __version__
 
 _Schema = dict[str, Any]
@@ -140,6 +141,7 @@ def describe_api() -> _Schema:
     }
     schemas["GenerateRequest"]["required"] = ["inputs"]
     schemas["ListModelsResponse"]["properties"] |= _OPENAI_LIST
+    schemas |= describe_verification()
     return {
         "openapi": "3.1.0",
         "info": {
@@ -202,6 +204,15 @@ def _paths() -> _Schema:
                 "operationId": "listModels",
                 "summary": "List the models, with capabilities and readiness",
                 "responses": _answers("The models, the default first.", "ListModelsResponse"),
+            }
+        },
+        "/v1/verify": {
+            "post": {
+                "operationId": "verify",
+                "summary": "Verify the claims of an image about its origin",
+                "description": "The body is the image itself, a PNG, JPEG or WebP.",
+                "requestBody": {"required": True, "content": {"image/*": {}}},
+                "responses": _answers("The claims, signed and unsigned.", "Verification"),
             }
         },
         "/healthz": {"get": _probe("healthz", "Whether the gateway is alive")},

@@ -21,6 +21,8 @@ from safelight.cli.exits import EPILOG, ExitCode, exit_code_of, explain, explain
 from safelight.cli.models_table import models_table
 from safelight.cli.output import Output
 from safelight.cli.records import error_record, event_record, model_record
+from safelight.cli.verification import EPILOG as VERIFY_EPILOG
+from safelight.cli.verification import verify
 from safelight.errors import SafelightError
 from safelight.events import Image
 
@@ -235,6 +237,9 @@ def mcp(
     with _usage_errors():
         client = _connect(AsyncClient, target, token_file, tls, ca_file, timeout)
     asyncio.run(McpServer(client).run())
+
+
+app.command(epilog=VERIFY_EPILOG)(verify)
 
 
 def _read_prompt() -> str:

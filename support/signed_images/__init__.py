@@ -1,0 +1,1 @@
+"""Signed images: certificates, manifests and pictures of one test, and files that are damaged."""
