@@ -53,6 +53,8 @@ def calibrate_model(
     profiles = settings.batching.profiles_file
     if profiles is None:
         raise ConfigurationError("set batching.profiles_file: the curve is stored beside it")
+    if settings.torch_threads is not None:
+        torch.set_num_threads(settings.torch_threads)
     model = load_model(models[name], settings.batching)
     scheduler = scheduler or model.capabilities.defaults.scheduler
     errors = measure(model, prompts, scheduler, step_count)

@@ -124,6 +124,7 @@ def test_a_connection_that_breaks_is_taken_up_again_below_a_prefix(
     with TcpProxy(gateway.url.removeprefix("http://")) as proxy:
         page.goto(f"http://{proxy.target}/seen-by/playground?without=slash")
         expect(page).to_have_url(re.compile(r"/seen-by/playground/\?without=slash$"))
+        expect(page.locator("#health")).to_have_text("Ready")  # and the model's defaults are set
         fill(page, "a yellow star at night", num_inference_steps=15, width=64, height=64)
         page.get_by_role("button", name="Generate").click()
         expect(headline(page)).to_have_text(re.compile("^Step"))

@@ -20,7 +20,9 @@ STEPS = 8
 def configure(tiny_models: TinyModels, profiles: Path | None) -> Settings:
     settings = tiny_models.settings("sd15")
     return Settings(
-        models=(settings,), batching=BatchingSettings(max_width=8, profiles_file=profiles)
+        models=(settings,),
+        torch_threads=1,
+        batching=BatchingSettings(max_width=8, profiles_file=profiles),
     )
 
 
