@@ -1,5 +1,6 @@
 """Ray connection: bounds calls of Ray, which may wait for ever for a cluster that has died."""
 
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -21,6 +22,8 @@ def connect(settings: RaySettings) -> None:
         ConnectionError: the cluster does not answer in time.
     """
     if not ray.is_initialized():
+        # It warns that `call_ray` is not the main thread.
+        logging.getLogger("ray._private.worker").setLevel(logging.ERROR)
         call_ray(
             settings,
             lambda: ray.init(

@@ -141,7 +141,8 @@ def make_remote_backend(settings: Settings) -> RemoteBackend:
     connect(settings.ray)
     pools = {}
     for pool in settings.ray.pools:
-        ray_pool = RayPool(_find_handle(settings.ray, application_of(settings.ray, pool)))
+        handle = _find_handle(settings.ray, application_of(settings.ray, pool))
+        ray_pool = RayPool(handle, has_logs=settings.recovery is not None)
         for name in pool.models or [model.name for model in settings.models]:
             pools[name] = ray_pool
     patience = Patience(silence_s=settings.ray.silence_s, attempts=settings.ray.attempts)

@@ -26,6 +26,9 @@ CALL_S = 5.0
 ANSWER_S = 1.0
 """Longest wait for a short answer of a replica, which may be frozen."""
 
+CANCEL_S = 0.5
+"""Longest delay of a cancel by its note, without which logs stay until they expire."""
+
 _SIGN_OF_LIFE_S = 1.0
 _OPTIONS = {
     "_by_reference": False,
@@ -37,8 +40,10 @@ _OPTIONS = {
 class RayPool:
     """Calls the replicas of one deployment."""
 
-    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+    def __init__(self, handle: DeploymentHandle[Any], *, has_logs: bool) -> None:
+        """`has_logs` says whether the replicas keep logs for recovery."""
         self._handle = handle
+        self._has_logs = has_logs
         self._runs: dict[str, Route] = {}
         """Routes of the runs in progress, by their ids."""
 
@@ -87,11 +92,12 @@ class RayPool:
 
     async def note(self, run_id: str, *, is_abandoned: bool, is_joined: bool) -> None:
         """Note the watchers of a run at its replica."""
-        await self._tell(run_id, "note", is_abandoned, is_joined)
+        await self._tell(run_id, ANSWER_S, "note", is_abandoned, is_joined)
 
     async def note_cancelled(self, run_id: str) -> None:
         """Note at the replica of a run that nobody will continue it."""
-        await self._tell(run_id, "note_cancelled")
+        if self._has_logs:
+            await self._tell(run_id, CANCEL_S, "note_cancelled")
 
     async def close(self) -> None:
         """Close the router of the deployment."""
@@ -111,13 +117,13 @@ class RayPool:
         settled = await asyncio.gather(*answers, return_exceptions=True)
         return [answer for answer in settled if not isinstance(answer, BaseException)]
 
-    async def _tell(self, run_id: str, method: str, *arguments: object) -> None:
+    async def _tell(self, run_id: str, limit_s: float, method: str, *arguments: object) -> None:
         """Call a short method of the replica of a run, if it has one."""
         host = self._runs[run_id].host if run_id in self._runs else ""
         if host:
             handle = self._handle.options(method_name=method, **_OPTIONS)
             with suppress(HostLostError):
-                await _bound(handle.remote(Route(only=host), run_id, *arguments), ANSWER_S)
+                await _bound(handle.remote(Route(only=host), run_id, *arguments), limit_s)
 
     async def _stream(
         self, method: str, route: Route, *arguments: object

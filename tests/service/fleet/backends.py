@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from safelight_service.core.backend import Backend
 from safelight_service.core.events import Completed, Event
@@ -19,9 +20,15 @@ from support.fleet.in_memory_pool import InMemoryPool, Wire
 
 REQUEST = GenerationRequest("a red circle", Parameters(**SMALL), waits_for_model=True)
 LONG = replace(
-    REQUEST, parameters=Parameters(**{**SMALL, "num_inference_steps": 999}), image_count=4
+    REQUEST,
+    parameters=Parameters(**{**SMALL, "num_inference_steps": 999, "scheduler": "euler"}),
+    image_count=4,
 )
-"""A generation that outlasts a test."""
+"""A generation that outlasts a test; equal ones wait for it.
+
+The model's own scheduler makes two forwards in its first step, so that such a generation seems to
+take twice as long as equal ones that wait, until those have made a step, too.
+"""
 PATIENCE = Patience(silence_s=5.0, attempts=4, pause_s=0.01)
 
 OpenBackend = Callable[[Settings], AbstractAsyncContextManager[Backend]]
@@ -126,6 +133,11 @@ async def cancel(*tasks: asyncio.Task[list[Event]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
+
+
+def has_logs(folder: Path) -> bool:
+    """Return whether a folder holds logs of runs."""
+    return any(folder.glob("*.log"))
 
 
 async def become(holds: Callable[[], bool]) -> None:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,6 +23,7 @@ from safelight_service.app import make_remote_backend
 from safelight_service.core.events import Accepted, Event, Image, Progress, Queued, Restarted
 from safelight_service.core.model import ModelState
 from safelight_service.core.request import GenerationRequest, Parameters
+from safelight_service.core.timeline import Timeline
 from safelight_service.grpc_server.server import Server
 from safelight_service.settings import PoolSettings, RaySettings, RecoverySettings, Settings
 from support.engine.job_runs import SMALL
@@ -33,7 +35,15 @@ from support.fleet.sleeping_engine import (
     sleeping_settings,
 )
 from support.otlp_receiver import Receiver
-from tests.service.fleet.backends import REQUEST, begin, cancel, generate, settings_of
+from tests.service.fleet.backends import (
+    REQUEST,
+    become,
+    begin,
+    cancel,
+    generate,
+    has_logs,
+    settings_of,
+)
 
 pytestmark = pytest.mark.ray
 
@@ -62,7 +72,7 @@ async def open_client(settings: Settings) -> AsyncIterator[safelight.AsyncClient
         yield client
 
 
-def test_generations_survive_the_death_of_their_engine(
+def test_generations_survive_the_death_of_their_engine_and_leave_no_logs(
     ray_address: str, tiny_models: TinyModels, tmp_path: Path
 ) -> None:
     recovery = RecoverySettings(folder=tmp_path)
@@ -81,6 +91,12 @@ def test_generations_survive_the_death_of_their_engine(
                 before = events[: events.index(restarted)]
                 reached = max(event.step for event in before if isinstance(event, Progress))
                 assert restarted.recovered_step_count >= reached - 2
+                timeline = Timeline()
+                running = await begin(backend, replace(LONG, run_key="key"), Progress, timeline)
+                await become(lambda: has_logs(tmp_path))
+                timeline.cancelled_at = time.monotonic()
+                await cancel(running)
+                await become(lambda: not has_logs(tmp_path))
 
         asyncio.run(main())
 
@@ -175,21 +191,25 @@ def test_a_cluster_without_engines_is_an_error(ray_address: str) -> None:
         make_remote_backend(settings)
 
 
-@pytest.mark.parametrize("arguments", [["--backend", "ray"], ["ray", "deploy"]])
-def test_a_cluster_that_does_not_answer_is_an_error(arguments: list[str]) -> None:
+def test_a_cluster_that_does_not_answer_is_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         variables = {"SAFELIGHT_RAY__ADDRESS": address, "SAFELIGHT_RAY__CONNECT_S": "1"}
-        ended = subprocess.run(
-            [sys.executable, "-m", "safelight_service", *arguments],
-            env=os.environ | variables,
-            capture_output=True,
-            text=True,
-            timeout=LIMIT_S,
-            check=False,
-        )
-    assert ended.returncode == 1
-    assert f"the Ray cluster at {address} does not answer within 1 s" in ended.stderr
+        commands = [
+            subprocess.Popen(
+                [sys.executable, "-m", "safelight_service", *arguments],
+                env=os.environ | variables,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for arguments in (["--backend", "ray"], ["ray", "deploy"])
+        ]
+        for command in commands:
+            assert (
+                f"the Ray cluster at {address} does not answer within 1 s"
+                in (command.communicate(timeout=LIMIT_S)[1])
+            )
+            assert command.returncode == 1
 
 
 def test_a_trace_goes_on_in_the_engine(

@@ -16,7 +16,7 @@ from safelight_service.settings import BatchingSettings, RecoverySettings, Setti
 from support.engine.job_runs import SMALL
 from support.engine.tiny_models import TinyModels
 from support.pipelines.families import FAMILIES
-from tests.service.fleet.backends import become, generate, open_local, settings_of
+from tests.service.fleet.backends import become, generate, has_logs, open_local, settings_of
 
 STEPS, REACHED = 16, 4
 REQUEST = GenerationRequest(
@@ -54,10 +54,6 @@ async def interrupt(
 
 def digests(events: list[Event]) -> list[str]:
     return [event.sha256 for event in events if isinstance(event, Image)]
-
-
-def has_logs(folder: Path) -> bool:
-    return any(folder.glob("*.log"))
 
 
 def recovered(events: list[Event]) -> int:
