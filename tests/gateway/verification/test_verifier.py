@@ -52,7 +52,8 @@ def test_a_holder_verifies_its_share_with_the_trust_anchors(
 
 
 def test_a_verification_that_takes_too_long_is_killed() -> None:
-    [refused] = verify(draw_plain("image/png"), max_s=1e-4)
+    image = draw_plain("image/png") + bytes(128 * 2**20)  # takes long to reach the process
+    [refused] = verify(image, max_s=1e-4)
     assert isinstance(refused, GatewayError)
     assert (refused.status, refused.reason) == (422, "INVALID_REQUEST")
     assert "cannot be verified within 0.0001 s" in refused.message
