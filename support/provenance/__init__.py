@@ -1,1 +1,1 @@
-"""What tests and benchmarks of provenance share."""
+"""Support for the tests and benchmarks of provenance."""

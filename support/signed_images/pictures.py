@@ -5,7 +5,7 @@ import io
 import PIL.Image
 from PIL.PngImagePlugin import PngInfo
 
-from support.signed_images.signing import SOURCE_TYPE
+from safelight_service.provenance.origin import SOURCE_TYPE
 
 PARAMETERS = "a café\nSteps: 4, Sampler: Euler a, Seed: 7"
 SOFTWARE, MODEL = "Safelight 1.0", "shapes r1"

@@ -1,19 +1,22 @@
 """Signing: certificates of one test, and C2PA manifests that they sign."""
 
-import datetime
 import io
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import c2pa
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
-SIGNER = "Test signer, Test studio"
-_DAY = datetime.timedelta(days=1)
+from safelight_service.provenance.dev_certificate import (
+    AUTHORITY,
+    CERTIFICATE,
+    PRIVATE_KEY,
+    write_dev_certificate,
+)
+from safelight_service.provenance.origin import SOURCE_TYPE
+
+SIGNER = "Safelight development signer, Safelight development"
 _SETTINGS = {"builder": {"thumbnail": {"enabled": False}}, "verify": {"verify_after_sign": False}}
 
 
@@ -64,67 +67,11 @@ class Authority:
 
 
 def make_authority() -> Authority:
-    """Make an authority, and a signer whose certificate has the key usages that C2PA demands."""
-    authority_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-    authority = _name("Test authority")
-    anchor = (
-        _begin(authority, authority, authority_key)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(_usage(key_cert_sign=True, crl_sign=True), critical=True)
-        .sign(authority_key, hashes.SHA256())
-    )
-    issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key())
-    signer = (
-        _begin(_name("Test signer"), authority, key)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(digital_signature=True), critical=True)
-        .add_extension(
-            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION]), critical=False
+    """Make an authority, and a signer with a certificate of it."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        write_dev_certificate(folder)
+        certificate, key, authority = (
+            (folder / file).read_bytes() for file in (CERTIFICATE, PRIVATE_KEY, AUTHORITY)
         )
-        .add_extension(issuer, critical=False)
-        .sign(authority_key, hashes.SHA256())
-    )
-    chain = [each.public_bytes(serialization.Encoding.PEM) for each in (signer, anchor)]
-    private = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    return Authority(chain[1].decode(), b"".join(chain), private)
-
-
-def _begin(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey
-) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.UTC)
-    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-    return (
-        x509.CertificateBuilder(issuer, subject, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - _DAY)
-        .not_valid_after(now + _DAY)
-        .add_extension(identifier, critical=False)
-    )
-
-
-def _name(common_name: str) -> x509.Name:
-    return x509.Name(
-        [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Test studio"),
-            x509.NameAttribute(NameOID.COMMON_NAME, common_name),
-        ]
-    )
-
-
-def _usage(**purposes: bool) -> x509.KeyUsage:
-    names = (
-        "digital_signature",
-        "content_commitment",
-        "key_encipherment",
-        "data_encipherment",
-        "key_agreement",
-        "key_cert_sign",
-        "crl_sign",
-        "encipher_only",
-        "decipher_only",
-    )
-    return x509.KeyUsage(**{name: purposes.get(name, False) for name in names})
+    return Authority(authority.decode(), certificate + authority, key)

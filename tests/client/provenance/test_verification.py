@@ -11,6 +11,7 @@ import pytest
 from safelight.provenance import ManifestState, check_trust_anchors, verify
 
 from safelight_service.provenance.dev_certificate import AUTHORITY
+from safelight_service.provenance.origin import SOURCE_TYPE
 from support.provenance.timestamp_authority import run_timestamp_authority
 from support.signed_images.pictures import (
     FORMATS,
@@ -21,7 +22,7 @@ from support.signed_images.pictures import (
     draw,
     draw_plain,
 )
-from support.signed_images.signing import SIGNER, SOURCE_TYPE, Authority, make_authority
+from support.signed_images.signing import SIGNER, Authority, make_authority
 
 AGENT = {"name": "shapes", "version": "r1"}
 PIXELS = {"image/png": b"IDAT", "image/jpeg": b"\xff\xda", "image/webp": b"VP8 "}

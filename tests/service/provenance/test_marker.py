@@ -27,7 +27,9 @@ from support.provenance.samples import FORMATS, ORIGIN, dev_settings, write_file
 from support.provenance.timestamp_authority import run_timestamp_authority
 
 MAX_BYTES = 4096
-needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
+needs_openssl = pytest.mark.skipif(
+    shutil.which("openssl") is None, reason="openssl, which signs here, is not installed"
+)
 
 
 def sign(marker: Marker, mime_type: str = "image/png") -> bytes:
