@@ -23,7 +23,7 @@ from safelight_service.engine.pipeline.preview import unpack
 from safelight_service.engine.pipeline.proxies import DenoiserProxy, VaeProxy
 from safelight_service.engine.pipeline.rendering import Pixels, render_image, render_preview
 from safelight_service.engine.recovery.forward_log import ForwardLog
-from safelight_service.engine.sampling.denoising import Step, observe_steps
+from safelight_service.engine.sampling.denoising import Step, count_calls, observe_steps
 from safelight_service.engine.sampling.noise import Noise
 from safelight_service.engine.sampling.reuse import StepReuse, choose_steps
 from safelight_service.provenance.origin import Origin
@@ -81,6 +81,15 @@ class ImageRun:
         """Whether values are finite of which the pixels may not show it, bools () on the device."""
         self._sampler = ""
         """The scheduler's name in the image file."""
+        self._scheduler: Any = None
+        self._clamps = False
+        """Whether the scheduler clamps predictions."""
+        self._calls_per_step = 1.0
+        """Calls of the scheduler for each step, on average; right from the first forward on."""
+        self._computed_call_count = 0
+        """Calls of the scheduler with outputs of forwards."""
+        self._counted_forward_count = 0
+        """Forwards before the last of them."""
         self._greenlet: greenlet.greenlet | None = None
 
     @property
@@ -127,10 +136,15 @@ class ImageRun:
     @property
     def demand(self) -> Demand:
         """Demand of a computed step: measured, or that of similar images before the first one."""
-        computed_count = self.reuse.count_computed(self.recovered_step_count, self.step_count)
-        if computed_count <= 0:
+        if not self._computed_call_count:
             return self.job.cost_model.demand(is_guided=self.job.is_guided)
-        return Demand(self.widths.total() / computed_count, self.row_count)
+        forwards_per_call = self._counted_forward_count / self._computed_call_count
+        return Demand(forwards_per_call * self._calls_per_step, self.row_count)
+
+    @property
+    def first_demand(self) -> Demand:
+        """Demand of a computed step by the scheduler and the first forward alone."""
+        return Demand(self._calls_per_step, self.row_count)
 
     def operation_as(self, kind: type[OperationT]) -> OperationT:
         """Return `operation`, which must be of that kind."""
@@ -230,13 +244,14 @@ class ImageRun:
         scheduler = adapter.schedulers.make(parameters.scheduler)
         self._sampler = sampler_name(type(scheduler).__name__, scheduler.config)
         checks = {"run_safety_checker": self._check} if self.job.model.safety_checker else {}
-        clamps = any(scheduler.config.get(name) for name in _CLAMPS)
+        self._clamps = any(scheduler.config.get(name) for name in _CLAMPS)
+        self._scheduler = scheduler
         observe_steps(
             scheduler,
             parameters.num_inference_steps,
             generator,
             self._on_step,
-            self._note_prediction if clamps else None,
+            self._on_prediction,
         )
         vae = VaeProxy(adapter.pipeline.vae, self._decode, self.job.model.vae_dtype)
         return self.job.model.copies.make(
@@ -256,6 +271,8 @@ class ImageRun:
         if self.row_count == 0:
             self.timeline.text_encoded_at = time.monotonic()
             self._noise.end_step()
+            step_count = self.job.request.parameters.num_inference_steps
+            self._calls_per_step = count_calls(self._scheduler, step_count) / step_count
         output = self.reuse.begin_forward(self.step_count)
         if output is not None:
             return output
@@ -286,9 +303,15 @@ class ImageRun:
         self._checks.append(is_finite)
         return images, None
 
-    def _note_prediction(self, predicted: torch.Tensor) -> None:
-        """Note whether a prediction is finite that its scheduler clamps."""
-        self._checks.append(predicted.isfinite().all())
+    def _on_prediction(self, predicted: torch.Tensor) -> None:
+        """Count the forwards of a prediction, and note whether one is finite that is clamped."""
+        if self._clamps:
+            self._checks.append(predicted.isfinite().all())
+        forward_count = self.widths.total()
+        if forward_count > self._counted_forward_count:  # neither reused nor replayed
+            self._counted_forward_count = forward_count
+            self._computed_call_count += 1
+            self.job.cost_model.note_demand(self.demand, is_guided=self.job.is_guided)
 
     def _on_step(self, step: Step) -> None:
         self.step_count = step.number

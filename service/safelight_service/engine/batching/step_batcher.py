@@ -212,7 +212,7 @@ class StepBatcher:
                 seconds = self._run_timed(image, image.start, _note_start)
                 budget.spend(seconds, cost_model.before_steps)
                 if isinstance(image.operation, Forward):
-                    cost_model.note_rows(image.operation.row_count, is_guided=image.job.is_guided)
+                    cost_model.note_first(image.first_demand, is_guided=image.job.is_guided)
                     image.job.model.limit(cost_model, image.operation)
             if image.is_runnable and not seats.offer(image, rate):
                 break
@@ -320,9 +320,7 @@ class StepBatcher:
             image.stop()
 
     def _complete(self, job: Job) -> None:
-        """Record the demand of a job's images, for the forecast of similar ones."""
-        for image in job.images:
-            job.cost_model.note_demand(image.demand, is_guided=job.is_guided)
+        """Count a job, and settle its device time."""
         self._completed_count += 1
         self._meter.settle(job)
 

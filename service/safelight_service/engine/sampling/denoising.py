@@ -23,12 +23,20 @@ class Step:
     """Predicts the clean latents, in the pipeline's own layout."""
 
 
+def count_calls(scheduler: Any, step_count: int) -> int:
+    """Return the calls of `step` that `step_count` steps take, once its timesteps are set.
+
+    Second-order schedulers need two calls for most steps, and PNDM one call in addition.
+    """
+    return max(len(scheduler.timesteps), step_count)
+
+
 def observe_steps(
     scheduler: Any,
     step_count: int,
     generator: torch.Generator,
     on_step: Callable[[Step], None],
-    on_prediction: Callable[[torch.Tensor], None] | None = None,
+    on_prediction: Callable[[torch.Tensor], None],
 ) -> None:
     """Call `on_step` after each of the `step_count` steps of a scheduler.
 
@@ -40,8 +48,7 @@ def observe_steps(
     Timesteps are moved to the host first: many schedulers read them several times a step, and
     would wait for the device each time.
 
-    Second-order schedulers need two calls of `step` for most steps, and PNDM one call in addition.
-    So steps are counted in proportion to the calls.
+    Steps are counted in proportion to the calls.
     """
     make_step = scheduler.step
     takes_generator = "generator" in inspect.signature(make_step).parameters
@@ -58,13 +65,12 @@ def observe_steps(
                 scheduler.timesteps = scheduler.timesteps.cpu()
         if uses_own_timesteps and call_count < len(scheduler.timesteps):
             timestep = scheduler.timesteps[call_count]
-        if on_prediction is not None:
-            on_prediction(model_output)
+        on_prediction(model_output)
         if takes_generator:
             kwargs.setdefault("generator", generator)
         result = make_step(model_output, timestep, sample, *args, **kwargs)
         call_count += 1
-        call_total = max(len(scheduler.timesteps), step_count)
+        call_total = count_calls(scheduler, step_count)
         number = call_count * step_count // call_total
         if number > (call_count - 1) * step_count // call_total:
             outputs = result if isinstance(result, tuple) else tuple(result.values())

@@ -82,7 +82,7 @@ def test_no_step_but_the_first_waits_for_the_device(kind: str, name: str) -> Non
         step.predict_clean()
         seen.append(step.number)
 
-    observe_steps(scheduler, STEPS, torch.Generator().manual_seed(0), look)
+    observe_steps(scheduler, STEPS, torch.Generator().manual_seed(0), look, lambda _: None)
     latents = draw()
     for number in range(len(timesteps)):
         timestep = timesteps[number]
@@ -107,7 +107,7 @@ def test_timesteps_that_are_not_the_schedulers_are_left_as_they_are() -> None:
             return (sample,)
 
     scheduler = Scheduler()
-    observe_steps(scheduler, 3, torch.Generator(), lambda step: None)
+    observe_steps(scheduler, 3, torch.Generator(), lambda step: None, lambda _: None)
     for timestep in (0.9, 0.5, 0.1):
         scheduler.step(None, torch.tensor(timestep), None)
     assert passed == pytest.approx([0.9, 0.5, 0.1])

@@ -93,13 +93,12 @@ class CostModel:
         self._room.allow(row_count)
         self._merging.allow(member_count)
 
-    def note_rows(self, row_count: int, *, is_guided: bool) -> None:
-        """Record the rows of an image's first forward, unless its demand is known."""
-        if is_guided not in self._demands:
-            self._demands[is_guided] = Demand(1, row_count)
+    def note_first(self, demand: Demand, *, is_guided: bool) -> None:
+        """Record the demand by an image's first forward, unless one has been measured."""
+        self._demands.setdefault(is_guided, demand)
 
     def note_demand(self, demand: Demand, *, is_guided: bool) -> None:
-        """Record the demand of an image that has ended."""
+        """Record the measured demand of an image."""
         self._demands[is_guided] = demand
 
     def doubt(self) -> None:
