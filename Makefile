@@ -7,6 +7,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Each process would otherwise compile all modules anew, and pytest all tests, where this is set.
+unexport PYTHONDONTWRITEBYTECODE
 
 INSTALLED := $(VENV)/.installed
 PROTOS := $(wildcard protos/safelight/v1/*.proto)
@@ -54,7 +56,8 @@ test: $(INSTALLED) ## Run the tests
 
 .PHONY: test-slow
 test-slow: $(INSTALLED) ## Run the tests that compile, or rehearse benchmarks
-	pytest --numprocesses 2 --dist loadfile -m slow
+	# Tests of one file, too, run side by side: a rehearsal takes as long as a file of other tests.
+	pytest --numprocesses 2 --dist worksteal -m slow
 	scripts/install-peft
 	PYTHONPATH=.peft pytest -m peft -W ignore tests/service/engine/lora
 

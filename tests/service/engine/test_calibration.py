@@ -10,7 +10,12 @@ from safelight_service.engine.calibration import calibrate_model
 from safelight_service.engine.models.loading import load_model
 from safelight_service.engine.models.reuse_curves import CURVES_FILE, ReuseCurves
 from safelight_service.engine.sampling.reuse import choose_steps
-from safelight_service.settings import BatchingSettings, ConfigurationError, Settings
+from safelight_service.settings import (
+    BatchingSettings,
+    ConfigurationError,
+    DefaultSettings,
+    Settings,
+)
 from support.engine.job_runs import Recorder, make_job
 from support.engine.tiny_models import TinyModels
 
@@ -18,7 +23,8 @@ STEPS = 6
 
 
 def configure(tiny_models: TinyModels, profiles: Path | None) -> Settings:
-    settings = tiny_models.settings("sd15")
+    small = DefaultSettings(width=64, height=64)
+    settings = tiny_models.settings("sd15").model_copy(update={"defaults": small})
     return Settings(
         models=(settings,),
         torch_threads=1,

@@ -1,8 +1,7 @@
 import asyncio
 import hashlib
 import io
-import subprocess
-import sys
+import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -38,6 +37,7 @@ from support.engine.job_runs import (
 )
 from support.engine.tiny_models import MERGING, TinyModels
 from support.provenance.samples import dev_settings
+from support.warm_process import run_warm
 
 UNSIGNED = ProvenanceSettings()
 REQUEST = GenerationRequest("a red circle", Parameters(**SMALL), waits_for_model=True)
@@ -262,6 +262,5 @@ def test_jobs_that_come_at_the_same_time_start_together(
 
 def test_the_device_thread_alone_has_a_team_of_openmp_threads() -> None:
     """With a second team, both would sleep while they wait for work, which slows steps."""
-    command = [sys.executable, "-m", "tests.service.engine.count_teams"]
-    counted = subprocess.run(command, capture_output=True, text=True, check=True)
+    counted = run_warm(["tests.service.engine.count_teams"], os.environ)
     assert counted.stderr.splitlines()[-1] == "1"

@@ -22,7 +22,6 @@ from support.warm_process import WarmProcess
 LONG = pb.GenerateRequest(
     inputs="a red circle",
     parameters=pb.TextToImageParameters(num_inference_steps=150, width=512, height=512),
-    image_count=8,
 )
 TIMEOUT_S = 60
 

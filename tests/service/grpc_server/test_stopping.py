@@ -19,7 +19,6 @@ from tests.service.grpc_server.failures import DEVICE_LOST, STOPPING, failure_of
 LONG = pb.GenerateRequest(
     inputs="a red circle",
     parameters=pb.TextToImageParameters(num_inference_steps=150, width=512, height=512),
-    image_count=8,
 )
 """A generation that takes far longer than any test; a deadline would end it early."""
 

@@ -3,8 +3,6 @@
 import asyncio
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +22,7 @@ from safelight_service.settings import ModelSettings, Settings
 from support.engine.job_runs import collect
 from support.engine.tiny_models import MERGING
 from support.running_service import service_environment
+from support.warm_process import run_warm
 from tests.service.engine.folders.loopback_hub import COMMIT, REPOSITORY, LoopbackHub
 from tests.service.engine.folders.snapshot import Snapshot
 
@@ -231,52 +230,9 @@ def test_an_index_that_asks_for_code_is_refused_before_anything_else_is_download
     assert {path.rpartition("/")[2] for path in hub.asked} == {COMMIT, "model_index.json"}
 
 
-_CALLS = """
-import asyncio, sys
-import grpc
-from safelight.v1 import text_to_image_pb2 as pb
-from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
-from safelight_service.logs import configure_logs
-from safelight_service.app import make_server
-from safelight_service.settings import ModelSettings, Settings
-
-async def main():
-    model = ModelSettings(name="shapes", source="shapes", preload=False)
-    settings = Settings(models=(model,), listen="127.0.0.1:0")
-    configure_logs(settings)
-    async with make_server(settings) as server:
-        async with grpc.aio.insecure_channel(server.address) as channel:
-            stub = pb_grpc.TextToImageServiceStub(channel)
-            await stub.ListModels(pb.ListModelsRequest())
-            touched = []
-            def note(event, arguments):
-                if event == "open" or event.startswith(("socket.", "os.", "subprocess.")):
-                    touched.append((event, arguments))
-            sys.addaudithook(note)
-            for name in ("../x", "/etc", "owner/name", "https://example.com/x", "file:///etc"):
-                for call in (
-                    stub.Generate(pb.GenerateRequest(inputs="x", model=name)).read(),
-                    stub.GetModel(pb.GetModelRequest(model=name)),
-                ):
-                    try:
-                        await call
-                    except grpc.aio.AioRpcError as error:
-                        print(error.code().name, touched)
-
-asyncio.run(main())
-"""
-
-
 def test_the_name_of_a_model_opens_no_file_and_no_socket() -> None:
     """Fault 8: a path or a URL as the model of a call is no more than an unknown name."""
-    result = subprocess.run(
-        [sys.executable, "-c", _CALLS],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env=service_environment({}),
-    )
+    result = run_warm(["tests.service.engine.folders.unknown_names"], service_environment({}))
     assert result.stdout.splitlines() == ["NOT_FOUND []"] * 10, result.stderr
 
 
