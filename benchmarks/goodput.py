@@ -43,6 +43,8 @@ CLIENTS = 16
 """Clients that call without a pause while the capacity is measured."""
 ORDERS = ("first_come", "shortest_remaining")
 PROMPT = "a red circle"
+ROUNDS = 3
+"""Calls alone of each kind, of which the median counts."""
 QUEUE_SIZE = "1000"
 DEADLINES = ", deadlines"
 """Ends the names of runs in which callers send deadlines."""
@@ -129,8 +131,8 @@ def main() -> None:
     parser.add_argument("--rehearse", action="store_true", help="try it briefly, and save nothing")
     parser.add_argument("--orders", nargs="+", default=ORDERS, help="orders to compare")
     arguments = parser.parse_args()
-    seconds = 2.0 if arguments.rehearse else arguments.seconds
-    capacity, figures = measure(seconds, arguments.orders)
+    seconds, rounds = (2.0, 1) if arguments.rehearse else (arguments.seconds, ROUNDS)
+    capacity, figures = measure(seconds, arguments.orders, rounds)
     print(f"capacity with {CLIENTS} clients: {capacity:.2f} calls/s; {seconds:g} s for each row")
     print(
         f"{'':<42}{'calls':>5}{'in time':>9}{'goal':>6}{'':>8}{'large':>6}{'in time':>9}"
@@ -158,16 +160,19 @@ def main() -> None:
 
 
 def measure(
-    seconds: float, orders: Sequence[str]
+    seconds: float, orders: Sequence[str], rounds: int = ROUNDS
 ) -> tuple[float, Mapping[str, Mapping[str, Goodput]]]:
-    """Return the capacity in calls per second, and the goodput by load and order."""
+    """Return the capacity in calls per second, and the goodput by load and order.
+
+    `rounds` calls of each kind alone measure the costs.
+    """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         profiles = folder / "profiles.json"
         with run_service(
             torch_threads="1", batching=f'{{"profiles_file": "{profiles}"}}'
         ) as service:
-            costs = asyncio.run(measure_alone(service.target))
+            costs = asyncio.run(measure_alone(service.target, rounds))
             asyncio.run(measure_capacity(service.target, seconds / 4, costs))  # learns the widths
             capacity = asyncio.run(measure_capacity(service.target, seconds / 2, costs))
         targets = {}
@@ -178,7 +183,7 @@ def measure(
             service = stack.enter_context(
                 run_service(torch_threads="1", batching=batching, queue_size=QUEUE_SIZE)
             )
-            asyncio.run(measure_alone(service.target))  # the service learns costs
+            asyncio.run(measure_alone(service.target, rounds))  # the service learns costs
             targets[order] = service.target
         figures: dict[str, dict[str, Goodput]] = {}
         for has_deadlines, (seed, load) in itertools.product((False, True), enumerate(GOALS)):
@@ -196,7 +201,7 @@ def name_run(load: float, suffix: str) -> str:
     return f"load {load}{suffix}"
 
 
-async def measure_alone(target: str, rounds: int = 3) -> Costs:
+async def measure_alone(target: str, rounds: int) -> Costs:
     """Measure calls with few and with many steps on an idle service."""
     few, many = min(STEPS), max(STEPS)
     call_s, step_s = {}, {}

@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="for each turn of the speed")
     parser.add_argument("--rehearse", action="store_true", help="try it briefly, and save nothing")
     arguments = parser.parse_args()
-    count, seconds = (4, 1.0) if arguments.rehearse else (arguments.prompts, arguments.seconds)
+    count, seconds = (2, 1.0) if arguments.rehearse else (arguments.prompts, arguments.seconds)
     with run_service() as service:
         speeds = {callers: compare_speeds(service.target, callers, seconds) for callers in (1, 8)}
         prompts = _take(evaluation_prompts(), count)

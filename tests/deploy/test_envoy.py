@@ -9,15 +9,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 from safelight import Client, Completed, Progress
 from safelight.v1 import text_to_image_pb2 as pb
+from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
 
 from support.running_envoy import Envoy, run_envoy
 from support.running_service import RunningService, run_service
@@ -29,6 +31,8 @@ BIN = Path(sys.executable).parent
 
 pytestmark = pytest.mark.skipif(not Envoy.is_installed(), reason="Envoy is not installed")
 SERVICE = "/safelight.v1.TextToImageService"
+CALLS = 1000
+"""Calls of which some met a killed replica only, with five attempts to choose another."""
 _TRAILERS, _END_OF_STREAM = 0x80, 0x02
 
 
@@ -265,13 +269,32 @@ def test_buf_curl_by_every_protocol(envoy: Envoy, protocol: str) -> None:
     assert json.loads(result.stdout)["model"]["name"] == "shapes"
 
 
+@contextmanager
+def one_of_two_is_killed(service: RunningService, folder: Path) -> Iterator[Envoy]:
+    """Run Envoy with a replica that has been killed since its only health check."""
+
+    def check_rarely(config: str) -> str:
+        rare, count = re.subn("interval: 2s", "interval: 600s", config)
+        assert count == 2
+        return rare
+
+    with (
+        run_service() as killed,
+        run_envoy(folder, service.target, killed.target, edit=check_rarely) as envoy,
+    ):
+        gives_up_at = time.monotonic() + 10
+        while envoy.count("cluster.safelight.membership_healthy") < 2:
+            assert time.monotonic() < gives_up_at
+        killed.process.kill()
+        killed.process.wait()
+        yield envoy
+
+
 def test_what_has_not_begun_is_tried_at_another_replica(
     service: RunningService, tmp_path: Path
 ) -> None:
     """Fault 42: one of two replicas is killed."""
-    with run_service() as killed, run_envoy(tmp_path, service.target, killed.target) as envoy:
-        killed.process.kill()
-        killed.process.wait()
+    with one_of_two_is_killed(service, tmp_path) as envoy:
         number = 0
         # Without an id, Envoy chooses a replica at random.
         while not envoy.count("cluster.safelight.upstream_rq_retry_success"):
@@ -283,6 +306,21 @@ def test_what_has_not_begun_is_tried_at_another_replica(
             with closing(connection):
                 *events, _trailers = read_frames(response)
                 assert events[-1].event.HasField("completed")
+
+
+@pytest.mark.slow
+def test_no_call_about_a_generation_meets_a_killed_replica_only(
+    service: RunningService, tmp_path: Path
+) -> None:
+    """Fault 42: retries of a call begin at the same place on the ring, which its id chooses."""
+    with (
+        one_of_two_is_killed(service, tmp_path) as envoy,
+        grpc.insecure_channel(envoy.address) as channel,
+    ):
+        stub = pb_grpc.TextToImageServiceStub(channel)  # which retries nothing itself
+        for number in range(CALLS):
+            stub.GetModel(pb.GetModelRequest(), metadata=(("x-generation-id", str(number)),))
+        assert envoy.count("cluster.safelight.upstream_rq_retry_success") > CALLS / 4
 
 
 def test_cuts_behind_envoy_cost_neither_the_image_nor_a_second_generation(
