@@ -83,7 +83,8 @@ def test_objects_find_each_other() -> None:
     policy = find(fleet, "NetworkPolicy", NAME)["spec"]
     selected = policy["podSelector"]["matchLabels"]
     for pod in groups.values():
-        assert selected.items() <= {"ray.io/is-ray-node": "yes", **pod["metadata"]["labels"]}.items()
+        labels = {"ray.io/is-ray-node": "yes", **pod["metadata"]["labels"]}  # KubeRay's, and ours
+        assert selected.items() <= labels.items()
         volumes = {volume["name"] for volume in pod["spec"]["volumes"]}
         for container in pod["spec"]["containers"]:
             assert {mount["name"] for mount in container["volumeMounts"]} == volumes
