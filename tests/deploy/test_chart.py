@@ -255,6 +255,51 @@ def test_replicas_of_a_fleet_advertise_their_addresses() -> None:
 
 
 @needs_helm
+def test_pods_of_a_part_are_spread_by_constraints_that_name_none() -> None:
+    zone = "{maxSkew: 1, topologyKey: zone, whenUnsatisfiable: DoNotSchedule}"
+    chosen = zone.replace("}", ", labelSelector: {matchLabels: {a: b}}}")
+    values = f"""
+    config: {{allow_anonymous: true}}
+    service: {{topologySpreadConstraints: [{zone}, {chosen}]}}
+    """
+    deployment = find(render(values=values), "Deployment", "test-safelight-service")
+    constraints = deployment["spec"]["template"]["spec"]["topologySpreadConstraints"]
+    selectors = [each["labelSelector"] for each in constraints]
+    assert selectors == [deployment["spec"]["selector"], {"matchLabels": {"a": "b"}}]
+
+
+@needs_helm
+def test_replicas_behind_another_balancer_reach_each_other() -> None:
+    values = """
+    config: {allow_anonymous: true}
+    envoy: {enabled: false}
+    service: {ownBalancer: true, replicas: 2}
+    networkPolicy: {callers: [{ipBlock: {cidr: 10.0.0.0/8}}]}
+    """
+    manifests = render(values=values)
+    policy = find(manifests, "NetworkPolicy", "test-safelight-service")["spec"]
+    service = find(manifests, "Deployment", "test-safelight-service")["spec"]["selector"]
+    assert {"podSelector": service} in policy["ingress"][0]["from"]
+
+
+@needs_helm
+def test_without_a_service_account_pods_have_that_of_the_namespace() -> None:
+    options = "config.allow_anonymous=true,serviceAccount.create=false"
+    for _, pod in pods_of(render("--set", options)):
+        assert pod["serviceAccountName"] == "default"
+
+
+@needs_helm
+def test_scrapes_have_the_job_of_the_alerts_under_any_name() -> None:
+    options = "config.allow_anonymous=true,nameOverride=x,metrics.serviceMonitor.enabled=true"
+    manifests = render("--set", options)
+    monitor = find(manifests, "ServiceMonitor", "test-x-service")
+    replicas = find(manifests, "Service", "test-x-replicas")
+    job = replicas["metadata"]["labels"][monitor["spec"]["jobLabel"]]
+    assert f'up{{job="{job}"}}' in (ROOT / "deploy/observability/alerts.yaml").read_text()
+
+
+@needs_helm
 def test_dashboard_and_alerts_are_those_of_the_repository() -> None:
     folder = ROOT / "deploy" / "observability"
     dashboard = find(example("everything"), "ConfigMap", "test-safelight-dashboard")
