@@ -53,7 +53,7 @@ REFUSED = {
 }
 RECORDED = sorted(FAMILIES.keys() - REFUSED)
 
-COMPILED = ["sd15", "sdxl", "flux-dev", "hunyuan-dit"]
+COMPILED = ["sd15", "sdxl", "hunyuan-dit", "flux-dev"]
 """Families that cover all denoiser arguments: integers, dictionaries, constants, tuples."""
 
 
@@ -104,7 +104,10 @@ def make_model(
     return reload(pipeline, batching, graphs=graphs), graphs
 
 
-@pytest.mark.parametrize("family", COMPILED)
+@pytest.mark.parametrize(
+    "family",
+    [*(pytest.param(each, marks=pytest.mark.slow) for each in COMPILED[:-1]), COMPILED[-1]],
+)
 def test_padded_latents_are_those_of_each_alone(family: str) -> None:
     plain = reload(make_pipeline(family))
     model, _ = make_model(family, widths=[4])
