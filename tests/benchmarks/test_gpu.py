@@ -26,30 +26,6 @@ from safelight_service.settings import ModelSettings
 from tests.benchmarks.faulty_stages import PIPE_VARIABLE
 
 ROOT = Path(__file__).parents[2]
-FOREIGN = ("anyio", "hypothesis", "matplotlib", "pytest", "rich", "trustme", "typer")
-"""Packages that a machine with a GPU need not have."""
-
-WITHOUT_FOREIGN = f"""
-import sys
-from importlib.machinery import PathFinder
-
-class Without(PathFinder):
-    @classmethod
-    def find_spec(cls, name, path=None, target=None):
-        if name.partition(".")[0] in {FOREIGN}:
-            return None
-        return PathFinder.find_spec(name, path, target)
-
-sys.meta_path[sys.meta_path.index(PathFinder)] = Without
-
-from benchmarks.gpu.driver import load
-from benchmarks.gpu.stages import STAGES
-import benchmarks.gpu.__main__
-
-for stage in STAGES:
-    load(stage)
-"""
-
 MADE_UP_MACHINE = {"gpu": "Made-up GPU", "torch": "0", "diffusers": "0", "is_rehearsal": False}
 
 
@@ -91,10 +67,11 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[st
 
 @pytest.fixture(scope="module")
 def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a rehearsal of some stages."""
+    """The folder of a rehearsal of some stages, from a bare checkout."""
     folder = tmp_path_factory.mktemp("rehearsal")
     stages = "card", "sd15", "sd15-served", "encoders"
-    ended = run("-m", "benchmarks.gpu", "--rehearse", "--out", str(folder), "--only", *stages)
+    options = "--rehearse", "--out", str(folder), "--only", *stages
+    ended = run("-m", "tests.benchmarks.bare_checkout", *options)
     assert ended.returncode == 0, ended.stderr
     return folder
 
@@ -168,12 +145,6 @@ def test_a_stage_that_there_is_no_time_for_is_skipped_and_a_shorter_one_is_not(
     lines = run_faulty(tmp_path, "late")
     assert by_stage(lines, "skipped")["fail"]["expected_s"] == 1e6
     assert by_stage(lines, "ended")["talk"]["ending"] == "done"
-
-
-@pytest.mark.slow
-def test_the_stages_can_be_imported_without_what_only_tests_need() -> None:
-    ended = run("-c", WITHOUT_FOREIGN)
-    assert ended.returncode == 0, ended.stderr
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
