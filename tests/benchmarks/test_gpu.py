@@ -69,7 +69,7 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[st
 def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a rehearsal of some stages, from a bare checkout."""
     folder = tmp_path_factory.mktemp("rehearsal")
-    stages = "card", "sd15", "sd15-served", "encoders"
+    stages = "options", "card", "sd15", "sd15-served", "encoders"
     options = "--rehearse", "--out", str(folder), "--only", *stages
     ended = run("-m", "tests.benchmarks.bare_checkout", *options)
     assert ended.returncode == 0, ended.stderr
@@ -171,6 +171,8 @@ def test_a_rehearsal_measures_and_its_report_shows_what_it_measured(
     assert set(figures.endings.values()) == {"done"}
     assert not list(figures.failures())
     assert {figure.name for figure in figures.figures} >= {
+        "option",
+        "continued",
         "arithmetic",
         "forward",
         "usage",
@@ -229,6 +231,36 @@ def test_goals_are_judged_by_the_figures(tmp_path: Path) -> None:
     assert "| Overhead over the bare pipeline, SDXL | ≤ 2.0% | 4.0%, not met |" in text
     assert "| FLUX.1-dev at 512², 4 callers against one | ≥ 3.20 x | 3.50 x, met |" in text
     assert text.count("not measured yet") == len(GOALS) - 3
+
+
+@pytest.mark.parametrize(("gpu", "is_meant"), [("NVIDIA H100 80GB", True), ("NVIDIA H200", False)])
+def test_the_report_names_the_gpu_and_whether_the_goals_are_for_another(
+    tmp_path: Path, gpu: str, is_meant: bool
+) -> None:
+    text = render(figures_of(tmp_path, machine(gpu=gpu, gpu_gib=139.8)))
+    assert f"Measured on one {gpu} (139.8 GiB)" in text
+    assert ("The goals were set for one H100." in text) is not is_meant
+
+
+def test_options_of_requests_are_in_the_report(tmp_path: Path) -> None:
+    text = render(
+        figures_of(
+            tmp_path,
+            machine(),
+            {"stage": "options", "name": "option", "family": "sd15", "option": "adapters"}
+            | {"merged_to_alone": 1, "to_cpu": 2},
+            {"stage": "options", "name": "continued", "family": "sd15"}
+            | {"logged_steps": 6, "to_first": 0},
+            {"stage": "sd15-options", "name": "cost", "option": "logs", "side_px": 512}
+            | {"steps": 30, "callers": 8, "images_per_s": 1.5, "ratio": 0.96},
+            {"stage": "loading", "name": "load", "way": "directly", "gib": 4.78}
+            | {"first_s": 1.25, "second_s": 1.0},
+        )
+    )
+    assert "| sd15 | adapters | 1 | 2 |" in text
+    assert "| an image of sd15, again from its log | 6 steps logged; differs by 0 |" in text
+    assert "| SD1.5 512² | 30 | 8 | logs | 1.50 | 0.96 |" in text
+    assert "| directly | 4.78 | 1.25 | 1.00 |" in text
 
 
 def test_what_was_not_measured_is_listed_with_the_reason(tmp_path: Path) -> None:
