@@ -50,7 +50,7 @@ def hide_all_but(needed: frozenset[str]) -> None:
         @classmethod
         def find_distributions(
             cls, *context: metadata.DistributionFinder.Context
-        ) -> Iterator[metadata.Distribution]:
+        ) -> Iterator[metadata.PathDistribution]:
             for each in PathFinder.find_distributions(*context):
                 if _normalize(each.name) in needed:
                     yield each
