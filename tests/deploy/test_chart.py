@@ -190,7 +190,7 @@ def test_what_the_service_writes_by_default_is_in_a_volume(
     deployment = find(example("minimal"), "Deployment", "test-safelight-service")
     pod = deployment["spec"]["template"]["spec"]
     [container] = pod["containers"]
-    variables = {each["name"]: each["value"] for each in container["env"]}
+    variables = {each["name"]: each.get("value", "") for each in container["env"]}
     monkeypatch.setenv("HOME", variables["HOME"])
     settings = load_settings(config_file=file)
     written = {settings.compile_cache, settings.batching.profiles_file, settings.cache.folder}
@@ -286,6 +286,17 @@ def test_pods_of_a_part_are_spread_by_constraints_that_select_none() -> None:
     constraints = service["template"]["spec"]["topologySpreadConstraints"]
     selectors = [each["labelSelector"] for each in constraints]
     assert selectors == [service["selector"], {"matchLabels": {"a": "b"}}]
+
+
+@needs_helm
+def test_replicas_on_cpus_compute_with_the_cores_that_they_request() -> None:
+    threads = {"resourceFieldRef": {"resource": "requests.cpu"}}
+    on_cpus = find(unusual(), "Deployment", "test-x-service")
+    on_gpus = find(example("gpu-redis-keda"), "Deployment", "test-safelight-service")
+    for deployment, is_set in ((on_cpus, True), (on_gpus, False)):
+        [container] = deployment["spec"]["template"]["spec"]["containers"]
+        variable = {"name": "SAFELIGHT_TORCH_THREADS", "valueFrom": threads}
+        assert (variable in container["env"]) is is_set
 
 
 @needs_helm
