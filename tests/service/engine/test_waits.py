@@ -82,7 +82,7 @@ def make_loras(family: str) -> list[Lora]:
     pipeline = make_pipeline(family)
     files = [
         make(pipeline, seed, is_chosen=is_in_middle)
-        for seed, make in enumerate((make_lora, make_lora, make_dora, make_lokr))
+        for seed, make in enumerate((make_lora, make_dora, make_lokr))
     ]
     return [
         Lora(f"{number}", f"{number}", convert(tensors, {}, pipeline, torch.device("cpu")))
@@ -114,7 +114,7 @@ def open_log(folder: Path) -> Iterator[RunLog]:
 @pytest.mark.parametrize("family", ["sd15", "sdxl", "sd3", "flux-dev", "qwen-image"])
 def test_a_generation_waits_for_its_pixels_alone(family: str) -> None:
     with on_gpu(family) as (model, gpu):
-        for scheduler in list_schedulers(model):
+        for scheduler in list_schedulers(model)[:: 4 if family == "sdxl" else 1]:  # as in SD 1.5
             gpu.waits.clear()
             make_image(model, scheduler=scheduler)  # the first one encodes the prompt
             assert dict(gpu.kinds) == {PIXELS: 1}, gpu.waits
@@ -128,11 +128,10 @@ def test_a_preview_waits_for_its_own_pixels(family: str) -> None:
         assert dict(gpu.kinds) == {PIXELS: STEPS}
 
 
-@pytest.mark.parametrize("family", ["sd15", "z-image"])
-def test_steps_that_are_reused_wait_for_nothing(family: str) -> None:
-    steps, share = 6, 0.34
+def test_steps_that_are_reused_wait_for_nothing() -> None:
+    steps, share = 5, 0.34
     assert choose_steps(steps, share)
-    with on_gpu(family) as (model, gpu):
+    with on_gpu("z-image") as (model, gpu):  # its outputs are lists
         gpu.waits.clear()
         make_image(model, num_inference_steps=steps, step_reuse=share)
         assert dict(gpu.kinds) == {PIXELS: 1}, gpu.waits
@@ -143,7 +142,9 @@ def test_forwards_with_an_adapter_for_each_image_wait_for_nothing() -> None:
     with on_gpu("sd15") as (model, gpu):
         mixtures = [NO_ADAPTERS, *(Mixture(((to_gpu(lora), 0.7),)) for lora in loras)]
         gpu.waits.clear()
-        make_images(model, *({"mixture": mixture} for mixture in mixtures))
+        make_images(
+            model, *({"mixture": mixture, "num_inference_steps": 2} for mixture in mixtures)
+        )
         assert dict(gpu.kinds) == {PIXELS: len(mixtures)}, gpu.waits
 
 
