@@ -41,7 +41,7 @@ _NAME = "model"
 _BATCHING = BatchingSettings(profiles_file=None)
 _NO_CACHE = CacheSettings(enabled=False)
 _MAX_WIDTH = 16
-_ENCODER_THREADS = 2
+ENCODER_THREADS = 2
 """Equal to the engine's own number."""
 
 
@@ -165,8 +165,8 @@ class Callers:
         self._side_px = side_px
         self._steps = steps
         self._batcher = make_batcher()
-        self._encoders = ThreadPoolExecutor(_ENCODER_THREADS)
-        self._waiting: list[_Caller] = []
+        self._encoders = ThreadPoolExecutor(ENCODER_THREADS)
+        self._waiting: list[QuietRecorder] = []
         self._image_count = 0
         for number in range(count):  # start at different steps, as after a while of service
             self._ask(max(1, steps * (number + 1) // count))
@@ -192,7 +192,7 @@ class Callers:
         self._encoders.shutdown()
 
     def _ask(self, steps: int) -> None:
-        caller = _Caller()
+        caller = QuietRecorder()
         job = _make_job(self._model, caller, self._side_px, steps, self._image_count)
         job.encoders = self._encoders  # compress images outside this thread
         self._batcher.add(job)
@@ -200,11 +200,11 @@ class Callers:
         self._image_count += 1
 
 
-class _Caller(Recorder):
+class QuietRecorder(Recorder):
     """Recorder that ignores all events but the end."""
 
     def post(self, event: PendingEvent) -> None:
-        pass
+        """Do nothing."""
 
 
 def _make_job(model: Model, recorder: Recorder, side_px: int, steps: int, seed: int) -> Job:

@@ -25,6 +25,7 @@ from safelight_service.engine.event_relay import PendingEvent
 from safelight_service.engine.job import Job
 from safelight_service.engine.lora.lora import NO_ADAPTERS, Mixture
 from safelight_service.engine.models.loaded_model import LoadedModel
+from safelight_service.engine.recovery.run_logs import RunLog
 
 SMALL: dict[str, Any] = {"width": 64, "height": 96, "num_inference_steps": 3, "seed": 7}
 """Parameters of an image that all families make quickly."""
@@ -81,6 +82,7 @@ def make_job(
     tenant: Tenant = NO_TENANT,
     deadline_s: float | None = None,
     mixture: Mixture = NO_ADAPTERS,
+    log: RunLog | None = None,
     **parameters: Any,
 ) -> Job:
     """Make a job for a small request, resolved as by the engine; `deadline_s` counts from now."""
@@ -93,7 +95,14 @@ def make_job(
     resolved = resolve(request, model.capabilities, model.adapter.count_tokens)
     deadline_at = None if deadline_s is None else time.monotonic() + deadline_s
     return Job(
-        model, resolved, recorder, InlineExecutor(), deadline_at, tenant=tenant, mixture=mixture
+        model,
+        resolved,
+        recorder,
+        InlineExecutor(),
+        deadline_at,
+        tenant=tenant,
+        log=log,
+        mixture=mixture,
     )
 
 

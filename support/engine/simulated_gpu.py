@@ -79,7 +79,8 @@ class SimulatedGpu(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.waits: list[Wait] = []
-        self._pinned: set[int] = set()
+        self._pinned: dict[int, torch.Tensor] = {}
+        """Pinned tensors by address; kept, so that no other tensor gets their addresses."""
 
     @property
     def kinds(self) -> Counter[str]:
@@ -98,7 +99,11 @@ class SimulatedGpu(TorchDispatchMode):  # type: ignore[no-untyped-call]
         tensors = [each for each in pytree.tree_leaves((args, named)) if _is_tensor(each)]
         if name == "_pin_memory":
             pinned = args[0].clone()
-            self._pinned.add(pinned.data_ptr())
+            self._pinned[pinned.data_ptr()] = pinned
+            return pinned
+        if named.pop("pin_memory", False):
+            pinned = func(*args, **named)
+            self._pinned[pinned.data_ptr()] = pinned
             return pinned
         target = named.get("device")
         if target is not None:
@@ -129,11 +134,15 @@ class SimulatedGpu(TorchDispatchMode):  # type: ignore[no-untyped-call]
             to_device = from_device if target is None else torch.device(target).type == DEVICE.type
             is_blocking = not named.get("non_blocking", False)
         if from_device and not to_device:
-            self._wait("device to host")
-        is_pinned = not from_device and source.data_ptr() in self._pinned
-        if to_device and not from_device and (is_blocking or not is_pinned):
+            is_queued = name == "copy_" and not is_blocking and self._is_pinned(args[0])
+            if not is_queued:
+                self._wait("device to host")
+        if to_device and not from_device and (is_blocking or not self._is_pinned(source)):
             self._wait("host to device")
         return to_device
+
+    def _is_pinned(self, on_host: torch.Tensor) -> bool:
+        return on_host.data_ptr() in self._pinned
 
     def _note(
         self, name: str, args: Sequence[Any], tensors: Sequence[Any], is_on_device: bool
@@ -185,7 +194,7 @@ class SimulatedEvent:
 def simulate_gpu(patch: pytest.MonkeyPatch) -> Iterator[SimulatedGpu]:
     """Simulate a GPU that the engine treats as an asynchronous device."""
     patch.setattr(hardware, "is_asynchronous", lambda device: device.type == DEVICE.type)
-    patch.setattr(hardware, "make_event", lambda device: SimulatedEvent())
+    patch.setattr(hardware, "make_event", lambda device, *, is_timed=True: SimulatedEvent())
     patch.setattr(hardware, "describe", lambda device: "simulated")
     before = torch._C._only_lift_cpu_tensors()
     torch._C._set_only_lift_cpu_tensors(True)  # make torch.tensor(..., device=...) a copy

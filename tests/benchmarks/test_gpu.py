@@ -26,30 +26,6 @@ from safelight_service.settings import ModelSettings
 from tests.benchmarks.faulty_stages import PIPE_VARIABLE
 
 ROOT = Path(__file__).parents[2]
-FOREIGN = ("anyio", "hypothesis", "matplotlib", "pytest", "rich", "trustme", "typer")
-"""Packages that a machine with a GPU need not have."""
-
-WITHOUT_FOREIGN = f"""
-import sys
-from importlib.machinery import PathFinder
-
-class Without(PathFinder):
-    @classmethod
-    def find_spec(cls, name, path=None, target=None):
-        if name.partition(".")[0] in {FOREIGN}:
-            return None
-        return PathFinder.find_spec(name, path, target)
-
-sys.meta_path[sys.meta_path.index(PathFinder)] = Without
-
-from benchmarks.gpu.driver import load
-from benchmarks.gpu.stages import STAGES
-import benchmarks.gpu.__main__
-
-for stage in STAGES:
-    load(stage)
-"""
-
 MADE_UP_MACHINE = {"gpu": "Made-up GPU", "torch": "0", "diffusers": "0", "is_rehearsal": False}
 
 
@@ -91,10 +67,11 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[st
 
 @pytest.fixture(scope="module")
 def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a rehearsal of some stages."""
+    """The folder of a rehearsal of some stages, from a bare checkout."""
     folder = tmp_path_factory.mktemp("rehearsal")
-    stages = "card", "sd15", "sd15-served", "encoders"
-    ended = run("-m", "benchmarks.gpu", "--rehearse", "--out", str(folder), "--only", *stages)
+    stages = "options", "card", "sd15", "sd15-served", "encoders"
+    options = "--rehearse", "--out", str(folder), "--only", *stages
+    ended = run("-m", "tests.benchmarks.bare_checkout", *options)
     assert ended.returncode == 0, ended.stderr
     return folder
 
@@ -170,12 +147,6 @@ def test_a_stage_that_there_is_no_time_for_is_skipped_and_a_shorter_one_is_not(
     assert by_stage(lines, "ended")["talk"]["ending"] == "done"
 
 
-@pytest.mark.slow
-def test_the_stages_can_be_imported_without_what_only_tests_need() -> None:
-    ended = run("-c", WITHOUT_FOREIGN)
-    assert ended.returncode == 0, ended.stderr
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_the_command_fails_and_names_the_rehearsal(tmp_path: Path) -> None:
     ended = run("-m", "benchmarks.gpu", "--out", str(tmp_path))
@@ -200,6 +171,8 @@ def test_a_rehearsal_measures_and_its_report_shows_what_it_measured(
     assert set(figures.endings.values()) == {"done"}
     assert not list(figures.failures())
     assert {figure.name for figure in figures.figures} >= {
+        "option",
+        "continued",
         "arithmetic",
         "forward",
         "usage",
@@ -258,6 +231,36 @@ def test_goals_are_judged_by_the_figures(tmp_path: Path) -> None:
     assert "| Overhead over the bare pipeline, SDXL | ≤ 2.0% | 4.0%, not met |" in text
     assert "| FLUX.1-dev at 512², 4 callers against one | ≥ 3.20 x | 3.50 x, met |" in text
     assert text.count("not measured yet") == len(GOALS) - 3
+
+
+@pytest.mark.parametrize(("gpu", "is_meant"), [("NVIDIA H100 80GB", True), ("NVIDIA H200", False)])
+def test_the_report_names_the_gpu_and_whether_the_goals_are_for_another(
+    tmp_path: Path, gpu: str, is_meant: bool
+) -> None:
+    text = render(figures_of(tmp_path, machine(gpu=gpu, gpu_gib=139.8)))
+    assert f"Measured on one {gpu} (139.8 GiB)" in text
+    assert ("The goals were set for one H100." in text) is not is_meant
+
+
+def test_options_of_requests_are_in_the_report(tmp_path: Path) -> None:
+    text = render(
+        figures_of(
+            tmp_path,
+            machine(),
+            {"stage": "options", "name": "option", "family": "sd15", "option": "adapters"}
+            | {"merged_to_alone": 1, "to_cpu": 2},
+            {"stage": "options", "name": "continued", "family": "sd15"}
+            | {"logged_steps": 6, "to_first": 0},
+            {"stage": "sd15-options", "name": "cost", "option": "logs", "side_px": 512}
+            | {"steps": 30, "callers": 8, "images_per_s": 1.5, "ratio": 0.96},
+            {"stage": "loading", "name": "load", "way": "directly", "gib": 4.78}
+            | {"first_s": 1.25, "second_s": 1.0},
+        )
+    )
+    assert "| sd15 | adapters | 1 | 2 |" in text
+    assert "| an image of sd15, again from its log | 6 steps logged; differs by 0 |" in text
+    assert "| SD1.5 512² | 30 | 8 | logs | 1.50 | 0.96 |" in text
+    assert "| directly | 4.78 | 1.25 | 1.00 |" in text
 
 
 def test_what_was_not_measured_is_listed_with_the_reason(tmp_path: Path) -> None:

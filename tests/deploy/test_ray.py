@@ -1,5 +1,6 @@
 """The files for Ray Serve and KubeRay."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ NAME = "safelight-fleet"
 FILE = "safelight.toml"
 
 
+@cache
 def read_fleet() -> list[Manifest]:
     return read_manifests((FOLDER / "rayservice.yaml").read_text())
 

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from benchmarks.gpu.reporting.figures import Figures
 
+CARD = "H100"
+"""Part of the name of the GPU that the goals were set for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Goal:

@@ -20,7 +20,7 @@ Curves = Mapping[str, Mapping[int, float]]
 
 def draw(figures: Figures, file: Path) -> None:
     """Draw images per second as multiples of one at a time, for forwards and for the service."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 4.2), layout="constrained")
     _draw(left, _forwards(figures), "images that share a forward")
     _draw(right, _served(figures), "callers of the service")
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -48,6 +48,7 @@ def _served(figures: Figures) -> Curves:
 def _draw(axes: Axes, curves: Curves, label: str) -> None:
     """Draw the curves that have a value at 1, as multiples of it."""
     known = {name: curve for name, curve in curves.items() if 1 in curve and len(curve) > 1}
+    axes.set_prop_cycle(color=[plt.colormaps["tab20"](number) for number in range(20)])
     for name, curve in known.items():
         axes.plot(list(curve), [value / curve[1] for value in curve.values()], "o-", label=name)
     axes.set_xscale("log", base=2)
@@ -57,4 +58,4 @@ def _draw(axes: Axes, curves: Curves, label: str) -> None:
     axes.set_xlabel(label)
     axes.set_ylabel("images a second, one alone = 1")
     if known:
-        axes.legend(fontsize="x-small")
+        axes.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.gpu.reporting.figures import Figure, Figures
-from benchmarks.gpu.reporting.goals import GOALS
+from benchmarks.gpu.reporting.goals import CARD, GOALS
 
 MODELS = {"sd15": "SD1.5", "sdxl": "SDXL", "flux": "FLUX.1-dev"}
 """Names of the models, by the first part of a stage's name."""
@@ -95,6 +95,18 @@ _LISTINGS = (
         },
     ),
     _Listing(
+        "Images of several callers at once, whose requests have an option:",
+        "cost",
+        {
+            "model": "{model}",
+            "steps": "{steps}",
+            "callers": "{callers}",
+            "option": "{option}",
+            "images/s": "{images_per_s:.2f}",
+            "ratio": "{ratio:.2f}",
+        },
+    ),
+    _Listing(
         "Decodes by the VAE:",
         "decode",
         {
@@ -115,11 +127,31 @@ _LISTINGS = (
         },
     ),
     _Listing(
+        "SDXL's denoiser, loaded from files that are in the host's memory:",
+        "load",
+        {
+            "way": "{way}",
+            "GiB": "{gib}",
+            "first, s": "{first_s:.2f}",
+            "second, s": "{second_s:.2f}",
+        },
+    ),
+    _Listing(
         "Largest differences between two images of a tiny pipeline, in levels of 0 to 255:",
         "family",
         {
             "family": "{family}",
             "precision": "{dtype}",
+            "merged and alone": "{merged_to_alone}",
+            "merged, and merged on the CPU": "{to_cpu}",
+        },
+    ),
+    _Listing(
+        "The same for requests with these options, in float32:",
+        "option",
+        {
+            "family": "{family}",
+            "option": "{option}",
             "merged and alone": "{merged_to_alone}",
             "merged, and merged on the CPU": "{to_cpu}",
         },
@@ -169,7 +201,12 @@ def _describe(figures: Figures) -> str:
         if (value := figures.value("card", name, key)) is not None
     ]
     card = f" It reaches {', '.join(ceilings)}." if ceilings else ""
-    return f"Measured on one {machine['gpu']} with {versions}, random weights, bfloat16.{card}"
+    goals = "" if CARD in machine["gpu"] else f" The goals were set for one {CARD}."
+    memory = f" ({machine['gpu_gib']} GiB)" if "gpu_gib" in machine else ""
+    return (
+        f"Measured on one {machine['gpu']}{memory} with {versions}, random weights, "
+        f"bfloat16.{card}{goals}"
+    )
 
 
 def _forwards(figures: Figures) -> str:
@@ -211,6 +248,14 @@ def _checks(figures: Figures) -> str:
             (
                 "two of nine generations cancelled",
                 f"{cancelled} cancelled, {values['completed']} completed, {failed} failed",
+            )
+        )
+    for figure in figures.all("continued"):
+        values = figure.values
+        rows.append(
+            (
+                f"an image of {values['family']}, again from its log",
+                f"{values['logged_steps']} steps logged; differs by {values['to_first']}",
             )
         )
     for figure in figures.all("memory"):

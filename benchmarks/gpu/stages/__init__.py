@@ -9,6 +9,7 @@ STAGES = tuple(
     for name, measure, expected_s, limit_s in (
         ("families", "correctness:compare_families", 40, 75),
         ("embedded", "correctness:check_embedded", 20, 45),
+        ("options", "options:check", 12, 40),
         ("memory", "correctness:exhaust_memory", 15, 40),
         ("card", "card:measure", 6, 20),
         ("sd15", "unet:SD15.eager", 25, 50),
@@ -24,6 +25,8 @@ STAGES = tuple(
         ("flux-served", "flux:served", 50, 90),
         ("encoders", "encoders:measure", 8, 25),
         ("flux-graphs", "flux:graphs", 25, 60),
+        ("sd15-options", "options:measure", 30, 60),
+        ("loading", "loading:measure", 25, 60),
     )
 )
 """All stages. Expected times and limits are seconds on an H100."""

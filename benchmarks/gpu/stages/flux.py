@@ -34,10 +34,15 @@ def eager(session: Session, recorder: Recorder) -> None:
     record_image(session, recorder, model, "eager", _LARGE_PX, _STEPS)
     record_usage(session, recorder, model, "eager", _SMALL_PX, _STEPS, 8)
     record_decodes(session, recorder, model, _LARGE_PX)
+    transformer = engine_access.pipeline_of(model).transformer
     for backend in _ATTENTION_BACKENDS:
         with recorder.attempt("attention", backend=backend):
-            engine_access.pipeline_of(model).transformer.set_attention_backend(backend)
+            transformer.set_attention_backend(backend)
             record_curve(session, recorder, model, backend, _LARGE_PX, (1,))
+    with recorder.attempt("fusion"):
+        transformer.set_attention_backend("native")
+        transformer.fuse_qkv_projections()
+        record_curve(session, recorder, model, "fused QKV", _LARGE_PX, (1,))
 
 
 def regional(session: Session, recorder: Recorder) -> None:

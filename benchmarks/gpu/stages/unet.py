@@ -22,7 +22,7 @@ class UnetStages:
     side_px: int
     steps: int
     widths: Sequence[int]
-    channels_last_widths: Sequence[int]
+    variant_widths: Sequence[int]
     turns: int
     """Forwards under the profiler, without acceleration."""
     graph_turns: int
@@ -39,7 +39,11 @@ class UnetStages:
         record_curve(session, recorder, model, "eager", self.side_px, self.widths)
         record_usage(session, recorder, model, "eager", self.side_px, self.steps, self.turns)
         record_decodes(session, recorder, model, self.side_px)
-        variant, widths = "channels_last", self.channels_last_widths
+        widths = self.variant_widths
+        with recorder.attempt("fusion"):
+            engine_access.pipeline_of(model).unet.fuse_qkv_projections()
+            record_curve(session, recorder, model, "fused QKV", self.side_px, widths)
+        variant = "channels_last"
         with recorder.attempt("load", variant=variant):
             model = engine_access.load(session, self.name, channels_last=True)
             record_curve(session, recorder, model, variant, self.side_px, widths)
@@ -81,7 +85,7 @@ SD15 = UnetStages(
     side_px=512,
     steps=30,
     widths=(1, 2, 4, 8, 16),
-    channels_last_widths=(1, 8),
+    variant_widths=(1, 8),
     turns=24,
     graph_turns=24,
     rounds=5,
@@ -94,7 +98,7 @@ SDXL = UnetStages(
     side_px=1024,
     steps=20,
     widths=(1, 2, 4, 8),
-    channels_last_widths=(1, 4),
+    variant_widths=(1, 4),
     turns=10,
     graph_turns=0,
     rounds=3,

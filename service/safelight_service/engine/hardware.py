@@ -38,15 +38,16 @@ def is_asynchronous(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-def make_event(device: torch.device) -> Event:
-    """Make a timed event for an asynchronous device."""
-    event: Event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+def make_event(device: torch.device, *, is_timed: bool = True) -> Event:
+    """Make an event for an asynchronous device: a timed one, or one whose waiters sleep."""
+    options = {"enable_timing": True} if is_timed else {"blocking": True}
+    event: Event = torch.cuda.Event(**options)  # type: ignore[no-untyped-call]
     return event
 
 
-def mark(device: torch.device) -> Event:
+def mark(device: torch.device, *, is_timed: bool = True) -> Event:
     """Record an event at the end of the current stream of a device."""
-    event = make_event(device)
+    event = make_event(device, is_timed=is_timed)
     event.record(torch.cuda.current_stream(device) if device.type == "cuda" else None)
     return event
 
@@ -79,7 +80,7 @@ def explain_absence(device: torch.device) -> str | None:
 
 def copy_to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Copy a host tensor without waiting for the device."""
-    if device.type != "cuda":
+    if not is_asynchronous(device):
         return tensor.to(device, copy=True)
     return pin(tensor).to(device, non_blocking=True)
 
@@ -92,15 +93,12 @@ def copy_to_host(
     Returns the contiguous copies, and a function that waits until they are complete, for any
     thread.
     """
-    if device.type != "cuda":
+    if not is_asynchronous(device):
         return [tensor.to("cpu", copy=True).contiguous() for tensor in tensors], lambda: None
     copies = [torch.empty(each.shape, dtype=each.dtype, pin_memory=True) for each in tensors]
     for copy, tensor in zip(copies, tensors, strict=True):
         copy.copy_(tensor, non_blocking=True)
-    # A blocking event lets the waiting thread sleep.
-    copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-    copied.record(torch.cuda.current_stream(device))
-    return copies, copied.synchronize
+    return copies, mark(device, is_timed=False).synchronize
 
 
 @contextlib.contextmanager

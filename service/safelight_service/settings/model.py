@@ -78,6 +78,9 @@ class AccelerationSettings(Table):
     channels_last: bool = Field(
         False, description="Channels-last memory layout for the convolutions of a UNet."
     )
+    vae_channels_last: bool = Field(
+        False, description="Channels-last memory layout for the convolutions of the VAE."
+    )
     vae_tiling: bool = Field(False, description="Decode large images in tiles, to save memory.")
     quantization: Literal["none", "int8", "fp8"] = Field(
         "none",

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
+from safelight_service.engine.hardware import copy_to_device
 from safelight_service.engine.lora.effects import Addition, Factors
 
 Hook: TypeAlias = Callable[[Any, tuple[Any, ...], Tensor], Tensor]
@@ -53,7 +54,7 @@ def hook_for_each(joined: Sequence[Factors | None], counts: Sequence[int]) -> Ho
     pairs = [each for each, _, count in affected for _ in range(count // share)]
     down, up = _stack(pairs)
     # Other rows must stay as they are, to the last bit.
-    index = None if len(rows) == row_count else torch.tensor(rows, device=down.device)
+    index = None if len(rows) == row_count else copy_to_device(torch.tensor(rows), down.device)
 
     def add(layer: Any, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
         [given] = inputs

@@ -22,6 +22,9 @@ _log = structlog.get_logger()
 _INDUCTOR_FOLDER = "TORCHINDUCTOR_CACHE_DIR"
 """Environment variable of torch's cache of compiled code."""
 
+_IMAGE_NDIM = 4
+"""Dimensions of the weights of convolutions of images; those of videos have one more."""
+
 _MASKLESS_BACKENDS = ("flash", "sage")
 """Parts of the names of attention backends that raise on any mask."""
 
@@ -51,6 +54,10 @@ def accelerate(pipeline: Any, settings: AccelerationSettings, device: torch.devi
         if name != "unet":
             raise _refusal(denoiser, "channels_last", "it has next to no convolutions")
         denoiser.to(memory_format=torch.channels_last)
+    if settings.vae_channels_last:
+        if any(weight.ndim > _IMAGE_NDIM for weight in pipeline.vae.parameters()):
+            raise _refusal(pipeline.vae, "vae_channels_last", "its convolutions are of videos")
+        pipeline.vae.to(memory_format=torch.channels_last)
     if settings.attention_backend is not None:
         _set_attention_backend(pipeline, denoiser, settings.attention_backend)
     if settings.vae_tiling:

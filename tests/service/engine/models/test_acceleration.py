@@ -42,6 +42,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
     ("family", "settings", "message"),
     [
         ("flux-dev", {"channels_last": True}, "no convolutions"),
+        ("qwen-image", {"vae_channels_last": True}, "of videos"),
         ("flux-dev", {"offload": "model"}, "other than the CPU"),
         ("flux-dev", {"attention_backend": "fast"}, "attention_backend = 'fast'"),
         ("qwen-image", {"attention_backend": "flash"}, "masks its text"),
@@ -67,9 +68,10 @@ def test_what_cannot_work_together_is_refused_at_start(other: dict[str, str]) ->
 
 def test_memory_layout_changes_no_more_than_rounding() -> None:
     plain, quick = make_pipeline("sd15"), make_pipeline("sd15")
-    settings = AccelerationSettings(channels_last=True)
+    settings = AccelerationSettings(channels_last=True, vae_channels_last=True)
     accelerate(quick, settings, CPU)
-    assert quick.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    for layer in (quick.unet.conv_in, quick.vae.decoder.conv_in):
+        assert layer.weight.is_contiguous(memory_format=torch.channels_last)
     assert difference(draw(reload(plain)), draw(reload(quick))) <= 1
 
 
