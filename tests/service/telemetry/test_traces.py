@@ -268,9 +268,9 @@ def test_the_shape_of_a_join_by_the_id(traced: Traced) -> None:
 
 def test_the_shape_of_a_join_by_the_seed(traced: Traced) -> None:
     first, second, seed = new_trace(), new_trace(), secrets.randbits(30)
-    leading = traced.generate(first, seed=seed, num_inference_steps=10)
+    leading = traced.generate(first, seed=seed, num_inference_steps=100)
     assert any(each.event.HasField("progress") for each in leading)
-    list(traced.generate(second, seed=seed, num_inference_steps=10))
+    list(traced.generate(second, seed=seed, num_inference_steps=100))
     list(leading)
     spans = traced.receiver.wait_for_trace(second, GENERATE)
     assert shape(spans) == [f"{GENERATE} OK", f"  {GENERATION} completed", "  send"]
