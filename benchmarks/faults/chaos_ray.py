@@ -15,18 +15,18 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from safelight_service.settings import Settings
-
 from benchmarks.faults.callers import judge, make, make_undisturbed
 from benchmarks.faults.entry import RestartingEnvoy, faults_of, shared_faults
 from benchmarks.faults.fault_loop import Fault, FaultLoop
 from benchmarks.harness.report import write_report
+from safelight_service.settings import Settings
 from support.fleet.ray_cluster import RayCluster, deploy_engines, make_pool, run_ray
 from support.fleet.ray_processes import Engines, RayNode
-from support.fleet.replica import Replica, open_replicas
+from support.fleet.replica import open_replicas
 from support.redis_server import RedisServer, open_redis_server
 
 STEPS = 100
+ENGINES = 2
 
 
 def main() -> None:
@@ -63,7 +63,7 @@ def run(count: int, seed: int, recovery: dict[str, Any] | None) -> dict[str, Any
             node = RayNode(address)
             node.start()
             try:
-                with deploy_engines(address, settings, make_pool(2)) as cluster:
+                with deploy_engines(address, settings, make_pool(ENGINES)) as cluster:
                     return measure(Path(folder), cluster, node, redis, count, seed)
             finally:
                 node.kill()
@@ -73,11 +73,16 @@ def measure(
     folder: Path, cluster: RayCluster, node: RayNode, redis: RedisServer, count: int, seed: int
 ) -> dict[str, Any]:
     """Make `count` generations among faults."""
-    engines = Engines(cluster, random.Random(seed))
+    engines = Engines(cluster, ENGINES, random.Random(seed))
+
+    def rejoin() -> None:
+        node.start()
+        engines.wait()
+
     engine_faults = [
-        *[Fault("kill_engine", engines.kill, lambda: None, 0, 0)] * 2,
+        *[Fault("kill_engine", engines.kill, engines.wait, 0, 0)] * 2,
         *[Fault("freeze_engine", engines.freeze, engines.thaw, 0.5, 12)] * 2,
-        Fault("kill_node", node.kill, node.start, 0, 5),
+        Fault("kill_node", node.kill, rejoin, 0, 5),
     ]
     with (
         open_replicas(2, **settings_of_fronts(cluster, redis)) as fronts,

@@ -1,15 +1,19 @@
-"""Ray processes: a further node of a cluster on this machine, and its engines, to kill and freeze."""
+"""Ray processes: a further node of a local cluster, and its engines, to kill and freeze."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from support.fleet.ray_cluster import RayCluster
+
+START_S = 120.0
+"""Longest wait for engines that start."""
 
 
 class RayNode:
@@ -44,16 +48,13 @@ class RayNode:
 class Engines:
     """The engines of a cluster, wherever they run."""
 
-    def __init__(self, cluster: RayCluster, rng: Any) -> None:
-        """`rng` chooses among them."""
+    def __init__(self, cluster: RayCluster, count: int, rng: random.Random) -> None:
+        """`count` is how many the cluster has, and `rng` chooses among them."""
+        self._cluster = cluster
+        self._count = count
         self._title = f"ray::ServeReplica:{cluster.application}:"
         self._rng = rng
         self._frozen: list[int] = []
-
-    @property
-    def process_ids(self) -> list[int]:
-        """Processes of all engines, those that start included."""
-        return [process for process, title in _titles() if title.startswith(self._title)]
 
     def kill(self) -> None:
         """Kill one."""
@@ -64,12 +65,28 @@ class Engines:
         self._frozen = self._signal_one(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Continue the frozen one, unless Serve has replaced it."""
+        """Continue the frozen one, unless Serve has replaced it; return when all answer."""
         for process in self._frozen:
             _signal(process, signal.SIGCONT)
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait until all engines answer.
+
+        Raises:
+            TimeoutError: they have not in two minutes.
+        """
+        give_up_at = time.monotonic() + START_S
+        while time.monotonic() < give_up_at:
+            with suppress(Exception):  # of Ray, for one that has died
+                if len(self._cluster.list_processes()) == self._count:
+                    return
+            time.sleep(0.2)
+        raise TimeoutError("the engines have not come back")
 
     def _signal_one(self, number: int) -> list[int]:
-        chosen = self._rng.sample(self.process_ids, k=min(1, len(self.process_ids)))
+        engines = [process for process, title in _titles() if title.startswith(self._title)]
+        chosen = self._rng.sample(engines, k=min(1, len(engines)))
         for process in chosen:
             _signal(process, number)
         return chosen

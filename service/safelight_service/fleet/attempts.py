@@ -41,6 +41,8 @@ class Patience:
     """Pause before the second attempt; doubles with each further one."""
     describe_every_s: float = 2.0
     """Interval between two looks at the models."""
+    heartbeat_s: float = 5.0
+    """Interval of the events of a call that waits for a host."""
 
 
 async def call_hosts(

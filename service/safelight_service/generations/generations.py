@@ -211,7 +211,10 @@ class Generations:
     def _leave_alone(self, generation: Generation) -> None:
         """Cancel a generation without watchers, now or after its linger time."""
         if generation.request.linger_s <= 0:
-            self._end(generation, GenerationCancelledError())  # its callers may call again
+            if generation.is_late:
+                self._cancel(generation)
+            else:
+                self._end(generation, GenerationCancelledError())  # its callers may call again
             return
         generation.set_timer(generation.request.linger_s, self._time_out)
         self._note_watchers(generation)
@@ -236,6 +239,8 @@ class Generations:
 
     async def _find_outcome(self, execution: Execution) -> Completed | SafelightError | None:
         """Return the outcome of an execution; None if another one has taken it over."""
+        # Runs before the limit's own timer, which is set later.
+        noting = asyncio.get_running_loop().call_later(self._settings.max_s, execution.note_over)
         try:
             async with asyncio.timeout(self._settings.max_s) as limit:
                 return await self._source.get(execution)
@@ -247,6 +252,8 @@ class Generations:
                 raise  # its generations have ended already
             is_late = isinstance(fault, TimeoutError) and limit.expired()
             return TimeLimitError(self._settings.max_s) if is_late else report_fault(fault)
+        finally:
+            noting.cancel()
 
     def _launch(self, generation: Generation) -> None:
         """Start an execution for a generation."""

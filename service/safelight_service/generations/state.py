@@ -34,6 +34,11 @@ if TYPE_CHECKING:
     from safelight_service.generations.execution import Execution
 
 
+_LATE_S = 0.5
+"""A call that ends so long before its deadline may have ended by it; clients' clocks begin earlier.
+"""
+
+
 class State(enum.Enum):
     """State of a generation."""
 
@@ -101,6 +106,15 @@ class Generation:
     def present(self) -> tuple[Event, ...]:
         """Events that describe its present state to a new watcher."""
         return tuple(self._present.values())
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the deadline of its only call passes about now, so that nobody calls again."""
+        deadline_at = self.request.deadline_at
+        if deadline_at is None or self.execution is None:
+            return False
+        is_joined = self.execution.timeline.joined_at is not None
+        return not is_joined and time.monotonic() > deadline_at - _LATE_S
 
     def join(self) -> Subscription:
         """Return the subscription of a new watcher: the present state, then further events."""

@@ -68,6 +68,29 @@ def test_a_host_knows_whether_a_run_may_be_continued(
     with_host(act)
 
 
+class SlowlyNotingPool(InMemoryPool):
+    """Notes a cancel only once its stream has closed."""
+
+    async def note_cancelled(self, run_id: str) -> None:
+        """Note it late."""
+        host = self.wires[0].host
+        await become(lambda: not host.runs)
+        host.note_cancelled(run_id)
+
+
+def test_a_cancel_does_not_wait_for_its_note() -> None:
+    async def main() -> None:
+        wire = Wire("a", SleepingEngine())
+        front = RemoteBackend({MODEL: SlowlyNotingPool(wire)}, MODEL, Patience())
+        async with asyncio.timeout(20):
+            running = await begin(front, LONG, Progress)
+            (run,) = wire.host.runs
+            await cancel(running)
+        assert run.timeline.cancelled_at is not None
+
+    asyncio.run(main())
+
+
 async def count_calls(silence_s: float, *, is_front_paused: bool) -> int:
     """Return how often a front calls a host that is silent for longer than `silence_s`."""
     calls = 0

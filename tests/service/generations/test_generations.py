@@ -1,6 +1,7 @@
 """The life of generations, on an engine that follows a script."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -465,24 +466,44 @@ def test_cancelling_reaches_all_watchers_and_can_be_repeated() -> None:
 
 
 @pytest.mark.parametrize(
-    ("end", "is_over"), [("cancel", True), ("linger", True), ("leave", False), ("close", False)]
+    ("end", "is_over"),
+    [
+        ("cancel", True),
+        ("linger", True),
+        ("deadline", True),
+        ("time limit", True),
+        ("leave", False),
+        ("leave early", False),
+        ("leave another's", False),
+        ("close", False),
+    ],
 )
 def test_the_engine_knows_which_work_nobody_will_continue(end: str, is_over: bool) -> None:
     """A caller that has lost its connection, or its service, calls again."""
+    left_s = {"deadline": 0.1, "leave another's": 0.1, "leave early": 100.0}.get(end)
 
     async def act(scene: Scene) -> None:
-        watcher = await scene.generate(linger_s=0.001 if end == "linger" else 0)
+        watcher = await scene.generate(
+            linger_s=0.001 if end == "linger" else 0,
+            deadline_at=None if left_s is None else time.monotonic() + left_s,
+        )
         match end:
             case "cancel":
                 scene.generations.cancel("a")
             case "close":
                 await scene.generations.close()
+            case "leave another's":
+                other = await scene.watch()
+                await watcher.leave()
+                await other.leave()
+            case "time limit":
+                pass
             case _:
                 await watcher.leave()
         await scene.engine.has_ended.wait()
         assert (scene.engine.timelines["a"].cancelled_at is not None) == is_over
 
-    play(act)
+    play(act, max_s=1e-3 if end == "time limit" else 3600)
 
 
 def test_a_failure_reaches_watchers_and_an_equal_request_restarts_it() -> None:
