@@ -666,8 +666,8 @@ export const GenerationQueuedSchema: GenMessage<GenerationQueued> = /*@__PURE__*
   messageDesc(file_safelight_v1_text_to_image, 16);
 
 /**
- * The generation's model, or one of its adapters, is loading. Repeated as a
- * sign of life.
+ * The generation's model, or one of its adapters, is loading, or no engine has
+ * taken the generation yet. Repeated as a sign of life.
  *
  * @generated from message safelight.v1.ModelLoading
  */
@@ -688,7 +688,7 @@ export type ModelLoading = Message<"safelight.v1.ModelLoading"> & {
   fraction?: number | undefined;
 
   /**
-   * Time since loading began.
+   * Time since loading began, or the generation, where no engine has it.
    *
    * @generated from field: google.protobuf.Duration elapsed = 3;
    */
