@@ -27,6 +27,8 @@ from support.redis_server import RedisServer, open_redis_server
 
 STEPS = 100
 ENGINES = 2
+MODES: dict[str, dict[str, Any] | None] = {"without_recovery": None, "with_recovery": {}}
+"""The table `recovery` of each run."""
 
 
 def main() -> None:
@@ -38,7 +40,7 @@ def main() -> None:
     arguments = parser.parse_args()
     count = 12 if arguments.rehearse else arguments.generations
     figures = {}
-    for name, recovery in {"without_recovery": None, "with_recovery": {}}.items():
+    for name, recovery in MODES.items():
         figures[name] = run(count, arguments.seed, recovery)
         print(name, figures[name], flush=True)
     if not arguments.rehearse:
