@@ -23,8 +23,10 @@ from safelight_service.core.events import (
     Completed,
     Event,
     Image,
+    ModelLoading,
     Preview,
     Progress,
+    Queued,
     Restarted,
 )
 from safelight_service.core.request import GenerationRequest
@@ -106,6 +108,14 @@ class Generation:
     def present(self) -> tuple[Event, ...]:
         """Events that describe its present state to a new watcher."""
         return tuple(self._present.values())
+
+    @property
+    def sign_of_life(self) -> Event | None:
+        """The latest event that may be repeated; None before it waits or makes steps."""
+        waits = [
+            each for each in self.present if isinstance(each, ModelLoading | Queued | Progress)
+        ]
+        return waits[-1] if waits else None
 
     @property
     def is_late(self) -> bool:
