@@ -9,19 +9,14 @@ from safelight import AsyncClient, Completed
 
 from benchmarks.fleet.callers import call_apart
 from benchmarks.fleet.goals import Goal, percentile
+from benchmarks.fleet.mixed_sizes import CALLERS, ENGINES, LOAD, SIZES, STEPS
 from support.fleet.merging_engine import make_merging_engine
 from support.fleet.processes import run_front
 from support.fleet.ray_cluster import deploy_engines, make_pool
 from support.fleet.round_robin import ROUTER as ROUND_ROBIN
 from support.fleet.sleeping_engine import sleeping_settings
 
-ENGINES = 3
-SIZES = ((256, 256), (384, 168), (168, 384), (320, 208), (208, 320), (296, 224))
-"""Sizes of about as many pixels."""
-STEPS = 20
-SECONDS = 40.0
-CALLERS = 36
-LOAD = 0.7
+SECONDS = 100.0
 OURS = "Safelight's"
 ROUTERS = {
     OURS: "",
@@ -66,7 +61,7 @@ async def _find_capacity(target: str) -> float:
 
     async def call(client: AsyncClient) -> None:
         nonlocal ended
-        while time.monotonic() < begun_at + SECONDS / 3:
+        while time.monotonic() < begun_at + SECONDS / 6:
             await _generate(client, sizes.choice(SIZES))
             ended += 1
 

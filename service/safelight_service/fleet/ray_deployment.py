@@ -4,6 +4,7 @@
 arguments `config`, the path of the TOML file, and `pool`, the name of a pool.
 """
 
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,7 @@ def make_remote_backend(settings: Settings) -> RemoteBackend:
     from safelight_service.fleet.ray_pool import RayPool
 
     connect(settings.ray)
+    _join_logs()
     pools = {}
     for pool in settings.ray.pools:
         handle = _find_handle(settings.ray, application_of(settings.ray, pool))
@@ -152,6 +154,14 @@ def make_remote_backend(settings: Settings) -> RemoteBackend:
     )
     default_model = settings.default_model or settings.models[0].name
     return RemoteBackend(pools, default_model, patience)
+
+
+def _join_logs() -> None:
+    """Log Serve's warnings as those of other libraries; it has a handler and format of its own."""
+    logger = logging.getLogger("ray.serve")
+    logger.handlers.clear()
+    logger.propagate = True
+    logger.setLevel(logging.NOTSET)
 
 
 def _find_handle(settings: RaySettings, application: str) -> DeploymentHandle[Any]:

@@ -235,6 +235,17 @@ def test_a_cluster_that_does_not_answer_is_an_error() -> None:
             assert command.returncode == 1
 
 
+def test_serve_logs_like_other_libraries(
+    ray_cluster: RayCluster,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    make_remote_backend(ray_cluster.settings)
+    logging.getLogger("ray.serve").warning("a replica is slow")
+    assert caplog.messages == ["a replica is slow"]
+    assert capsys.readouterr().err == ""
+
+
 def test_a_trace_goes_on_in_the_engine(
     ray_cluster: RayCluster,
     receiver: Receiver,
