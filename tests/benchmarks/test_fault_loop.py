@@ -16,11 +16,11 @@ def test_a_fault_that_fails_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> Non
 
     def fail() -> None:
         has_begun.set()
-        raise OSError
+        raise RuntimeError("broken")
 
     began_at = time.monotonic()
     faults = FaultLoop(0, [Fault("fail", fail, fail, 0, 0)])
-    with pytest.raises(OSError), faults.running():
+    with pytest.raises(RuntimeError, match="broken"), faults.running():
         assert has_begun.wait(20)
     assert faults.counts == {"fail": 1}
     assert faults.has_met(began_at, time.monotonic())
