@@ -297,7 +297,7 @@ def run_waiting_server(everybody: threading.Barrier) -> Iterator[tuple[grpc.Serv
         everybody.wait(20)
         return request
 
-    method = grpc.unary_unary_rpc_method_handler(answer)
+    method: Any = grpc.unary_unary_rpc_method_handler(answer)
     handler = grpc.method_handlers_generic_handler(SERVICE[1:], {"GetModel": method})
     server = grpc.server(ThreadPoolExecutor(everybody.parties + 1))
     server.add_generic_rpc_handlers((handler,))
@@ -320,9 +320,9 @@ def test_all_calls_that_a_dead_replica_misses_wait_at_another_one(tmp_path: Path
         grpc.insecure_channel(envoy.address) as channel,
     ):
         dead.stop(0).wait()
-        call = channel.unary_unary(f"{SERVICE}/GetModel")
+        get_model: Any = channel.unary_unary(f"{SERVICE}/GetModel")
         calls = [
-            call.future(b"", timeout=20, metadata=(("x-generation-id", f"g{number}"),))
+            get_model.future(b"", timeout=20, metadata=(("x-generation-id", f"g{number}"),))
             for number in range(everybody.parties)
         ]
         assert [each.result() for each in calls] == [b""] * everybody.parties
