@@ -28,7 +28,7 @@ class Made:
         self.seed = seed
         self.began_at = self.ended_at = time.monotonic()
         self.silence_s = 0.0
-        """Longest time without an event."""
+        """Longest time without an event; clients hide steps that are made again."""
         self.restart_count = 0
         self.sha256 = ""
         self.error = ""
@@ -119,6 +119,6 @@ def judge(
         "internal_errors": internal,
         "faults": dict(faults.counts),
         "longest_s": round(max(each.ended_at - each.began_at for each in made), 1),
-        "longest_silence_s": round(max(each.silence_s for each in made), 1),
+        "longest_without_a_new_event_s": round(max(each.silence_s for each in made), 1),
         "is_intact": not wrong and not needless and not internal,
     }
