@@ -68,8 +68,8 @@ def serve(
 ) -> None:
     """Serve text-to-image models over gRPC.
 
-    The TOML file or SAFELIGHT_... environment variables can set everything else. Options
-    take precedence over variables, and variables over the file.
+    The TOML file or SAFELIGHT_... environment variables can set everything
+    else. Options take precedence over variables, and variables over the file.
     """
     if context.invoked_subcommand is not None:
         return
@@ -130,8 +130,8 @@ def dev_certificate(
 ) -> None:
     """Create a certificate for development, which no one trusts.
 
-    Writes certificate.pem, private_key.pem and authority.pem, and prints the settings that use
-    them.
+    Writes certificate.pem, private_key.pem and authority.pem, and prints the
+    settings that use them.
     """
     try:
         from safelight_service.provenance import dev_certificate as files
@@ -166,8 +166,8 @@ def calibrate(
 ) -> None:
     """Measure which steps of a model can be reused at the least cost.
 
-    Takes as many images as there are steps, for each prompt. The service reads the result when it
-    loads the model.
+    Takes as many images as there are steps, for each prompt. The service reads
+    the result when it loads the model.
     """
     try:
         settings = load_settings({}, config)
@@ -193,8 +193,9 @@ def token(
 ) -> None:
     """Create a token.
 
-    Prints the token to standard error, and its entry for the tokens file to standard output.
-    The entry holds only a digest, so the token cannot be shown again.
+    Prints the token to standard error, and its entry for the tokens file to
+    standard output. The entry holds only a digest, so the token cannot be shown
+    again.
     """
     secret = secrets.token_urlsafe(_TOKEN_BYTES)
     try:

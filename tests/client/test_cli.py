@@ -244,8 +244,14 @@ def test_busy_service_exits_3_and_says_when_to_come_back(
             ),
             "--guidance-scale: takes: --steps",
         ),
+        (
+            errors.InvalidRequestError(
+                [errors.FieldViolation("adapters[1].name", "must be one of ink, oil")]
+            ),
+            "--adapter number 2: must be one of ink, oil",
+        ),
     ],
-    ids=["loading", "token", "parameters"],
+    ids=["loading", "token", "parameters", "adapters"],
 )
 def test_advice_of_the_service_names_options(
     scripted: ScriptedService, cli: Cli, error: errors.SafelightError, message: str

@@ -4,6 +4,7 @@ import json
 import subprocess
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +190,7 @@ def test_what_the_service_writes_by_default_is_in_a_volume(
     deployment = find(example("minimal"), "Deployment", "test-safelight-service")
     pod = deployment["spec"]["template"]["spec"]
     [container] = pod["containers"]
-    variables = {each["name"]: each["value"] for each in container["env"]}
+    variables = {each["name"]: each.get("value", "") for each in container["env"]}
     monkeypatch.setenv("HOME", variables["HOME"])
     settings = load_settings(config_file=file)
     written = {settings.compile_cache, settings.batching.profiles_file, settings.cache.folder}
@@ -252,6 +253,71 @@ def test_replicas_of_a_fleet_advertise_their_addresses() -> None:
     assert names.index("POD_IP") < names.index("SAFELIGHT_FLEET__ADVERTISE")
     assert ("SAFELIGHT_FLEET__ADVERTISE", "$(POD_IP):50051") in variables
     assert ("SAFELIGHT_FLEET__REDIS_URL", "redis://test-safelight-redis:6379/0") in variables
+
+
+UNUSUAL = """
+nameOverride: x
+serviceAccount: {create: false}
+config: {allow_anonymous: true}
+envoy: {enabled: false}
+service:
+  ownBalancer: true
+  replicas: 2
+  topologySpreadConstraints:
+    - {maxSkew: 1, topologyKey: zone, whenUnsatisfiable: DoNotSchedule}
+    - maxSkew: 1
+      topologyKey: zone
+      whenUnsatisfiable: DoNotSchedule
+      labelSelector: {matchLabels: {a: b}}
+metrics: {serviceMonitor: {enabled: true}}
+networkPolicy: {callers: [{ipBlock: {cidr: 10.0.0.0/8}}]}
+"""
+
+
+@cache
+def unusual() -> list[Manifest]:
+    """Render all of the values above at once, since each rendering takes time."""
+    return render(values=UNUSUAL)
+
+
+@needs_helm
+def test_pods_of_a_part_are_spread_by_constraints_that_select_none() -> None:
+    service = find(unusual(), "Deployment", "test-x-service")["spec"]
+    constraints = service["template"]["spec"]["topologySpreadConstraints"]
+    selectors = [each["labelSelector"] for each in constraints]
+    assert selectors == [service["selector"], {"matchLabels": {"a": "b"}}]
+
+
+@needs_helm
+def test_replicas_on_cpus_compute_with_the_cores_that_they_request() -> None:
+    threads = {"resourceFieldRef": {"resource": "requests.cpu"}}
+    on_cpus = find(unusual(), "Deployment", "test-x-service")
+    on_gpus = find(example("gpu-redis-keda"), "Deployment", "test-safelight-service")
+    for deployment, is_set in ((on_cpus, True), (on_gpus, False)):
+        [container] = deployment["spec"]["template"]["spec"]["containers"]
+        variable = {"name": "SAFELIGHT_TORCH_THREADS", "valueFrom": threads}
+        assert (variable in container["env"]) is is_set
+
+
+@needs_helm
+def test_replicas_behind_another_balancer_reach_each_other() -> None:
+    policy = find(unusual(), "NetworkPolicy", "test-x-service")["spec"]
+    selector = find(unusual(), "Deployment", "test-x-service")["spec"]["selector"]
+    assert {"podSelector": selector} in policy["ingress"][0]["from"]
+
+
+@needs_helm
+def test_without_a_service_account_pods_have_that_of_the_namespace() -> None:
+    for _, pod in pods_of(unusual()):
+        assert pod["serviceAccountName"] == "default"
+
+
+@needs_helm
+def test_scrapes_have_the_job_of_the_alerts_under_any_name() -> None:
+    monitor = find(unusual(), "ServiceMonitor", "test-x-service")
+    replicas = find(unusual(), "Service", "test-x-replicas")
+    job = replicas["metadata"]["labels"][monitor["spec"]["jobLabel"]]
+    assert f'up{{job="{job}"}}' in (ROOT / "deploy/observability/alerts.yaml").read_text()
 
 
 @needs_helm

@@ -90,6 +90,11 @@ def test_replicas_are_chosen_by_the_id_of_the_generation_and_by_health() -> None
         assert route["hash_policy"] == [{"header": {"header_name": "x-generation-id"}}]
 
 
+def test_the_service_receives_the_addresses_of_callers() -> None:
+    [chain] = read_config("minimal")["listeners"][0]["filter_chains"]
+    assert chain["filters"][0]["typed_config"]["use_remote_address"] is True
+
+
 def test_routes_and_retries_are_those_of_the_repository() -> None:
     ours = YAML(typ="safe").load(ROOT / "deploy" / "envoy.yaml")["static_resources"]
     charts = read_config("everything")

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -72,7 +73,10 @@ def _unknown_route(state: AppState) -> Callable[[Request, Exception], Awaitable[
         message = f"no route matches {request.method} {path!r}"
         proxied = state.dialects.proxy_at(path.rstrip("/"))
         dialect = proxied or state.dialects.dialect_at(path)
-        if proxied is not None and proxied.proxy is not None:
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            allowed = (error.headers or {}).get("Allow", "another method")
+            message = f"{path!r} takes {allowed}, not {request.method}"
+        elif proxied is not None and proxied.proxy is not None:
             message += f"; {proxied.proxy.header} must be a URL at {', '.join(proxied.hosts)}"
         elif dialect is not None:
             root = f"/{path.split('/')[1]}/"

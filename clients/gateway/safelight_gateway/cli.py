@@ -62,8 +62,9 @@ def serve(
 ) -> None:
     """Serve the text-to-image APIs of other providers in front of a Safelight service.
 
-    The TOML file or SAFELIGHT_GATEWAY_... environment variables can set everything else.
-    Options take precedence over variables, and variables over the file.
+    The TOML file or SAFELIGHT_GATEWAY_... environment variables can set
+    everything else. Options take precedence over variables, and variables over
+    the file.
     """
     given = {"listen": listen, "target": target, "root_path": root_path}
     try:

@@ -6,7 +6,7 @@ Checks every rule, so that the error lists all violations at once.
 import math
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from safelight_service.core.errors import FieldViolation, InvalidRequestError, quote
 from safelight_service.core.model import Capabilities
@@ -249,21 +249,23 @@ class _Resolver:
         if count > _MAX_ADAPTERS:
             self._refuse("adapters", f"must be at most {_MAX_ADAPTERS}, not {count}")
             return ()
+        names: set[str] = set()
         for index, use in enumerate(self._request.adapters):
             info, field = infos.get(use.name), f"adapters[{index}]"
             scale = info.default_scale if info and use.scale is None else use.scale
-            if info is None:
-                names = ", ".join(list(infos)[:_MAX_LISTED]) + ", ..." * (len(infos) > _MAX_LISTED)
-                self._refuse(f"{field}.name", f"must be one of {names}, not {quote(use.name)}")
-            elif use.name in resolved:
-                self._refuse(f"{field}.name", f"names {quote(use.name)} a second time")
+            if use.name in names:
+                self._refuse(f"{field}.name", "must not be that of an earlier adapter")
+            elif info is None:
+                # The status has room for one list and one quotation.
+                is_first = names <= infos.keys()
+                choice = _list_names(infos, use.name) if is_first else "the model's adapters"
+                self._refuse(f"{field}.name", f"must be one of {choice}")
             elif scale is None or not info.min_scale <= scale <= info.max_scale:
                 bounds = f"from {info.min_scale:g} to {info.max_scale:g}"
                 self._refuse(f"{field}.scale", f"must be {bounds}, not {scale:g}")
             else:
                 resolved[use.name] = ResolvedAdapter(use.name, scale)
-                continue
-            break  # the status has room for one violation of any length
+            names.add(use.name)
         return tuple(resolved.values())
 
     def _resolve_output(self) -> ResolvedOutput:
@@ -301,3 +303,9 @@ class _Resolver:
         if preview.interval_steps <= 0:
             return None
         return ResolvedPreview(preview.interval_steps, mime_type, side)
+
+
+def _list_names(names: Collection[str], instead: str) -> str:
+    """Return the names that are allowed, as many as a status has room for, and the other one."""
+    more = ", ..." if len(names) > _MAX_LISTED else ""
+    return f"{', '.join(list(names)[:_MAX_LISTED])}{more}, not {quote(instead)}"

@@ -1,6 +1,7 @@
 import math
 from dataclasses import asdict, replace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -415,15 +416,34 @@ def test_adapters_keep_their_order_and_take_their_default_scales() -> None:
     [
         (AdapterUse("oil", 1.1), "scale", "must be from -1 to 1, not 1.1"),
         (AdapterUse("oil", math.nan), "scale", "must be from -1 to 1, not nan"),
-        (AdapterUse("ink"), "name", "names 'ink' a second time"),
+        (AdapterUse("ink"), "name", "must not be that of an earlier adapter"),
         (AdapterUse("tar"), "name", "must be one of ink, oil, not 'tar'"),
     ],
 )
-def test_the_first_adapter_that_breaks_a_rule_is_refused_by_path(
+def test_an_adapter_that_breaks_a_rule_is_refused_by_path(
     use: AdapterUse, field: str, description: str
 ) -> None:
-    uses = (AdapterUse("ink"), use, AdapterUse("ash"))
+    uses = (AdapterUse("ink"), use)
     assert violations_of(WITH_ADAPTERS, adapters=uses) == {f"adapters[1].{field}": description}
+
+
+def test_all_bad_adapters_are_named_and_the_good_ones_listed_once() -> None:
+    uses = (AdapterUse("ink", 9.0), AdapterUse("tar"), AdapterUse("ash"), AdapterUse("ink"))
+    assert violations_of(WITH_ADAPTERS, adapters=uses) == {
+        "adapters[0].scale": "must be from 0 to 1.5, not 9",
+        "adapters[1].name": "must be one of ink, oil, not 'tar'",
+        "adapters[2].name": "must be one of the model's adapters",
+        "adapters[3].name": "must not be that of an earlier adapter",
+    }
+
+
+def test_however_many_adapters_are_bad_their_refusal_can_be_received() -> None:
+    uses = tuple(AdapterUse(f"{index}" + "\N{ARTIST PALETTE}" * 100) for index in range(16))
+    refused = violations_of(WITH_ADAPTERS, adapters=uses)
+    assert len(refused) == 16
+    # Once percent-encoded in the message, and once in the details; 8 KiB are allowed.
+    text = "; ".join(f"{field}: {description}" for field, description in refused.items())
+    assert len(quote(text)) + len(text.encode()) < 4096
 
 
 def test_adapters_of_a_model_without_any_are_refused() -> None:

@@ -107,4 +107,4 @@ def find_ignored(
 def _explain_unknown(name: str, known: Collection[str]) -> str:
     close = difflib.get_close_matches(name[:_MAX_LENGTH], sorted(known), n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
-    return f"is no field that this API has here{hint}"
+    return f"is not a field of this API{hint}"

@@ -64,6 +64,7 @@ _ARGUMENTS = {
 _PARAMETERS = re.compile(
     r"\b(num_inference_steps|guidance_scale|negative_prompt|step_reuse|image_count)\b"
 )
+_ADAPTER = re.compile(r"adapters\[(\d+)\]")
 _HTTP_SERVER = re.compile(r"http1\.x server|Expected SETTINGS frame")
 
 
@@ -113,6 +114,8 @@ def _explain(error: SafelightError) -> str:
 
 def _argument(field: str) -> str:
     """Return the argument for a field of the contract."""
+    if adapter := _ADAPTER.match(field):
+        return f"--adapter number {int(adapter[1]) + 1}"
     name = field.removeprefix("parameters.")
     return _ARGUMENTS.get(name, f"--{name.replace('_', '-')}")
 

@@ -38,7 +38,7 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- end -}}
 
 {{- define "safelight.serviceAccountName" -}}
-{{- default (include "safelight.fullname" .) .Values.serviceAccount.name -}}
+{{- default (ternary (include "safelight.fullname" .) "default" .Values.serviceAccount.create) .Values.serviceAccount.name -}}
 {{- end -}}
 
 {{/* Name that Envoy resolves to the addresses of all ready replicas. */}}

@@ -41,15 +41,14 @@ tolerations: {{- toYaml . | nindent 2 }}
 {{- with $values.affinity }}
 affinity: {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- $constraints := $values.topologySpreadConstraints -}}
+{{- if not $constraints -}}
+{{- $constraints = list (dict "maxSkew" 1 "topologyKey" "kubernetes.io/hostname" "whenUnsatisfiable" "ScheduleAnyway") -}}
+{{- end -}}
+{{- $pods := dict "matchLabels" (include "safelight.selector" (list (index . 0) (index . 1)) | fromYaml) }}
 topologySpreadConstraints:
-{{- if $values.topologySpreadConstraints }}
-{{- toYaml $values.topologySpreadConstraints | nindent 2 }}
-{{- else }}
-  - maxSkew: 1
-    topologyKey: kubernetes.io/hostname
-    whenUnsatisfiable: ScheduleAnyway
-    labelSelector:
-      matchLabels: {{- include "safelight.selector" (list (index . 0) (index . 1)) | nindent 8 }}
+{{- range $constraints }}
+  - {{- ternary . (merge (dict "labelSelector" $pods) .) (hasKey . "labelSelector") | toYaml | nindent 4 }}
 {{- end }}
 {{- end -}}
 
@@ -74,6 +73,7 @@ kind: PodDisruptionBudget
 metadata: {{- include "safelight.metadata" (list $root (index . 1) (index . 2) dict) | nindent 2 }}
 spec:
   maxUnavailable: {{ (index . 3).maxUnavailable }}
+  unhealthyPodEvictionPolicy: AlwaysAllow # or replicas that cannot start would keep nodes from draining
   selector:
     matchLabels: {{- include "safelight.selector" (list $root (index . 1)) | nindent 6 }}
 {{- end -}}
