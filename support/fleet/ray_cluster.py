@@ -73,14 +73,17 @@ class RayCluster:
 
 
 @contextmanager
-def run_ray(environment: Mapping[str, str] | None = None) -> Iterator[str]:
-    """Run Ray, whose processes have further variables; yield its address."""
+def run_ray(environment: Mapping[str, str] | None = None, folder: str = "") -> Iterator[str]:
+    """Run Ray, whose processes have further variables; yield its address.
+
+    `folder` is for its files; a temporary one by default.
+    """
     import ray
     from ray import serve
 
     from safelight_service.fleet.ray_connection import NAMESPACE
 
-    with tempfile.TemporaryDirectory(prefix="ray") as folder:
+    with tempfile.TemporaryDirectory(prefix="ray") as temporary:
         options: dict[str, Any] = {
             "num_cpus": 2,
             "include_dashboard": False,
@@ -88,7 +91,7 @@ def run_ray(environment: Mapping[str, str] | None = None) -> Iterator[str]:
             "configure_logging": False,
             "object_store_memory": 100_000_000,
             "namespace": NAMESPACE,
-            "_temp_dir": folder,
+            "_temp_dir": folder or temporary,
         }
         for name, value in (environment or {}).items():
             os.environ[name] = value

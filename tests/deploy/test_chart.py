@@ -380,7 +380,7 @@ IMPOSSIBLE = {
         "{config: {grace_s: 90.5}, service: {terminationGracePeriodSeconds: 100}}"
     ),
     "must exceed gateway.config.grace_s": "gateway: {terminationGracePeriodSeconds: 10}",
-    "after which Envoy cuts silent streams": "config: {heartbeat_s: 60}",
+    "as Envoy cuts streams that are silent": "config: {heartbeat_s: 50}",
     "config.cache.folder (/data) is not in a writable": "config: {cache: {folder: /data}}",
     "config.compile_cache (/tmpx) is not in a": "config: {compile_cache: /tmpx}",
     "m is on cuda, but service.gpu.count is 0": (

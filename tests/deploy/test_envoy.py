@@ -7,8 +7,10 @@ import re
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any
 import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health, health_pb2_grpc
 from safelight import Client, Completed, Progress
 from safelight.v1 import text_to_image_pb2 as pb
 from safelight.v1 import text_to_image_pb2_grpc as pb_grpc
@@ -322,6 +325,46 @@ def test_no_call_about_a_generation_meets_a_killed_replica_only(
         for number in range(CALLS):
             stub.GetModel(pb.GetModelRequest(), metadata=(("x-generation-id", str(number)),))
         assert envoy.count("cluster.safelight.upstream_rq_retry_success") > CALLS / 4
+
+
+@contextmanager
+def run_waiting_server(everybody: threading.Barrier) -> Iterator[tuple[grpc.Server, str]]:
+    """Run a healthy server whose calls wait for each other; yield it and its address."""
+
+    def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
+        everybody.wait(20)
+        return request
+
+    method: Any = grpc.unary_unary_rpc_method_handler(answer)
+    handler = grpc.method_handlers_generic_handler(SERVICE[1:], {"GetModel": method})
+    server = grpc.server(ThreadPoolExecutor(everybody.parties + 1))
+    server.add_generic_rpc_handlers((handler,))
+    health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield server, f"127.0.0.1:{port}"
+    finally:
+        server.stop(0).wait()
+
+
+def test_all_calls_that_a_dead_replica_misses_wait_at_another_one(tmp_path: Path) -> None:
+    """A retried call counts as a retry until its first message, and Envoy limits those to three."""
+    everybody = threading.Barrier(20)
+    with (
+        run_waiting_server(everybody) as (_, alive),
+        run_waiting_server(everybody) as (dead, address),
+        run_envoy(tmp_path, alive, address) as envoy,
+        grpc.insecure_channel(envoy.address) as channel,
+    ):
+        dead.stop(0).wait()
+        get_model: Any = channel.unary_unary(f"{SERVICE}/GetModel")
+        calls = [
+            get_model.future(b"", timeout=20, metadata=(("x-generation-id", f"g{number}"),))
+            for number in range(everybody.parties)
+        ]
+        assert [each.result() for each in calls] == [b""] * everybody.parties
+        assert envoy.count("cluster.safelight.upstream_rq_retry_success") > 3
 
 
 def test_cuts_behind_envoy_cost_neither_the_image_nor_a_second_generation(

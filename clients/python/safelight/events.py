@@ -47,12 +47,12 @@ class GenerationOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelLoading:
-    """The model of the generation is being loaded.
+    """The model of the generation is being loaded, or no engine has the generation yet.
 
     Attributes:
         model: Name of the model.
         fraction: Completed share, in [0, 1]; None on the first load of the model.
-        elapsed_s: Seconds since loading began.
+        elapsed_s: Seconds since loading began, or the generation, where no engine has it.
     """
 
     model: str

@@ -244,11 +244,12 @@ class Engine:
         try:
             return await self._run(prepared, on_event, log)
         except (asyncio.CancelledError, StoppingError, DeviceLostError, QueueFullError):
-            # Otherwise it may be called again, perhaps on another engine.
-            is_over = prepared.timeline.cancelled_at is not None
+            is_over = False  # it may be called again, perhaps on another engine
             raise
         finally:
             log.end(is_over=is_over)
+            if not is_over:
+                log.remove_when_cancelled(prepared.timeline)
 
     async def _open_log(self, prepared: LocalPrepared) -> RunLog | None:
         if self._logs is None or not prepared.run_key:

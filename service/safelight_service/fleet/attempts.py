@@ -25,6 +25,10 @@ _log = structlog.get_logger()
 _ELSEWHERE = (StoppingError, DeviceLostError)
 """Errors that another host may not have."""
 
+_AT_WORK, _WAITING = 3, 1
+"""Costs of a lost host in thirds of an attempt. A call that waits has hardly killed its host, but
+one that had just begun looks the same."""
+
 _SILENCES = 5
 """Waits, one after another, in which a host has to be silent to be lost."""
 
@@ -36,11 +40,13 @@ class Patience:
     silence_s: float = 5.0
     """A stream without a frame for so long is lost; hosts send a sign of life each second."""
     attempts: int = 5
-    """Hosts that a call tries."""
+    """Hosts that a call tries; those that are lost while it waits in their queues count less."""
     pause_s: float = 0.1
     """Pause before the second attempt; doubles with each further one."""
     describe_every_s: float = 2.0
     """Interval between two looks at the models."""
+    heartbeat_s: float = 5.0
+    """Interval of the events of a call that waits for a host."""
 
 
 async def call_hosts(
@@ -58,19 +64,22 @@ async def call_hosts(
     """
     excluded: set[str] = set()
     changed: set[str] = set()
-    for attempt in range(patience.attempts):
+    attempt, spent = 0, 0
+    while spent < patience.attempts * _AT_WORK:
         if attempt:
-            await asyncio.sleep(patience.pause_s * 2 ** (attempt - 1))
+            await asyncio.sleep(patience.pause_s * 2 ** ((spent - 1) // _AT_WORK))
         left_s = None if deadline_at is None else deadline_at - time.monotonic()
         if left_s is not None and left_s <= 0:
             raise DeadlineError(0.0, 0.0)
-        host = ""
+        attempt += 1
+        host, cost = "", _AT_WORK
         try:
             async with aclosing(call(left_s, frozenset(excluded))) as frames:
                 while (frame := await _next(frames, patience.silence_s)) is not None:
                     host = frame.host
                     if frame.moments is not None:
                         frame.moments.write_to(timeline)
+                        cost = _WAITING if frame.moments.is_waiting else _AT_WORK
                     if isinstance(frame.outcome, IdentityChanged):
                         raise ModelChangedError
                     if isinstance(frame.outcome, _ELSEWHERE):
@@ -90,7 +99,8 @@ async def call_hosts(
             excluded.add(host)
         except HostLostError:
             excluded.add(host)
-            _log.warning("engine_host_lost", host=host, attempt=attempt + 1)
+            _log.warning("engine_host_lost", host=host, attempt=attempt)
+        spent += cost
     raise ModelChangedError if changed else NoEngineError
 
 

@@ -20,6 +20,8 @@ from safelight_service.fleet.frames import Frame, IdentityChanged, Moments, Offe
 from safelight_service.fleet.routing import Lane, Load, Loads, add, lane_of
 from safelight_service.generations.subscription import Subscription
 
+_ENDED_COUNT = 100
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -66,6 +68,8 @@ class EngineHost:
         self._sign_of_life_s = sign_of_life_s
         self._runs: dict[str, Run] = {}
         """Runs in progress, by their ids."""
+        self._ended: dict[str, Run] = {}
+        """The latest runs that have ended, whose cancels may be noted yet."""
 
     @property
     def runs(self) -> tuple[Run, ...]:
@@ -97,8 +101,8 @@ class EngineHost:
         timeline.joined_at = timeline.joined_at or (now if is_joined else None)
 
     def note_cancelled(self, run_id: str) -> None:
-        """Note that a run, whose stream ends next, is not to be continued by another host."""
-        run = self._runs.get(run_id)
+        """Note that a run, whose stream ends now, is not to be continued by another host."""
+        run = self._runs.get(run_id) or self._ended.get(run_id)
         if run is not None:
             run.timeline.cancelled_at = time.monotonic()
 
@@ -148,7 +152,9 @@ class EngineHost:
                 async for frame in frames:
                     yield frame
         finally:
-            del self._runs[order.run_id]
+            self._ended[order.run_id] = self._runs.pop(order.run_id)
+            if len(self._ended) > _ENDED_COUNT:
+                del self._ended[next(iter(self._ended))]
             self._observer.run_ended(timeline)
 
     async def _stream(

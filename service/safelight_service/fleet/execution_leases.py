@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from safelight_service.core.events import Event, Preview, Progress, Queued
+from safelight_service.core.events import Event, ModelLoading, Preview, Progress, Queued
 from safelight_service.redis_link import RedisLink
 
 _PREFIX = "safelight:v1:execution:"
@@ -46,7 +46,7 @@ if redis.call('hget', KEYS[1], 'holder') == ARGV[1] then redis.call('del', KEYS[
 """
 
 _SHOWN: dict[str, TypeAdapter[Any]] = {
-    kind.__name__: TypeAdapter(kind) for kind in (Queued, Progress, Preview)
+    kind.__name__: TypeAdapter(kind) for kind in (ModelLoading, Queued, Progress, Preview)
 }
 """Events that the holder shows; the images come from the cache."""
 

@@ -55,6 +55,11 @@ class Moments:
         now = time.monotonic()
         return cls(_shift(timeline, -now), timeline.observed is not None)
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the run waits in the queue of its engine."""
+        return self.timeline.queued_at is not None and self.timeline.started_at is None
+
     def write_to(self, timeline: Timeline) -> None:
         """Copy the moments that an engine writes into a timeline of this host."""
         here = _shift(self.timeline, time.monotonic())

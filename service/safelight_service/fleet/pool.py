@@ -50,7 +50,7 @@ class Pool(Protocol):
         """Note at the host of a run whether it has no watchers, and whether it has further ones."""
 
     async def note_cancelled(self, run_id: str) -> None:
-        """Note at the host of a run that nobody will continue it; then close its stream."""
+        """Note at the host of a run that nobody will continue it; its stream closes meanwhile."""
 
     async def close(self) -> None:
         """Release the transport."""

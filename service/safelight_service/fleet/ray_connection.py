@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 import ray
+from ray.exceptions import RayError
 
 from safelight_service.settings import RaySettings
 
@@ -21,6 +22,7 @@ def connect(settings: RaySettings) -> None:
     Raises:
         ConnectionError: the cluster does not answer in time.
     """
+    logging.getLogger("asyncio").addFilter(is_no_cancelled_call)
     if not ray.is_initialized():
         # It warns that `call_ray` is not the main thread.
         logging.getLogger("ray._private.worker").setLevel(logging.ERROR)
@@ -33,6 +35,15 @@ def connect(settings: RaySettings) -> None:
                 configure_logging=False,
             ),
         )
+
+
+def is_no_cancelled_call(record: logging.LogRecord) -> bool:
+    """Return whether a record of asyncio is about more than a cancelled call to a dead engine.
+
+    Serve does not retrieve the errors of such calls, which asyncio would log.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    return not (isinstance(error, RayError) and "never retrieved" in record.getMessage())
 
 
 def call_ray(settings: RaySettings, call: Callable[[], Result]) -> Result:

@@ -147,7 +147,11 @@ def make_remote_backend(settings: Settings) -> RemoteBackend:
         ray_pool = RayPool(handle, has_logs=settings.recovery is not None)
         for name in pool.models or [model.name for model in settings.models]:
             pools[name] = ray_pool
-    patience = Patience(silence_s=settings.ray.silence_s, attempts=settings.ray.attempts)
+    patience = Patience(
+        silence_s=settings.ray.silence_s,
+        attempts=settings.ray.attempts,
+        heartbeat_s=settings.heartbeat_s,
+    )
     default_model = settings.default_model or settings.models[0].name
     return RemoteBackend(pools, default_model, patience)
 

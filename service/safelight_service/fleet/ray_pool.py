@@ -26,8 +26,8 @@ CALL_S = 5.0
 ANSWER_S = 1.0
 """Longest wait for a short answer of a replica, which may be frozen."""
 
-CANCEL_S = 0.5
-"""Longest delay of a cancel by its note, without which logs stay until they expire."""
+LOOK_S = 2.0
+"""Longest wait for the answers of all replicas; those of frozen ones are left out."""
 
 _SIGN_OF_LIFE_S = 1.0
 _OPTIONS = {
@@ -92,12 +92,12 @@ class RayPool:
 
     async def note(self, run_id: str, *, is_abandoned: bool, is_joined: bool) -> None:
         """Note the watchers of a run at its replica."""
-        await self._tell(run_id, ANSWER_S, "note", is_abandoned, is_joined)
+        await self._tell(run_id, "note", is_abandoned, is_joined)
 
     async def note_cancelled(self, run_id: str) -> None:
         """Note at the replica of a run that nobody will continue it."""
         if self._has_logs:
-            await self._tell(run_id, CANCEL_S, "note_cancelled")
+            await self._tell(run_id, "note_cancelled")
 
     async def close(self) -> None:
         """Close the router of the deployment."""
@@ -110,20 +110,20 @@ class RayPool:
         Raises:
             HostLostError: Serve knows no replica.
         """
-        broadcast = self._handle.broadcast(method)
-        # The public results_async waits for all: one frozen replica would hide the others.
-        results = await _bound(broadcast._fetch_replica_results_async(), CALL_S)
-        answers = [_bound(result.get_async(), ANSWER_S) for result in results]
-        settled = await asyncio.gather(*answers, return_exceptions=True)
-        return [answer for answer in settled if not isinstance(answer, BaseException)]
+        # Only the blocking method waits for each replica by itself: with `results_async`, one
+        # frozen replica would hide the others.
+        ask = self._handle.broadcast(method).results
+        asking = asyncio.to_thread(ask, timeout_s=LOOK_S, return_exceptions=True)
+        answers: list[Any] = await _bound(asking, CALL_S)
+        return [answer for answer in answers if not isinstance(answer, BaseException)]
 
-    async def _tell(self, run_id: str, limit_s: float, method: str, *arguments: object) -> None:
+    async def _tell(self, run_id: str, method: str, *arguments: object) -> None:
         """Call a short method of the replica of a run, if it has one."""
         host = self._runs[run_id].host if run_id in self._runs else ""
         if host:
             handle = self._handle.options(method_name=method, **_OPTIONS)
             with suppress(HostLostError):
-                await _bound(handle.remote(Route(only=host), run_id, *arguments), limit_s)
+                await _bound(handle.remote(Route(only=host), run_id, *arguments), ANSWER_S)
 
     async def _stream(
         self, method: str, route: Route, *arguments: object

@@ -23,6 +23,7 @@ from safelight_service.core.request import GenerationRequest
 from safelight_service.core.timeline import Timeline
 from safelight_service.fleet.attempts import Patience, call_hosts
 from safelight_service.fleet.frames import Offer
+from safelight_service.fleet.heartbeat import Heartbeat
 from safelight_service.fleet.pool import HostLostError, NoHostError, Pool
 from safelight_service.fleet.remote_run import RemotePrepared, RemoteRun
 
@@ -112,11 +113,13 @@ class RemoteBackend:
         deadline_at = request.deadline_at
         portable = replace(request, deadline_at=None)
         offer = None
+        heartbeat = self._heartbeat(request.model or self._default_model, timeline, on_event)
         frames = call_hosts(
             functools.partial(pool.prepare, portable), deadline_at, timeline, self._patience
         )
         async with aclosing(frames):
             async for frame in frames:
+                heartbeat.note(frame)
                 for event in frame.events:
                     on_event(event)
                 if isinstance(frame.outcome, Offer):
@@ -147,12 +150,14 @@ class RemoteBackend:
         if self._is_draining:
             raise StoppingError
         run = RemoteRun(prepared, on_event)
-        making = asyncio.create_task(self._make(run, prepared))
+        heartbeat = self._heartbeat(prepared.accepted.model, prepared.timeline, on_event)
+        making = asyncio.create_task(self._make(run, prepared, heartbeat))
         self._runs[prepared.timeline] = making
         try:
             await asyncio.wait({making})
         except asyncio.CancelledError:
-            await run.note_cancelled()
+            making.cancel()
+            await run.note_cancelled()  # may reach the host after the cancel
             raise
         finally:
             del self._runs[prepared.timeline]
@@ -162,12 +167,15 @@ class RemoteBackend:
             raise StoppingError
         return making.result()
 
-    async def _make(self, run: RemoteRun, prepared: RemotePrepared) -> Completed:
+    async def _make(
+        self, run: RemoteRun, prepared: RemotePrepared, heartbeat: Heartbeat
+    ) -> Completed:
         """Run on one host after another, and publish what they send."""
         frames = call_hosts(run.call, prepared.deadline_at, prepared.timeline, self._patience)
         try:
             async with aclosing(frames):
                 async for frame in frames:
+                    heartbeat.note(frame)
                     run.publish(frame)
                     if isinstance(frame.outcome, Completed):
                         return replace(
@@ -181,6 +189,9 @@ class RemoteBackend:
                 raise NoEngineError from None
             raise
         raise NoEngineError
+
+    def _heartbeat(self, model: str, timeline: Timeline, on_event: EventCallback) -> Heartbeat:
+        return Heartbeat(model, timeline.began_at, on_event, self._patience.heartbeat_s)
 
     def _find_pool(self, name: str) -> Pool:
         pool = self._pools.get(name or self._default_model)

@@ -86,10 +86,14 @@ class Execution:
         """Record that watchers besides those of the first call depend on it."""
         self.timeline.joined_at = self.timeline.joined_at or time.monotonic()
 
+    def note_over(self) -> None:
+        """Record that nobody will continue it."""
+        self.timeline.cancelled_at = time.monotonic()
+
     def note_cancelled(self, generation: Generation) -> None:
         """Record that nobody will continue it, if it has no generation but a cancelled one."""
         if self.generations == [generation]:
-            self.timeline.cancelled_at = time.monotonic()
+            self.note_over()
 
     def take_over(self, other: "Execution") -> None:
         """Adopt the generations of another execution, and replay the present state to them."""

@@ -39,6 +39,7 @@ from safelight_service.generations.leases import Leases
 from safelight_service.generations.lingering import Lingering
 from safelight_service.generations.open_seed import derive_run_key, derive_seed
 from safelight_service.generations.state import Generation, State
+from safelight_service.generations.subscription import Subscription
 from safelight_service.generations.watches import WatchBounds
 from safelight_service.settings import GenerationSettings
 from safelight_settings import LineLimit
@@ -57,8 +58,13 @@ class Generations:
         observer: Observer = NULL_OBSERVER,
         quotas: Quotas | None = None,
         leases: Leases | None = None,
+        heartbeat_s: float = 5.0,
     ) -> None:
-        """`quotas` and `leases` are shared with other services."""
+        """`quotas` and `leases` are shared with other services.
+
+        A watcher that has received nothing for a little more than `heartbeat_s` seconds, after
+        which backends repeat the positions of waiting work, receives the latest event again.
+        """
         self._backend = backend
         self._source = ImageSource(backend, cache, observer, leases)
         self._settings = settings
@@ -68,6 +74,7 @@ class Generations:
         self._lingering = Lingering(settings.max_lingering)
         self._refusals = LineLimit()
         self._watches = WatchBounds(settings.max_watches)
+        self._longest_silence_s = 1.2 * heartbeat_s
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         """Start a generation, or join the one that an equal request has started.
@@ -196,13 +203,23 @@ class Generations:
             self._lingering.discard(generation)
             self._note_watchers(generation)
         try:
-            while (event := await subscription.get()) is not None:
+            while (event := await self._next(generation, subscription)) is not None:
                 yield event
         finally:
             generation.watchers.discard(subscription)
             self._observer.previews_dropped(subscription.dropped_preview_count)
             if generation.outcome is None and not generation.watchers:
                 self._leave_alone(generation)
+
+    async def _next(self, generation: Generation, subscription: Subscription) -> Event | None:
+        """Return the next event, or the latest one again as a sign of life; None at the end."""
+        while True:
+            try:
+                async with asyncio.timeout(self._longest_silence_s):
+                    return await subscription.get()
+            except TimeoutError:
+                if generation.sign_of_life is not None:
+                    return generation.sign_of_life
 
     def _note_watchers(self, generation: Generation) -> None:
         if generation.execution is not None:
@@ -211,7 +228,10 @@ class Generations:
     def _leave_alone(self, generation: Generation) -> None:
         """Cancel a generation without watchers, now or after its linger time."""
         if generation.request.linger_s <= 0:
-            self._end(generation, GenerationCancelledError())  # its callers may call again
+            if generation.is_late:
+                self._cancel(generation)
+            else:
+                self._end(generation, GenerationCancelledError())  # its callers may call again
             return
         generation.set_timer(generation.request.linger_s, self._time_out)
         self._note_watchers(generation)
@@ -236,6 +256,8 @@ class Generations:
 
     async def _find_outcome(self, execution: Execution) -> Completed | SafelightError | None:
         """Return the outcome of an execution; None if another one has taken it over."""
+        # Runs before the limit's own timer, which is set later.
+        noting = asyncio.get_running_loop().call_later(self._settings.max_s, execution.note_over)
         try:
             async with asyncio.timeout(self._settings.max_s) as limit:
                 return await self._source.get(execution)
@@ -247,6 +269,8 @@ class Generations:
                 raise  # its generations have ended already
             is_late = isinstance(fault, TimeoutError) and limit.expired()
             return TimeLimitError(self._settings.max_s) if is_late else report_fault(fault)
+        finally:
+            noting.cancel()
 
     def _launch(self, generation: Generation) -> None:
         """Start an execution for a generation."""

@@ -23,8 +23,10 @@ from safelight_service.core.events import (
     Completed,
     Event,
     Image,
+    ModelLoading,
     Preview,
     Progress,
+    Queued,
     Restarted,
 )
 from safelight_service.core.request import GenerationRequest
@@ -32,6 +34,11 @@ from safelight_service.generations.subscription import WAITING, Subject, Subscri
 
 if TYPE_CHECKING:
     from safelight_service.generations.execution import Execution
+
+
+_LATE_S = 0.5
+"""A call that ends so long before its deadline may have ended by it; clients' clocks begin earlier.
+"""
 
 
 class State(enum.Enum):
@@ -101,6 +108,23 @@ class Generation:
     def present(self) -> tuple[Event, ...]:
         """Events that describe its present state to a new watcher."""
         return tuple(self._present.values())
+
+    @property
+    def sign_of_life(self) -> Event | None:
+        """The latest event that may be repeated; None before it waits or makes steps."""
+        waits = [
+            each for each in self.present if isinstance(each, ModelLoading | Queued | Progress)
+        ]
+        return waits[-1] if waits else None
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the deadline of its only call passes about now, so that nobody calls again."""
+        deadline_at = self.request.deadline_at
+        if deadline_at is None or self.execution is None:
+            return False
+        is_joined = self.execution.timeline.joined_at is not None
+        return not is_joined and time.monotonic() > deadline_at - _LATE_S
 
     def join(self) -> Subscription:
         """Return the subscription of a new watcher: the present state, then further events."""

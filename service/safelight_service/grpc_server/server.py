@@ -88,6 +88,7 @@ class Server:
             observer,
             None if self._fleet is None else self._fleet.quotas,
             None if self._fleet is None else self._fleet.leases,
+            settings.heartbeat_s,
         )
         self._revocation = (
             None if tokens is None else Revocation(tokens, self._ongoing, self._generations)

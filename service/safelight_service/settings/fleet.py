@@ -136,5 +136,8 @@ class RaySettings(Table):
         "give one each second.",
     )
     attempts: int = Field(
-        5, ge=1, description="Engines that a generation tries, one after another, if they are lost."
+        5,
+        ge=1,
+        description="Engines that a generation tries, one after another, if they are lost. Those "
+        "in whose queue it waits then count a third.",
     )

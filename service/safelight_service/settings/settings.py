@@ -122,7 +122,8 @@ class Settings(ProgramSettings):
         5.0,
         gt=0,
         description="Seconds without an event after which a waiting caller receives its queue "
-        "position again. Keep it below the idle timeout of proxies.",
+        "position again. After a fifth more, any caller receives the latest event again. Keep it "
+        "below the idle timeout of proxies.",
     )
     grace_s: float = Field(
         30.0,

@@ -13,7 +13,7 @@ from safelight_service.core.request import GenerationRequest, Parameters
 from safelight_service.core.timeline import Timeline
 from safelight_service.fleet.attempts import Patience, call_hosts
 from safelight_service.fleet.engine_host import EngineHost
-from safelight_service.fleet.frames import Frame
+from safelight_service.fleet.frames import Frame, Moments
 from safelight_service.fleet.remote_backend import RemoteBackend
 from safelight_service.fleet.routing import FRONT, lane_of
 from support.fleet.in_memory_pool import InMemoryPool, Wire
@@ -66,6 +66,56 @@ def test_a_host_knows_whether_a_run_may_be_continued(
         assert (run.timeline.cancelled_at is not None) == is_over
 
     with_host(act)
+
+
+class SlowlyNotingPool(InMemoryPool):
+    """Notes a cancel only once its stream has closed."""
+
+    async def note_cancelled(self, run_id: str) -> None:
+        """Note it late."""
+        host = self.wires[0].host
+        await become(lambda: not host.runs)
+        host.note_cancelled(run_id)
+
+
+def test_a_cancel_does_not_wait_for_its_note() -> None:
+    async def main() -> None:
+        wire = Wire("a", SleepingEngine())
+        front = RemoteBackend({MODEL: SlowlyNotingPool(wire)}, MODEL, Patience())
+        async with asyncio.timeout(20):
+            running = await begin(front, LONG, Progress)
+            (run,) = wire.host.runs
+            await cancel(running)
+        assert run.timeline.cancelled_at is not None
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("is_queued", "is_started", "calls"), [(False, False, 2), (True, True, 2), (True, False, 6)]
+)
+def test_hosts_lost_while_a_call_waits_there_count_a_third(
+    is_queued: bool, is_started: bool, calls: int
+) -> None:
+    called = 0
+
+    async def call(left_s: float | None, excluded: frozenset[str]) -> AsyncGenerator[Frame, None]:
+        nonlocal called
+        called += 1
+        timeline = Timeline()
+        timeline.queued_at = timeline.began_at if is_queued else None
+        if is_started:
+            timeline.add_image().started_at = timeline.began_at
+        yield Frame("a", moments=Moments.of(timeline))
+
+    async def main() -> None:
+        patience = Patience(attempts=2, pause_s=0)
+        with pytest.raises(NoEngineError):
+            async for _ in call_hosts(call, None, Timeline(), patience):
+                pass
+
+    asyncio.run(main())
+    assert called == calls
 
 
 async def count_calls(silence_s: float, *, is_front_paused: bool) -> int:

@@ -141,6 +141,7 @@ def test_losing_redis_fails_neither_service(redis_server: RedisServer) -> None:
 def test_the_lease_of_a_dead_service_runs_out(redis_server: RedisServer) -> None:
     shown: list[events.Event] = [events.Progress(3, 20, 0, 0.1, 0.5), events.Queued(2, None)]
     shown += [events.Preview(0, 3, "image/png", 8, 8, b"\x89\0")]
+    shown += [events.ModelLoading("shapes", None, 5.5)]
 
     async def claim_and_die() -> None:
         link = RedisLink(redis_server.url)

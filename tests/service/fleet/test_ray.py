@@ -192,6 +192,28 @@ def test_a_cluster_without_engines_is_an_error(ray_address: str) -> None:
         make_remote_backend(settings)
 
 
+@pytest.mark.parametrize("is_of_ray", [True, False])
+def test_calls_to_dead_engines_leave_no_errors_in_the_log(
+    is_of_ray: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    exceptions = pytest.importorskip("ray.exceptions")
+    from safelight_service.fleet.ray_connection import is_no_cancelled_call
+
+    async def fail() -> None:
+        raise exceptions.RayError if is_of_ray else OSError
+
+    async def main() -> None:
+        failing = asyncio.ensure_future(fail())
+        await asyncio.wait({failing})
+        del failing
+
+    logger = logging.getLogger("asyncio")
+    logger.addFilter(is_no_cancelled_call)
+    asyncio.run(main())
+    logger.removeFilter(is_no_cancelled_call)
+    assert ("never retrieved" in caplog.text) != is_of_ray
+
+
 def test_a_cluster_that_does_not_answer_is_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"

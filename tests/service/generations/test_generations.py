@@ -1,8 +1,9 @@
 """The life of generations, on an engine that follows a script."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any, cast
 
@@ -53,7 +54,7 @@ from safelight_service.core.request import (
 from safelight_service.core.tenant import Tenant
 from safelight_service.core.timeline import Timeline
 from safelight_service.generations.generations import Generations
-from safelight_service.generations.state import State
+from safelight_service.generations.state import Generation, State
 from safelight_service.settings import CacheSettings, GenerationSettings
 
 PARAMETERS = ResolvedParameters(None, None, 4, 64, 64, "euler", 7)
@@ -158,14 +159,22 @@ class Scene:
     """Generations on a scripted engine."""
 
     def __init__(
-        self, *, replays_unseeded: bool = False, memory_mib: int = 256, **settings: Any
+        self,
+        *,
+        replays_unseeded: bool = False,
+        memory_mib: int = 256,
+        heartbeat_s: float = 5.0,
+        **settings: Any,
     ) -> None:
         self.engine = ScriptedEngine()
         cache = ResultCache.open(
             CacheSettings(replay_unseeded=replays_unseeded, memory_mib=memory_mib)
         )
         self.generations = Generations(
-            cast(Backend, self.engine), cache, GenerationSettings(**settings)
+            cast(Backend, self.engine),
+            cache,
+            GenerationSettings(**settings),
+            heartbeat_s=heartbeat_s,
         )
 
     async def generate(self, generation_id: str = "a", inputs: str = "x", **more: Any) -> Watcher:
@@ -209,6 +218,35 @@ def test_an_equal_request_joins_and_gets_the_present_state_first() -> None:
         assert second.has_ended
 
     play(act)
+
+
+def test_a_watcher_hears_the_latest_event_again_while_nothing_happens() -> None:
+    """Proxies cut silent streams, also while other generations take all steps of the device."""
+
+    async def act(scene: Scene) -> None:
+        await scene.generate()
+        async with aclosing(scene.generations.watch("a")) as heard:
+            assert isinstance(await anext(heard), Accepted)
+            for event in (Queued(1, None), progress(1)):
+                await scene.happen(event)
+                assert [await anext(heard) for _ in range(3)] == [event] * 3
+
+    play(act, heartbeat_s=0.005)
+
+
+def test_no_sign_of_life_goes_back() -> None:
+    generation = Generation("", "a", GenerationRequest("x"))
+    heard: list[Event | None] = []
+    for event in (
+        ACCEPTED,
+        Queued(1, None),
+        progress(1),
+        IMAGE,
+        replace(progress(1), image_index=1),
+    ):
+        generation.publish(event)
+        heard.append(generation.sign_of_life)
+    assert heard == [None, Queued(1, None), progress(1), None, replace(progress(1), image_index=1)]
 
 
 def test_images_come_in_order_of_their_index() -> None:
@@ -465,24 +503,44 @@ def test_cancelling_reaches_all_watchers_and_can_be_repeated() -> None:
 
 
 @pytest.mark.parametrize(
-    ("end", "is_over"), [("cancel", True), ("linger", True), ("leave", False), ("close", False)]
+    ("end", "is_over"),
+    [
+        ("cancel", True),
+        ("linger", True),
+        ("deadline", True),
+        ("time limit", True),
+        ("leave", False),
+        ("leave early", False),
+        ("leave another's", False),
+        ("close", False),
+    ],
 )
 def test_the_engine_knows_which_work_nobody_will_continue(end: str, is_over: bool) -> None:
     """A caller that has lost its connection, or its service, calls again."""
+    left_s = {"deadline": 0.1, "leave another's": 0.1, "leave early": 100.0}.get(end)
 
     async def act(scene: Scene) -> None:
-        watcher = await scene.generate(linger_s=0.001 if end == "linger" else 0)
+        watcher = await scene.generate(
+            linger_s=0.001 if end == "linger" else 0,
+            deadline_at=None if left_s is None else time.monotonic() + left_s,
+        )
         match end:
             case "cancel":
                 scene.generations.cancel("a")
             case "close":
                 await scene.generations.close()
+            case "leave another's":
+                other = await scene.watch()
+                await watcher.leave()
+                await other.leave()
+            case "time limit":
+                pass
             case _:
                 await watcher.leave()
         await scene.engine.has_ended.wait()
         assert (scene.engine.timelines["a"].cancelled_at is not None) == is_over
 
-    play(act)
+    play(act, max_s=1e-3 if end == "time limit" else 3600)
 
 
 def test_a_failure_reaches_watchers_and_an_equal_request_restarts_it() -> None:

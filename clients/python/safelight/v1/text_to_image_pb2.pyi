@@ -769,8 +769,8 @@ Global___GenerationQueued: _TypeAlias = GenerationQueued  # noqa: Y015
 
 @_typing.final
 class ModelLoading(_message.Message):
-    """The generation's model, or one of its adapters, is loading. Repeated as a
-    sign of life.
+    """The generation's model, or one of its adapters, is loading, or no engine has
+    taken the generation yet. Repeated as a sign of life.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -786,7 +786,7 @@ class ModelLoading(_message.Message):
     """
     @_builtins.property
     def elapsed(self) -> _duration_pb2.Duration:
-        """Time since loading began."""
+        """Time since loading began, or the generation, where no engine has it."""
 
     def __init__(
         self,

@@ -124,8 +124,9 @@ class TextToImageServiceServicer:
         side by side, and their events alternate; only the chunks of an image
         follow it directly, and images come in order of their index. A slow reader
         gets the latest progress and preview instead of all of them, and everything
-        else. A stream that ends without `completed` has failed; its status gives the
-        cause.
+        else. While nothing happens, the latest `model_loading`, `queued` or
+        `progress` comes again as a sign of life. A stream that ends without
+        `completed` has failed; its status gives the cause.
 
         The same request with the same `generation_id` joins the running generation,
         or replays one that has ended recently; it restarts one that failed or was

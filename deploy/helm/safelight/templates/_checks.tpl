@@ -94,8 +94,8 @@ service.terminationGracePeriodSeconds ({{ $given }}) must exceed config.grace_s 
 gateway.terminationGracePeriodSeconds ({{ $given }}) must exceed gateway.config.grace_s ({{ $grace }}) by 10 seconds.
 {{- end }}
 {{- $heartbeat := dig "heartbeat_s" 5 .Values.config }}
-{{- if and .Values.envoy.enabled (ge (float64 $heartbeat) 60.0) }}
-config.heartbeat_s ({{ $heartbeat }}) must be below 60, after which Envoy cuts silent streams.
+{{- if and .Values.envoy.enabled (ge (float64 $heartbeat) 50.0) }}
+config.heartbeat_s ({{ $heartbeat }}) must be below 50, as Envoy cuts streams that are silent for 60 s.
 {{- end }}
 {{- end -}}
 

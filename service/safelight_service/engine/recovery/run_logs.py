@@ -3,15 +3,20 @@
 import asyncio
 import hashlib
 import threading
+import time
 from collections.abc import Sequence
 
 from safelight_service.cache.key import cache_key
 from safelight_service.core.backend import Prepared
+from safelight_service.core.timeline import Timeline
 from safelight_service.engine.recovery.forward_log import ForwardLog
 from safelight_service.engine.recovery.log_writer import LogWriter
 from safelight_service.engine.recovery.records import decode
 from safelight_service.engine.recovery.stores import FolderStore, LogStore, RedisStore
 from safelight_service.settings import Settings
+
+_NOTE_S, _NOTE_POLL_S = 2.0, 0.1
+"""Longest wait for the note that an ended run was cancelled, and the interval of looks for it."""
 
 
 class RunLog:
@@ -31,6 +36,7 @@ class RunLog:
         self._writer = writer
         self._left_bytes = max_bytes
         self._reserved_bytes = 0
+        self._ended_at = 0.0
         self._lock = threading.Lock()
         self.images = [
             ForwardLog(name, decode(name, log), store, writer, self._reserve)
@@ -44,10 +50,25 @@ class RunLog:
         for image in self.images:
             image.close(is_dropped=is_over)
         if is_over:
-            self._writer.submit(0, lambda: self._store.remove(self._names))
+            self._remove()
+        self._ended_at = time.monotonic()
         with self._lock:
             self._left_bytes = 0
             self._writer.free(self._reserved_bytes)
+
+    def remove_when_cancelled(self, timeline: Timeline) -> None:
+        """Remove the logs of an ended run once its callers have cancelled it, perhaps by now.
+
+        The note of a front may come after the cancel itself. Waits for it for two seconds.
+        """
+        if timeline.cancelled_at is not None:
+            self._remove()
+        elif time.monotonic() < self._ended_at + _NOTE_S:
+            loop = asyncio.get_running_loop()
+            loop.call_later(_NOTE_POLL_S, self.remove_when_cancelled, timeline)
+
+    def _remove(self) -> None:
+        self._writer.submit(0, lambda: self._store.remove(self._names))
 
     def _reserve(self, size: int) -> bool:
         with self._lock:

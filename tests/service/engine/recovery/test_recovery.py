@@ -123,6 +123,11 @@ def test_a_run_that_its_caller_has_cancelled_leaves_no_log(
             assert has_logs(tmp_path)
             await interrupt(engine, REQUEST, Timeline(cancelled_at=time.monotonic()))
             await become(lambda: not has_logs(tmp_path))
+            timeline = Timeline()
+            await interrupt(engine, REQUEST, timeline)
+            assert has_logs(tmp_path)
+            timeline.cancelled_at = time.monotonic()  # the note of a front comes late
+            await become(lambda: not has_logs(tmp_path))
 
     asyncio.run(main())
 

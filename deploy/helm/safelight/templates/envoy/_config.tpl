@@ -36,13 +36,6 @@ socket_address: {address: {{ index . 0 }}, port_value: {{ index . 1 }}}
 {{- end -}}
 
 {{- define "safelight.replicasCluster" -}}
-# All calls of the fleet pass; each replica limits its own.
-circuit_breakers:
-  thresholds:
-    - max_connections: 100000
-      max_pending_requests: 100000
-      max_requests: 100000
-      retry_budget: {budget_percent: {value: 20}, min_retry_concurrency: 100}
 load_assignment:
   cluster_name: safelight
   endpoints:

@@ -666,8 +666,8 @@ export const GenerationQueuedSchema: GenMessage<GenerationQueued> = /*@__PURE__*
   messageDesc(file_safelight_v1_text_to_image, 16);
 
 /**
- * The generation's model, or one of its adapters, is loading. Repeated as a
- * sign of life.
+ * The generation's model, or one of its adapters, is loading, or no engine has
+ * taken the generation yet. Repeated as a sign of life.
  *
  * @generated from message safelight.v1.ModelLoading
  */
@@ -688,7 +688,7 @@ export type ModelLoading = Message<"safelight.v1.ModelLoading"> & {
   fraction?: number | undefined;
 
   /**
-   * Time since loading began.
+   * Time since loading began, or the generation, where no engine has it.
    *
    * @generated from field: google.protobuf.Duration elapsed = 3;
    */
@@ -1617,8 +1617,9 @@ export const TextToImageService: GenService<{
    * side by side, and their events alternate; only the chunks of an image
    * follow it directly, and images come in order of their index. A slow reader
    * gets the latest progress and preview instead of all of them, and everything
-   * else. A stream that ends without `completed` has failed; its status gives the
-   * cause.
+   * else. While nothing happens, the latest `model_loading`, `queued` or
+   * `progress` comes again as a sign of life. A stream that ends without
+   * `completed` has failed; its status gives the cause.
    *
    * The same request with the same `generation_id` joins the running generation,
    * or replays one that has ended recently; it restarts one that failed or was
