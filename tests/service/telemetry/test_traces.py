@@ -176,7 +176,9 @@ def test_the_shape_of_a_cancel_which_is_no_error(traced: Traced) -> None:
 
 def test_the_shape_of_a_deadline_that_passes(traced: Traced) -> None:
     trace_id = new_trace()
-    call = traced.generate(trace_id, num_inference_steps=150, width=512, height=504, timeout=0.4)
+    call = traced.generate(
+        trace_id, num_inference_steps=150, width=512, height=504, image_count=8, timeout=0.4
+    )
     with pytest.raises(grpc.RpcError):
         list(call)
     drawn = shape(traced.receiver.wait_for_trace(trace_id, GENERATE, GENERATION))
