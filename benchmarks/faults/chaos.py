@@ -1,7 +1,7 @@
-"""Chaos: kills and freezes services, Envoy and Redis at random under the ordinary client.
+"""Chaos: kills and freezes services, Envoys and Redis at random under the ordinary client.
 
-Two services with the embedded model share Redis behind Envoy. Callers make generations one after
-another, half of them with the cache. None may fail, each image must have the bytes of an
+Two services with the embedded model share Redis behind two Envoys. Callers make generations one
+after another, half of them with the cache. None may fail, each image must have the bytes of an
 undisturbed one, and none may be made twice unless a fault met it.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.faults.callers import judge, make, make_undisturbed
-from benchmarks.faults.entry import RestartingEnvoy, faults_of, shared_faults
+from benchmarks.faults.entry import faults_of, open_entry, shared_faults
 from benchmarks.faults.fault_loop import FaultLoop
 from benchmarks.harness.report import write_report
 from support.fleet.replica import Replica, open_replicas
@@ -55,10 +55,10 @@ def measure(
 ) -> dict[str, Any]:
     """Make `count` generations among faults."""
     undisturbed = asyncio.run(make_undisturbed(replicas[0].target, STEPS))
-    with RestartingEnvoy(folder, replicas) as envoy:
-        faults = FaultLoop(seed, faults_of("service", replicas) + shared_faults(redis, envoy))
+    with open_entry(folder, replicas) as (entry, envoys):
+        faults = FaultLoop(seed, faults_of("service", replicas) + shared_faults(redis, envoys))
         with faults.running():
-            made = asyncio.run(make(envoy.target, count, STEPS, faults))
+            made = asyncio.run(make(entry, count, STEPS, faults))
     return judge(made, undisturbed, replicas, faults)
 
 

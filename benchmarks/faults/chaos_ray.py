@@ -1,8 +1,8 @@
-"""Chaos over Ray Serve: kills and freezes engines, a node, fronts, Envoy and Redis at random.
+"""Chaos over Ray Serve: kills and freezes engines, a node, fronts, Envoys and Redis.
 
-Two fronts behind Envoy share Redis and two engines, with the embedded model, on a Ray cluster of
-two nodes. Callers make generations one after another, half of them with the cache. None may fail,
-each image must have the bytes of an undisturbed one, and none may be made or restarted again
+Two fronts behind two Envoys share Redis and two engines, with the embedded model, on a Ray cluster
+of two nodes. Callers make generations one after another, half of them with the cache. None may
+fail, each image must have the bytes of an undisturbed one, and none may be made or restarted again
 unless a fault met it.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.faults.callers import judge, make, make_undisturbed
-from benchmarks.faults.entry import RestartingEnvoy, faults_of, shared_faults
+from benchmarks.faults.entry import faults_of, open_entry, shared_faults
 from benchmarks.faults.fault_loop import Fault, FaultLoop
 from benchmarks.harness.report import write_report
 from safelight_service.settings import Settings
@@ -88,13 +88,13 @@ def measure(
     ]
     with (
         open_replicas(2, **settings_of_fronts(cluster, redis)) as fronts,
-        RestartingEnvoy(folder, fronts) as envoy,
+        open_entry(folder, fronts) as (entry, envoys),
     ):
-        undisturbed = asyncio.run(make_undisturbed(envoy.target, STEPS))
-        front_faults = faults_of("front", fronts) + shared_faults(redis, envoy)
+        undisturbed = asyncio.run(make_undisturbed(entry, STEPS))
+        front_faults = faults_of("front", fronts) + shared_faults(redis, envoys)
         faults = FaultLoop(seed, engine_faults, front_faults)
         with faults.running():
-            made = asyncio.run(make(envoy.target, count, STEPS, faults))
+            made = asyncio.run(make(entry, count, STEPS, faults))
         return judge(made, undisturbed, fronts, faults, read_engine_logs(folder))
 
 

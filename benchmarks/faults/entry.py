@@ -1,6 +1,7 @@
-"""Entry: the Envoy that callers reach, and the faults that all modes have."""
+"""Entry: the Envoys that callers reach, and the faults that all modes have."""
 
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from benchmarks.faults.fault_loop import Fault
@@ -30,12 +31,21 @@ class RestartingEnvoy:
         """Kill it by SIGKILL."""
         self._stack.close()
 
-    def __enter__(self) -> "RestartingEnvoy":
-        self.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.kill()
+@contextmanager
+def open_entry(
+    folder: Path, services: list[Replica]
+) -> Iterator[tuple[str, list[RestartingEnvoy]]]:
+    """Run two Envoys; yield the target of callers, which names both, and the Envoys."""
+    envoys = []
+    with ExitStack() as stack:
+        for name in ("envoy-a", "envoy-b"):
+            (folder / name).mkdir()
+            envoy = RestartingEnvoy(folder / name, services)
+            envoy.start()
+            stack.callback(envoy.kill)
+            envoys.append(envoy)
+        yield "ipv4:" + ",".join(envoy.target for envoy in envoys), envoys
 
 
 def faults_of(kind: str, services: list[Replica]) -> list[Fault]:
@@ -45,10 +55,10 @@ def faults_of(kind: str, services: list[Replica]) -> list[Fault]:
     return [*kills, *kills, *freezes]
 
 
-def shared_faults(redis: RedisServer, envoy: RestartingEnvoy) -> list[Fault]:
-    """Return the faults of Redis and Envoy."""
+def shared_faults(redis: RedisServer, envoys: Sequence[RestartingEnvoy]) -> list[Fault]:
+    """Return the faults of Redis and the Envoys."""
     return [
         *[Fault("kill_redis", redis.stop, redis.start, 0, 2)] * 2,
         *[Fault("freeze_redis", redis.pause, redis.resume, 0.1, 3)] * 2,
-        *[Fault("kill_envoy", envoy.kill, envoy.start, 0, 1)] * 2,
+        *[Fault("kill_envoy", envoy.kill, envoy.start, 0, 1) for envoy in envoys],
     ]
