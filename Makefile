@@ -55,7 +55,7 @@ test: $(INSTALLED) ## Run the tests
 	pytest --numprocesses 2 --dist loadfile
 
 .PHONY: test-slow
-test-slow: $(INSTALLED) ## Run the tests that compile, or rehearse benchmarks
+test-slow: $(INSTALLED) ## Run the tests that compile, rehearse benchmarks, or wait long
 	# Tests of one file, too, run side by side: a rehearsal takes as long as a file of other tests.
 	pytest --numprocesses 2 --dist worksteal -m slow
 	scripts/install-peft

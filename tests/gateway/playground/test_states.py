@@ -1,6 +1,7 @@
 """Messages of the page end with their cause, and pictures on it stay."""
 
 import grpc
+import pytest
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from google.rpc.status_pb2 import Status
 from playwright.sync_api import Page, expect
@@ -45,6 +46,7 @@ def exhausted(info: ErrorInfo) -> Status:
     return status(grpc.StatusCode.RESOURCE_EXHAUSTED, "too little", info)
 
 
+@pytest.mark.slow
 def test_a_service_that_is_back_is_announced_where_it_was_missed(
     scripted: ScriptedService, page: Page
 ) -> None:
