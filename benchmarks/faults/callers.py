@@ -1,5 +1,6 @@
 """Callers: ordinary clients that make generations among faults, and the figures of these."""
 
+import argparse
 import asyncio
 import random
 import time
@@ -18,6 +19,17 @@ SEEDS = 10
 CALLERS = 8
 LINGER_S = 60
 """Longer than Envoy takes to notice a frozen service."""
+
+
+def parse_arguments(description: str | None) -> tuple[int, int, bool]:
+    """Return the number of generations, the seed of the faults, and whether this is a rehearsal."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--generations", type=int, default=200, help="(default: 200)")
+    parser.add_argument("--seed", type=int, default=0, help="of the faults (default: 0)")
+    parser.add_argument("--rehearse", action="store_true", help="12 generations and no file")
+    arguments = parser.parse_args()
+    count = 12 if arguments.rehearse else arguments.generations
+    return count, arguments.seed, arguments.rehearse
 
 
 class Made:

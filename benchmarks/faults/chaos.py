@@ -5,14 +5,13 @@ after another, half of them with the cache. None may fail, each image must have 
 undisturbed one, and none may be made twice unless a fault met it.
 """
 
-import argparse
 import asyncio
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.faults.callers import judge, make, make_undisturbed
+from benchmarks.faults.callers import judge, make, make_undisturbed, parse_arguments
 from benchmarks.faults.entry import faults_of, open_entry, shared_faults
 from benchmarks.faults.fault_loop import FaultLoop
 from benchmarks.harness.report import write_report
@@ -25,12 +24,7 @@ STEPS = 8
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--generations", type=int, default=200, help="(default: 200)")
-    parser.add_argument("--seed", type=int, default=0, help="of the faults (default: 0)")
-    parser.add_argument("--rehearse", action="store_true", help="12 generations and no file")
-    arguments = parser.parse_args()
-    count = 12 if arguments.rehearse else arguments.generations
+    count, seed, is_rehearsal = parse_arguments(__doc__)
     prepare_services()
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -43,9 +37,9 @@ def main() -> None:
             "batching": '{"max_width": 1}',  # so that the bytes do not depend on what else runs
         }
         with open_replicas(2, **settings) as replicas:
-            figures = measure(Path(folder), replicas, redis, count, arguments.seed)
+            figures = measure(Path(folder), replicas, redis, count, seed)
     print(figures, flush=True)
-    if not arguments.rehearse:
+    if not is_rehearsal:
         write_report("chaos", figures)
     sys.exit(not figures["is_intact"])
 

@@ -6,7 +6,6 @@ fail, each image must have the bytes of an undisturbed one, and none may be made
 unless a fault met it.
 """
 
-import argparse
 import asyncio
 import json
 import random
@@ -15,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.faults.callers import judge, make, make_undisturbed
+from benchmarks.faults.callers import judge, make, make_undisturbed, parse_arguments
 from benchmarks.faults.entry import faults_of, open_entry, shared_faults
 from benchmarks.faults.fault_loop import Fault, FaultLoop
 from benchmarks.harness.report import write_report
@@ -33,17 +32,12 @@ MODES: dict[str, dict[str, Any] | None] = {"without_recovery": None, "with_recov
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--generations", type=int, default=200, help="(default: 200)")
-    parser.add_argument("--seed", type=int, default=0, help="of the faults (default: 0)")
-    parser.add_argument("--rehearse", action="store_true", help="12 generations and no file")
-    arguments = parser.parse_args()
-    count = 12 if arguments.rehearse else arguments.generations
+    count, seed, is_rehearsal = parse_arguments(__doc__)
     figures = {}
     for name, recovery in MODES.items():
-        figures[name] = run(count, arguments.seed, recovery)
+        figures[name] = run(count, seed, recovery)
         print(name, figures[name], flush=True)
-    if not arguments.rehearse:
+    if not is_rehearsal:
         write_report("chaos_ray", figures)
     sys.exit(not all(each["is_intact"] for each in figures.values()))
 
