@@ -69,9 +69,9 @@ def make_remote_backend(settings: Settings, observer: Observer = NULL_OBSERVER) 
         ConnectionError: the cluster does not answer, or has no engines.
     """
     try:
-        from safelight_service.fleet import ray_deployment
+        from safelight_service.fleet.ray_serve import deployment
     except ImportError as error:
         raise ConfigurationError(
             "backend: ray is not installed; install safelight-service[ray]"
         ) from error
-    return ray_deployment.make_remote_backend(settings)
+    return deployment.make_remote_backend(settings)

@@ -109,11 +109,11 @@ def deploy(
     except ConfigurationError as error:
         _fail(str(error), _EXIT_USAGE)
     try:
-        from safelight_service.fleet import ray_deployment
+        from safelight_service.fleet.ray_serve import deployment
     except ImportError:
         _fail("ray is not installed; install safelight-service[ray]", _EXIT_USAGE)
     try:
-        ray_deployment.deploy(settings)
+        deployment.deploy(settings)
     except (ConnectionError, RuntimeError) as error:
         _fail(f"ray deploy: {error}", _EXIT_FAILURE)
     names = ", ".join(pool.name for pool in settings.ray.pools)

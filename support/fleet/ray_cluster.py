@@ -60,7 +60,7 @@ class RayCluster:
 
     def update(self, settings: Settings, make_engine: "MakeEngine | None" = None) -> None:
         """Deploy again with other settings, and wait until all engines are replaced."""
-        from safelight_service.fleet.ray_deployment import deploy
+        from safelight_service.fleet.ray_serve.deployment import deploy
 
         ours = {"backend": "ray", "ray": self.settings.ray}
         deploy(settings.model_copy(update=ours), make_engine)
@@ -81,7 +81,7 @@ def run_ray(environment: Mapping[str, str] | None = None, folder: str = "") -> I
     import ray
     from ray import serve
 
-    from safelight_service.fleet.ray_connection import NAMESPACE
+    from safelight_service.fleet.ray_serve.connection import NAMESPACE
 
     with tempfile.TemporaryDirectory(prefix="ray") as temporary:
         options: dict[str, Any] = {
@@ -121,7 +121,7 @@ def deploy_engines(
     """
     from ray import serve
 
-    from safelight_service.fleet.ray_deployment import ROUTER, application_of, deploy
+    from safelight_service.fleet.ray_serve.deployment import ROUTER, application_of, deploy
 
     ray_settings = RaySettings(
         address=address, application=f"test-{uuid.uuid4().hex[:8]}", pools=(pool,), start_s=60

@@ -197,7 +197,7 @@ def test_calls_to_dead_engines_leave_no_errors_in_the_log(
     is_of_ray: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     exceptions = pytest.importorskip("ray.exceptions")
-    from safelight_service.fleet.ray_connection import is_no_cancelled_call
+    from safelight_service.fleet.ray_serve.connection import is_no_cancelled_call
 
     async def fail() -> None:
         raise exceptions.RayError if is_of_ray else OSError

@@ -16,12 +16,12 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
 from safelight_service.fleet.attempts import Patience
-from safelight_service.fleet.ray_connection import call_ray, connect
-from safelight_service.fleet.ray_replica import EngineReplica, MakeEngine
+from safelight_service.fleet.ray_serve.connection import call_ray, connect
+from safelight_service.fleet.ray_serve.replica import EngineReplica, MakeEngine
 from safelight_service.fleet.remote_backend import RemoteBackend
 from safelight_service.settings import PoolSettings, RaySettings, Settings, load_settings
 
-ROUTER = "safelight_service.fleet.ray_router:RayRouter"
+ROUTER = "safelight_service.fleet.ray_serve.router:RayRouter"
 
 _MAX_ONGOING = 1000
 """Calls of one engine at once; its own queue bounds what it takes."""
@@ -137,7 +137,7 @@ def make_remote_backend(settings: Settings) -> RemoteBackend:
     Raises:
         ConnectionError: the cluster does not answer, or has no engines.
     """
-    from safelight_service.fleet.ray_pool import RayPool
+    from safelight_service.fleet.ray_serve.pool import RayPool
 
     connect(settings.ray)
     _join_logs()

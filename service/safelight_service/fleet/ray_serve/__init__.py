@@ -1,0 +1,1 @@
+"""Ray Serve: engines as replicas of deployments, which fronts call and route to."""
